@@ -145,7 +145,7 @@ class Call:
         end = f"raised {self.raised['type']}" if self.raised else f"{len(self.steps)} steps" if self.steps else self.kind
         return f"Call {self.id}: {self.function} ({end})"
 
-# %% ../nbs/20_trace.ipynb #93fba231
+# %% ../nbs/20_trace.ipynb #b4bc630a
 @dataclass
 class Trace:
     "A recording: calls in order of entry, with the sources and values they refer to."
@@ -188,7 +188,7 @@ class Trace:
 
     def _outline(self, call) -> str:
         "One line on a call and what it called, repeats counted: a -> b, 4 x c."
-        inner = Counter(c.function.rpartition(".")[0] and c.function for c in self.children(call))
+        inner = Counter(c.function for c in self.children(call))
         parts = [f"{n} x {f}" if n > 1 else f for f, n in inner.items()]
         end = f"  !! {call.raised['type']}: {call.raised['message']}" if call.raised else ""
         return call.function + (" -> " + ", ".join(parts) if parts else "") + end
