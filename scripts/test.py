@@ -1,0 +1,75 @@
+"""Run every notebook (nbdev's own test) and then every pytest test; end with one line that counts both.
+
+    test.py            all
+    test.py notebooks  the notebooks alone
+    test.py pytest     the tests alone (more arguments go to pytest)
+
+A notebook is one test: its cells run from the top, and an exception anywhere fails it. Cells marked `#| notest` are left out.
+"""
+import os, subprocess, sys, tempfile, time
+import xml.etree.ElementTree as ElementTree
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parent)]
+from notebooks import ROOT, eligible
+
+WORKERS = max(1, min(4, os.cpu_count() or 1))
+OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "MPLBACKEND": "agg",
+           "OMP_NUM_THREADS": "1", "IN_TEST": "1"}
+
+
+def notebook(path):
+    "Run one notebook with nbdev: (path, passed?, seconds). What it raised goes to standard error."
+    from nbdev.config import get_config
+    from nbdev.test import test_nb
+    passed, seconds = test_nb(path, skip_flags=get_config(path=ROOT).tst_flags.split(), basepath=ROOT)
+    return path, passed, seconds
+
+
+def notebooks():
+    "Run them all, a few at a time; counts of (passed, failed, skipped)."
+    paths, passed = eligible(), 0
+    print(f"Notebooks: {len(paths)}", flush=True)
+    with ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn")) as pool:
+        running = {pool.submit(notebook, path): path for path in paths}
+        for future in as_completed(running):
+            try: path, good, seconds = future.result()
+            except Exception as error:
+                print(f"  FAILED  {running[future].relative_to(ROOT)}: its process ended: {error}", flush=True)
+                continue
+            passed += good
+            print(f"  {'ok    ' if good else 'FAILED'} {seconds:6.1f} s  {path.relative_to(ROOT)}", flush=True)
+    return passed, len(paths) - passed, 0
+
+
+def pytest(*arguments):
+    "Run the tests in tests/; counts of (passed, failed, skipped). An error in a fixture or at collection is a failure."
+    workers = ["-n", str(WORKERS), "--dist", "loadfile"] if WORKERS > 1 and not arguments else []
+    print("\nTests", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder)/"report.xml"
+        status = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *workers, f"--junitxml={report}", *arguments], cwd=ROOT).returncode
+        suites = ElementTree.parse(report).getroot().iter("testsuite") if report.exists() else []
+        total, failed, skipped = map(sum, zip((0, 0, 0), *((int(s.get("tests")), int(s.get("failures")) + int(s.get("errors")), int(s.get("skipped"))) for s in suites)))
+    if status and not failed: failed, total = 1, total + 1      # pytest itself gave up: that must show in the count
+    return total - failed - skipped, failed, skipped
+
+
+def main(part="all", *arguments):
+    os.environ.update(OFFLINE)
+    sys.path[:0] = [str(ROOT/"tests")]
+    from conftest import find_chromium
+    if os.environ.get("CI") or find_chromium(): os.environ.setdefault("PEFT_VIZ_BROWSER", "required")
+    start, counts = time.time(), []
+    if part in ("all", "notebooks"): counts.append(notebooks())
+    if part in ("all", "pytest"): counts.append(pytest(*arguments))
+    if not counts: sys.exit(__doc__)
+    passed, failed, skipped = map(sum, zip(*counts))
+    print(f"\nNotebooks and tests took {time.time() - start:.0f} s")
+    print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""), flush=True)
+    return 1 if failed or not passed else 0
+
+
+if __name__ == "__main__": sys.exit(main(*sys.argv[1:]))
