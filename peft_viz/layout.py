@@ -38,11 +38,11 @@ class Mark:
         "Plain data"
         return dict(vars(self))
 
-# %% ../nbs/22_layout.ipynb #d6d42aa1
+# %% ../nbs/22_layout.ipynb #6793ddd5
 _mark_fields = ("name", "code", "light", "dark", "text_light", "text_dark", "glyph", "hatch", "en", "zh")
 MARKS = {row[0]: Mark(**dict(zip(_mark_fields, row))) for row in [
     ("virtual",   "v", "#E69F00", "#F0AC1D", "#1B1400", "#1B1400", "◆", "",     "virtual token",   "虚拟词元"),
-    ("token",     "t", "#0067A5", "#6CBDF0", "#FFFFFF", "#04141F", "■", "",     "token",           "词元"),
+    ("token",     "t", "#0067A5", "#6CBDF0", "#FFFFFF", "#04141F", "a", "",     "token",           "词元"),
     ("padding",   "p", "#D5D9DE", "#3B424B", "#4A515A", "#B9C1CB", "□", "////", "padding",         "填充"),
     ("generated", "g", "#00775A", "#3FCFA4", "#FFFFFF", "#00170F", "▲", "",     "generated token", "生成的词元"),
     ("attended",  "1", "#39424E", "#D3DAE3", "#FFFFFF", "#12161C", "●", "",     "attended",        "可见"),
