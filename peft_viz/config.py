@@ -161,7 +161,7 @@ class PrefixTuningConfig(PromptLearningConfig):
         if self.init_weights not in (None, "zero"):
             raise ValueError(f"init_weights={self.init_weights!r}; PrefixTuningConfig knows None and 'zero'")
 
-# %% ../nbs/00_config.ipynb #2ab685c2
+# %% ../nbs/00_config.ipynb #4c19170e
 @dataclass(repr=False)
 class LoraConfig(PeftConfig):
     "A trained product of two thin matrices beside each target layer ([Hu et al. 2021](https://arxiv.org/abs/2106.09685))."
@@ -206,8 +206,9 @@ class LoraConfig(PeftConfig):
         self.peft_type = PeftType.LORA
         super().__post_init__()
         self._refuse_unimplemented()
-        if self.r < 1:
-            raise ValueError(f"the rank must be at least 1, but r={self.r}")
+        for r in self.r, *self.rank_pattern.values():
+            if not isinstance(r, int) or isinstance(r, bool) or r < 1:
+                raise ValueError(f"a rank must be at least 1, but there is {r!r} in r={self.r!r}, rank_pattern={self.rank_pattern!r}")
         if self.bias not in ("none", "all", "lora_only"):
             raise ValueError(f"bias={self.bias!r}; it must be 'none', 'all' or 'lora_only'")
         if isinstance(self.target_modules, str) and self.layers_to_transform is not None:

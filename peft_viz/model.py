@@ -16,7 +16,7 @@ from .tuners.prefix import PrefixEncoder, split_key_values, to_cache
 from .tuners.soft_prompt import PromptEmbedding
 
 # %% auto #0
-__all__ = ['TUNERS', 'check_config', 'fit_to_model', 'PeftModel']
+__all__ = ['TUNERS', 'check_config', 'fit_to_model', 'uses_checkpointing', 'PeftModel']
 
 # %% ../nbs/10_model.ipynb #a7b8b84a
 TUNERS = {PeftType.LORA: LoraModel}  # methods that put layers into the base model
@@ -52,7 +52,12 @@ def fit_to_model(config:PromptLearningConfig,  # changed in place
         config.num_attention_heads = config.num_attention_heads or size.num_attention_heads
         config.token_dim = word_embeddings.weight.shape[1]
 
-# %% ../nbs/10_model.ipynb #6a1ddea9
+# %% ../nbs/10_model.ipynb #e3167132
+def uses_checkpointing(model:nn.Module) -> bool:
+    "Has gradient checkpointing been switched on?"
+    return any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
+
+
 class PeftModel(nn.Module):
     """A frozen base model with named adapters. Attributes of the base model are reachable through it.
 
@@ -78,7 +83,7 @@ class PeftModel(nn.Module):
             self.base_model = TUNERS[self.peft_type](model, self.peft_config, adapter_name)
             if autocast_adapter_dtype:
                 self.base_model.cast_adapter_dtype(adapter_name)
-        if getattr(model, "is_gradient_checkpointing", False):
+        if uses_checkpointing(model):
             model.enable_input_require_grads()  # or the recomputed layers would not see that gradients are needed
 
     @property
@@ -141,7 +146,7 @@ class PeftModel(nn.Module):
         word_embeddings = model.get_input_embeddings()
         fit_to_model(peft_config, model.config, word_embeddings)
         if self.peft_type == PeftType.PREFIX_TUNING:
-            if getattr(model, "is_gradient_checkpointing", False):
+            if uses_checkpointing(model):
                 raise ValueError("prefix tuning fills the key/value cache, which gradient checkpointing cannot use; call model.gradient_checkpointing_disable() first")
             prompt_encoder = PrefixEncoder(peft_config)
         else:

@@ -201,7 +201,7 @@ def replace(model:nn.Module,  # that contains it
     parent, _, attribute = name.rpartition(".")
     setattr(model.get_submodule(parent), attribute, module)
 
-# %% ../../nbs/02_tuners/10_injection.ipynb #9fa51be2
+# %% ../../nbs/02_tuners/10_injection.ipynb #02f5138d
 class BaseTuner(nn.Module):
     "The base model with adapted layers in it. Subclasses name their layer class, and fill in a configuration and make a layer."
     tuner_layer_cls: type[BaseTunerLayer]
@@ -238,11 +238,12 @@ class BaseTuner(nn.Module):
             self.check_target(name, module)
         check_modules_to_save(self.model, config.modules_to_save)
 
+        layers = {}
         for name, module in targets.items():
-            layer = module if isinstance(module, self.tuner_layer_cls) else self.create_layer(module)
-            layer.update_layer(adapter_name, config, name)
-            if layer is not module:
-                replace(self.model, name, layer)
+            layers[name] = module if isinstance(module, self.tuner_layer_cls) else self.create_layer(module)
+            layers[name].update_layer(adapter_name, config, name)
+        for name, layer in layers.items():
+            replace(self.model, name, layer)
         add_modules_to_save(self.model, config.modules_to_save, adapter_name)
         self.set_adapter(self.active_adapters, inference_mode=self.peft_config[self.active_adapters[0]].inference_mode)
 
