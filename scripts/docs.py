@@ -1,41 +1,36 @@
 """Render the site: notebooks -> nbdev's processing -> smalldocs -> _docs/, a folder that needs no server and no network.
 
-    docs.py [FOLDER]      FOLDER is where the site goes, _docs unless told
+    docs.py [FOLDER [STAGE]]      the site goes to FOLDER (_docs), the work is done in STAGE (_proc); both are removed and made again
 
-The work is done in _proc/ (removed and made again): there the notebooks lose the numbers that order them in nbs/
-(20_trace.ipynb becomes trace.html), gain the reference of what they export, and keep the outputs they were saved with.
+In the stage the notebooks lose the numbers that order them in nbs/
+(20_trace.ipynb becomes trace.html), gain a table of what they export, and keep the outputs they were saved with.
 smalldocs then makes pages of them. Three things of its pages would ask the network and are replaced here: fonts (the system's
 are used), mathematics (written as MathML), and the search index (a script, since a page opened from disk may not fetch).
 """
-import html, importlib, json, os, re, shutil, sys, time
+import ast, html, importlib, inspect, json, os, re, shutil, sys, time
 from pathlib import Path
 
 os.environ["IN_TEST"] = "1"      # nbdev: nothing is being exported now
 ROOT = Path(__file__).resolve().parent.parent
-STAGE = ROOT/"_proc"
 NUMBER = re.compile(r"(?<![\w.-])\d\d_(?=[A-Za-z])")     # the "20_" of 20_trace.ipynb
 
 
-# ---- nbs/ -> _proc/
+# ---- nbs/ -> stage
 
-def stage():
-    "Process every notebook into `STAGE`, and copy what stands beside them."
+def prepare(stage):
+    "Process every notebook into `stage`, and copy what stands beside them."
     from execnb.nbio import read_nb, write_nb
-    from nbdev.doclinks import _build_modidx
-    from nbdev.quarto import refresh_quarto_yml
-    shutil.rmtree(STAGE, ignore_errors=True)
-    os.chdir(ROOT)
-    refresh_quarto_yml()      # writes nbs/nbdev.yml from settings.ini
-    _build_modidx()
+    shutil.rmtree(stage, ignore_errors=True)
+    os.chdir(ROOT)            # where nbdev looks for settings.ini
     process = processing()
     for source in sorted((ROOT/"nbs").rglob("*")):
         relative = source.relative_to(ROOT/"nbs")
         if source.is_dir() or any(part.startswith(".") or part in ("__pycache__", "_proc", "_docs") for part in relative.parts): continue
-        target = STAGE/NUMBER.sub("", str(relative))
+        target = stage/NUMBER.sub("", str(relative))
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.suffix == ".ipynb":
             notebook = read_nb(source)
-            try: process(notebook)
+            try: process(title_alone(notebook))
             except Exception as error: raise SystemExit(f"{source.relative_to(ROOT)}: {error}") from error
             for cell in notebook.cells:
                 if cell.cell_type == "markdown": cell.source = NUMBER.sub("", cell.source)
@@ -44,41 +39,93 @@ def stage():
         else: shutil.copy2(source, target)
 
 
+def title_alone(notebook):
+    "nbdev takes the title and the line under it out of the first cell, and drops what else stands there: that gets a cell of its own."
+    from nbdev.processors import mk_cell
+    first = notebook.cells[0]
+    head = re.match(r"# .+\n+(?:> .+(?:\n|$))*", first.source)
+    if first.cell_type == "markdown" and head and first.source[head.end():].strip():
+        notebook.cells.insert(1, mk_cell(first.source[head.end():].strip(), cell_type="markdown"))
+        first.source = head[0].strip()
+    return notebook
+
+
 def processing():
-    """nbdev's processors, with one change: its `exec_show_docs` runs every cell that exports or imports something to find the objects it documents;
-    here they are looked up in the exported module, which is the same and much faster."""
-    from execnb.shell import CaptureShell
+    """nbdev's processors, with one change. nbdev hides exported code and puts the signature in its place; these notebooks are written to be read
+    with their code, so it stays, each definition can be linked to (`trace.html#pack`), and a table of what the module offers ends the page."""
+    from nbdev import processors
     from nbdev.process import Processor
-    from nbdev.processors import FilterDefaults, exec_show_docs
-    from nbdev.showdoc import show_doc
+    from nbdev.processors import FilterDefaults, mk_cell
 
-    class describe(Processor):
-        "Run the `show_doc(...)` cells that nbdev added."
+    class show_exports(Processor):
+        "Exported cells stay, with an anchor for each name; hidden cells and cells that only import go; a table of names comes last."
         def begin(self):
-            names = [cell.directives_["default_exp"][0] for cell in self.nb.cells if "default_exp" in (getattr(cell, "directives_", None) or {})]
-            self.shell = CaptureShell()
-            for name in names: self.shell.user_ns.update(vars(importlib.import_module(f"peft_viz.{name}")))
-            self.shell.user_ns["show_doc"] = show_doc
-
-        def __call__(self, cell):
-            if cell.cell_type != "code" or not cell.source.lstrip().startswith("show_doc("): return
-            self.shell.cell(cell)
-            if self.shell.exc: raise RuntimeError(f"{cell.source}: {self.shell.exc}") from self.shell.exc
+            cells, module = [], None
+            for cell in self.nb.cells:
+                directives = getattr(cell, "directives_", None) or {}
+                if "default_exp" in directives: module = directives["default_exp"][0]
+                if {"hide", "default_exp"} & set(directives): continue
+                if {"export", "exports", "exporti"} & set(directives):
+                    if only_imports(cell.source): continue
+                    cells.append(mk_cell(anchors(cell.source), cell_type="markdown"))
+                cells.append(cell)
+            if module: cells.append(mk_cell(contents(module), cell_type="markdown"))
+            self.nb.cells = type(self.nb.cells)(cells)
 
     class Process(FilterDefaults):
-        def base_procs(self): return [describe if proc is exec_show_docs else proc for proc in super().base_procs()]
+        def base_procs(self):
+            gone = {processors.clean_show_doc, processors.exec_show_docs, processors.rm_export, processors.mv_exports, processors.add_fold}
+            return [show_exports if proc is processors.add_show_docs else proc for proc in super().base_procs() if proc not in gone]
 
     return Process()
 
 
-# ---- _proc/ -> pages
+def only_imports(source):
+    return all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in ast.parse(source).body)
+
+
+def anchors(source):
+    "An invisible target for each function, class and method defined in a cell: pack, trace.save, ..."
+    names = []
+    for node in ast.parse(source).body:
+        if not isinstance(node, (ast.FunctionDef, ast.ClassDef)): continue
+        inner = [f"{node.name}.{method.name}" for method in node.body if isinstance(method, ast.FunctionDef)] if isinstance(node, ast.ClassDef) else []
+        names += [node.name, *inner]
+    return "".join(f'<span id="{name.lower()}" class="target"></span>' for name in names)
+
+
+def contents(module):
+    "The public names of a module as a table: how each is called, and the first sentence of its docstring."
+    full = importlib.import_module(f"peft_viz.{module}")
+    rows = []
+    for name in full.__all__:
+        value = getattr(full, name)
+        if not (inspect.isclass(value) or inspect.isfunction(value)) or not value.__doc__: continue
+        rows.append((call(name, value), name, value))
+        if inspect.isclass(value):
+            rows += [(call(f"{name}.{n}", m), f"{name}.{n}", m) for n, m in vars(value).items() if not n.startswith("_") and inspect.isfunction(m) and m.__doc__]
+    lines = [f'| <a href="#{name.lower()}"><code>{html.escape(shown)}</code></a> | {summary(value.__doc__)} |' for shown, name, value in rows]
+    return "## What this module offers\n\n| | |\n|---|---|\n" + "\n".join(lines) if lines else ""
+
+
+def call(name, value):
+    "How it is called, without types and defaults: pack(numbers)."
+    if inspect.isclass(value): return name
+    return f"{name}({', '.join(p for p in inspect.signature(value).parameters if p != 'self')})"
+
+
+def summary(doc):
+    return re.split(r"(?<=\.)\s|\n\s*\n", doc.strip())[0].replace("\n", " ").replace("|", "\\|")
+
+
+# ---- stage -> pages
 
 IGNORED = re.compile(r"output-file is not read by smalldocs$")     # the names are right already
 
-def render():
+def render(stage):
     "Make the pages with smalldocs. What it warns of (a broken link, an unknown key) is shown."
     from smalldocs.site import build
-    site = build(STAGE, quiet=True)
+    site = build(stage, quiet=True)
     for warning in site.warnings:
         if not IGNORED.search(warning): print(f"  warning: {warning}")
     return Path(site.out)
@@ -124,15 +171,15 @@ def search_from_disk(folder):
     index.unlink()
 
 
-def main(target="_docs"):
-    start, target = time.time(), (ROOT/target).resolve()
-    stage()
-    built = render()
+def main(folder="_docs", stage="_proc"):
+    start, folder, stage = time.time(), ROOT/folder, ROOT/stage
+    prepare(stage)
+    built = render(stage)
     self_contained(built)
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(built, target)
-    pages = len(list(target.rglob("*.html")))
-    print(f"{pages} pages in {time.time() - start:.0f} s. Open {(target/'index.html').as_uri()}")
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(built, folder)
+    pages = len(list(folder.rglob("*.html")))
+    print(f"{pages} pages in {time.time() - start:.0f} s. Open {(folder/'index.html').as_uri()}")
 
 
 if __name__ == "__main__": main(*sys.argv[1:])

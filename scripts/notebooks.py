@@ -9,7 +9,6 @@ import base64, difflib, os, re, shutil, subprocess, sys, tempfile, time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-BIN = Path(sys.executable).parent
 GENERATED = ("nbs", "peft_viz", "README.md", "README_files")      # what `export` may write to
 NEEDED = (*GENERATED, "settings.ini", "pyproject.toml", "setup.py")  # what `export` reads besides
 
@@ -95,9 +94,10 @@ def run(*notebooks):
 # ---- writing what is generated
 
 def export(root=ROOT):
-    "Notebooks to modules, notebooks cleaned, index notebook to README.md."
-    for command in ("nbdev_export", "nbdev_clean"):
-        subprocess.run([sys.executable, BIN/command], cwd=root, check=True)
+    "Notebooks to modules, notebooks cleaned, settings.ini to nbs/nbdev.yml, index notebook to README.md."
+    for command in ("from nbdev.export import nbdev_export; nbdev_export()", "from nbdev.clean import nbdev_clean; nbdev_clean()",
+                    "from nbdev.quarto import refresh_quarto_yml; refresh_quarto_yml()"):
+        subprocess.run([sys.executable, "-c", command], cwd=root, check=True)
     readme(root)
 
 

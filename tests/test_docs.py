@@ -1,0 +1,78 @@
+"The site: it is complete, it asks nothing of the network, and its pages run without errors."
+import html, re, subprocess, sys
+from pathlib import Path
+from urllib.parse import unquote
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+NUMBER = re.compile(r"\b\d\d_(?=[A-Za-z])")
+NOTEBOOKS = sorted(p.relative_to(ROOT/"nbs") for p in (ROOT/"nbs").rglob("*.ipynb") if not any(part.startswith((".", "_")) for part in p.parts))
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    "The rendered site."
+    folder = tmp_path_factory.mktemp("docs")
+    done = subprocess.run([sys.executable, "scripts/docs.py", folder/"site", folder/"stage"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder/"site"
+
+
+def pages(site): return sorted(site.rglob("*.html"))
+
+
+def test_every_notebook_has_a_page(site):
+    expected = {NUMBER.sub("", str(nb.with_suffix(".html"))) for nb in NOTEBOOKS}
+    assert expected == {str(p.relative_to(site)) for p in pages(site)}
+
+
+def test_every_notebook_stands_in_the_margin():
+    def leaves(entry):
+        if isinstance(entry, str): return [entry]
+        if isinstance(entry, list): return [leaf for item in entry for leaf in leaves(item)]
+        return leaves(entry.get("contents", [])) + leaves(entry.get("href", []))
+    listed = leaves(yaml.safe_load((ROOT/"nbs"/"sidebar.yml").read_text())["website"]["sidebar"]["contents"])
+    assert sorted(listed) == sorted(map(str, NOTEBOOKS))
+
+
+def test_no_link_within_the_site_is_broken(site):
+    ids = {page: set(re.findall(r'\bid="([^"]+)"', page.read_text())) for page in pages(site)}
+    broken = []
+    for page in pages(site):
+        for href in re.findall(r'<a\b[^>]*\shref="([^"]+)"', page.read_text()):
+            path, _, anchor = unquote(html.unescape(href)).partition("#")
+            if re.match(r"[a-z]+:", path): continue
+            target = (page.parent/path).resolve() if path else page
+            if target.is_dir(): target = target/"index.html"
+            if not target.exists() or (anchor and target in ids and anchor not in ids[target]): broken.append(f"{page.relative_to(site)}: {href}")
+    assert not broken
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_load_nothing_from_the_network(site, new_page, scheme):
+    tab = new_page(color_scheme=scheme)
+    for path in pages(site):
+        tab.show(path)
+        assert tab.locator("main h1, main .title").first.is_visible(), path
+        dark = tab.evaluate("document.documentElement.classList.contains('quarto-dark')")
+        assert dark == (scheme == "dark")
+    tab.wait_for_timeout(200)
+    assert tab.external == [] and tab.problems == []
+
+
+@pytest.mark.browser
+def test_search_works_from_disk(site, page):
+    page.show(site/"index.html")
+    page.fill(".smalldocs-search input", "run-length")
+    page.wait_for_selector(".smalldocs-search-results a[href*='trace.html']")
+    assert page.problems == []
+
+
+@pytest.mark.browser
+def test_a_phone_needs_no_sideways_scrolling(site, new_page):
+    tab = new_page(viewport={"width": 390, "height": 800})
+    for path in pages(site):
+        tab.show(path)
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 390, path
