@@ -5,21 +5,21 @@
 # %% auto #0
 __all__ = ['THEMES', 'FAMILIES', 'WORDS', 'Theme', 'theme', 'legible', 'attention', 'sequence', 'labels']
 
-# %% ../nbs/30_plot.ipynb #7275a754
-from dataclasses import dataclass
+# %% ../nbs/30_plot.ipynb #7e1d06ed
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from textwrap import wrap
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import font_manager
-from matplotlib.colors import ListedColormap, to_rgba
+from matplotlib.colors import ListedColormap, to_hex, to_rgba
 from matplotlib.patches import Polygon, Rectangle
 
 from . import layout
 from .layout import IGNORED, MARKS
 
-# %% ../nbs/30_plot.ipynb #492ab9c8
+# %% ../nbs/30_plot.ipynb #a941aec1
 @dataclass(frozen=True)
 class Theme:
     "Colours that are not marks"
@@ -37,11 +37,12 @@ def theme(name:str|None=None, # `"light"`, `"dark"`, or None: as the background 
     "The colours to draw with. Raises ValueError for a name that is not in `THEMES`."
     if name is None:
         r, g, b, alpha = to_rgba(ax.figure.get_facecolor() if ax is not None else plt.rcParams["figure.facecolor"])
-        name = "dark" if alpha > 0 and 0.299*r + 0.587*g + 0.114*b < 0.5 else "light"
+        found = THEMES["dark" if alpha > 0 and 0.299*r + 0.587*g + 0.114*b < 0.5 else "light"]
+        return replace(found, paper=to_hex((r, g, b))) if alpha > 0 else found
     if name not in THEMES: raise ValueError(f"unknown theme {name!r}: use one of {list(THEMES)}, or None to follow the background")
     return THEMES[name]
 
-# %% ../nbs/30_plot.ipynb #32165e9e
+# %% ../nbs/30_plot.ipynb #db7a2f54
 FAMILIES = ("DejaVu Sans Mono", "DejaVu Sans", "Noto Sans Mono CJK SC", "Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "Source Han Sans SC", "Microsoft YaHei", "PingFang SC",
             "SimHei", "Arial Unicode MS")  # the first two come with matplotlib; of the others, those that are installed
 
@@ -59,19 +60,19 @@ def legible(text:str|None, # the text of a token
     return "".join(c if ord(c) in _fonts()[1] else "▯" for c in layout.visible(text, limit))
 
 WORDS = {
-    "en": dict(attention="a filled square: this query may attend to this key; measured in attention layer{s} {layers}", keys="keys: the inputs of this call", cached="in the cache", here="inputs of this call", queries="queries",
-               row="row {row}", mask="mask", labels="labels", positions="position", given="you passed", got="base model got", more="… and {n} more rows", sequence="what stands at each position",
+    "en": dict(attention="a filled square: this query may attend to this key; measured in attention layer{s} {layers}", keys="keys: the inputs of this call", cached="in the cache", here="inputs of this call", queries="queries", query="query",
+               row="row {row}", comma=", ", mask="mask", labels="labels", positions="position", given="you passed", got="base model got", more="… and {n} more rows", sequence="what stands at each position",
                longer="you passed labels for the tokens; {n} label{s} of -100 were put in front, for the virtual tokens",
                same="the labels reach the base model as you passed them", only="the labels that the base model got", attended="attends to padding", masked="empty: may not attend"),
-    "zh": dict(attention="实心格：该查询可以关注该键；在第 {layers} 层注意力处测得", keys="键：本次调用的输入", cached="在缓存中", here="本次调用的输入", queries="查询",
-               row="第 {row} 行", mask="掩码", labels="标签", positions="位置", given="你传入的", got="基础模型收到的", more="……另有 {n} 行", sequence="每个位置上是什么",
+    "zh": dict(attention="实心格：该查询可以关注该键；在第 {layers} 层注意力处测得", keys="键：本次调用的输入", cached="在缓存中", here="本次调用的输入", queries="查询", query="查询",
+               row="第 {row} 行", comma="，", mask="掩码", labels="标签", positions="位置", given="你传入的", got="基础模型收到的", more="……另有 {n} 行", sequence="每个位置上是什么",
                longer="你传入了词元的标签；前面补上了 {n} 个 -100，对应虚拟词元", same="标签原样到达基础模型", only="基础模型收到的标签", attended="关注到填充", masked="空格：不可关注")}
 
 def _words(lang):
     if lang not in WORDS: raise ValueError(f"no labels in {lang!r}: use one of {list(WORDS)}")
     return WORDS[lang]
 
-# %% ../nbs/30_plot.ipynb #56cc9629
+# %% ../nbs/30_plot.ipynb #e9ded987
 class _Sheet:
     "Axes whose unit is one cell, and the few shapes that are drawn on them"
     def __init__(self, ax, theme_name, cell, box, title, subtitle):
@@ -81,20 +82,20 @@ class _Sheet:
         own = ax is None
         lines = wrap(title, max(24, int((right - left)*cell*72/6.3))) if own else [title]
         below = wrap(subtitle, max(24, int((right - left)*cell*72/4.4))) if own else [subtitle]
-        top -= (0.17*len(below) + 0.02)/cell
+        head = 0.19*len(lines) + 0.12, 0.17*len(below) + 0.1                          # inches for title and subtitle
+        top -= sum(head)/cell
         if own:
-            head = 0.19*len(lines) + 0.14
-            width, height = (right - left)*cell, (bottom - top)*cell
-            fig = plt.figure(figsize=(width, height + head), facecolor=self.theme.paper)
-            ax = fig.add_axes([0, 0, 1, height/(height + head)])
+            fig = plt.figure(figsize=((right - left)*cell, (bottom - top)*cell), facecolor=self.theme.paper)
+            ax = fig.add_axes([0, 0, 1, 1])
         ax.set(xlim=(left, right), ylim=(bottom, top), aspect="equal", facecolor=self.theme.paper, xticks=[], yticks=[])
         for side in ax.spines.values(): side.set_visible(False)
         if not own:
             size, dpi = ax.get_window_extent(), ax.figure.dpi
             self.scale = min(size.width/(right - left), size.height/(bottom - top))/dpi/cell
         self.ax, self.left = ax, left
-        ax.set_title("\n".join(lines), loc="left", fontsize=10.5*self.scale, fontweight="bold", color=self.theme.ink, family=_fonts()[0][1:], x=0.12/((right - left)*cell), pad=4*self.scale)
-        self.text(left + 0.12/cell, top + 0.06/cell, "\n".join(below), size=8, ha="left", va="top")
+        ax.set_title("\n".join(lines), loc="left", fontsize=10.5*self.scale, fontweight="bold", color=self.theme.ink, family=_fonts()[0][1:], pad=0, va="top",
+                     x=0.12/((right - left)*cell), y=1 - 0.1/((bottom - top)*cell))
+        self.text(left + 0.12/cell, top + head[0]/cell, "\n".join(below), size=8, ha="left", va="top")
 
     def text(self, x, y, text, size=8, color=None, mono=False, **kw):
         "Text of `size` points (on a figure of our own)"
@@ -117,9 +118,11 @@ class _Sheet:
         xs, ys = [ends[0], ends[0], ends[1], ends[1]], [at + tick, at, at, at + tick]
         if upright: xs, ys = ys, xs
         self.ax.plot(xs, ys, color=self.theme.line, linewidth=1*self.scale, solid_capstyle="butt", clip_on=False)
-        middle, off = sum(ends)/2, at - 0.04/self.cell
-        if upright: self.text(off, middle, label, 7.5, rotation=90, ha="right")
-        else: self.text(middle, off, label, 7.5, va="bottom")
+        off, wide = at - 0.04/self.cell, 0.064*_width(label)/self.cell
+        if upright: self.text(off, sum(ends)/2, label, 7.5, rotation=90, ha="right")
+        else:   # a label wider than its bracket grows to the side where there is room
+            ha = "center" if wide <= ends[1] - ends[0] else "left" if first == 0 else "right"
+            self.text({"center": sum(ends)/2, "left": ends[0], "right": ends[1]}[ha], off, label, 7.5, ha=ha, va="bottom")
 
     def legend(self, entries, top, right):
         "Chips with their names from `top` downwards, as many to a line as fit; `entries`: (mark, name)"
@@ -130,10 +133,12 @@ class _Sheet:
             self.chip(x + size/2, y, mark, glyph, size, size, 7, hatch=not glyph)
             self.text(x + size*1.35, y, name, 8, ha="left", va="center_baseline")
 
+def _width(text): return sum(1 + 0.7*(ord(c) > 0x2E80) for c in text)   # in letters; Chinese ones are wider
+
 def _flow(entries, width):  # (x, line, mark, name) in inches, breaking lines at `width`
     placed, x, line = [], 0.14, 0
     for mark, name in entries:
-        wide = 0.38 + 0.064*sum(1 + (ord(c) > 0x2E80) for c in name)
+        wide = 0.38 + 0.064*_width(name)
         if x + wide > width and x > 0.14: x, line = 0.14, line + 1
         placed.append((x, line, mark, name))
         x += wide
@@ -144,8 +149,8 @@ def _legend_height(entries, width): return 0.24*(1 + _flow(entries, width)[-1][1
 def _names(roles, lang):  # legend entries for the roles that occur
     return [(MARKS[r], getattr(MARKS[r], lang)) for r in layout.ROLES if any(r in row for row in roles)]
 
-def _label(role, id, text):  # what stands in or at the chip of a position; virtual tokens and padding speak by glyph and hatching
-    return "" if role in ("virtual", "padding") else legible(text) if text is not None else str(id) if id is not None else ""
+def _label(role, id, text, limit=12):  # what stands in or at the chip of a position; virtual tokens and padding speak by glyph and hatching
+    return "" if role in ("virtual", "padding") else legible(text, limit) if text is not None else str(id) if id is not None else ""
 
 def _row(rows, row):
     if not 0 <= row < len(rows): raise ValueError(f"there is no row {row}: this batch has rows 0 to {len(rows) - 1}")
@@ -183,7 +188,7 @@ def _squares(sheet, grid, keys, queries):
     sheet.ax.vlines(np.arange(nk + 1) - 0.5, -0.5, nq - 0.5, **rule)
     sheet.ax.hlines(np.arange(nq + 1) - 0.5, -0.5, nk - 0.5, **rule)
 
-# %% ../nbs/30_plot.ipynb #dd7a8159
+# %% ../nbs/30_plot.ipynb #6613e638
 def attention(trace, # the trace
               call=None, # a base call or its id; None: the first one
               row:int=0, # row of the batch
@@ -204,14 +209,14 @@ def attention(trace, # the trace
     if font < 4.5: key_texts, query_texts = [""]*nk, [""]*nq
     inside = max(map(len, key_texts)) <= 2
     beside = 0 if inside else max(map(len, key_texts))*font*0.61/72 + 0.08     # inches
-    head = 1.8 + (beside + 0.3)/cell                                          # cells above and to the left of the grid
+    left, above = (1.8 + (beside + margin)/cell for margin in (0.42, 0.22))    # cells around the grid: chips, texts, brackets
     entries = _names([keys, queries], lang) + [(MARKS["masked"], words["masked"])]
     if any(k == "padding" and grid[:, i].any() for i, k in enumerate(keys)): entries.insert(-1, (MARKS["attended"], words["attended"]))
-    right = max(nk - 0.5 + 0.15/cell, 4.4/cell - head)
-    bottom = nq - 0.5 + (0.12 + _legend_height(entries, (right + head)*cell))/cell
-    title = f"{layout.describe(trace, call)}, {words['row'].format(row=row)}"
+    right = max(nk - 0.5 + 0.15/cell, 4.4/cell - left)
+    bottom = nq - 0.5 + (0.12 + _legend_height(entries, (right + left)*cell))/cell
+    title = layout.describe(trace, call, lang) + words["comma"] + words["row"].format(row=row)
     below = words["attention"].format(s="s" * (len(att.layers) > 1), layers=_ranges(att.layers))
-    sheet = _Sheet(ax, theme, cell, (-head, right, -head, bottom), title, below)
+    sheet = _Sheet(ax, theme, cell, (-left, right, -above, bottom), title, below)
     _squares(sheet, grid, keys, queries)
     _heads(sheet, key_texts, keys, inside, font, down=False)
     _heads(sheet, query_texts, queries, inside, font, down=True)
@@ -224,9 +229,10 @@ def _brackets(sheet, words, at, cached, nk, nq):  # what is in the cache, what i
         sheet.bracket(0, cached - 1, at, words["cached"])
         sheet.bracket(cached, nk - 1, at, words["here"])
     else: sheet.bracket(0, nk - 1, at, words["keys"])
-    sheet.bracket(0, nq - 1, at, words["queries"], upright=True)
+    if nq*sheet.cell > 0.6: sheet.bracket(0, nq - 1, at, words["queries"], upright=True)
+    else: sheet.text(at, (nq - 1)/2, words["query"], 7.5, ha="right")
 
-# %% ../nbs/30_plot.ipynb #1ab7f0ee
+# %% ../nbs/30_plot.ipynb #c476a77c
 @dataclass
 class _Line:
     name:str          # written at its left
@@ -234,13 +240,13 @@ class _Line:
     upright:bool=True # may its texts be turned?
 
 def _token_line(row):  # what stands at each position
-    return _Line("", [(MARKS[role], _label(role, id, text), MARKS[role].glyph if role == "virtual" else "") for role, id, text in zip(row.roles, row.ids, row.texts)])
+    return _Line("", [(MARKS[role], _label(role, id, text, 9), MARKS[role].glyph if role == "virtual" else "") for role, id, text in zip(row.roles, row.ids, row.texts)])
 
 def _label_line(name, row, labels, trace):  # -100 is ignored; any other label counts
     def chip(label):
         if label is None: return None, "", ""
         if label == IGNORED: return MARKS["ignored"], str(label), MARKS["ignored"].glyph
-        return MARKS["label"], _label("token", label, trace.decode(label) if trace.tokens else None), MARKS["label"].glyph
+        return MARKS["label"], _label("token", label, trace.decode(label) if trace.tokens else None, 9), MARKS["label"].glyph
     return _Line(name, [chip(label) for label in labels])
 
 def _longest(line): return max([len(text or glyph) for _, text, glyph in line.chips] + [1])
@@ -260,7 +266,7 @@ def _strips(trace, call, ax, theme, lang, blocks, n, query_start, entries, title
     cell, turned, height = _stack(blocks, n)
     font = min(8.5, cell*72*0.62)
     names = [line.name for _, lines in blocks for line in lines]
-    margin = 0.15 + max(0.072*sum(1 + (ord(c) > 0x2E80)*0.6 for c in name) for name in names)
+    margin = 0.15 + max(0.07*_width(name) for name in names)
     left, width = -0.5 - margin/cell, None
     right = max(n - 0.5 + 0.15/cell, left + 4.4/cell)
     total = sum(0.3 + sum(map(height, lines)) for _, lines in blocks)
@@ -287,7 +293,7 @@ def _draw_line(sheet, line, y, height, turned, font):  # one line of chips with 
         elif text: sheet.text(x, y + tall/2, text, font*0.88, mono=True, va="center_baseline")
     return tall
 
-# %% ../nbs/30_plot.ipynb #736b69f9
+# %% ../nbs/30_plot.ipynb #4e9f0a18
 def sequence(trace, # the trace
              call=None, # a base call or its id; None: the first one
              ax=None, # Axes to draw into; None: a new figure that fits
@@ -302,7 +308,7 @@ def sequence(trace, # the trace
     entries = _names([r.roles for r in seq.rows[:rows]], lang)
     if any(r.attended for r in seq.rows): entries += [(MARKS[m], getattr(MARKS[m], lang)) for m in ("attended", "masked")]
     if any(r.labels for r in seq.rows): entries += [(MARKS[m], getattr(MARKS[m], lang)) for m in ("label", "ignored")]
-    return _strips(trace, call, ax, theme, lang, blocks, seq.length, seq.query_start, entries, layout.describe(trace, call), _more(words["sequence"], seq, rows, words))
+    return _strips(trace, call, ax, theme, lang, blocks, seq.length, seq.query_start, entries, layout.describe(trace, call, lang), _more(words["sequence"], seq, rows, words))
 
 def _more(below, seq, rows, words): return below + ("; " + words["more"].format(n=len(seq.rows) - rows) if len(seq.rows) > rows else "")
 
@@ -314,7 +320,7 @@ def _sequence_lines(row, trace, words):
     if row.positions: lines.append(_Line(words["positions"], [(None, "" if p is None else str(p), "") for p in row.positions], False))
     return lines
 
-# %% ../nbs/30_plot.ipynb #70c16f21
+# %% ../nbs/30_plot.ipynb #6d5f2380
 def labels(trace, # the trace
            call=None, # a base call or its id; None: the first that got labels
            ax=None, # Axes to draw into; None: a new figure that fits
@@ -328,7 +334,7 @@ def labels(trace, # the trace
     given = seq.caller_labels or [None]*len(seq.rows)
     blocks = [(words["row"].format(row=r), _label_lines(row, passed, trace, words)) for r, (row, passed) in enumerate(list(zip(seq.rows, given))[:rows])]
     entries = _names([r.roles for r in seq.rows[:rows]], lang) + [(MARKS[m], getattr(MARKS[m], lang)) for m in ("label", "ignored")]
-    return _strips(trace, call, ax, theme, lang, blocks, seq.length, seq.query_start, entries, layout.describe(trace, call), _more(_labels_story(seq, words), seq, rows, words))
+    return _strips(trace, call, ax, theme, lang, blocks, seq.length, seq.query_start, entries, layout.describe(trace, call, lang), _more(_labels_story(seq, words), seq, rows, words))
 
 def _label_lines(row, passed, trace, words):
     return [_token_line(row)] + [_label_line(name, row, ls, trace) for name, ls in ((words["given"], passed), (words["got"], row.labels)) if ls]
