@@ -38,13 +38,13 @@ class Mark:
         "Plain data"
         return dict(vars(self))
 
-# %% ../nbs/22_layout.ipynb #6793ddd5
+# %% ../nbs/22_layout.ipynb #d39465f5
 _mark_fields = ("name", "code", "light", "dark", "text_light", "text_dark", "glyph", "hatch", "en", "zh")
 MARKS = {row[0]: Mark(**dict(zip(_mark_fields, row))) for row in [
     ("virtual",   "v", "#E69F00", "#F0AC1D", "#1B1400", "#1B1400", "◆", "",     "virtual token",   "虚拟词元"),
-    ("token",     "t", "#0067A5", "#6CBDF0", "#FFFFFF", "#04141F", "a", "",     "token",           "词元"),
+    ("token",     "t", "#0067A5", "#4FA3E0", "#FFFFFF", "#04141F", "a", "",     "token",           "词元"),
     ("padding",   "p", "#D5D9DE", "#3B424B", "#4A515A", "#B9C1CB", "□", "////", "padding",         "填充"),
-    ("generated", "g", "#00775A", "#3FCFA4", "#FFFFFF", "#00170F", "▲", "",     "generated token", "生成的词元"),
+    ("generated", "g", "#2FB58A", "#8FE9C9", "#00170F", "#00170F", "▲", "",     "generated token", "生成的词元"),
     ("attended",  "1", "#39424E", "#D3DAE3", "#FFFFFF", "#12161C", "●", "",     "attended",        "可见"),
     ("masked",    "0", "#F1F3F5", "#20262D", "#646C76", "#98A1AC", "·", "",     "masked",          "遮蔽"),
     ("label",     "l", "#A33B78", "#EBA3CB", "#FFFFFF", "#23081A", "◎", "",     "label",           "标签"),
@@ -392,7 +392,7 @@ def cache(trace # the trace
                                sum(e - s for s, e in g.virtual), where, left.max_length if left is not None else None))
     return out
 
-# %% ../nbs/22_layout.ipynb #3b1caf60
+# %% ../nbs/22_layout.ipynb #14832e30
 @dataclass
 class BranchLayout:
     "The path that one call took through its function; line numbers are those of the file"
@@ -400,12 +400,20 @@ class BranchLayout:
     function:str   # its name
     executed:list  # lines that ran, ascending
     branches:list  # per branch of the source: `{"kind", "line", "end", "outcomes"}`; outcomes are the values of its condition, in order, empty when never reached
-    skipped:list   # `[first, last]` ranges that a decision left out
+    skipped:list   # `[first, last]` ranges that a decision left out, or that come after an early return
     raised:int|None = None # the line that raised
 
     def to_dict(self)->dict:
         "Plain data"
         return dict(vars(self))
+
+def _after_leaving(source, ran):
+    "Lines never come to because the function was left inside a branch; None when there are none"
+    if not ran: return None
+    ends = [max(lines[1] for lines in (b["body"], b["orelse"]) if lines) for b in source.branches
+            if any(lines and lines[0] <= ran[-1] <= lines[1] for lines in (b["body"], b["orelse"]))]
+    last = source.first_line + len(source.text.rstrip().splitlines()) - 1
+    return [max(ends) + 1, last] if ends and max(ends) < last else None
 
 def branches(trace, # the trace
              call   # a watched call, or its id
@@ -420,6 +428,8 @@ def branches(trace, # the trace
         outcomes = [s.branch for s in call.steps if b["line"] <= s.line <= b["end"] and s.branch is not None]
         told.append({"kind": b["kind"], "line": b["line"], "end": b["end"], "outcomes": outcomes})
         if reached((b["line"], b["end"])): skipped += [list(lines) for lines in (b["body"], b["orelse"]) if lines and not reached(lines)]
+    rest = _after_leaving(source, ran)
+    if rest and not reached(rest): skipped.append(rest)
     return BranchLayout(call.id, call.function, ran, told, skipped, call.raised["line"] if call.raised else None)
 
 # %% ../nbs/22_layout.ipynb #a390f557
