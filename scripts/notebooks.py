@@ -9,8 +9,8 @@ import base64, difflib, os, re, shutil, subprocess, sys, tempfile, time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-GENERATED = ("nbs", "peft_viz", "README.md", "README_files")      # what `export` may write to
-NEEDED = (*GENERATED, "settings.ini", "pyproject.toml", "setup.py")  # what `export` reads besides
+GENERATED = ("nbs", "peft_viz", "README.md", "README_files", "pyproject.toml")      # what `export` may write to
+NEEDED = (*GENERATED, "settings.ini", "setup.py")  # what `export` reads besides
 
 
 def eligible(root=ROOT):
