@@ -13,6 +13,7 @@ from pathlib import Path
 os.environ["IN_TEST"] = "1"      # nbdev: nothing is being exported now
 ROOT = Path(__file__).resolve().parent.parent
 NUMBER = re.compile(r"(?<![\w.-])\d\d_(?=[A-Za-z])")     # the "20_" of 20_trace.ipynb
+LINK = re.compile(r'\]\([^)\s]*|href="[^"]*')
 
 
 # ---- nbs/ -> stage
@@ -33,7 +34,7 @@ def prepare(stage):
             try: process(title_alone(notebook))
             except Exception as error: raise SystemExit(f"{source.relative_to(ROOT)}: {error}") from error
             for cell in notebook.cells:
-                if cell.cell_type == "markdown": cell.source = NUMBER.sub("", cell.source)
+                if cell.cell_type == "markdown": cell.source = LINK.sub(lambda m: NUMBER.sub("", m[0]), cell.source)
             write_nb(notebook, target)
         elif source.suffix == ".yml": target.write_text(NUMBER.sub("", source.read_text(encoding="utf-8")), encoding="utf-8")
         else: shutil.copy2(source, target)
@@ -42,10 +43,10 @@ def prepare(stage):
 def title_alone(notebook):
     "nbdev takes the title and the line under it out of the first cell, and drops what else stands there: that gets a cell of its own."
     from nbdev.processors import mk_cell
-    first = notebook.cells[0]
+    place, first = next(((i, cell) for i, cell in enumerate(notebook.cells) if cell.cell_type == "markdown"), (0, notebook.cells[0]))
     head = re.match(r"# .+\n+(?:> .+(?:\n|$))*", first.source)
-    if first.cell_type == "markdown" and head and first.source[head.end():].strip():
-        notebook.cells.insert(1, mk_cell(first.source[head.end():].strip(), cell_type="markdown"))
+    if head and first.source[head.end():].strip():
+        notebook.cells.insert(place + 1, mk_cell(first.source[head.end():].strip(), cell_type="markdown"))
         first.source = head[0].strip()
     return notebook
 

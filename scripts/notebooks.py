@@ -95,7 +95,7 @@ def run(*notebooks):
 
 def export(root=ROOT):
     "Notebooks to modules, notebooks cleaned, settings.ini to nbs/nbdev.yml, index notebook to README.md."
-    for command in ("from nbdev.export import nbdev_export; nbdev_export()", "from nbdev.clean import nbdev_clean; nbdev_clean()",
+    for command in ("from nbdev.doclinks import nbdev_export; nbdev_export.__wrapped__()", "from nbdev.clean import nbdev_clean; nbdev_clean.__wrapped__()",
                     "from nbdev.quarto import refresh_quarto_yml; refresh_quarto_yml()"):
         subprocess.run([sys.executable, "-c", command], cwd=root, check=True)
     readme(root)
