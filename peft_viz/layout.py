@@ -432,15 +432,16 @@ def branches(trace, # the trace
     if rest and not reached(rest): skipped.append(rest)
     return BranchLayout(call.id, call.function, ran, told, skipped, call.raised["line"] if call.raised else None)
 
-# %% ../nbs/22_layout.ipynb #a390f557
+# %% ../nbs/22_layout.ipynb #7d9c6171
 METHODS = {"LORA": "LoRA", "ADALORA": "AdaLoRA", "IA3": "IA³", "POLY": "Poly", "CPT": "CPT", "P_TUNING": "P-tuning", "PROMPT_TUNING": "prompt tuning",
            "PREFIX_TUNING": "prefix tuning", "MULTITASK_PROMPT_TUNING": "multitask prompt tuning"}  # names for titles; an unknown type reads well too
 
-def method(trace # the trace
-          )->str|None:
-    "The name of the method for a title; None for a plain base model"
+def method(trace, # the trace
+           lang:str="en" # `"en"` or `"zh"`: only a plain base model needs translation
+          )->str:
+    "The name of the method for a title; `no adapter` for a plain base model"
     kind = trace.about.get("peft_type")
-    return METHODS.get(kind, kind.lower().replace("_", " ")) if kind else None
+    return METHODS.get(kind, kind.lower().replace("_", " ")) if kind else PHRASES[lang]["bare"]
 
 PHRASES = {
     "en": dict(bare="no adapter", colon=": ", cache="{n} virtual token{s} in the cache", inputs="{n} virtual token{s} in the inputs", plus=" and ", none="no virtual tokens",
@@ -457,7 +458,7 @@ def describe(trace, # the trace
     g, (name, step) = _geometry(trace, call), stage(trace, call)
     counts = {"cache": sum(e - s for s, e in g.virtual if s < g.cached), "inputs": sum(e - s for s, e in g.virtual if s >= g.cached)}
     what = words["plus"].join(words[where].format(n=n, s="s" * (n != 1)) for where, n in counts.items() if n) or words["none"]
-    return (method(trace) or words["bare"]) + words["colon"] + what + words[name].format(step=step)
+    return method(trace, lang) + words["colon"] + what + words[name].format(step=step)
 
 VISIBLE = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "⏎", "": "∅"}
 def visible(text:str|None, # the text of a token

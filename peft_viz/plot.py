@@ -156,7 +156,7 @@ def _row(rows, row):
     if not 0 <= row < len(rows): raise ValueError(f"there is no row {row}: this batch has rows 0 to {len(rows) - 1}")
     return rows[row]
 
-# %% ../nbs/30_plot.ipynb #cd94bd13
+# %% ../nbs/30_plot.ipynb #b29fe11e
 def _cell(n, most=0.32, least=0.15, width=9.6):  # inches: large cells for few positions, small ones for many
     return min(most, max(least, 7/n)) if n*least <= width else width/n
 
@@ -170,9 +170,9 @@ def _ranges(numbers):  # [0, 1, 2, 5] -> "0-2, 5"
 def _heads(sheet, labels, roles, inside, font, down):  # the chips along one axis of the grid, their texts inside or beside them
     for i, (label, role) in enumerate(zip(labels, roles)):
         x, y = (-1.2, i) if down else (i, -1.2)
-        glyph = MARKS[role].glyph if role == "virtual" else ""
-        sheet.chip(x, y, MARKS[role], label if inside and label else glyph, size=font)
-        if label and not inside: sheet.text(*((-1.8, i) if down else (i, -1.8)), label, font, mono=True, **({"ha": "right", "va": "center_baseline"} if down else {"rotation": 90, "va": "bottom"}))
+        within = len(label) <= inside
+        sheet.chip(x, y, MARKS[role], (label if within else "") or (MARKS[role].glyph if role == "virtual" else ""), size=font)
+        if not within: sheet.text(*((-1.8, i) if down else (i, -1.8)), label, font, mono=True, **({"ha": "right", "va": "center_baseline"} if down else {"rotation": 90, "va": "bottom"}))
 
 def _squares(sheet, grid, keys, queries):
     "The measured grid: an image of 0 (masked) and 1, 2, ... (attended, by the role of the key), over hatched stripes where padding is"
@@ -188,7 +188,7 @@ def _squares(sheet, grid, keys, queries):
     sheet.ax.vlines(np.arange(nk + 1) - 0.5, -0.5, nq - 0.5, **rule)
     sheet.ax.hlines(np.arange(nq + 1) - 0.5, -0.5, nk - 0.5, **rule)
 
-# %% ../nbs/30_plot.ipynb #6613e638
+# %% ../nbs/30_plot.ipynb #0f3e3060
 def attention(trace, # the trace
               call=None, # a base call or its id; None: the first one
               row:int=0, # row of the batch
@@ -207,8 +207,9 @@ def attention(trace, # the trace
     cell = _cell(max(nq, nk))
     font = min(9, cell*72*0.62)
     if font < 4.5: key_texts, query_texts = [""]*nk, [""]*nq
-    inside = max(map(len, key_texts)) <= 2
-    beside = 0 if inside else max(map(len, key_texts))*font*0.61/72 + 0.08     # inches
+    longer = [len(t) for t in key_texts if len(t) > 2]
+    inside = 2 if len(longer) <= nk/3 else 0                                   # letters a chip may hold; longer texts stand beside it
+    beside = max(longer)*font*0.61/72 + 0.08 if longer else 0                  # inches
     left, above = (1.8 + (beside + margin)/cell for margin in (0.42, 0.22))    # cells around the grid: chips, texts, brackets
     entries = _names([keys, queries], lang) + [(MARKS["masked"], words["masked"])]
     if any(k == "padding" and grid[:, i].any() for i, k in enumerate(keys)): entries.insert(-1, (MARKS["attended"], words["attended"]))
