@@ -8,6 +8,7 @@ smalldocs then makes pages of them. Three things of its pages would ask the netw
 are used), mathematics (written as MathML), and the search index (a script, since a page opened from disk may not fetch).
 """
 import ast, html, importlib, inspect, json, os, re, shutil, sys, time
+from configparser import ConfigParser
 from pathlib import Path
 
 os.environ["IN_TEST"] = "1"      # nbdev: nothing is being exported now
@@ -24,6 +25,9 @@ def prepare(stage):
     shutil.rmtree(stage, ignore_errors=True)
     os.chdir(ROOT)            # where nbdev looks for settings.ini
     process = processing()
+    settings = ConfigParser(delimiters=["="])
+    settings.read("settings.ini", encoding="utf-8")
+    upstream = "{git_url}/blob/{branch}/".format(**settings["DEFAULT"])     # of what stands outside nbs/, CONTRIBUTING.md for one
     for source in sorted((ROOT/"nbs").rglob("*")):
         relative = source.relative_to(ROOT/"nbs")
         if source.is_dir() or any(part.startswith(".") or part in ("__pycache__", "_proc", "_docs") for part in relative.parts): continue
@@ -34,7 +38,7 @@ def prepare(stage):
             try: process(title_alone(notebook))
             except Exception as error: raise SystemExit(f"{source.relative_to(ROOT)}: {error}") from error
             for cell in notebook.cells:
-                if cell.cell_type == "markdown": cell.source = LINK.sub(lambda m: NUMBER.sub("", m[0]), cell.source)
+                if cell.cell_type == "markdown": cell.source = LINK.sub(lambda m: NUMBER.sub("", m[0]).replace("](../", "](" + (upstream if source.parent.name == "nbs" else "../")), cell.source)
             write_nb(notebook, target)
         elif source.suffix == ".yml": target.write_text(NUMBER.sub("", source.read_text(encoding="utf-8")), encoding="utf-8")
         else: shutil.copy2(source, target)

@@ -30,7 +30,7 @@ def execute(path, title, env=None):
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"   # the kernel of this environment, not one of the user's
     os.environ.update(env or {})
     nb = nbformat.read(path, as_version=4)
-    client = NotebookClient(nb, timeout=3600, kernel_name="python3", store_widget_state=False,
+    client = NotebookClient(nb, timeout=3600, kernel_name="python3", store_widget_state=False, extra_arguments=["--log-level=ERROR"],
                             resources={"metadata": {"path": str(path.parent)}})
     total, progress = sum(cell.cell_type == "code" for cell in nb.cells), Progress(title)
     try:
