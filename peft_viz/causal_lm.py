@@ -15,7 +15,7 @@ from .tuners.injection import BaseTunerLayer
 # %% auto #0
 __all__ = ['IGNORED', 'PeftModelForCausalLM', 'get_peft_model']
 
-# %% ../nbs/11_causal_lm.ipynb #838d394e
+# %% ../nbs/11_causal_lm.ipynb #3b722bb0
 IGNORED = -100  # a label that the loss skips
 
 
@@ -27,6 +27,13 @@ def _get_batch_size(input_ids, inputs_embeds):
     if input_ids is not None:
         return input_ids.shape[0]
     return inputs_embeds.shape[0]
+
+
+def _sequence_length(inputs):
+    "Of `input_ids` or, if there are none, `inputs_embeds`."
+    if inputs.get("input_ids") is not None:
+        return inputs["input_ids"].shape[1]
+    return inputs["inputs_embeds"].shape[1]
 
 
 def _extend_attention_mask(attention_mask, batch_size, num_virtual_tokens):
@@ -62,7 +69,7 @@ def _shift_or_drop_positions(kwargs, peft_config):
         warnings.warn("Token type ids are not supported for parameter efficient tuning. Ignoring token type ids")
         kwargs["token_type_ids"] = None
 
-# %% ../nbs/11_causal_lm.ipynb #4da22e08
+# %% ../nbs/11_causal_lm.ipynb #1ff6b5c9
 class PeftModelForCausalLM(PeftModel):
     "A causal language model with adapters. Source: the specification, sections *forward*, *generate* and *prepare_inputs_for_generation*."
     def __init__(self,
@@ -166,17 +173,18 @@ class PeftModelForCausalLM(PeftModel):
 
     def prepare_inputs_for_generation(self,
                                       input_ids:torch.Tensor,             # [batch, all tokens so far]
-                                      *args,                              # as the base model's method has it
+                                      *args,                              # as the base model's method has them
+                                      inputs_embeds:torch.Tensor|None=None,  # [batch, sequence, hidden], at the first step
                                       task_ids:torch.Tensor|None=None,    # [batch], for methods with tasks
                                       **kwargs,                           # `past_key_values`, `attention_mask`, ...
                                      ) -> dict:  # arguments for one call of the base model
         "The inputs of one decoding step: virtual tokens at the first step, and a mask that includes them at every step."
         peft_config = self.active_peft_config
         if self._adapters_disabled or not peft_config.is_prompt_learning:
-            return self.base_model_prepare_inputs_for_generation(input_ids, *args, **kwargs)
+            return self.base_model_prepare_inputs_for_generation(input_ids, *args, inputs_embeds=inputs_embeds, **kwargs)
 
         attention_mask = kwargs.pop("attention_mask", None)  # held back: the base model would prepare it without the virtual tokens
-        model_kwargs = self.base_model_prepare_inputs_for_generation(input_ids, *args, **kwargs)
+        model_kwargs = self.base_model_prepare_inputs_for_generation(input_ids, *args, inputs_embeds=inputs_embeds, **kwargs)
         past_key_values = model_kwargs.get("past_key_values")
         requires_prompt_injection = _is_empty(past_key_values)
         if not requires_prompt_injection:
@@ -200,14 +208,12 @@ class PeftModelForCausalLM(PeftModel):
 
     def _prepare_positions(self, model_kwargs):
         "With a prefix, positions come later; with virtual tokens in the sequence, the base model counts by itself."
-        if self.active_peft_config.peft_type == PeftType.PREFIX_TUNING:
-            shift = self.active_peft_config.num_virtual_tokens
-        else:
-            shift = None
+        peft_config = self.active_peft_config
         for name in "position_ids", "cache_position":  # the second up to transformers 4
             positions = model_kwargs.pop(name, None)
-            if positions is not None and shift is not None:
-                model_kwargs[name] = positions + shift
+            if positions is not None and peft_config.peft_type == PeftType.PREFIX_TUNING:
+                new_tokens = _sequence_length(model_kwargs)
+                model_kwargs[name] = positions[..., -new_tokens:] + peft_config.num_virtual_tokens
 
     def _inject_embeddings(self, model_kwargs, batch_size, task_ids):
         "Replace `input_ids` by embeddings with the virtual tokens in front."

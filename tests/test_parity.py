@@ -7,12 +7,14 @@ import warnings
 
 import pytest
 import torch
+from packaging.version import Version
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
 
 import peft_viz.causal_lm as ours
 import peft_viz.config as our_config
 
 peft = pytest.importorskip("peft")
+OLD_PEFT = Version(peft.__version__) < Version("0.21")  # the lane of transformers 4; where that peft has no answer, a test says so
 VOCABULARY, PAD = 61, 0
 TOKENS = dict(vocab_size=VOCABULARY, bos_token_id=1, eos_token_id=2, pad_token_id=PAD)
 
@@ -148,7 +150,8 @@ def test_greedy_generate(family, method, padding, call):
     results = []
     for model in pair(family, method):
         arguments = batch(padding, labels=False)
-        positional = [arguments.pop("input_ids")] if call == "positional" else []
+        ignored = OLD_PEFT and method != "lora" and isinstance(model, peft.PeftModel)  # old peft drops positional arguments
+        positional = [arguments.pop("input_ids")] if call == "positional" and not ignored else []
         with torch.no_grad():
             results.append(model.eval().generate(*positional, **arguments, max_new_tokens=6, do_sample=False))
     assert results[1].shape == (3, 13)
@@ -171,6 +174,8 @@ def test_other_ways_to_generate(family, method, how):
 @everywhere
 def test_what_the_base_model_is_told(family, method):
     "Everything but the mask's number type, which peft turns into float."
+    if OLD_PEFT and method == "lora":
+        pytest.skip("old peft calls forward past the hook")
     seen = []
     for model in pair(family, method):
         calls = []
@@ -190,6 +195,8 @@ def test_what_the_base_model_is_told(family, method):
 @families
 @pytest.mark.parametrize("method", ["prefix", "prefix-projection"])
 def test_given_positions_come_after_the_prefix(family, method):
+    if OLD_PEFT:
+        pytest.skip("old peft drops them")
     positions = torch.arange(7).expand(3, -1) // 2
     theirs, ours_ = [model(**batch("ones"), position_ids=positions) for model in pair(family, method)]
     assert torch.equal(theirs.logits, ours_.logits)
@@ -226,10 +233,12 @@ def test_several_adapters_by_name(family):
             generated = [m.generate(**batch("left", labels=False), max_new_tokens=4, do_sample=False) for m in (theirs, ours_)]
             assert torch.equal(*generated)
         assert outputs["default"].shape != outputs["other"].shape or not torch.equal(outputs["default"], outputs["other"])
-        for model in theirs, ours_:
-            model.delete_adapter("default")
-            assert model.active_adapter == "other"
-        assert list(theirs.state_dict()) == list(ours_.state_dict())
+        ours_.delete_adapter("default")
+        if not OLD_PEFT or method == "lora":  # old peft cannot delete a prompt
+            theirs.delete_adapter("default")
+            assert list(theirs.state_dict()) == list(ours_.state_dict())
+            assert theirs.active_adapter == "other"
+        assert ours_.active_adapter == "other"
         assert torch.equal(ours_(**batch("left")).logits, outputs["other"])
 
 
@@ -251,8 +260,8 @@ def test_disabled_is_the_base_model(family, method):
 LORA_SETTINGS = {
     "all-linear": dict(target_modules="all-linear"),
     "regular expression": dict(target_modules=r".*\.1\..*(c_attn|q_proj|fc1)"),
-    "some layers": dict(target_modules=["c_attn", "q_proj"], layers_to_transform=[1]),
-    "one layer of a named list": dict(target_modules=["c_attn", "q_proj"], layers_to_transform=0, layers_pattern=["h", "layers"]),
+    "some layers": dict(target_modules=["c_attn", "q_proj"], layers_to_transform=[0]),
+    "one layer of a named list": dict(target_modules=["c_attn", "q_proj"], layers_to_transform=1, layers_pattern=["h", "layers"]),
     "excluded": dict(target_modules="all-linear", exclude_modules=["c_proj", "v_proj"]),
     "rslora": dict(use_rslora=True),
     "patterns": dict(rank_pattern={"0.*(c_attn|q_proj)": 5}, alpha_pattern={"c_attn": 7, "v_proj": 2}),
@@ -359,6 +368,7 @@ def test_soft_prompt_starts(family, start, tokenizer_folder):
     assert torch.equal(theirs(**batch("left")).logits, ours_(**batch("left")).logits)
 
 
+@pytest.mark.skipif(OLD_PEFT, reason="old peft has no init_weights")
 def test_prefix_that_starts_at_zero():
     for projection in False, True:
         theirs, ours_ = wrap(base_model("llama"), "prefix", seed=10, init_weights="zero", prefix_projection=projection)

@@ -52,7 +52,7 @@ def is_target(config:PeftConfig,  # with `target_modules` and its relatives
     wanted = config.layers_to_transform
     return layer_number(name, config.layers_pattern) in ([wanted] if isinstance(wanted, int) else wanted)
 
-# %% ../../nbs/02_tuners/10_injection.ipynb #159c8522
+# %% ../../nbs/02_tuners/10_injection.ipynb #42d96537
 def all_linear(model:nn.Module,  # a base model
               ) -> set[str]:
     "The full names of all linear layers but the output layer: what `target_modules='all-linear'` stands for."
@@ -83,7 +83,7 @@ def _nothing_matches(model, config):
     wanted = config.target_modules if isinstance(config.target_modules, str) else ", ".join(sorted(config.target_modules))
     narrowed = [f"{f}={getattr(config, f)!r}" for f in ("exclude_modules", "layers_to_transform", "layers_pattern", "modules_to_save") if getattr(config, f) is not None]
     limits = f" (with {', '.join(narrowed)})" if narrowed else ""
-    return f"target_modules {wanted!r} match no module of {type(model).__name__}{limits}; its linear layers are called {', '.join(linear_names(model))}"
+    return f"target_modules '{wanted}' match no module of {type(model).__name__}{limits}; its linear layers are called {', '.join(linear_names(model))}"
 
 # %% ../../nbs/02_tuners/10_injection.ipynb #3ac9ecd8
 class BaseTunerLayer(nn.Module):
