@@ -187,6 +187,7 @@ def test_no_activation_is_kept(method, package):
 def test_long_inputs_are_cut(monkeypatch):
     model, ids = make("LORA"), torch.randint(1, 64, (1, 40))
     monkeypatch.setattr(recorder, "MAX_VALUES", 16)
+    monkeypatch.setattr(recorder, "SMALL", 0)
     with record(model) as trace: model(input_ids=ids)
     value = trace.value(trace.base_calls[0].args["input_ids"])
     assert value.truncated and value.data == ids[0, :16].tolist() and value.nested() is None
