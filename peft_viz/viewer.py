@@ -78,7 +78,7 @@ def summary(trace:Trace, # the recording
     return (f"<pre>{escape(repr(trace))}</pre>" + (table if rows else "") + (f"<p>... and {more} more</p>" if more > 0 else "")
             + "<p>Trust this notebook (or save the trace as an .html file and open it) to step through the recording.</p>")
 
-# %% ../nbs/31_viewer.ipynb #4e417e58
+# %% ../nbs/31_viewer.ipynb #59ec984f
 def _element(trace:Trace, lang:str, attributes:str="")->str:
     return f'<peft-viz-trace data-lm-suppress-shortcuts="true"{attributes}>{data_script(payload(trace, lang))}{summary(trace)}</peft-viz-trace>'
 
@@ -102,7 +102,7 @@ _PAGE = """<!doctype html>
 <style>:root{{color-scheme:light dark}}body{{margin:0;font-family:system-ui,sans-serif}}</style>
 </head>
 <body>
-{body}
+<main>{body}</main>
 <script>{code}</script>
 </body>
 </html>

@@ -19,35 +19,32 @@ const WORDS = {
   prev_base: ["Previous call of the base model", "上一次基座调用"], next_base: ["Next call of the base model", "下一次基座调用"],
   forward: ["forward", "前向"], prefill: ["prefill", "预填充"], decode: ["decoding step {0}", "解码第 {0} 步"],
   source: ["Source", "源代码"], line: ["line {0}", "第 {0} 行"], no_source: ["The source of this function was not found when it was recorded.", "录制时没有找到此函数的源代码。"],
-  ran_at: ["ran at step {0}", "在第 {0} 步执行"], not_taken: ["not taken", "未执行"],
   call_path: ["Calls", "调用"], variables: ["Variables", "变量"], others: ["Unchanged", "未变"],
   after_line: ["Changed by this line", "这一行改变的"], nothing: ["This line changed no variable.", "这一行没有改变变量。"], called_with: ["Called with", "调用参数"],
   calling: ["This line is calling", "这一行正在调用"], condition: ["The condition is", "条件为"], returns: ["returns", "返回"], raises: ["raises", "抛出"],
-  at_line: ["at line {0}", "在第 {0} 行"],
   isnew: ["new", "新"], rebound: ["rebound", "重新赋值"], inplace: ["in-place", "原地修改"], deleted: ["deleted", "已删除"],
-  alias: ["= shares storage with {0}", "= 与 {0} 共享存储"], before: ["before", "之前"], after: ["after", "之后"], same: ["same values", "值相同"],
-  none: ["None", "None"], empty: ["empty", "空"], more_rows: ["{0} more rows", "另有 {0} 行"], more: ["{0} more", "另有 {0} 个"], cut: ["only the first values were recorded", "只记录了开头的值"],
+  alias: ["= shares storage with {0}", "= 与 {0} 共享存储"], before: ["before", "之前"], after: ["after", "之后"],
+  empty: ["empty", "空"], more_rows: ["{0} more rows", "另有 {0} 行"], cut: ["only the first values were recorded", "只记录了开头的值"],
   attention_mask: ["attention mask", "注意力掩码"], labels: ["labels", "标签"], embeddings: ["embeddings", "嵌入"], cache: ["cache", "缓存"],
   positions: ["positions", "位置"], type_mask: ["type mask", "类型掩码"], ids: ["token ids", "词元 ID"], logits: ["logits", "logits"], loss: ["loss", "损失"],
   model: ["Base model", "基座模型"], reached: ["Reached the base model", "传入基座模型"], came_back: ["Came back", "返回"],
   paused: ["The recorder does not look inside the base model: this is exactly what reached it, and what it gave back.", "录制器不进入基座模型：这里是实际传入它的内容，以及它返回的内容。"],
   upcoming: ["not called yet: comes at step {0}", "尚未调用：将在第 {0} 步"], recent: ["called at step {0}", "在第 {0} 步被调用"], now: ["this step", "当前步"],
   no_base: ["The base model was not called here.", "这里没有调用基座模型。"], go: ["Go to this call", "跳到这次调用"],
-  sequence: ["Sequence", "序列"], row: ["row {0}", "第 {0} 行"], batch_row: ["row", "批次行"], layers: ["Layers", "层"], layers_all: ["all {0} layers", "全部 {0} 层"], layers_some: ["layers {0}", "层 {0}"],
+  sequence: ["Sequence", "序列"], row: ["row {0}", "第 {0} 行"], batch_row: ["row", "批次行"], layers: ["Layers", "层"], layers_all: ["all {0} layers", "全部 {0} 层"],
   token: ["token", "词元"], mask: ["mask", "掩码"], label: ["label", "标签"], position: ["position", "位置"], id: ["id", "ID"],
   in_cache: ["in the cache", "在缓存中"], this_call: ["this call's inputs", "本次输入"],
   attention: ["Attention as measured", "注意力（实测）"], keys: ["key", "键"], queries: ["query", "查询"],
   may: ["query {0} may attend to key {1}", "查询 {0} 可以看到键 {1}"], may_not: ["query {0} may not attend to key {1}", "查询 {0} 看不到键 {1}"],
-  at: ["{0} at {1}", "位置 {1} 的 {0}"], pairs: ["{0} queries × {1} keys, {2} of {3} pairs may attend", "{0} 个查询 × {1} 个键，{3} 对中 {2} 对可见"],
+  at: ["{0} at {1}", "位置 {1} 的 {0}"], pairs: ["{2} of {3} query–key pairs may attend ({0} × {1})", "{3} 个查询–键对（{0} × {1}）中 {2} 个可见"],
   no_attention: ["The attention layers of this call got no mask that could be read.", "这次调用的注意力层没有可读的掩码。"],
-  how_sdpa: ["read at scaled_dot_product_attention", "取自 scaled_dot_product_attention"], how_mask: ["the mask the layer received", "该层收到的掩码"],
   cache_line: ["{0} → {1} tokens", "{0} → {1} 个词元"], of_max: ["of {0}", "共 {0}"], of_them: ["{0} virtual", "其中虚拟 {0}"], added: ["+{0} in this call", "本次 +{0}"],
-  tokens_n: ["{0} tokens", "{0} 个词元"], layers_n: ["{0} layers", "{0} 层"], nothing_back: ["nothing: the call raised", "无：调用抛出异常"],
+  tokens_n: ["{0} tokens", "{0} 个词元"], nothing_back: ["nothing: the call raised", "无：调用抛出异常"],
   key_step: ["previous / next step", "上一步 / 下一步"], key_call: ["previous / next call", "上一个 / 下一个调用"], key_base: ["previous / next call of the base model (decoding step)", "上一次 / 下一次基座调用（解码步）"],
   key_ends: ["first / last step", "第一步 / 最后一步"], key_play: ["play / pause", "播放 / 暂停"], key_help: ["this help", "本帮助"], keys_focus: ["Keys work while the viewer has the focus. Click a line of source to go to the step that ran it.", "查看器获得焦点时按键有效。点击一行源代码可跳到执行它的步骤。"],
-  marks: ["Marks", "图例"], keys_title: ["Keys", "按键"], changed_cell: ["changed or new", "有变化或新增"], dimmed: ["branch not taken", "未执行的分支"], ran: ["line that ran", "已执行的行"],
-  broken: ["This recording could not be shown: {0}", "无法显示这份记录：{0}"], no_data: ["it holds no data", "没有数据"], no_calls: ["Nothing was recorded: no watched function was called inside record().", "没有记录到内容：record() 中没有调用被观察的函数。"],
-  generated_row: ["generated", "生成"], ended: ["The run ended with", "运行终止于"], base_model: ["base model", "基座模型"],
+  marks: ["Marks", "图例"], keys_title: ["Keys", "按键"], changed_cell: ["changed or new", "有变化或新增"], ran: ["line that ran", "已执行的行"],
+  broken: ["This recording could not be shown: {0}", "无法显示这份记录：{0}"], no_calls: ["Nothing was recorded: no watched function was called inside record().", "没有记录到内容：record() 中没有调用被观察的函数。"],
+  go_error: ["Go to the line that raised", "跳到抛出异常的行"], base_model: ["base model", "基座模型"],
 };
 const METHODS = {PROMPT_TUNING: ["Prompt tuning", "提示微调"], PREFIX_TUNING: ["Prefix tuning", "前缀微调"], P_TUNING: ["P-tuning", "P-tuning"],
   MULTITASK_PROMPT_TUNING: ["Multitask prompt tuning", "多任务提示微调"], CPT: ["CPT", "CPT"], LORA: ["LoRA", "LoRA"], ADALORA: ["AdaLoRA", "AdaLoRA"], IA3: ["IA³", "IA³"], POLY: ["Poly", "Poly"]};
@@ -82,7 +79,7 @@ const unpack = data => {               // numbers, run-length encoded or not
   for (let i = 0; i < data.runs.length; i += 2) for (let n = 0; n < data.runs[i + 1]; n++) out.push(data.runs[i]);
   return out;
 };
-const short = name => name.split(".").pop();
+const short = name => name.split(".").pop(), owner = call => call.function.slice(0, -short(call.function).length);
 const python = v => v === null ? "None" : v === true ? "True" : v === false ? "False" : typeof v === "string" ? `'${v}'` : String(v);
 
 // ---------------------------------------------------------------- colouring Python, just enough to read
@@ -317,6 +314,8 @@ class PeftVizTrace extends HTMLElement {
       root.style.setProperty(`--on-${name}`, colour(m[`text_${theme}`]));
     }
   }
+  // headings by rank, 2 the highest; where the viewer is the page, all stand one higher
+  _h(rank, ...kids) { return h(`h${rank - this.hasAttribute("full")}`, {class: `h${rank}`}, kids); }
   _mark(name) { return this.story.payload.marks?.[name] || {en: name, zh: name, glyph: ""}; }
   _role(letter) {
     this._letters ||= Object.fromEntries(Object.entries(this.story.payload.marks || {}).map(([k, m]) => [m.code, k]));
@@ -330,7 +329,7 @@ class PeftVizTrace extends HTMLElement {
     const facts = [`${a.implementation} ${a.implementation_version}`, a.peft_type, n ? this._(n === 1 ? "virtual_1" : "virtual_n", n) : null, `transformers ${a.transformers}`, `torch ${a.torch}`];
     const languages = ["EN", "中文"].map((label, i) => h("button", {type: "button", lang: i ? "zh" : "en", "data-lang": i, "aria-pressed": String(i === this._lang), onclick: () => { this._lang = i; this._build(); }}, label));
     return h("header", {},
-      h("div", {class: "what"}, h(this.hasAttribute("full") ? "h1" : "h2", {}, method, " ", h("span", {class: "soft"}, this._("on")), " ", a.model_class || ""), h("p", {class: "facts"}, facts.filter(Boolean).map(f => h("span", {}, f)))),
+      h("div", {class: "what"}, this._h(2, method, " ", h("span", {class: "soft"}, this._("on")), " ", a.model_class || ""), h("p", {class: "facts"}, facts.filter(Boolean).map(f => h("span", {}, f)))),
       h("div", {class: "group", role: "group", "aria-label": this._("language")}, languages),
       h("button", {type: "button", class: "round", "aria-label": this._("help"), title: `${this._("help")} (?)`, onclick: () => this._help()}, "?"));
   }
@@ -342,8 +341,10 @@ class PeftVizTrace extends HTMLElement {
       $.next = button("next", () => this.go(this._step + 1), "→"), $.last = button("last", () => this.go(N - 1), "End"));
     $.count = h("output", {class: "count"});
     const bar = h("div", {class: "bar"}, tools, $.count);
+    const raised = story.calls.filter(c => c.raised).sort((a, b) => a.last - b.last)[0];
+    if (raised) bar.append(h("button", {type: "button", class: "alarm", title: this._("go_error"), onclick: () => this.go(raised.last)}, `✗ ${raised.raised.type}`));
     if (story.bases.length > 1) bar.append(this._baseControl());
-    return h("div", {class: "controls"}, bar, this._timeline(), $.alarm = h("div", {class: "alarm", role: "status", hidden: true}));
+    return h("div", {class: "controls"}, bar, this._timeline());
   }
   _baseControl() {
     const {story, $} = this;
@@ -385,7 +386,7 @@ class PeftVizTrace extends HTMLElement {
   _statePane() {
     const {$} = this;
     $.state = h("div", {class: "body state", tabindex: "0", role: "region", "aria-label": this._("variables")});
-    $.stateTitle = h("h3", {});
+    $.stateTitle = this._h(3);
     return h("div", {class: "pane"}, h("div", {class: "title"}, $.stateTitle), $.state);
   }
   _modelPane() {
@@ -400,8 +401,10 @@ class PeftVizTrace extends HTMLElement {
     if (!this.story) return;
     k = clamp(Math.trunc(+k) || 0, 0, this.steps - 1);
     if (k === this._step || k < 0) return;
+    const had = this.shadowRoot.activeElement;
     this._step = k;
     this._show();
+    if (had && !had.isConnected) this.$.root.focus({preventScroll: true});   // it was drawn anew
     if (this.getAttribute("step") !== null) this.setAttribute("step", k);
     const m = this.story.moments[k];
     this.dispatchEvent(new CustomEvent("peft-viz-step", {bubbles: true, composed: true, detail: {step: k, steps: this.steps, call: m.call.id, function: m.call.function, phase: m.phase, line: m.call.steps[m.step]?.line ?? null}}));
@@ -437,8 +440,8 @@ class PeftVizTrace extends HTMLElement {
   }
   _key(e) {
     if (e.altKey || e.ctrlKey || e.metaKey || this.$.help.open) return;
-    const at = e.composedPath()[0], input = at.matches?.("input,select"), scroller = at.matches?.(".body");
-    const acts = {ArrowRight: () => this.go(this._step + 1), ArrowLeft: () => this.go(this._step - 1)};
+    const at = e.composedPath()[0], input = at.matches?.("input,select"), scroller = at.matches?.(".body"), acts = {};
+    if (!at.matches?.(".figure,.scroll")) Object.assign(acts, {ArrowRight: () => this.go(this._step + 1), ArrowLeft: () => this.go(this._step - 1)});
     if (!scroller) Object.assign(acts, {ArrowDown: () => this._jumpCall(1), ArrowUp: () => this._jumpCall(-1), PageDown: () => this._jumpBase(1), PageUp: () => this._jumpBase(-1), Home: () => this.go(0), End: () => this.go(this.steps - 1)});
     if (!scroller && !at.matches?.("button")) acts[" "] = () => this._play();
     acts["?"] = () => this._help();
@@ -460,20 +463,20 @@ class PeftVizTrace extends HTMLElement {
     const where = `${this._("step_of", k + 1, N)}: ${short(m.call.function)}${line ? ` ${this._("line", line)}` : ""}`;
     $.line.setAttribute("aria-valuenow", k + 1);
     $.line.setAttribute("aria-valuetext", where);
-    for (const [b, off] of [[$.first, k === 0], [$.prev, k === 0], [$.next, k === N - 1], [$.last, k === N - 1]]) b.toggleAttribute("aria-disabled", off), off ? b.setAttribute("aria-disabled", "true") : b.removeAttribute("aria-disabled");
+    for (const [b, off] of [[$.first, k === 0], [$.prev, k === 0], [$.next, k === N - 1], [$.last, k === N - 1]]) b.setAttribute("aria-disabled", String(off));
     this._showPath(m);
     this._showBaseControl(k);
     this._showSource(m);
     this._showState(m, k);
     this._showModel(k);
-    this._showAlarm(m);
+    this._reachable();
     if (!this._timer) $.live.textContent = `${where}. ${this._changesInWords(m)}`;
   }
   _showPath(m) {
     const chain = [];
     for (let c = m.call; c; c = c.parent == null ? null : this.story.calls[c.parent]) chain.unshift(c);
     this.$.path.replaceChildren(...chain.flatMap((c, i) => [i ? h("span", {class: "soft", "aria-hidden": "true"}, "›") : null,
-      h("button", {type: "button", "aria-current": c === m.call ? "true" : null, title: c.function, onclick: () => this.go(c.first)}, c === m.call && c.function.includes(".") ? h("span", {class: "class"}, c.function.slice(0, -short(c.function).length)) : null, short(c.function))]).filter(Boolean));
+      h("button", {type: "button", "aria-current": c === m.call ? "true" : null, title: c.function, onclick: () => this.go(c.first)}, c === m.call && h("span", {class: owner(c) === owner(chain[0]) ? "class shared" : "class"}, owner(c)), short(c.function))]).filter(Boolean));
   }
   _stage(base) {
     const c = this.story.caches.get(base.id);
@@ -486,11 +489,6 @@ class PeftVizTrace extends HTMLElement {
     $.base.value = i;
     $.base.setAttribute("aria-valuetext", text);
     $.baseText.textContent = text;
-  }
-  _showAlarm(m) {
-    const {alarm} = this.$, error = m.phase === "leave" || m.phase === "whole" ? m.call.raised : null;
-    alarm.hidden = !error;
-    alarm.replaceChildren(...(error ? [h("b", {}, error.type), h("span", {}, error.message), error.line != null ? h("span", {class: "soft"}, this._("at_line", error.line)) : ""] : []));
   }
   _changesInWords(m) {
     if (m.phase === "into" || m.step < 0) return "";
@@ -524,6 +522,9 @@ class PeftVizTrace extends HTMLElement {
       badge.textContent = decided.has(l) ? (decided.get(l) ? "✓ True" : "✗ False") : ran.get(l) > 1 ? `× ${ran.get(l)}` : "";
       badge.className = decided.has(l) ? (decided.get(l) ? "badge yes" : "badge no") : "badge";
     }
+    $.error?.remove();
+    $.error = error ? h("div", {class: "message", role: "listitem"}, h("b", {}, error.type), ` ${error.message}`) : null;
+    if (error) (this._rows.find(r => +r.dataset.line === bad) || $.code.lastChild).after($.error);
     const current = this._rows.find(r => r.classList.contains("here"));
     if (current) keepInView($.code, current);
   }
@@ -553,34 +554,38 @@ class PeftVizTrace extends HTMLElement {
     const step = m.call.steps[m.step], kids = [];
     $.stateTitle.textContent = this._("variables");
     if (m.phase === "into") kids.push(h("div", {class: "notice"}, h("span", {class: "soft"}, this._("calling")), h("span", {class: "mono"}, [...new Set(step.calls.map(i => story.calls[i].function))].join(", "))));
-    if (m.phase === "enter") kids.push(h("h4", {}, this._("called_with")));
+    if (m.phase === "enter") kids.push(this._h(4, this._("called_with")));
     if (m.phase === "line" || m.phase === "leave") {
-      if (changed.length) kids.push(h("h4", {}, this._("after_line")), h("div", {class: "changed"}, changed.flatMap(([name, v]) => this._changed(name, v, vars, base))));
+      if (changed.length) kids.push(this._h(4, this._("after_line")), h("div", {class: "changed"}, changed.flatMap(([name, v]) => this._changed(name, v, vars, base))));
       if (step?.branch != null) kids.push(h("div", {class: "notice"}, h("span", {class: "soft"}, this._("condition")), h("span", {class: `badge ${step.branch ? "yes" : "no"}`}, step.branch ? "✓ True" : "✗ False")));
       else if (!changed.length && m.phase === "line") kids.push(h("div", {class: "notice soft"}, this._("nothing")));
       if (m.phase === "leave") kids.push(this._ending(m, base));
     }
     if (rest.length) {
-      if (m.phase !== "enter") kids.push(h("h4", {class: "quiet"}, this._("others")));
+      if (m.phase !== "enter") kids.push(this._h(4, this._("others")));
       kids.push(this._table(rest, base));
     }
     $.state.replaceChildren(...kids);
     $.state.scrollTop = 0;
   }
+  _reachable() {   // what can be scrolled must be reachable by keyboard
+    for (const el of this.shadowRoot.querySelectorAll(".figure, .scroll")) if (el.scrollWidth > el.clientWidth) el.tabIndex = 0;
+  }
   _ending(m, base) {
     const {raised, returned} = m.call;
-    if (raised) return h("div", {class: "changed error"}, h("div", {class: "var"}, h("div", {class: "names"}, h("span", {class: "tag"}, this._("raises")), h("span", {class: "mono"}, raised.type)), h("div", {class: "message"}, raised.message)));
+    if (raised) return this._raised(raised);
     if (returned == null) return null;
     return h("div", {class: "changed"}, this._variable("", returned, base, {tag: this._("returns"), name: short(m.call.function)}));
   }
+  _raised(error) { return h("div", {class: "changed error"}, h("div", {class: "var"}, h("div", {class: "names"}, h("span", {class: "tag"}, this._("raises")), h("span", {class: "mono"}, error.type)), h("div", {class: "note"}, error.message))); }
   // names that hold nothing go on one line, the others get a row each
   _table(entries, base) {
-    const {story} = this, none = [], empty = [], rows = [];
+    const {story} = this, none = [], empty = [], rows = [], inside = name => name.includes("[") ? 0 : entries.filter(([n]) => n.startsWith(name + "[")).length;
     for (const [name, {index}] of entries) {
       const v = story.value(index);
       if (v.kind === "scalar" && v.value === null) none.push(name);
+      else if (v.kind === "mapping" && inside(name)) rows.push(h("div", {class: "var"}, h("div", {class: "names"}, h("span", {class: "mono name"}, name), h("span", {class: "type mono"}, `${v.type} · ${inside(name)}`))));
       else if ((v.kind === "mapping" || v.kind === "sequence") && !v.length) empty.push(name);
-      else if (v.kind === "mapping" && name.includes("['") === false && entries.some(([n]) => n.startsWith(name + "["))) rows.push(h("div", {class: "var"}, h("div", {class: "names"}, h("span", {class: "mono name"}, name), h("span", {class: "type"}, `${v.type} · ${v.length}`))));
       else rows.push(this._variable(name, index, base));
     }
     const quiet = (label, names) => names.length ? h("div", {class: "var quiet"}, h("span", {class: "type"}, label), names.map(n => h("span", {class: "mono"}, n))) : null;
@@ -626,7 +631,7 @@ class PeftVizTrace extends HTMLElement {
   _chip(v) { return v.kind === "tensor" && v.role !== "other" ? h("span", {class: `chip ${v.role}`}, this._(v.role)) : v.kind === "cache" ? h("span", {class: "chip cache"}, this._("cache")) : null; }
 
   // ------------------------------------------------------------ figures of values
-  _figure(index, name, base, compare = null) {
+  _figure(index, name, base) {
     const {story} = this, v = story.value(index);
     if (v.kind === "cache") return v.length ? this._cacheBar(v, v.length, null, base) : null;
     if (v.kind !== "tensor") return null;
@@ -636,19 +641,19 @@ class PeftVizTrace extends HTMLElement {
     if (!v.shape.length) return h("div", {class: "number mono"}, typeof data[0] === "number" && !Number.isInteger(data[0]) ? data[0].toPrecision(6) : String(data[0]));
     if (v.attended && v.shape.length === 4) return h("div", {class: "mini"}, attentionSvg(this._grid(v, data, 0), {cell: clamp(Math.floor(150 / Math.max(v.shape[2], v.shape[3])), 2, 8), label: this._("attention_mask")}));
     if (v.shape.length > 2) return null;
-    return this._cells(v, data, name, base, compare);
+    return this._cells(v, data, name, base);
   }
-  // numbers as small cells, a row each; `compare`: {pad: columns to leave free at the left, fresh(row, column)}
-  _cells(v, data, name, base, compare) {
-    const [rows, n] = v.shape.length === 2 ? v.shape : [1, v.shape[0]], shown = Math.min(rows, 4), limit = 160, roles = this.story.roles(v.shape.length === 2 ? v : {...v, shape: [1, n]}, name, base);
-    const width = compare?.width ?? this._cellWidth(v, data, roles), role = v.role, out = [];
+  // numbers as small cells, a row each; offset: columns left free before the first, fresh(row, column): is it new or changed?
+  _cells(v, data, name, base, {fresh = null, offset = 0, widths = null} = {}) {
+    const [rows, n] = extent(v), shown = Math.min(rows, 4), limit = 160, role = v.role, out = [], roles = this._columns(v, name, base);
+    widths ||= this._widths([[v, data, roles, 0]]);
+    const pad = widths.slice(0, offset).reduce((a, b) => a + b, 0);
     for (let r = 0; r < shown; r++) {
-      const line = h("div", {class: "cells", css: {"padding-left": `${(compare?.pad || 0) * width}px`}});
+      const line = h("div", {class: "cells", css: {"padding-left": `${pad}px`}});
       for (let c = 0; c < Math.min(n, limit); c++) {
-        const x = data[r * n + c];
+        const x = data[r * n + c], at = roles?.[r]?.[c];
         if (x === undefined) break;
-        const at = roles?.[Math.min(r, roles.length - 1)]?.[c];
-        line.append(h("i", {class: `cell ${this._cellClass(role, x, at)}${at === "v" ? " of-virtual" : ""}${compare?.fresh?.(r, c) ? " fresh" : ""}`, css: {width: `${width}px`}, title: this._cellTitle(role, x, at, c)}, this._cellText(role, x, at)));
+        line.append(h("i", {class: `cell ${this._cellClass(role, x, at)}${at === "v" ? " of-virtual" : ""}${fresh?.(r, c) ? " fresh" : ""}`, css: {width: `${widths[c + offset]}px`}, title: this._cellTitle(role, x, at, c)}, this._cellText(role, x, at)));
       }
       if (n > limit) line.append(h("span", {class: "soft"}, " …"));
       out.push(line);
@@ -658,13 +663,26 @@ class PeftVizTrace extends HTMLElement {
     const words = range(shown).map(r => data.slice(r * n, r * n + Math.min(n, 40)).join(" ")).join("; ");
     return h("div", {class: "figure", role: "img", "aria-label": `${name || this._(role)}: ${words}`}, out);
   }
+  _columns(v, name, base) {
+    const [rows, n] = extent(v), roles = this.story.roles({...v, shape: [rows, n]}, name, base);
+    return roles && range(rows).map(r => roles[Math.min(r, roles.length - 1)]);
+  }
+  // the width of each column, for tables that are to stand under each other: [value, numbers, roles, columns left free before it]
+  _widths(tables) {
+    const out = [];
+    for (const [v, data, roles, offset] of tables) {
+      const [rows, n] = extent(v);
+      for (let r = 0; r < Math.min(rows, 4); r++) for (let c = 0; c < Math.min(n, 160); c++) {
+        const x = data[r * n + c];
+        if (x !== undefined) out[c + offset] = Math.max(out[c + offset] || 17, Math.min(60, wide(this._cellText(v.role, x, roles?.[r]?.[c])) * 6.3 + 7));
+      }
+    }
+    if (tables[0][0].role !== "ids") out.fill(Math.max(0, ...out));      // numbers look calmer in equal columns
+    return out;
+  }
   _cellText(role, x, at) {
     const text = (role === "ids" || (role === "labels" && x >= 0)) ? this.story.text(x) : null;
     return text != null ? (hollow(text) && at === "p" ? this._mark("padding").glyph : seen(text, 7)) : String(x).replace("-", "−");
-  }
-  _cellWidth(v, data, roles) {
-    const n = v.shape[v.shape.length - 1];
-    return clamp(Math.max(0, ...data.slice(0, 640).map((x, i) => wide(this._cellText(v.role, x, roles?.[Math.floor(i / n)]?.[i % n])))) * 6.3 + 7, 17, 60);
   }
   _cellClass(role, x, at) {
     if (role === "attention_mask") return x ? "m-attended" : "m-masked";
@@ -687,25 +705,25 @@ class PeftVizTrace extends HTMLElement {
     const now = v.kind === "tensor" ? story.numbers(after) : null, old = was?.kind === "tensor" ? story.numbers(before) : null;
     if (!now || !old || v.shape.length > 2 || !v.shape.length || was.shape.length !== v.shape.length || v.truncated || was.truncated || v.shape.length === 2 && v.shape[0] !== was.shape[0]) return this._figure(after, name, base);
     if (before === after) return [this._figure(after, name, base)];
-    const fit = align(v, now, was, old), width = Math.max(this._cellWidth(v, now, story.roles(v, name, base)), this._cellWidth(was, old, story.roles(was, name, base)));
-    const row = (label, figure) => h("div", {class: "pair"}, h("span", {class: "soft small"}, this._(label)), figure);
-    return h("div", {class: "compare"}, row("before", this._cells(was, old, name, base, {pad: fit.padBefore, width})), row("after", this._cells(v, now, name, base, {pad: fit.padAfter, fresh: fit.fresh, width})));
+    const fit = align(v, now, was, old), row = (label, figure) => h("div", {class: "pair"}, h("span", {class: "soft small"}, this._(label)), figure);
+    const widths = this._widths([[v, now, this._columns(v, name, base), fit.padAfter], [was, old, this._columns(was, name, base), fit.padBefore]]);
+    return h("div", {class: "compare"}, row("before", this._cells(was, old, name, base, {offset: fit.padBefore, widths})), row("after", this._cells(v, now, name, base, {offset: fit.padAfter, fresh: fit.fresh, widths})));
   }
 
   // ------------------------------------------------------------ a base call
   _reached(call) {
     const base = call.kind === "base" ? call : null;
-    return h("div", {}, h("p", {class: "note"}, call.kind === "base" ? this._("paused") : ""), h("h4", {}, this._(call.kind === "base" ? "reached" : "called_with")), this._table(Object.entries(call.args).map(([n, index]) => [n, {index}]), base));
+    return h("div", {}, h("p", {class: "note"}, call.kind === "base" ? this._("paused") : ""), this._h(3, this._(call.kind === "base" ? "reached" : "called_with")), this._table(Object.entries(call.args).map(([n, index]) => [n, {index}]), base));
   }
   _cameBack(call) {
     const outs = Object.entries(call.outputs), rest = call.returned != null && !outs.length ? [["", {index: call.returned}]] : outs.map(([n, index]) => [n, {index}]);
-    if (call.raised) return h("div", {class: "changed error"}, h("div", {class: "var"}, h("div", {class: "names"}, h("span", {class: "tag"}, this._("raises")), h("span", {class: "mono"}, call.raised.type)), h("div", {class: "message"}, call.raised.message)));
+    if (call.raised) return this._raised(call.raised);
     return this._table(rest, call.kind === "base" ? call : null);
   }
   _showModel(k) {
     const {$, story} = this, base = story.base(k);
     $.modelBox.classList.toggle("absent", !base);
-    if (!base) { this._shownBase = null; $.modelTitle.replaceChildren(h("h3", {}, this._("model")), h("span", {class: "soft"}, this._("no_base"))); $.model.replaceChildren(); return; }
+    if (!base) { this._shownBase = null; $.modelTitle.replaceChildren(this._h(3, this._("model")), h("span", {class: "soft"}, this._("no_base"))); $.model.replaceChildren(); return; }
     const when = base.first > k ? "upcoming" : base.first <= k && k <= base.last ? "now" : "recent", token = `${base.id}`;
     if (this._shownBase !== token) { this._shownBase = token; this._group = 0; this._drawModel(base); }
     $.when.textContent = this._(when, base.first + 1);
@@ -716,23 +734,24 @@ class PeftVizTrace extends HTMLElement {
     const {$, story} = this, seq = story.layouts.get(base.id), rows = seq?.rows.length || 0;
     this._row = clamp(this._row, 0, Math.max(0, rows - 1));
     $.when = h("button", {type: "button", title: this._("go")});
-    const pick = (label, options, chosen, act) => options.length > 1 ? h("label", {class: "pick"}, label, " ", h("select", {onchange: e => act(+e.target.value)}, options.map((o, i) => h("option", {value: i, selected: i === chosen}, o)))) : null;
+    const pick = (label, options, chosen, act) => options.length > 1 ? h("label", {class: "pick"}, label, " ", h("select", {"data-pick": label, onchange: e => { act(+e.target.value); attention.querySelector(`[data-pick="${label}"]`)?.focus(); }}, options.map((o, i) => h("option", {value: i, selected: i === chosen}, o)))) : null;
     const groups = base.attention.filter(a => a.value != null);
-    $.modelTitle.replaceChildren(h("h3", {}, h("span", {}, this._("model")), h("span", {class: "mono soft"}, base.function), h("span", {class: "stage"}, this._stage(base))), $.when);
+    $.modelTitle.replaceChildren(this._h(3, h("span", {}, this._("model")), h("span", {class: "mono soft"}, base.function), h("span", {class: "stage"}, this._stage(base))), $.when);
     const attention = h("div", {class: "attention"}), hover = h("p", {class: "hover", "aria-live": "off"});
     const drawGrid = () => {
       const group = groups[this._group] || groups[0];
-      if (!group || !seq) return attention.replaceChildren(h("h4", {}, this._("attention")), h("p", {class: "note"}, this._("no_attention")));
+      if (!group || !seq) return attention.replaceChildren(this._h(4, this._("attention")), h("p", {class: "note"}, this._("no_attention")));
       const grid = this._axes(base, group, seq), all = (base.attention.length === 1 || groups.length === 1) ? this._("layers_all", group.layers.length) : null;
       const rest = hover.textContent = this._("pairs", grid.cells.length, grid.cells[0]?.length || 0, grid.cells.flat().filter(Boolean).length, grid.cells.length * (grid.cells[0]?.length || 0));
       attention.replaceChildren(
-        h("div", {class: "picks"}, h("h4", {}, this._("attention")), pick(this._("batch_row"), range(rows).map(r => String(r + 1)), this._row, r => { this._row = r; drawGrid(); }),
-          pick(this._("layers"), groups.map(g => spans(g.layers)), this._group, g => { this._group = g; drawGrid(); }), all ? h("span", {class: "soft small", title: this._(`how_${group.how}`)}, all) : null),
+        h("div", {class: "picks"}, this._h(4, this._("attention")), pick(this._("batch_row"), range(rows).map(r => String(r + 1)), this._row, r => { this._row = r; drawGrid(); }),
+          pick(this._("layers"), groups.map(g => spans(g.layers)), this._group, g => { this._group = g; drawGrid(); }), all ? h("span", {class: "soft small"}, all) : null),
         attentionSvg(grid, {label: `${this._("attention")}: ${rest}`, words: [this._("keys"), this._("queries")], tell: (q, c) => { hover.textContent = q == null ? rest : this._pair(grid, q, c); }}), hover);
     };
     drawGrid();
     const left = h("div", {class: "left"}, seq ? this._strip(base, seq) : null, this._cacheLine(base));
     $.model.replaceChildren(left, attention, this._io(base));
+    if (seq?.query_start) left.querySelector(".scroll").scrollLeft = 1e6;      // this call's inputs stand at the right end
   }
   _pair(grid, q, c) {
     const at = (x) => this._("at", x.text != null ? `'${seen(x.text)}'` : this._mark(x.role).glyph + (x.role === "virtual" ? x.order + 1 : ""), x.index);
@@ -757,29 +776,29 @@ class PeftVizTrace extends HTMLElement {
   _strip(base, seq) {
     const {story} = this, n = seq.rows[0].roles.length, cached = seq.query_start, limit = 8, text = id => id == null ? "" : seen(story.text(id) ?? String(id), 7);
     const hasLabels = seq.rows.some(r => r.labels?.some(x => x != null)), hasPositions = seq.rows.some(r => r.positions?.some(x => x != null)), hasMask = seq.rows.some(r => r.attended);
-    const longest = Math.max(1, ...seq.rows.slice(0, limit).flatMap(r => (r.ids || []).map((i, k) => r.roles[k] === "p" ? 1 : wide(text(i))))), width = clamp(longest * 7 + 8, hasLabels ? 25 : 20, 60);
-    const cell = (cls, content, title) => h("td", {class: cls, title}, content);
-    const head = h("tr", {class: "axis"}, h("th", {scope: "col"}), cached ? h("td", {colspan: cached, class: "span"}, h("span", {}, `${this._("in_cache")} · ${cached}`)) : null, n > cached ? h("td", {colspan: n - cached, class: "span now"}, h("span", {}, `${this._("this_call")} · ${n - cached}`)) : null);
+    const widths = range(n).map(k => clamp(Math.max(1, ...seq.rows.slice(0, limit).map(r => r.ids && r.roles[k] !== "p" ? wide(text(r.ids[k])) : 1)) * 7 + 8, hasLabels ? 25 : 20, 60));
+    const cell = (cls, content, title, width) => h("td", {class: cls, title, css: width && {"min-width": `${width}px`}}, content);
+    const head = h("tr", {class: "axis"}, h("td", {class: "corner"}), cached ? h("td", {colspan: cached, class: "span"}, h("span", {}, `${this._("in_cache")} · ${cached}`)) : null, n > cached ? h("td", {colspan: n - cached, class: `span now${n - cached < 5 && cached > 8 ? " short" : ""}`}, h("span", {}, `${this._("this_call")} · ${n - cached}`)) : null);
     const body = seq.rows.slice(0, limit).map((row, r) => {
       let v = 0;
       const lines = [h("tr", {class: "top"}, h("th", {scope: "row"}, this._("row", r + 1)), range(n).map(i => {
         const role = this._role(row.roles[i]), id = row.ids?.[i], known = id != null;
-        return cell(`tok m-${role}${i < cached ? " kept" : ""}`, known && !(role === "padding" && hollow(story.text(id))) ? text(id) : this._mark(role).glyph, [`[${i}]`, this._name(role) + (role === "virtual" ? ` ${++v}` : ""), known ? `${story.text(id) != null ? `'${story.text(id)}' ` : ""}id ${id}` : null, i < cached ? this._("in_cache") : null].filter(Boolean).join(" · "));
+        return cell(`tok m-${role}${i < cached ? " kept" : ""}`, known && !(role === "padding" && hollow(story.text(id))) ? text(id) : this._mark(role).glyph, [`[${i}]`, this._name(role) + (role === "virtual" ? ` ${++v}` : ""), known ? `${story.text(id) != null ? `'${story.text(id)}' ` : ""}id ${id}` : null, i < cached ? this._("in_cache") : null].filter(Boolean).join(" · "), widths[i]);
       }))];
       if (hasMask && row.attended) lines.push(h("tr", {}, h("th", {scope: "row"}, this._("mask")), range(n).map(i => { const b = row.attended[i]; return cell(b === "1" ? "m-attended" : b === "0" ? "m-masked" : "", b === "-" ? "" : b, b === "-" ? null : this._name(b === "1" ? "attended" : "masked")); })));
       if (hasLabels && row.labels) lines.push(h("tr", {}, h("th", {scope: "row"}, this._("label")), range(n).map(i => { const x = row.labels[i]; return x == null ? cell("", "") : x === -100 ? cell("m-ignored", "−100", this._name("ignored")) : cell("m-label", text(x), `id ${x}`); })));
       if (hasPositions && row.positions) lines.push(h("tr", {}, h("th", {scope: "row"}, this._("position")), range(n).map(i => cell("num", row.positions[i] ?? ""))));
       return h("tbody", {}, lines);
     });
-    const table = h("table", {class: "strip", "aria-label": this._("sequence"), css: {"--w": `${width}px`}}, h("thead", {}, head), body);
-    return h("div", {}, h("div", {class: "scroll", tabindex: "0", role: "region", "aria-label": this._("sequence")}, table), seq.rows.length > limit ? h("p", {class: "soft small"}, this._("more_rows", seq.rows.length - limit)) : null, this._legend(new Set(seq.rows.flatMap(r => [...r.roles]).map(c => this._role(c)))));
+    const table = h("table", {class: "strip", "aria-label": this._("sequence")}, h("thead", {}, head), body);
+    return h("div", {}, h("div", {class: "scroll", role: "region", "aria-label": this._("sequence")}, table), seq.rows.length > limit ? h("p", {class: "soft small"}, this._("more_rows", seq.rows.length - limit)) : null, this._legend(new Set(seq.rows.flatMap(r => [...r.roles]).map(c => this._role(c)))));
   }
   _legend(names) { return h("p", {class: "legend"}, [...names].map(n => h("span", {}, h("i", {class: `key m-${n}`}, this._mark(n).glyph), this._name(n)))); }
   _cacheLine(base) {
     const {story} = this, c = story.caches.get(base.id), out = story.value(base.outputs.past_key_values);
     if (!c || (!c.before && c.after == null)) return null;
     const after = c.after ?? c.before, text = [this._("cache_line", c.before, after), c.max_length ? this._("of_max", c.max_length) : null, c.virtual ? this._("of_them", c.virtual) : null].filter(Boolean).join(" · ");
-    return h("div", {class: "cache-line"}, h("h4", {}, this._("cache"), h("span", {class: "soft"}, text)), this._cacheBar(out, after, c, base));
+    return h("div", {class: "cache-line"}, this._h(4, this._("cache"), h("span", {class: "soft"}, text)), this._cacheBar(out, after, c, base));
   }
   // keys held, as a bar: the virtual ones, the rest, those added by the call
   _cacheBar(v, after, layout, base) {
@@ -790,14 +809,14 @@ class PeftVizTrace extends HTMLElement {
   }
   _io(base) {
     const list = entries => h("dl", {}, entries.flatMap(([n, i]) => { const v = this.story.value(i), d = v.kind === "tensor" && !v.shape.length && v.role === "loss" ? h("span", {class: "type mono"}, String(this.story.numbers(i)?.[0] ?? "?").slice(0, 8)) : this._type(v); return v.kind === "scalar" && v.value === null ? [] : [h("dt", {class: "mono"}, n), h("dd", {}, d)]; }));
-    return h("div", {class: "io"}, h("div", {}, h("h4", {}, this._("reached")), list(Object.entries(base.args))), h("div", {}, h("h4", {}, this._("came_back")), base.raised ? h("p", {class: "note"}, this._("nothing_back")) : list(Object.entries(base.outputs))));
+    return h("div", {class: "io"}, h("div", {}, this._h(4, this._("reached")), list(Object.entries(base.args))), h("div", {}, this._h(4, this._("came_back")), base.raised ? h("p", {class: "note"}, this._("nothing_back")) : list(Object.entries(base.outputs))));
   }
 
   // ------------------------------------------------------------ help
   _helpDialog() {
     const key = (...names) => names.map(n => h("kbd", {}, n)), row = (keys, word) => [h("dt", {}, keys), h("dd", {}, this._(word))];
-    const dialog = h("dialog", {"aria-label": this._("help")}, h("h3", {}, this._("keys_title")), h("dl", {class: "keys"}, row(key("←", "→"), "key_step"), row(key("↑", "↓"), "key_call"), row(key("PageUp", "PageDown"), "key_base"), row(key("Home", "End"), "key_ends"), row(key("Space"), "key_play"), row(key("?"), "key_help")),
-      h("p", {class: "note"}, this._("keys_focus")), h("h3", {}, this._("marks")), this._legend(Object.keys(this.story.payload.marks || {})),
+    const dialog = h("dialog", {"aria-label": this._("help")}, this._h(3, this._("keys_title")), h("dl", {class: "keys"}, row(key("←", "→"), "key_step"), row(key("↑", "↓"), "key_call"), row(key("PageUp", "PageDown"), "key_base"), row(key("Home", "End"), "key_ends"), row(key("Space"), "key_play"), row(key("?"), "key_help")),
+      h("p", {class: "note"}, this._("keys_focus")), this._h(3, this._("marks")), this._legend(Object.keys(this.story.payload.marks || {})),
       h("p", {class: "legend"}, h("span", {}, h("i", {class: "key m-plain fresh"}, " "), this._("changed_cell")), h("span", {}, h("span", {class: "badge yes"}, "✓ True"), " ", h("span", {class: "badge no"}, "✗ False"))),
       h("button", {type: "button", class: "close", onclick: () => dialog.close()}, this._("close")));
     dialog.addEventListener("click", e => { if (e.target === dialog) dialog.close(); });
@@ -808,6 +827,7 @@ class PeftVizTrace extends HTMLElement {
 }
 
 // ---------------------------------------------------------------- helpers that draw or measure
+const extent = v => v.shape.length === 2 ? v.shape : [1, v.shape[0]];   // rows, columns
 const wide = text => [...text].reduce((n, c) => n + (c > "\u2e7f" ? 1.7 : 1), 0);   // in Latin letters
 function keepInView(box, row) {        // scroll the pane, never the page
   const a = box.getBoundingClientRect(), b = row.getBoundingClientRect(), margin = Math.min(70, a.height / 4);
@@ -821,7 +841,7 @@ function spans(layers) {               // [0, 1, 2, 5] -> "0–2, 5"
 }
 // how an old and a new table of numbers lie over each other: something put in front, something added behind, or the same columns
 function align(v, now, was, old) {
-  const n = v.shape[v.shape.length - 1], o = was.shape[was.shape.length - 1], rows = v.shape.length === 2 ? v.shape[0] : 1;
+  const [rows, n] = extent(v), o = extent(was)[1];
   const match = (long, a, short, b, from) => range(rows).every(r => range(b).every(c => long[r * a + from + c] === short[r * b + c]));
   let shift = 0;                       // column of the new table that the old one's first column stands over
   if (n > o && match(now, n, old, o, n - o)) shift = n - o;
@@ -831,32 +851,32 @@ function align(v, now, was, old) {
 }
 // query x key, filled where the query may attend, in the colour of what the key is
 function attentionSvg(grid, {label, tell = null, words = null, cell = null}) {
-  const {cells, keys, queries} = grid, Q = cells.length, K = cells[0]?.length || 0, size = cell || clamp(Math.floor(178 / Math.max(Q, K, 1)), 2, 16);
+  const {cells, keys, queries} = grid, Q = cells.length, K = cells[0]?.length || 0, size = cell || clamp(Math.floor(Math.min(178 / Q, 285 / K)), 2, 16), tall = cell || clamp(Math.floor(178 / Q), size, Q === 1 ? 16 : size);
   const named = keys && size >= 11, text = x => x.text == null ? x.glyph : seen(x.text, 5), turned = named && keys.some(x => text(x).length > 1);
   const left = keys ? (named ? 8 + 6.6 * Math.max(1, ...queries.map(x => text(x).length)) : 7) + 15 : 0, top = keys ? (named ? (turned ? 8 + 6 * Math.max(...keys.map(x => text(x).length)) : 15) : 7) + 15 : 0;
-  const W = left + K * size, H = top + Q * size, svg = s("svg", {class: "grid", width: W + 1, height: H + 1, viewBox: `0 0 ${W + 1} ${H + 1}`, role: "img", "aria-label": label});
+  const W = left + K * size, H = top + Q * tall, svg = s("svg", {class: "grid", width: W + 1, height: H + 1, viewBox: `0 0 ${W + 1} ${H + 1}`, role: "img", "aria-label": label});
   const paths = {};
-  cells.forEach((line, q) => { for (let k = 0; k < K;) { if (!line[k]) { k++; continue; } const role = keys ? keys[k].role : "attended", from = k; while (k < K && line[k] && (!keys || keys[k].role === role)) k++; (paths[role] ||= []).push(`M${left + from * size} ${top + q * size}h${(k - from) * size}v${size}h${-(k - from) * size}z`); } });
-  svg.append(s("rect", {x: left, y: top, width: K * size, height: Q * size, class: "f-masked"}));
+  cells.forEach((line, q) => { for (let k = 0; k < K;) { if (!line[k]) { k++; continue; } const role = keys ? keys[k].role : "attended", from = k; while (k < K && line[k] && (!keys || keys[k].role === role)) k++; (paths[role] ||= []).push(`M${left + from * size} ${top + q * tall}h${(k - from) * size}v${tall}h${-(k - from) * size}z`); } });
+  svg.append(s("rect", {x: left, y: top, width: K * size, height: Q * tall, class: "f-masked"}));
   for (const [role, d] of Object.entries(paths)) svg.append(s("path", {d: d.join(""), class: `f-${role}`}));
-  if (size >= 5) svg.append(s("path", {class: "rules", d: range(K + 1).map(k => `M${left + k * size} ${top}v${Q * size}`).join("") + range(Q + 1).map(q => `M${left} ${top + q * size}h${K * size}`).join("")}));
+  if (size >= 5) svg.append(s("path", {class: "rules", d: range(K + 1).map(k => `M${left + k * size} ${top}v${Q * tall}`).join("") + range(Q + 1).map(q => `M${left} ${top + q * tall}h${K * size}`).join("")}));
   if (keys) {
     keys.forEach((x, k) => svg.append(s("rect", {x: left + k * size, y: top - 5, width: size, height: 4, class: `f-${x.role}`})));
-    queries.forEach((x, q) => svg.append(s("rect", {x: left - 5, y: top + q * size, width: 4, height: size, class: `f-${x.role}`})));
+    queries.forEach((x, q) => svg.append(s("rect", {x: left - 5, y: top + q * tall, width: 4, height: tall, class: `f-${x.role}`})));
     if (named) {
       keys.forEach((x, k) => { const cx = left + (k + 0.5) * size, y = top - 8; svg.append(s("text", {x: cx, y, class: "tick", ...(turned ? {transform: `rotate(-90 ${cx} ${y})`, dy: "0.32em"} : {"text-anchor": "middle"})}, text(x))); });
-      queries.forEach((x, q) => svg.append(s("text", {x: left - 8, y: top + (q + 0.5) * size, dy: "0.32em", "text-anchor": "end", class: "tick"}, text(x))));
+      queries.forEach((x, q) => svg.append(s("text", {x: left - 8, y: top + (q + 0.5) * tall, dy: "0.32em", "text-anchor": "end", class: "tick"}, text(x))));
     }
-    svg.append(s("text", {x: left, y: 9, class: "axisname"}, `${words[0]} →`), s("text", {x: 0, y: 0, class: "axisname", transform: `translate(9 ${top + Math.min(Q * size, 40)}) rotate(-90)`}, Q * size > 34 ? `← ${words[1]}` : ""));
+    svg.append(s("text", {x: left, y: 9, class: "axisname"}, `${words[0]} →`), s("text", {x: 0, y: 0, class: "axisname", transform: `translate(9 ${top + Math.min(Q * tall, 40)}) rotate(-90)`}, Q * tall > 34 ? `← ${words[1]}` : ""));
   }
   if (tell) {
     const cross = s("path", {class: "cross"});
     svg.append(cross);
     const leave = () => { cross.setAttribute("d", ""); tell(null); };
     svg.addEventListener("pointermove", e => {
-      const box = svg.getBoundingClientRect(), k = Math.floor(((e.clientX - box.left) * (W + 1) / box.width - left) / size), q = Math.floor(((e.clientY - box.top) * (H + 1) / box.height - top) / size);
+      const box = svg.getBoundingClientRect(), k = Math.floor(((e.clientX - box.left) * (W + 1) / box.width - left) / size), q = Math.floor(((e.clientY - box.top) * (H + 1) / box.height - top) / tall);
       if (k < 0 || q < 0 || k >= K || q >= Q) return leave();
-      cross.setAttribute("d", `M${left} ${top + q * size}h${K * size}v${size}h${-K * size}zM${left + k * size} ${top}h${size}v${Q * size}h${-size}z`);
+      cross.setAttribute("d", `M${left} ${top + q * tall}h${K * size}v${tall}h${-K * size}zM${left + k * size} ${top}h${size}v${Q * tall}h${-size}z`);
       tell(q, k);
     });
     svg.addEventListener("pointerleave", leave);
