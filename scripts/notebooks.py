@@ -42,7 +42,7 @@ def execute(path, title, env=None):
                     client.execute_cell(cell, index)
     except (CellExecutionError, DeadKernelError) as error:
         progress.close("failed")
-        sys.exit(f"\n{title}: this cell failed\n\n{cell.source}\n\n" + re.sub(r"\x1b\[[0-9;]*m", "", str(error)))
+        sys.exit(f"\n{title} failed. " + re.sub(r"\x1b\[[0-9;]*m", "", str(error)))   # the cell and its traceback
     progress.close()
     for cell in nb.cells: cell.get("metadata", {}).pop("execution", None)
     return nb
@@ -107,7 +107,7 @@ def readme(root=ROOT):
     source, target, pictures = root/"nbs"/"index.ipynb", root/"README.md", root/"README_files"
     if not source.exists(): return
     shutil.rmtree(pictures, ignore_errors=True)
-    parts = [f"<!-- Written from nbs/index.ipynb by `make export`: edit that notebook. -->"]
+    parts = ["<!-- Written from nbs/index.ipynb by `make export`: edit that notebook. -->"]
     for cell in nbformat.read(source, as_version=4).cells:
         text = "".join(cell.source)
         if re.match(r"#\|\s*hide\s*$", text, re.M) or not text.strip(): continue
