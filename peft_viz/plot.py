@@ -73,7 +73,7 @@ def _words(lang):
     if lang not in WORDS: raise ValueError(f"no labels in {lang!r}: use one of {list(WORDS)}")
     return WORDS[lang]
 
-# %% ../nbs/30_plot.ipynb #66ed700f
+# %% ../nbs/30_plot.ipynb #4a2f0aab
 class _Sheet:
     "Axes whose unit is one cell, and the few shapes that are drawn on them"
     def __init__(self, ax, theme_name, cell, box, title, subtitle):
@@ -106,11 +106,11 @@ class _Sheet:
     def chip(self, x, y, mark, text="", width=1, height=1, size=8, hatch=True, rotation=0):
         "A filled cell centred at (x, y)"
         name, gap = self.theme.name, 0.08
-        self.ax.add_patch(Rectangle((x - width/2 + gap/2, y - height/2 + gap/2), width - gap, height - gap, facecolor=mark.fill(name), linewidth=0, edgecolor=self.theme.line,
+        self.ax.add_artist(Rectangle((x - width/2 + gap/2, y - height/2 + gap/2), width - gap, height - gap, facecolor=mark.fill(name), linewidth=0, edgecolor=self.theme.line,
                                     hatch=mark.hatch if hatch else None, zorder=2, gid=mark.name))
         if mark.name == "generated":                                            # a folded corner: not by colour alone
             corner, fold = (x + width/2 - gap/2, y - height/2 + gap/2), 0.3*min(width, height)
-            self.ax.add_patch(Polygon([corner, (corner[0] - fold, corner[1]), (corner[0], corner[1] + fold)], facecolor=self.theme.paper, linewidth=0, zorder=3))
+            self.ax.add_artist(Polygon([corner, (corner[0] - fold, corner[1]), (corner[0], corner[1] + fold)], facecolor=self.theme.paper, linewidth=0, zorder=3))
         if text: self.text(x, y, text, size, mark.text(name), mono=True, rotation=rotation, zorder=3, va="center_baseline" if not rotation else "center")
 
     def bracket(self, first, last, at, label, upright=False):
@@ -157,7 +157,7 @@ def _row(rows, row):
     if not 0 <= row < len(rows): raise ValueError(f"there is no row {row}: this batch has rows 0 to {len(rows) - 1}")
     return rows[row]
 
-# %% ../nbs/30_plot.ipynb #28fb5dc7
+# %% ../nbs/30_plot.ipynb #d825be54
 def _cell(n, most=0.32, least=0.15, width=9.6):  # inches: large cells for few positions, small ones for many
     return min(most, max(least, 7/n)) if n*least <= width else width/n
 
@@ -194,9 +194,9 @@ def _squares(sheet, grid, keys, queries):
     fills = [MARKS["attended" if k == "padding" else k].fill(sheet.theme.name) for k in kinds]
     sheet.ax.imshow(image, cmap=ListedColormap([(0, 0, 0, 0), *fills]), vmin=0, vmax=len(kinds), interpolation="none", origin="upper", aspect="equal", zorder=1.5)
     (nq, nk), masked = grid.shape, MARKS["masked"].fill(sheet.theme.name)
-    sheet.ax.add_patch(Rectangle((-0.5, -0.5), nk, nq, facecolor=masked, linewidth=0, zorder=1))
+    sheet.ax.add_artist(Rectangle((-0.5, -0.5), nk, nq, facecolor=masked, linewidth=0, zorder=1))
     stripes = [((k - 0.5, -0.5), 1, nq) for k, r in enumerate(keys) if r == "padding"] + [((-0.5, q - 0.5), nk, 1) for q, r in enumerate(queries) if r == "padding"]
-    for at, w, h in stripes: sheet.ax.add_patch(Rectangle(at, w, h, facecolor="none", hatch=MARKS["padding"].hatch, edgecolor=MARKS["padding"].fill(sheet.theme.name), linewidth=0, zorder=1.2))
+    for at, w, h in stripes: sheet.ax.add_artist(Rectangle(at, w, h, facecolor="none", hatch=MARKS["padding"].hatch, edgecolor=MARKS["padding"].fill(sheet.theme.name), linewidth=0, zorder=1.2))
     if sheet.cell*72*0.62 < LEGIBLE: return
     rule = dict(color=sheet.theme.paper, linewidth=min(1.5, sheet.cell*6)*sheet.scale, zorder=1.8)
     sheet.ax.vlines(np.arange(nk + 1) - 0.5, -0.5, nq - 0.5, **rule)
