@@ -65,16 +65,18 @@ def processing():
     class show_exports(Processor):
         "Exported cells stay, with an anchor for each name; hidden cells and cells that only import go; a table of names comes last."
         def begin(self):
-            cells, module = [], None
+            cells, module, targets = [], None, set()
             for cell in self.nb.cells:
                 directives = getattr(cell, "directives_", None) or {}
                 if "default_exp" in directives: module = directives["default_exp"][0]
                 if {"hide", "default_exp"} & set(directives): continue
                 if {"export", "exports", "exporti"} & set(directives):
                     if only_imports(cell.source): continue
-                    cells.append(mk_cell(anchors(cell.source), cell_type="markdown"))
+                    names = defined(cell.source)
+                    targets |= names
+                    cells.append(mk_cell("".join(f'<span id="{name.lower()}" class="target"></span>' for name in sorted(names)), cell_type="markdown"))
                 cells.append(cell)
-            if module: cells.append(mk_cell(contents(module), cell_type="markdown"))
+            if module: cells.append(mk_cell(contents(module, targets), cell_type="markdown"))
             self.nb.cells = type(self.nb.cells)(cells)
 
     class Process(FilterDefaults):
@@ -89,27 +91,30 @@ def only_imports(source):
     return all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in ast.parse(source).body)
 
 
-def anchors(source):
-    "An invisible target for each function, class and method defined in a cell: pack, trace.save, ..."
-    names = []
+def defined(source):
+    "The functions, classes and methods that a cell defines: pack, Trace, Trace.value, ..."
+    names = set()
     for node in ast.parse(source).body:
-        if not isinstance(node, (ast.FunctionDef, ast.ClassDef)): continue
-        inner = [f"{node.name}.{method.name}" for method in node.body if isinstance(method, ast.FunctionDef)] if isinstance(node, ast.ClassDef) else []
-        names += [node.name, *inner]
-    return "".join(f'<span id="{name.lower()}" class="target"></span>' for name in names)
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)): names.add(node.name)
+        if isinstance(node, ast.ClassDef): names |= {f"{node.name}.{method.name}" for method in node.body if isinstance(method, ast.FunctionDef)}
+    return names
 
 
-def contents(module):
-    "The public names of a module as a table: how each is called, and the first sentence of its docstring."
+def contents(module, targets):
+    "The public names of a module as a table: how each is called, and the first sentence of its docstring, linked to where it is defined."
     full = importlib.import_module(f"peft_viz.{module}")
     rows = []
     for name in full.__all__:
         value = getattr(full, name)
         if not (inspect.isclass(value) or inspect.isfunction(value)) or not value.__doc__: continue
-        rows.append((call(name, value), name, value))
-        if inspect.isclass(value):
-            rows += [(call(f"{name}.{n}", m), f"{name}.{n}", m) for n, m in vars(value).items() if not n.startswith("_") and inspect.isfunction(m) and m.__doc__]
-    lines = [f'| <a href="#{name.lower()}"><code>{html.escape(shown)}</code></a> | {summary(value.__doc__)} |' for shown, name, value in rows]
+        rows.append((name, value))
+        if inspect.isclass(value): rows += [(f"{name}.{n}", m) for n, m in vars(value).items() if not n.startswith("_") and inspect.isfunction(m) and m.__doc__]
+    lines = []
+    for name, value in rows:
+        shown = f"<code>{html.escape(call(name, value))}</code>"
+        place = next((place for place in (name, name.split(".")[-1]) if place in targets), None)     # a method may be defined on its own, in a later cell
+        if place: shown = f'<a href="#{place.lower()}">{shown}</a>'
+        lines.append(f"| {shown} | {summary(value.__doc__)} |")
     return "## What this module offers\n\n| | |\n|---|---|\n" + "\n".join(lines) if lines else ""
 
 

@@ -63,6 +63,18 @@ def test_pages_load_nothing_from_the_network(site, new_page, scheme):
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_switch_turns_the_page_over_and_back(site, new_page, scheme):
+    tab = new_page(color_scheme=scheme)
+    tab.show(site/"index.html")
+    def wait(dark): tab.wait_for_function("dark => { const [r, g, b] = getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number);"
+                                          " return (r + g + b < 384) === dark && document.documentElement.classList.contains('quarto-dark') === dark }", arg=dark)
+    for dark in (scheme == "dark", scheme != "dark", scheme == "dark"):
+        wait(dark)
+        tab.click(".quarto-color-scheme-toggle")
+
+
+@pytest.mark.browser
 def test_search_works_from_disk(site, page):
     page.show(site/"index.html")
     page.fill(".smalldocs-search input", "run-length")
