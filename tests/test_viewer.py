@@ -479,7 +479,7 @@ def test_buttons_keep_the_keyboard(trace, opened):
 
 
 THEMES = [("data-jp-theme-light='false'", "dark"), ("data-jp-theme-light='true'", "light"), ("data-bs-theme=dark", "dark"), ("data-bs-theme=light", "light"), ("data-theme=dark", "dark"),
-          ("class=dark", "dark"), ("class=quarto-light", "light"), ("class=vscode-dark", "dark"), ("class='vscode-high-contrast'", "dark"), ("data-vscode-theme-kind=vscode-light", "light")]
+          ("class=dark", "dark"), ("class=quarto-light", "light"), ("class=vscode-dark", "dark"), ("class='vscode-high-contrast'", "dark"), ("data-vscode-theme-kind=vscode-light", "light"), ("style='background:#181818'", "dark"), ("style='background:#fffdf5'", "light")]
 
 @pytest.mark.browser
 @pytest.mark.parametrize("attribute,theme", THEMES)

@@ -212,6 +212,10 @@ function hostTheme() {
     if (el.matches(".dark, .quarto-dark, .theme-dark, .dark-mode")) return "dark";
     if (el.matches(".light, .quarto-light, .theme-light, .light-mode")) return "light";
   }
+  for (const el of [body, root]) {                 // no word of it: is the page's paper dark?
+    const [r, g, b, a = 1] = (getComputedStyle(el).backgroundColor.match(/[\d.]+/g) || [0, 0, 0, 0]).map(Number);
+    if (a > 0.5) return 0.299 * r + 0.587 * g + 0.114 * b < 110 ? "dark" : "light";
+  }
   return matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
 }
 
@@ -225,7 +229,7 @@ class PeftVizTrace extends HTMLElement {
   connectedCallback() {
     if (!this.shadowRoot) this.attachShadow({mode: "open", delegatesFocus: true});
     if (!this._themeWatch) {
-      this._theme = () => this._paint();
+      this._theme = () => { this._paint(); setTimeout(() => this._paint(), 250); };   // the host's own style sheets may come a moment later
       this._media = matchMedia("(prefers-color-scheme: dark)");
       this._media.addEventListener("change", this._theme);
       this._themeWatch = new MutationObserver(this._theme);
