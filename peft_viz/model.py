@@ -52,7 +52,7 @@ def fit_to_model(config:PromptLearningConfig,  # changed in place
         config.num_attention_heads = config.num_attention_heads or size.num_attention_heads
         config.token_dim = word_embeddings.weight.shape[1]
 
-# %% ../nbs/10_model.ipynb #e3167132
+# %% ../nbs/10_model.ipynb #ca9db640
 def uses_checkpointing(model:nn.Module) -> bool:
     "Has gradient checkpointing been switched on?"
     return any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
@@ -157,9 +157,9 @@ class PeftModel(nn.Module):
             self.prompt_encoder = nn.ModuleDict()
             self.prompt_tokens: dict[str, torch.Tensor] = {}
             self.word_embeddings = word_embeddings
+            model.requires_grad_(False)
         self.prompt_encoder[adapter_name] = prompt_encoder.to(word_embeddings.weight.device)
         self.prompt_tokens[adapter_name] = torch.arange(peft_config.num_virtual_tokens)
-        model.requires_grad_(False)
         add_modules_to_save(model, peft_config.modules_to_save, adapter_name)
         self._activate_saved_modules()
 

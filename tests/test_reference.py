@@ -277,3 +277,29 @@ def test_default_targets_exist(family):
     model = base_model(family)
     names = {n.split(".")[-1] for n, _ in model.named_modules()}
     assert lora_targets(model) <= names
+
+
+# --- copies and choices of the user ----------------------------------------------------------------------------
+
+@methods
+def test_a_copy_is_independent(method):
+    model = model_with(method)
+    twin = copy.deepcopy(model)
+    before = model.generate(IDS, **GREEDY)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.zero_()
+    assert torch.equal(model.generate(IDS, **GREEDY), before)
+    assert not torch.equal(twin.generate(IDS, **GREEDY), before)
+
+
+@methods
+def test_parameters_the_user_unfroze_stay_so(method):
+    model = model_with(method)
+    norm = model.get_base_model().model.norm.weight
+    norm.requires_grad_(True)
+    model.add_adapter("other", METHODS[method]())
+    model.set_adapter("other")
+    with model.disable_adapter():
+        pass
+    assert norm.requires_grad

@@ -201,7 +201,7 @@ def replace(model:nn.Module,  # that contains it
     parent, _, attribute = name.rpartition(".")
     setattr(model.get_submodule(parent), attribute, module)
 
-# %% ../../nbs/02_tuners/10_injection.ipynb #02f5138d
+# %% ../../nbs/02_tuners/10_injection.ipynb #5678d4f9
 class BaseTuner(nn.Module):
     "The base model with adapted layers in it. Subclasses name their layer class, and fill in a configuration and make a layer."
     tuner_layer_cls: type[BaseTunerLayer]
@@ -238,6 +238,9 @@ class BaseTuner(nn.Module):
             self.check_target(name, module)
         check_modules_to_save(self.model, config.modules_to_save)
 
+        if not self.adapted():
+            self.model.requires_grad_(False)  # the first adapter freezes the base model
+            self._train_biases(config.bias, targets)
         layers = {}
         for name, module in targets.items():
             layers[name] = module if isinstance(module, self.tuner_layer_cls) else self.create_layer(module)
@@ -245,33 +248,27 @@ class BaseTuner(nn.Module):
         for name, layer in layers.items():
             replace(self.model, name, layer)
         add_modules_to_save(self.model, config.modules_to_save, adapter_name)
-        self.set_adapter(self.active_adapters, inference_mode=self.peft_config[self.active_adapters[0]].inference_mode)
+        self.set_adapter(self.active_adapters, self.peft_config[self.active_adapters[0]].inference_mode)
 
     def adapted(self) -> list[nn.Module]:
         "All modules that hold parts of adapters."
         return [m for m in self.model.modules() if isinstance(m, (BaseTunerLayer, ModulesToSaveWrapper))]
 
     def set_adapter(self, adapter_name:str|list[str], inference_mode:bool=False):
-        "Make one adapter, or several at once, active; train it and nothing else."
+        "Make one adapter, or several at once, active and, unless for inference, trainable."
         self.active_adapters = [adapter_name] if isinstance(adapter_name, str) else list(adapter_name)
         for unknown in set(self.active_adapters) - set(self.peft_config):
             raise ValueError(f"there is no adapter {unknown!r}; there are {', '.join(self.peft_config)}")
-        self.model.requires_grad_(False)
         for module in self.adapted():
             module.set_adapter(self.active_adapters, inference_mode)
-        if not inference_mode:
-            self._train_biases()
 
-    def _train_biases(self):
-        for bias in {self.peft_config[name].bias for name in self.active_adapters}:
-            if bias == "all":
-                trained = [p for n, p in self.model.named_parameters() if n.split(".")[-1] == "bias"]
-            elif bias == "lora_only":
-                trained = [m.bias for m in self.adapted() if isinstance(m, self.tuner_layer_cls) and m.bias is not None]
-            else:
-                trained = []
-            for parameter in trained:
-                parameter.requires_grad_(True)
+    def _train_biases(self, which, targets):
+        if which == "none":
+            return
+        modules = self.model.modules() if which == "all" else targets.values()
+        for module in modules:
+            if isinstance(getattr(module, "bias", None), nn.Parameter):
+                module.bias.requires_grad_(True)
 
     def delete_adapter(self, adapter_name:str):
         "Forget an adapter; if it was the only active one, the first of the others becomes active."

@@ -135,7 +135,7 @@ def initialise(lora_A:nn.Linear,  # from in_features to r
         nn.init.kaiming_uniform_(lora_A.weight, a=math.sqrt(5))
     nn.init.zeros_(lora_B.weight)
 
-# %% ../../nbs/02_tuners/11_lora.ipynb #26617cbb
+# %% ../../nbs/02_tuners/11_lora.ipynb #18891bf3
 class LoraModel(BaseTuner):
     "The base model with LoRA layers in it."
     tuner_layer_cls = LoraLayer
@@ -154,15 +154,16 @@ class LoraModel(BaseTuner):
         return LoraLayer(module)
 
     @contextmanager
-    def _enable_peft_forward_hooks(self, *args, adapter_names: list[str]|None = None, num_beams: int = 1, **kwargs):
+    def _enable_peft_forward_hooks(self, *args, adapter_names: list[str]|None = None, num_beams: int = 1, num_return_sequences: int = 1, **kwargs):
         "Hand `adapter_names`, one for each row of the batch, to the LoRA layers as long as the context lasts."
         if adapter_names is None:
             yield
             return
         self._check_adapter_names(adapter_names)
-        per_beam = [name for name in adapter_names for _ in range(num_beams or 1)]
+        copies = max(num_beams or 1, num_return_sequences or 1)  # of each row, in generate
+        adapter_names = [name for name in adapter_names for _ in range(copies)]
         layers = [m for m in self.adapted() if isinstance(m, LoraLayer)]
-        hooks = [layer.register_forward_pre_hook(partial(_insert_adapter_names, per_beam), with_kwargs=True) for layer in layers]
+        hooks = [layer.register_forward_pre_hook(partial(_insert_adapter_names, adapter_names), with_kwargs=True) for layer in layers]
         try:
             yield
         finally:
