@@ -21,12 +21,12 @@ from .config import LoraConfig, PrefixTuningConfig, PromptTuningConfig
 from .models import load_tiny
 from .record import record
 
-# %% ../nbs/32_widgets.ipynb #1b66cd29
+# %% ../nbs/32_widgets.ipynb #97aac8a6
 METHODS = {"LORA": lambda n: LoraConfig(task_type="CAUSAL_LM"),
            "PROMPT_TUNING": lambda n: PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=n),
            "PREFIX_TUNING": lambda n: PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=n)}  # method -> configuration, for n virtual tokens
 MOST = 16                          # virtual tokens at most
-TEXTS = ("pizza=aipzz", "tea=aet") # two questions of the embedded model with their answers
+TEXTS = ("tea=aet", "pizza=aipzz") # two questions of the embedded model with their answers; the first is padded
 
 def encode(tokenizer, # of the model
            texts:list, # one per row of the batch
@@ -136,7 +136,7 @@ def descriptions(trace, # a trace of one forward
     return dict(attention=words["attention_alt"].format(row=row, q=len(grid), k=len(keys), filled=filled, all=len(grid)*len(keys), **{r: keys.count(r) for r in layout.ROLES}),
                 labels=words["labels_alt"].format(given=count(seq.caller_labels[row]), got=count(seq.rows[row].labels)))
 
-# %% ../nbs/32_widgets.ipynb #742c8c2a
+# %% ../nbs/32_widgets.ipynb #443d99dd
 class Explorer(ipywidgets.VBox):
     "Knobs, a table and two figures; `trace` is the recording of what is shown, `error` the exception of a turn that failed"
     method = traitlets.Enum(list(METHODS), "PROMPT_TUNING")
@@ -179,7 +179,7 @@ class Explorer(ipywidgets.VBox):
         self.message, self.table, self.pictures = (ipywidgets.HTML() for _ in range(3))
         knobs = [[choice("method", names, w["method"]), self.slider, choice("padding_side", [(w["left"], "left"), (w["right"], "right")], w["padding"])],
                  [self.area, self.rows, choice("theme", [(w["light"], "light"), (w["dark"], "dark")], w["paper"])]]
-        lines = [ipywidgets.HBox(line, layout={"flex_flow": "row wrap", "grid_gap": "4px 24px", "align_items": "center"}) for line in knobs]
+        lines = [ipywidgets.HBox(line, layout={"flex_flow": "row wrap", "grid_gap": "4px 24px", "align_items": "flex-end"}) for line in knobs]
         self.children = [*lines, self.message, self.table, self.pictures]
 
     def _link(self, name, control):
@@ -195,7 +195,7 @@ class Explorer(ipywidgets.VBox):
         except Exception as error:
             self.error, self.figures, self.table.value, self.pictures.value = error, {}, "", ""
             text = f"{self.words['failed']}: {type(error).__name__}: {error}"
-            self.message.value = f'<div role="alert" style="white-space:pre-wrap;color:#B3261E;font:13px/1.5 sans-serif">{html.escape(text)}</div>'
+            self.message.value = f'<div role="alert" style="white-space:pre-wrap;color:var(--jp-error-color1, #B3261E);font:13px/1.5 sans-serif">{html.escape(text)}</div>'
 
     def _turn(self, change=None):
         "Run the model with the knobs as they stand, then draw"
