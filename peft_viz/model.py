@@ -18,7 +18,7 @@ from .tuners.soft_prompt import PromptEmbedding
 # %% auto #0
 __all__ = ['TUNERS', 'check_config', 'fit_to_model', 'uses_checkpointing', 'PeftModel']
 
-# %% ../nbs/10_model.ipynb #a7b8b84a
+# %% ../nbs/10_model.ipynb #722c2a5f
 TUNERS = {PeftType.LORA: LoraModel}  # methods that put layers into the base model
 
 
@@ -29,7 +29,8 @@ def check_config(config:PeftConfig,  # what the caller asks for
         raise ValueError(f"{type(config).__name__} does not say which method to use; the classes that do are {', '.join(c.__name__ for c in CONFIGS.values())}")
     expected = config_class(config.peft_type)
     if not isinstance(config, expected):
-        raise ValueError(f"{config.peft_type.value} needs a {expected.__name__}, not a {type(config).__name__}")
+        given = f"{type(config).__module__}.{type(config).__name__}"
+        raise ValueError(f"{config.peft_type.value} needs a peft_viz {expected.__name__}, not a {given}; get_peft_config(config.to_dict()) may make one of it")
     if config.task_type not in (None, TaskType.CAUSAL_LM):
         raise ValueError(f"task_type={config.task_type.value!r}, but this package covers causal language models only: task_type='CAUSAL_LM'")
     if config.is_prompt_learning:

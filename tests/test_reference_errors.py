@@ -84,8 +84,16 @@ def test_no_peft_type(model):
 
 
 def test_base_class_for_a_method(model):
-    with pytest.raises(ValueError, match="LORA needs a LoraConfig, not a PeftConfig"):
+    with pytest.raises(ValueError, match="LORA needs a peft_viz LoraConfig, not a peft_viz.config.PeftConfig"):
         get_peft_model(model, PeftConfig(peft_type="LORA", **CLM))
+
+
+def test_configuration_of_peft(model):
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(r=3, **CLM)
+    with pytest.raises(ValueError, match="not a peft.tuners.*get_peft_config"):
+        get_peft_model(model, config)
+    assert get_peft_config(config.to_dict()) == LoraConfig(r=3, peft_version=config.peft_version, **CLM)
 
 
 @pytest.mark.parametrize("number", [0, -1, 1.5, True, "8"])
