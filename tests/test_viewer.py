@@ -314,6 +314,18 @@ def test_sequence_attention_and_cache_are_the_layouts(which, request, opened):
 
 
 @pytest.mark.browser
+def test_many_rows_and_many_tokens(opened):
+    "A long batch: three rows until asked for more, and a grid of 300 x 300 that still fits."
+    trace = recorded(PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=VIRTUAL), new_tokens=0, rows=["abc " * 74] * 5)
+    page, rows = opened(trace), lambda: page.raw.locator(f"{TAG} .strip tbody").count()
+    assert rows() == 3
+    page.raw.locator(f"{TAG} .left button", has_text="2 more rows").click()
+    assert rows() == 5
+    box = page.raw.locator(f"{TAG} .attention svg").bounding_box()
+    assert 150 < box["width"] < 250 and 150 < box["height"] < 250 and text(page, ".hover").startswith("45150 of 90000") and page.problems == []
+
+
+@pytest.mark.browser
 def test_hover_says_who_may_attend_to_whom(trace, opened):
     page, call = opened(trace), trace.base_calls[0]
     grid, keys = layout.attention(trace, call), layout.sequence(trace, call).rows[0]

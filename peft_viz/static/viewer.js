@@ -10,14 +10,14 @@ if (customElements.get(TAG)) return;             // several outputs of a noteboo
 
 // ---------------------------------------------------------------- words: every text of the interface, [English, Chinese]
 const WORDS = {
-  viewer: ["PEFT trace viewer", "PEFT 记录查看器"], on: ["on", "·"], plain: ["no adapter", "无适配器"],
+  viewer: ["PEFT trace viewer", "PEFT 记录查看器"], on: ["on", "·"], plain: ["No adapter", "无适配器"],
   virtual_n: ["{0} virtual tokens", "{0} 个虚拟词元"], virtual_1: ["1 virtual token", "1 个虚拟词元"],
   first: ["First step", "第一步"], prev: ["Previous step", "上一步"], next: ["Next step", "下一步"], last: ["Last step", "最后一步"],
   play: ["Play", "播放"], pause: ["Pause", "暂停"], help: ["Keys and marks", "按键与图例"], close: ["Close", "关闭"],
   language: ["Language", "语言"], step_of: ["step {0} of {1}", "第 {0} / {1} 步"], timeline: ["Steps in the order they ran", "按执行顺序排列的步骤"],
   base_n: ["base call {0} of {1}", "基座调用 {0} / {1}"], base_slider: ["Calls of the base model", "基座模型的各次调用"],
   prev_base: ["Previous call of the base model", "上一次基座调用"], next_base: ["Next call of the base model", "下一次基座调用"],
-  forward: ["forward", "前向"], prefill: ["prefill", "预填充"], decode: ["decoding step {0}", "解码第 {0} 步"],
+  forward: ["forward pass", "前向传播"], prefill: ["prefill", "预填充"], decode: ["decoding step {0}", "解码第 {0} 步"],
   source: ["Source", "源代码"], line: ["line {0}", "第 {0} 行"], no_source: ["The source of this function was not found when it was recorded.", "录制时没有找到此函数的源代码。"],
   call_path: ["Calls", "调用"], variables: ["Variables", "变量"], others: ["Unchanged", "未变"],
   after_line: ["Changed by this line", "这一行改变的"], nothing: ["This line changed no variable.", "这一行没有改变变量。"], called_with: ["Called with", "调用参数"],
@@ -138,6 +138,7 @@ class Story {
   }
   value(i) { return i == null ? null : this.values[i]; }
   numbers(i) { if (!this.data.has(i)) this.data.set(i, unpack(this.values[i].data)); return this.data.get(i); }
+  whole(i) { return !this.values[i].truncated && this.numbers(i) != null; }
   text(id) { const t = this.tokens?.[id]; return t == null ? null : t; }
   root(c) { while (c.parent != null) c = this.calls[c.parent]; return c; }
   // the variables at a moment: name -> {value, change}; entries of dicts stand under their own names
@@ -333,7 +334,7 @@ class PeftVizTrace extends HTMLElement {
     const facts = [`${a.implementation} ${a.implementation_version}`, a.peft_type, n ? this._(n === 1 ? "virtual_1" : "virtual_n", n) : null, `transformers ${a.transformers}`, `torch ${a.torch}`];
     const languages = ["EN", "中文"].map((label, i) => h("button", {type: "button", lang: i ? "zh" : "en", "data-lang": i, "aria-pressed": String(i === this._lang), onclick: () => { this._lang = i; this._build(); }}, label));
     return h("header", {},
-      h("div", {class: "what"}, this._h(2, method, " ", h("span", {class: "soft"}, this._("on")), " ", a.model_class || ""), h("p", {class: "facts"}, facts.filter(Boolean).map(f => h("span", {}, f)))),
+      h("div", {class: "what"}, this._h(2, method, " ", h("span", {class: "soft"}, this._("on")), " ", a.model_class || ""), h("p", {class: "facts"}, [...new Set(facts.filter(Boolean))].map(f => h("span", {}, f)))),
       h("div", {class: "group", role: "group", "aria-label": this._("language")}, languages),
       h("button", {type: "button", class: "round", "aria-label": this._("help"), title: `${this._("help")} (?)`, onclick: () => this._help()}, "?"));
   }
@@ -385,7 +386,7 @@ class PeftVizTrace extends HTMLElement {
     $.path = h("nav", {class: "path", "aria-label": this._("call_path")});
     $.file = h("span", {class: "file"});
     $.code.addEventListener("click", e => { const row = e.target.closest?.("[data-line]"); if (row) this._jumpLine(+row.dataset.line); });
-    return h("div", {class: "pane source"}, h("div", {class: "title"}, $.path, $.file), $.code);
+    return h("div", {class: "pane source"}, h("div", {class: "title code-title"}, $.path, $.file), $.code);
   }
   _statePane() {
     const {$} = this;
@@ -470,9 +471,10 @@ class PeftVizTrace extends HTMLElement {
     for (const [b, off] of [[$.first, k === 0], [$.prev, k === 0], [$.next, k === N - 1], [$.last, k === N - 1]]) b.setAttribute("aria-disabled", String(off));
     this._showPath(m);
     this._showBaseControl(k);
-    this._showSource(m);
-    this._showState(m, k);
-    this._showModel(k);
+    for (const [pane, draw] of [[$.code, () => this._showSource(m)], [$.state, () => this._showState(m, k)], [$.model, () => this._showModel(k)]]) {
+      try { draw(); }
+      catch (error) { this._shownCall = this._shownBase = null; pane.replaceChildren(h("p", {role: "alert", class: "note"}, this._("broken", error.message))); }   // the other panes still work
+    }
     this._reachable();
     if (!this._timer) $.live.textContent = `${where}. ${this._changesInWords(m)}`;
   }
@@ -508,7 +510,7 @@ class PeftVizTrace extends HTMLElement {
     const line = m.phase === "enter" || m.phase === "whole" ? source?.first_line : m.call.steps[m.step]?.line;
     if (this._shownCall !== phase) {
       this._shownCall = phase;
-      $.file.textContent = source ? source.file : this._("base_model");
+      $.file.textContent = $.file.title = source ? source.file : this._("base_model");
       $.code.className = `body ${source ? "code" : "state"}`;
       $.code.setAttribute("aria-label", this._(source ? "source" : "reached"));
       $.code.replaceChildren(source ? this._lines(source) : this._reached(m.call));
@@ -604,8 +606,7 @@ class PeftVizTrace extends HTMLElement {
     const {story} = this, v = story.value(index), before = change.how === "deleted" ? null : change.before, how = {new: "isnew", rebound: "rebound", "in-place": "inplace", deleted: "deleted"}[change.how];
     const was = before == null ? null : story.value(before), tags = [h("span", {class: `tag ${how}`}, this._(how))];
     const aliases = (change.aliases || []).map(a => h("span", {class: "tag alias", title: this._("alias", a)}, "= ", h("span", {class: "mono"}, a)));
-    const head = h("div", {class: "names"}, this._nameOf(name), was && (was.kind !== "scalar" || was.value !== null) ? [this._type(was, null, true), h("span", {class: "arrow"}, "→")] : was ? [h("span", {class: "type old"}, "None"), h("span", {class: "arrow"}, "→")] : null,
-      this._type(v, was), this._chip(v), tags, aliases);
+    const past = was && this._type(was, null, true), head = h("div", {class: "names"}, this._nameOf(name), past && past.textContent !== this._brief(index) ? [past, h("span", {class: "arrow"}, "→")] : null, this._type(v, was), this._chip(v), tags, aliases);
     const rows = [h("div", {class: `var${how === "deleted" ? " gone" : ""}`}, head, this._beforeAfter(before, index, name, base))];
     if (v.kind === "mapping" && !name.includes("[")) {
       const parts = [...vars].filter(([n, x]) => n.startsWith(name + "[") && x.change?.part);
@@ -643,7 +644,7 @@ class PeftVizTrace extends HTMLElement {
     const data = story.numbers(index);
     if (!data) return null;
     if (!v.shape.length) return h("div", {class: "number mono"}, typeof data[0] === "number" && !Number.isInteger(data[0]) ? data[0].toPrecision(6) : String(data[0]));
-    if (v.attended && v.shape.length === 4) return h("div", {class: "mini"}, attentionSvg(this._grid(v, data, 0), {cell: clamp(Math.floor(150 / Math.max(v.shape[2], v.shape[3])), 2, 8), label: this._("attention_mask")}));
+    if (v.attended && v.shape.length === 4 && story.whole(index)) return h("div", {class: "mini"}, attentionSvg(this._grid(v, data, 0), {cell: clamp(Math.floor(150 / Math.max(v.shape[2], v.shape[3])), 2, 8), label: this._("attention_mask")}));
     if (v.shape.length > 2) return null;
     return this._cells(v, data, name, base);
   }
@@ -739,7 +740,7 @@ class PeftVizTrace extends HTMLElement {
     this._row = clamp(this._row, 0, Math.max(0, rows - 1));
     $.when = h("button", {type: "button", title: this._("go")});
     const pick = (label, options, chosen, act) => options.length > 1 ? h("label", {class: "pick"}, label, " ", h("select", {"data-pick": label, onchange: e => { act(+e.target.value); attention.querySelector(`[data-pick="${label}"]`)?.focus(); }}, options.map((o, i) => h("option", {value: i, selected: i === chosen}, o)))) : null;
-    const groups = base.attention.filter(a => a.value != null);
+    const groups = base.attention.filter(a => a.value != null && story.whole(a.value));
     $.modelTitle.replaceChildren(this._h(3, h("span", {}, this._("model")), h("span", {class: "mono soft"}, base.function), h("span", {class: "stage"}, this._stage(base))), $.when);
     const attention = h("div", {class: "attention"}), hover = h("p", {class: "hover", "aria-live": "off"});
     const drawGrid = () => {
@@ -755,7 +756,7 @@ class PeftVizTrace extends HTMLElement {
     drawGrid();
     const left = h("div", {class: "left"}, seq ? this._strip(base, seq) : null, this._cacheLine(base));
     $.model.replaceChildren(left, attention, this._io(base));
-    if (seq?.query_start) left.querySelector(".scroll").scrollLeft = 1e6;      // this call's inputs stand at the right end
+    if (seq && seq.rows[0].roles.length - seq.query_start < 5) left.querySelector(".scroll").scrollLeft = 1e6;      // this call's inputs stand at the right end
   }
   _pair(grid, q, c) {
     const at = (x) => this._("at", x.text != null ? `'${seen(x.text)}'` : this._mark(x.role).glyph + (x.role === "virtual" ? x.order + 1 : ""), x.index);
@@ -778,7 +779,7 @@ class PeftVizTrace extends HTMLElement {
   }
   // the sequence: a table, a group of lines per batch row
   _strip(base, seq) {
-    const {story} = this, n = seq.rows[0].roles.length, cached = seq.query_start, limit = 8, text = id => id == null ? "" : seen(story.text(id) ?? String(id), 7);
+    const {story} = this, n = seq.rows[0].roles.length, cached = seq.query_start, limit = this._all ? 64 : 3, text = id => id == null ? "" : seen(story.text(id) ?? String(id), 7);
     const hasLabels = seq.rows.some(r => r.labels?.some(x => x != null)), hasPositions = seq.rows.some(r => r.positions?.some(x => x != null)), hasMask = seq.rows.some(r => r.attended);
     const widths = range(n).map(k => clamp(Math.max(1, ...seq.rows.slice(0, limit).map(r => r.ids && r.roles[k] !== "p" ? wide(text(r.ids[k])) : 1)) * 7 + 8, hasLabels ? 25 : 20, 60));
     const cell = (cls, content, title, width) => h("td", {class: cls, title, css: width && {"min-width": `${width}px`}}, content);
@@ -795,7 +796,7 @@ class PeftVizTrace extends HTMLElement {
       return h("tbody", {}, lines);
     });
     const table = h("table", {class: "strip", "aria-label": this._("sequence")}, h("thead", {}, head), body);
-    return h("div", {}, h("div", {class: "scroll", role: "region", "aria-label": this._("sequence")}, table), seq.rows.length > limit ? h("p", {class: "soft small"}, this._("more_rows", seq.rows.length - limit)) : null, this._legend(new Set(seq.rows.flatMap(r => [...r.roles]).map(c => this._role(c)))));
+    return h("div", {}, h("div", {class: "scroll", role: "region", "aria-label": this._("sequence")}, table), seq.rows.length > limit ? h("button", {type: "button", class: "soft small", onclick: () => { this._all = true; this._drawModel(base); this._show(); }}, this._("more_rows", seq.rows.length - limit), " ▾") : null, this._legend(new Set(seq.rows.flatMap(r => [...r.roles]).map(c => this._role(c)))));
   }
   _legend(names) { return h("p", {class: "legend"}, [...names].map(n => h("span", {}, h("i", {class: `key m-${n}`}, this._mark(n).glyph), this._name(n)))); }
   _cacheLine(base) {
@@ -855,7 +856,7 @@ function align(v, now, was, old) {
 }
 // query x key, filled where the query may attend, in the colour of what the key is
 function attentionSvg(grid, {label, tell = null, words = null, cell = null}) {
-  const {cells, keys, queries} = grid, Q = cells.length, K = cells[0]?.length || 0, size = cell || clamp(Math.floor(Math.min(178 / Q, 285 / K)), 2, 16), tall = cell || clamp(Math.floor(178 / Q), size, Q === 1 ? 16 : size);
+  const {cells, keys, queries} = grid, Q = cells.length, K = cells[0]?.length || 0, fit = Math.min(178 / Q, 285 / K), size = cell || (fit < 2 ? fit : clamp(Math.floor(fit), 2, 16)), tall = cell || clamp(Math.floor(178 / Q), size, Q === 1 ? 16 : size);
   const named = keys && size >= 11, text = x => x.text == null ? x.glyph : seen(x.text, 5), turned = named && keys.some(x => text(x).length > 1);
   const left = keys ? (named ? 8 + 6.6 * Math.max(1, ...queries.map(x => text(x).length)) : 7) + 15 : 0, top = keys ? (named ? (turned ? 8 + 6 * Math.max(...keys.map(x => text(x).length)) : 15) : 7) + 15 : 0;
   const W = left + K * size, H = top + Q * tall, svg = s("svg", {class: "grid", width: W + 1, height: H + 1, viewBox: `0 0 ${W + 1} ${H + 1}`, role: "img", "aria-label": label});
