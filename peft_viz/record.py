@@ -22,10 +22,10 @@ from torch.overrides import TorchFunctionMode
 
 from .trace import Call, Change, MAX_VALUES, READABLE, Source, Step, Trace, Value, pack
 
-# %% ../nbs/21_record.ipynb #99180370
+# %% ../nbs/21_record.ipynb #415731a8
 _ROLES = [(re.compile(p), role) for p, role in (
     (r"type_mask|token_type_ids", "type_mask"), (r"mask", "attention_mask"), (r"labels", "labels"), (r"position|prompt_tokens", "positions"),
-    (r"ids$|sequences", "ids"), (r"past_key|cache", "cache"), (r"embed|prompt", "embeddings"), (r"logits", "logits"), (r"loss", "loss"))]
+    (r"ids$|sequences|^args$", "ids"), (r"past_key|cache", "cache"), (r"embed|prompt", "embeddings"), (r"logits", "logits"), (r"loss", "loss"))]
 MAX_SCAN = 2**22   # tensors with more numbers than this are not even looked through
 SMALL = 512        # up to this many, plain Python is faster than the tensor operations
 

@@ -749,7 +749,7 @@ class PeftVizTrace extends HTMLElement {
       const grid = this._axes(base, group, seq), all = (base.attention.length === 1 || groups.length === 1) ? this._("layers_all", group.layers.length) : null;
       const rest = hover.textContent = this._("pairs", grid.cells.length, grid.cells[0]?.length || 0, grid.cells.flat().filter(Boolean).length, grid.cells.length * (grid.cells[0]?.length || 0));
       attention.replaceChildren(
-        h("div", {class: "picks"}, this._h(4, this._("attention")), pick(this._("batch_row"), range(rows).map(r => String(r + 1)), this._row, r => { this._row = r; drawGrid(); }),
+        h("div", {class: "picks"}, this._h(4, this._("attention")), pick(this._("batch_row"), range(rows).map(r => String(r)), this._row, r => { this._row = r; drawGrid(); }),
           pick(this._("layers"), groups.map(g => spans(g.layers)), this._group, g => { this._group = g; drawGrid(); }), all ? h("span", {class: "soft small"}, all) : null),
         attentionSvg(grid, {label: `${this._("attention")}: ${rest}`, words: [this._("keys"), this._("queries")], tell: (q, c) => { hover.textContent = q == null ? rest : this._pair(grid, q, c); }}), hover);
     };
@@ -786,7 +786,7 @@ class PeftVizTrace extends HTMLElement {
     const head = h("tr", {class: "axis"}, h("td", {class: "corner"}), cached ? h("td", {colspan: cached, class: "span"}, h("span", {}, `${this._("in_cache")} · ${cached}`)) : null, n > cached ? h("td", {colspan: n - cached, class: `span now${n - cached < 5 && cached > 8 ? " short" : ""}`}, h("span", {}, `${this._("this_call")} · ${n - cached}`)) : null);
     const body = seq.rows.slice(0, limit).map((row, r) => {
       let v = 0;
-      const lines = [h("tr", {class: "top"}, h("th", {scope: "row"}, this._("row", r + 1)), range(n).map(i => {
+      const lines = [h("tr", {class: "top"}, h("th", {scope: "row"}, this._("row", r)), range(n).map(i => {
         const role = this._role(row.roles[i]), id = row.ids?.[i], known = id != null;
         return cell(`tok m-${role}${i < cached ? " kept" : ""}`, known && !(role === "padding" && hollow(story.text(id))) ? text(id) : this._mark(role).glyph, [`[${i}]`, this._name(role) + (role === "virtual" ? ` ${++v}` : ""), known ? `${story.text(id) != null ? `'${story.text(id)}' ` : ""}id ${id}` : null, i < cached ? this._("in_cache") : null].filter(Boolean).join(" · "), widths[i]);
       }))];
