@@ -135,6 +135,13 @@ def test_a_cache_that_is_handed_on_keeps_its_story():
     assert [r.ids for r in seq.rows] == [row + [new] for row, new in zip(batch()["input_ids"].tolist(), (20, 21))]
     assert seq.rows[0].roles == ["padding"]*3 + ["token"]*4 and seq.query_start == 6
 
+def test_a_cache_from_before_the_recording_begins_with_the_prompt():
+    model = make("PROMPT_TUNING")
+    with torch.no_grad(): cache = model(input_ids=batch()["input_ids"]).past_key_values
+    trace = recorded(model, lambda m: m(input_ids=torch.tensor([[20], [21]]), past_key_values=cache))
+    seq = layout.sequence(trace)
+    assert seq.query_start == V + 6 and seq.rows[0].roles[:V + 6] == ["virtual"]*V + ["token"]*6 and seq.rows[1].ids[-1] == 21
+
 def test_static_cache_and_4d_masks():
     trace = recorded(make("LORA"), lambda m: m.generate(**batch(), cache_implementation="static", **GREEDY))
     for step, call in enumerate(trace.base_calls):
