@@ -212,6 +212,25 @@ def test_given_positions_are_dropped_before_a_prompt(family):
     assert torch.equal(with_positions.logits, theirs(**batch("ones"), position_ids=positions).logits)
 
 
+@pytest.mark.parametrize("method", ["prompt", "prefix"])
+def test_token_types_are_dropped(method):
+    types = torch.ones(3, 7, dtype=torch.long)
+    theirs, ours_ = pair("gpt2", method)
+    with pytest.warns(UserWarning, match="Token type ids are not supported"):
+        with_types = ours_(**batch("left"), token_type_ids=types)
+    assert torch.equal(with_types.logits, ours_(**batch("left")).logits)
+    assert torch.equal(with_types.logits, theirs(**batch("left"), token_type_ids=types).logits)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_warning_without_a_reason(method):
+    _, model = pair("gpt2", method)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model(**batch("left"))
+        model.generate(**batch("left", labels=False), max_new_tokens=2)
+
+
 @families
 def test_several_adapters_by_name(family):
     for method in METHODS:
@@ -383,9 +402,10 @@ def test_projection_is_left_out_for_inference():
 
 
 @everywhere
-def test_gradient_checkpointing(method):
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_gradient_checkpointing(method, reentrant):
     base = base_model("llama")
-    base.gradient_checkpointing_enable()
+    base.gradient_checkpointing_enable(dict(use_reentrant=reentrant))
     if method.startswith("prefix"):
         with pytest.raises(ValueError, match="gradient checkpointing"):
             ours.get_peft_model(base, getattr(our_config, METHODS[method][0])(task_type="CAUSAL_LM", **METHODS[method][1]))
@@ -393,5 +413,11 @@ def test_gradient_checkpointing(method):
     theirs, ours_ = share_random_weights(*wrap(base, method))
     for model in theirs.train(), ours_.train():
         model(**batch("left")).loss.backward()
-    assert len(gradients(ours_)) > 0
+    assert all(p.grad is not None for p in ours_.parameters() if p.requires_grad)
     assert_equal(gradients(theirs), gradients(ours_))
+
+
+@everywhere
+def test_no_hooks_without_gradient_checkpointing(method):
+    _, model = pair("llama", method)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
