@@ -2,6 +2,7 @@
 
     notebooks.py demo NOTEBOOK       run a copy of it with a progress line; it leaves tour.html in the checkout
     notebooks.py run [NOTEBOOK...]   run them in place and keep their outputs (all of them when none is named), then export
+    notebooks.py test NOTEBOOK       run it as a test, with nbdev; nothing is kept
     notebooks.py export              write peft_viz/*.py and README.md, and clean the notebooks
     notebooks.py check               do the above in a copy and say what would change: nothing should
 """
@@ -46,6 +47,14 @@ def execute(path, title, env=None):
     progress.close()
     for cell in nb.cells: cell.get("metadata", {}).pop("execution", None)
     return nb
+
+
+def test(notebook):
+    "Run one notebook as a test, with nbdev: cells marked `#| notest` are left out. Exits with 1 when a cell raises."
+    from nbdev.config import get_config
+    from nbdev.test import test_nb
+    good, _ = test_nb(Path(notebook).resolve(), skip_flags=get_config(path=ROOT).tst_flags.split(), basepath=ROOT)
+    sys.exit(not good)
 
 
 class Progress:
@@ -178,6 +187,6 @@ def explain(name, have, want):
 
 
 if __name__ == "__main__":
-    commands = {"demo": demo, "run": run, "export": export, "check": check}
+    commands = {"demo": demo, "run": run, "test": test, "export": export, "check": check}
     if len(sys.argv) < 2 or sys.argv[1] not in commands: sys.exit(__doc__)
     commands[sys.argv[1]](*sys.argv[2:])
