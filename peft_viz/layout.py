@@ -7,8 +7,9 @@ __all__ = ['MARKS', 'ROLES', 'IGNORED', 'METHODS', 'PHRASES', 'VISIBLE', 'Mark',
            'base_call', 'cache_length', 'SequenceRow', 'SequenceLayout', 'mask_2d', 'sequence', 'AttentionLayout',
            'attention', 'CacheLayout', 'cache', 'BranchLayout', 'branches', 'method', 'describe', 'visible']
 
-# %% ../nbs/22_layout.ipynb #f885d7df
+# %% ../nbs/22_layout.ipynb #aefdfcb1
 from dataclasses import dataclass, field
+from functools import wraps
 from itertools import groupby
 
 # %% ../nbs/22_layout.ipynb #8d65ee0b
@@ -53,12 +54,22 @@ MARKS = {row[0]: Mark(**dict(zip(_mark_fields, row))) for row in [
 ROLES = ("virtual", "token", "padding", "generated")  # what a position can be
 IGNORED = -100                                        # the label that says: not in the loss
 
-# %% ../nbs/22_layout.ipynb #913353b9
+# %% ../nbs/22_layout.ipynb #a6f6cd0d
 def _call(trace, # the trace
           call   # a call of it, or its id
          ):
     "The call itself, whether one is given the call or its id"
     return trace.calls[call] if isinstance(call, int) else call
+
+def _once(f):
+    "Compute `f(trace, call, ...)` once per trace, not once per question: a long generate asks the same things about each step again and again"
+    @wraps(f)
+    def ask(trace, call, *more):
+        call, memory = _call(trace, call), trace.__dict__.setdefault("_layouts", {})
+        key = f.__name__, call.id, len(trace.calls), len(trace.values), *more     # a trace that is still growing is asked anew
+        if key not in memory: memory[key] = f(trace, call, *more)
+        return memory[key]
+    return ask
 
 def argument(trace, # the trace
              call,  # a call of it, or its id
@@ -84,7 +95,7 @@ def _rows(value, # a 2-D value, or None
     if table is None: return None
     return table * rows if len(table) == 1 else table if len(table) == rows else None
 
-# %% ../nbs/22_layout.ipynb #b62fc37c
+# %% ../nbs/22_layout.ipynb #4d87af23
 def _ancestors(trace, call):  # the calls around a call, innermost first
     while call.parent is not None:
         call = trace.calls[call.parent]
@@ -92,18 +103,21 @@ def _ancestors(trace, call):  # the calls around a call, innermost first
 
 def _named(call, name:str)->bool: return call.function.rsplit(".", 1)[-1] == name
 
+@_once
 def _preparation(trace, call):
     "The `prepare_inputs_for_generation` call that made this base call's inputs, or None"
     if call.parent is None: return None
     before = [c for c in trace.children(trace.calls[call.parent]) if c.id < call.id and c.kind != "layer"]
     return before[-1] if before and _named(before[-1], "prepare_inputs_for_generation") else None
 
+@_once
 def generate_call(trace, # the trace
                   call   # a base call, or its id
                  ):
     "The `generate` call that a base call belongs to, or None"
     return next((c for c in _ancestors(trace, _call(trace, call)) if _named(c, "generate")), None)
 
+@_once
 def stage(trace, # the trace
           call   # a base call, or its id
          )->tuple: # the name of the stage, the number of the decoding step or None
@@ -142,7 +156,7 @@ def base_call(trace, # the trace
         if not labels or "labels" in call.args: return call
     raise ValueError("this trace has no labels: pass labels= to the recorded forward")
 
-# %% ../nbs/22_layout.ipynb #616c6f8e
+# %% ../nbs/22_layout.ipynb #482c7552
 @dataclass(frozen=True)
 class _Geometry:
     rows:int; queries:int; cached:int   # batch rows, this call's inputs, keys already in the cache
@@ -170,16 +184,19 @@ def _was_given_cache(trace, call):
     "Did the caller hand in the cache that reached the base model? If not, the method made it."
     return stage(trace, call)[0] == "decode" or not _around(trace, call) or cache_length(_asked(trace, call, "past_key_values")) > 0
 
+@_once
+def _previous(trace, call):
+    "The base call that left the cache which this one got: as long as this one found it. None when it got none, or nobody saw who filled it."
+    cached, group = _cached(trace, call), generate_call(trace, call)
+    if not cached or not _was_given_cache(trace, call): return None
+    for c in reversed(trace.base_calls):
+        if c.id < call.id and (group is None or generate_call(trace, c) is group) and cache_length(_output(trace, c, "past_key_values")) == cached: return c
+
 def _history(trace, call):
-    "The base calls that filled the cache which this one got, the oldest first: each left it as long as the next one found it"
-    chain, group = [call], generate_call(trace, call)
-    earlier = [c for c in trace.base_calls if c.id < call.id and (group is None or generate_call(trace, c) is group)]
-    while (cached := _cached(trace, chain[0])) and _was_given_cache(trace, chain[0]):
-        fits = [i for i, c in enumerate(earlier) if cache_length(_output(trace, c, "past_key_values")) == cached]
-        if not fits: break
-        chain.insert(0, earlier[fits[-1]])
-        earlier = earlier[:fits[-1]]
-    return chain[:-1]
+    "The base calls that filled the cache which this one got, the oldest first"
+    chain = []
+    while (call := _previous(trace, call)) is not None: chain.insert(0, call)
+    return chain
 
 def _embedded(trace, call):
     "(first, end) of the virtual tokens among this call's own inputs: the base model got more embeddings than the caller passed tokens"
@@ -194,6 +211,7 @@ def _injected(trace, call, history):
     v, cached = trace.about.get("num_virtual_tokens") or 0, _cached(trace, root)
     return 0, min(v, cached) if _was_given_cache(trace, root) else min(v or cached, cached)
 
+@_once
 def _geometry(trace, call):
     "Measure the key axis of a base call"
     inputs, history = _inputs(trace, call), _history(trace, call)
@@ -247,7 +265,7 @@ def _letters(roles): return "".join(MARKS[r].code for r in roles)
 def _bits(row): return None if row is None else "".join("-" if b is None else str(int(b)) for b in row)
 def _summary(roles): return ", ".join(f"{len(list(run))} {role}" for role, run in groupby(roles))
 
-# %% ../nbs/22_layout.ipynb #d7ec9fcc
+# %% ../nbs/22_layout.ipynb #7bbdb493
 def _right(row, total):  # a row of known entries, filling an axis from its right end
     row = list(row or [])[-total:] if total else []
     return [None] * (total - len(row)) + row
@@ -257,6 +275,7 @@ def _written(trace, call, name):  # the values of one entry of a dictionary that
         if path.endswith(f"[{name!r}]"): yield value
         if value.kind == "mapping" and name in value.items: yield trace.value(value.items[name])
 
+@_once
 def _call_ids(trace, call, rows):
     "The ids a base call stands for: the caller's, which may be the whole sequence, else its own"
     prepared = _preparation(trace, call)

@@ -3,7 +3,7 @@ import json, sys
 from itertools import combinations
 
 import peft, pytest, torch
-from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, LogitsProcessor, LogitsProcessorList, MistralConfig, MistralForCausalLM
 
 import peft_viz
 from peft_viz import layout, record
@@ -87,15 +87,24 @@ def test_positional_ids_of_generate():
     trace = recorded(make("LORA"), lambda m: m.generate(batch()["input_ids"], **GREEDY))
     assert layout.sequence(trace, trace.base_calls[2]).rows[1].roles == ["token"]*6 + ["generated"]*2
 
+class Spy(LogitsProcessor):
+    "Sees the whole sequences before each choice of a token: the truth about what each row of a step holds."
+    def __init__(self): self.seen = []
+    def __call__(self, input_ids, scores):
+        self.seen.append(input_ids.tolist())
+        return scores
+
 def test_beams_claim_nothing_that_may_have_been_shuffled(method, package):
-    trace, out = None, []
-    trace = recorded(make(method, package), lambda m: out.append(m.generate(**batch(), num_beams=3, **GREEDY)))
-    seq = layout.sequence(trace, trace.base_calls[-1])
-    assert len(seq.rows) == 6 and [r.roles for r in seq.rows] == [row for row in expected_roles(method, "left", 3) for _ in range(3)]
-    n = batch()["input_ids"].shape[1]
-    for r, row in enumerate(seq.rows):
-        assert row.ids[-3 - n:-3] == batch()["input_ids"][r//3].tolist()   # the prompt is safe
-        assert row.ids[-1] is not None
+    spy = Spy()
+    trace = recorded(make(method, package), lambda m: m.generate(**batch(), num_beams=3, logits_processor=LogitsProcessorList([spy]), **GREEDY))
+    assert len(trace.base_calls) == len(spy.seen) == 4
+    for step, (call, truth) in enumerate(zip(trace.base_calls, spy.seen)):
+        seq = layout.sequence(trace, call)
+        assert len(seq.rows) == 6 and [r.roles for r in seq.rows] == [row for row in expected_roles(method, "left", step) for _ in range(3)]
+        for row, ids in zip(seq.rows, truth):
+            told = row.ids[-len(ids):]
+            assert all(a in (None, b) for a, b in zip(told, ids))                            # nothing wrong is said
+            assert told[:6] == ids[:6] and told[-1] == ids[-1]                               # the prompt and the newest token are safe
 
 def test_embeddings_alone_tell_no_ids(method, package):
     model = make(method, package)
