@@ -88,3 +88,26 @@ def test_a_phone_needs_no_sideways_scrolling(site, new_page):
     for path in pages(site):
         tab.show(path)
         assert tab.evaluate("document.documentElement.scrollWidth") <= 390, path
+
+
+@pytest.mark.browser
+def test_the_viewer_of_the_tour_is_alive_without_a_kernel(site, new_page):
+    tab = new_page(offline=True)
+    tab.show(site/"tutorials"/"tour.html")
+    viewer = tab.locator("peft-viz-trace").first
+    viewer.scroll_into_view_if_needed()
+    line = "e => +e.shadowRoot.querySelector('[data-line][aria-current]').dataset.line"
+    seen = [viewer.evaluate(line)]
+    viewer.locator("[data-line][aria-current]").first.click()
+    for _ in range(5):
+        tab.keyboard.press("ArrowRight")
+        seen.append(viewer.evaluate(line))
+    assert len(set(seen)) >= 4 and tab.problems == []
+
+
+@pytest.mark.browser
+def test_every_figure_of_the_tour_is_drawn(site, page):
+    page.show(site/"tutorials"/"tour.html")
+    widths = page.evaluate("[...document.querySelectorAll('main .cell-output-display img')].map(i => i.naturalWidth)")
+    assert len(widths) >= 5 and all(widths)
+    assert "VBox(" not in page.inner_text("main") and "<Axes" not in page.inner_text("main")
