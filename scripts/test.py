@@ -45,7 +45,7 @@ def pytest(*arguments):
     print("\nTests", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder)/"report.xml"
-        status = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *workers, f"--junitxml={report}", *arguments], cwd=ROOT).returncode
+        status = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=10", "--durations-min=10", *workers, f"--junitxml={report}", *arguments], cwd=ROOT).returncode
         suites = ElementTree.parse(report).getroot().iter("testsuite") if report.exists() else []
         total, failed, skipped = map(sum, zip((0, 0, 0), *((int(s.get("tests")), int(s.get("failures")) + int(s.get("errors")), int(s.get("skipped"))) for s in suites)))
     if status and not failed: failed, total = 1, total + 1      # pytest itself gave up: that must show in the count
