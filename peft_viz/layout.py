@@ -339,7 +339,7 @@ def sequence(trace, # the trace
                                 _right(labels[r], g.total) if labels else None, _right(positions[r], g.total) if positions else None))
     return SequenceLayout(call.id, g.cached, rows, [_right(row, g.total) for row in given] if given else None)
 
-# %% ../nbs/22_layout.ipynb #f130fa25
+# %% ../nbs/22_layout.ipynb #c193fb21
 @dataclass
 class AttentionLayout:
     "Who may attend to whom in one layer of one base call: measured, not computed"
@@ -357,7 +357,8 @@ class AttentionLayout:
         return {"call": self.call, "layers": self.layers, "how": self.how, "query_start": self.query_start, "key_start": self.key_start,
                 "attended": [[_bits(q) for q in row] for row in self.attended]}
     def __repr__(self):
-        return f"AttentionLayout(call {self.call}, layers {self.layers}, {len(self.attended)} rows of {len(self.query_roles[0])} queries x {len(self.key_roles[0])} keys, how={self.how!r})"
+        size = f"{len(self.attended)} rows of {len(self.query_roles[0])} queries x {len(self.key_roles[0])} keys"
+        return f"AttentionLayout(call {self.call}, layers {self.layers}, {size}, how={self.how!r})"
 
 # %% ../nbs/22_layout.ipynb #703c7cb4
 def attention(trace, # the trace
@@ -451,7 +452,7 @@ def branches(trace, # the trace
     if rest and not reached(rest): skipped.append(rest)
     return BranchLayout(call.id, call.function, ran, told, skipped, call.raised["line"] if call.raised else None)
 
-# %% ../nbs/22_layout.ipynb #7d9c6171
+# %% ../nbs/22_layout.ipynb #c75e6267
 METHODS = {"LORA": "LoRA", "ADALORA": "AdaLoRA", "IA3": "IA³", "POLY": "Poly", "CPT": "CPT", "P_TUNING": "P-tuning", "PROMPT_TUNING": "prompt tuning",
            "PREFIX_TUNING": "prefix tuning", "MULTITASK_PROMPT_TUNING": "multitask prompt tuning"}  # names for titles; an unknown type reads well too
 
@@ -463,9 +464,11 @@ def method(trace, # the trace
     return METHODS.get(kind, kind.lower().replace("_", " ")) if kind else PHRASES[lang]["bare"]
 
 PHRASES = {
-    "en": dict(bare="no adapter", colon=": ", cache="{n} virtual token{s} in the cache", inputs="{n} virtual token{s} in the inputs", plus=" and ", none="no virtual tokens",
+    "en": dict(bare="no adapter", colon=": ", plus=" and ", none="no virtual tokens",
+               cache="{n} virtual token{s} in the cache", inputs="{n} virtual token{s} in the inputs",
                forward="", prefill=", prefill of generate", decode=", decoding step {step}"),
-    "zh": dict(bare="无适配器", colon="：", cache="缓存中有 {n} 个虚拟词元", inputs="输入中有 {n} 个虚拟词元", plus="，", none="没有虚拟词元",
+    "zh": dict(bare="无适配器", colon="：", plus="，", none="没有虚拟词元",
+               cache="缓存中有 {n} 个虚拟词元", inputs="输入中有 {n} 个虚拟词元",
                forward="", prefill="，generate 的预填充", decode="，解码第 {step} 步")}
 
 def describe(trace, # the trace

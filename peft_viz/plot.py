@@ -43,9 +43,10 @@ def theme(name:str|None=None, # `"light"`, `"dark"`, or None: as the background 
     if name not in THEMES: raise ValueError(f"unknown theme {name!r}: use one of {list(THEMES)}, or None to follow the background")
     return THEMES[name]
 
-# %% ../nbs/30_plot.ipynb #e4af95b8
-FAMILIES = ("DejaVu Sans Mono", "DejaVu Sans", "Noto Sans Mono CJK SC", "Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "Source Han Sans SC", "Microsoft YaHei", "PingFang SC",
-            "SimHei", "Arial Unicode MS")  # the first two come with matplotlib; of the others, those that are installed
+# %% ../nbs/30_plot.ipynb #584e9b4f
+FAMILIES = ("DejaVu Sans Mono", "DejaVu Sans",   # these come with matplotlib; of the others, those that are installed
+            "Noto Sans Mono CJK SC", "Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "Source Han Sans SC",
+            "Microsoft YaHei", "PingFang SC", "SimHei", "Arial Unicode MS")
 
 @lru_cache
 def _fonts():  # (installed families, characters they can draw)
@@ -61,19 +62,26 @@ def legible(text:str|None, # the text of a token
     return "".join(c if ord(c) in _fonts()[1] else "▯" for c in layout.visible(text, limit))
 
 WORDS = {
-    "en": dict(attention="a filled square: this query may attend to this key; measured in attention layer{s} {layers}", keys="keys: the inputs of this call", cached="in the cache", here="inputs of this call", queries="queries", query="query",
-               row="row\u00a0{row}", comma=", ", mask="mask", labels="labels", positions="position", given="you passed", got="base model got", more="… and {n} more rows", sequence="what stands at each position",
+    "en": dict(attention="a filled square: this query may attend to this key; measured in attention layer{s} {layers}",
+               keys="keys: the inputs of this call", cached="in the cache", here="inputs of this call", queries="queries", query="query",
+               attended="attends to padding", masked="empty: may not attend", row="row\u00a0{row}", comma=", ", more="… and {n} more rows",
+               sequence="what stands at each position", mask="mask", labels="labels", positions="position",
+               given="you passed", got="base model got", only="the labels that the base model got",
                longer="you passed labels for the tokens; {n} label{s} of -100 were put in front, for the virtual tokens",
-               same="the labels reach the base model as you passed them", only="the labels that the base model got", attended="attends to padding", masked="empty: may not attend"),
-    "zh": dict(attention="实心格：该查询可以关注该键；在第 {layers} 层注意力处测得", keys="键：本次调用的输入", cached="在缓存中", here="本次调用的输入", queries="查询", query="查询",
-               row="第\u00a0{row}\u00a0行", comma="，", mask="掩码", labels="标签", positions="位置", given="你传入的", got="基础模型收到的", more="……另有 {n} 行", sequence="每个位置上是什么",
-               longer="你传入了词元的标签；前面补上了 {n} 个 -100，对应虚拟词元", same="标签原样到达基础模型", only="基础模型收到的标签", attended="关注到填充", masked="空格：不可关注")}
+               same="the labels reach the base model as you passed them"),
+    "zh": dict(attention="实心格：该查询可以关注该键；在第 {layers} 层注意力处测得",
+               keys="键：本次调用的输入", cached="在缓存中", here="本次调用的输入", queries="查询", query="查询",
+               attended="关注到填充", masked="空格：不可关注", row="第\u00a0{row}\u00a0行", comma="，", more="……另有 {n} 行",
+               sequence="每个位置上是什么", mask="掩码", labels="标签", positions="位置",
+               given="你传入的", got="基础模型收到的", only="基础模型收到的标签",
+               longer="你传入了词元的标签；前面补上了 {n} 个 -100，对应虚拟词元",
+               same="标签原样到达基础模型")}
 
 def _words(lang):
     if lang not in WORDS: raise ValueError(f"no labels in {lang!r}: use one of {list(WORDS)}")
     return WORDS[lang]
 
-# %% ../nbs/30_plot.ipynb #4a2f0aab
+# %% ../nbs/30_plot.ipynb #2350ad5e
 class _Sheet:
     "Axes whose unit is one cell, and the few shapes that are drawn on them"
     def __init__(self, ax, theme_name, cell, box, title, subtitle):
@@ -106,8 +114,8 @@ class _Sheet:
     def chip(self, x, y, mark, text="", width=1, height=1, size=8, hatch=True, rotation=0):
         "A filled cell centred at (x, y)"
         name, gap = self.theme.name, 0.08
-        self.ax.add_artist(Rectangle((x - width/2 + gap/2, y - height/2 + gap/2), width - gap, height - gap, facecolor=mark.fill(name), linewidth=0, edgecolor=self.theme.line,
-                                    hatch=mark.hatch if hatch else None, zorder=2, gid=mark.name))
+        self.ax.add_artist(Rectangle((x - width/2 + gap/2, y - height/2 + gap/2), width - gap, height - gap, facecolor=mark.fill(name), linewidth=0,
+                                     edgecolor=self.theme.line, hatch=mark.hatch if hatch else None, zorder=2, gid=mark.name))
         if mark.name == "generated":                                            # a folded corner: not by colour alone
             corner, fold = (x + width/2 - gap/2, y - height/2 + gap/2), 0.3*min(width, height)
             self.ax.add_artist(Polygon([corner, (corner[0] - fold, corner[1]), (corner[0], corner[1] + fold)], facecolor=self.theme.paper, linewidth=0, zorder=3))
@@ -157,7 +165,7 @@ def _row(rows, row):
     if not 0 <= row < len(rows): raise ValueError(f"there is no row {row}: this batch has rows 0 to {len(rows) - 1}")
     return rows[row]
 
-# %% ../nbs/30_plot.ipynb #d825be54
+# %% ../nbs/30_plot.ipynb #13d942ec
 def _cell(n, most=0.32, least=0.15, width=9.6):  # inches: large cells for few positions, small ones for many
     return min(most, max(least, 7/n)) if n*least <= width else width/n
 
@@ -185,7 +193,8 @@ def _heads(sheet, labels, roles, inside, font, down):  # the chips along one axi
         x, y = (-1.2, i) if down else (i, -1.2)
         within = len(label) <= inside
         sheet.chip(x, y, MARKS[role], (label if within else "") or (MARKS[role].glyph if role == "virtual" else ""), size=font)
-        if not within: sheet.text(*((-1.8, i) if down else (i, -1.8)), label, font, mono=True, **({"ha": "right", "va": "center_baseline"} if down else {"rotation": 90, "va": "bottom"}))
+        if not within and down: sheet.text(-1.8, i, label, font, mono=True, ha="right", va="center_baseline")
+        elif not within: sheet.text(i, -1.8, label, font, mono=True, rotation=90, va="bottom")
 
 def _squares(sheet, grid, keys, queries):
     "The measured grid: an image of 0 (masked) and 1, 2, ... (attended, by the role of the key), over hatched stripes where padding is"
@@ -196,7 +205,8 @@ def _squares(sheet, grid, keys, queries):
     (nq, nk), masked = grid.shape, MARKS["masked"].fill(sheet.theme.name)
     sheet.ax.add_artist(Rectangle((-0.5, -0.5), nk, nq, facecolor=masked, linewidth=0, zorder=1))
     stripes = [((k - 0.5, -0.5), 1, nq) for k, r in enumerate(keys) if r == "padding"] + [((-0.5, q - 0.5), nk, 1) for q, r in enumerate(queries) if r == "padding"]
-    for at, w, h in stripes: sheet.ax.add_artist(Rectangle(at, w, h, facecolor="none", hatch=MARKS["padding"].hatch, edgecolor=MARKS["padding"].fill(sheet.theme.name), linewidth=0, zorder=1.2))
+    look = dict(facecolor="none", hatch=MARKS["padding"].hatch, edgecolor=MARKS["padding"].fill(sheet.theme.name), linewidth=0, zorder=1.2)
+    for at, w, h in stripes: sheet.ax.add_artist(Rectangle(at, w, h, **look))
     if sheet.cell*72*0.62 < LEGIBLE: return
     rule = dict(color=sheet.theme.paper, linewidth=min(1.5, sheet.cell*6)*sheet.scale, zorder=1.8)
     sheet.ax.vlines(np.arange(nk + 1) - 0.5, -0.5, nq - 0.5, **rule)
@@ -247,7 +257,7 @@ def _brackets(sheet, words, at, cached, nk, nq):  # what is in the cache, what i
     if nq*sheet.cell > 0.6: sheet.bracket(0, nq - 1, at, words["queries"], upright=True)
     else: sheet.text(at, (nq - 1)/2, words["query"], 7.5, ha="right")
 
-# %% ../nbs/30_plot.ipynb #1fa22361
+# %% ../nbs/30_plot.ipynb #751b0766
 @dataclass
 class _Line:
     name:str          # written at its left
@@ -255,7 +265,8 @@ class _Line:
     upright:bool=True # may its texts be turned?
 
 def _token_line(row):  # what stands at each position
-    return _Line("", [(MARKS[role], _label(role, id, text, 9), MARKS[role].glyph if role == "virtual" else "") for role, id, text in zip(row.roles, row.ids, row.texts)])
+    glyph = lambda role: MARKS[role].glyph if role == "virtual" else ""
+    return _Line("", [(MARKS[role], _label(role, id, text, 9), glyph(role)) for role, id, text in zip(row.roles, row.ids, row.texts)])
 
 def _label_line(name, row, labels, trace):  # -100 is ignored; any other label counts
     def chip(label):
@@ -275,9 +286,10 @@ def _stack(blocks, n):
     height = lambda line: max(0.25, 0.068*_longest(line) + 0.12) if turned and line.upright and cell*72*0.62 >= LEGIBLE else 0.25
     return cell, turned, height
 
-def _strips(trace, call, ax, theme, lang, blocks, n, query_start, entries, title, below):
-    "Draw blocks [(heading, lines)] over `n` positions and return the Axes"
-    words = _words(lang)
+def _strips(trace, seq, ax, theme, lang, blocks, entries, below):
+    "Draw blocks [(heading, lines)] over the positions of a sequence layout and return the Axes"
+    words, n, query_start = _words(lang), seq.length, seq.query_start
+    if (left_out := len(seq.rows) - len(blocks)) > 0: below += "; " + words["more"].format(n=left_out)
     cell, turned, height = _stack(blocks, n)
     font = min(8.5, cell*72*0.62)
     names = [line.name for _, lines in blocks for line in lines]
@@ -286,7 +298,7 @@ def _strips(trace, call, ax, theme, lang, blocks, n, query_start, entries, title
     right = max(n - 0.5 + 0.15/cell, left + 4.4/cell)
     total = sum(0.3 + sum(map(height, lines)) for _, lines in blocks)
     legend = _legend_height(entries, (right - left)*cell)
-    sheet = _Sheet(ax, theme, cell, (left, right, -0.32/cell, (total + legend + 0.1)/cell), title, below)
+    sheet = _Sheet(ax, theme, cell, (left, right, -0.32/cell, (total + legend + 0.1)/cell), layout.describe(trace, seq.call, lang), below)
     if query_start: sheet.bracket(0, query_start - 1, -0.06/cell, words["cached"])
     sheet.bracket(query_start, n - 1, -0.06/cell, words["here"])
     y = 0
@@ -311,7 +323,7 @@ def _draw_line(sheet, line, y, height, turned, font):  # one line of chips with 
         elif text: sheet.text(x, y + tall/2, text, font*0.88, mono=True, va="center_baseline")
     return tall
 
-# %% ../nbs/30_plot.ipynb #4e9f0a18
+# %% ../nbs/30_plot.ipynb #51712111
 def sequence(trace, # the trace
              call=None, # a base call or its id; None: the first one
              ax=None, # Axes to draw into; None: a new figure that fits
@@ -319,16 +331,15 @@ def sequence(trace, # the trace
              theme:str|None=None, # `"light"`, `"dark"`, or None: as the background is
              lang:str="en" # `"en"` or `"zh"`
             )->plt.Axes: # x is the position
-    "What stands at each position of each row of one base call: its token, whether the mask shows it, its label, its position number. Raises ValueError when there is no such call."
+    """What stands at each position of each row of one base call: its token, whether the mask shows it, its label, its position number.
+    Raises ValueError when there is no such call."""
     words, call = _words(lang), layout.base_call(trace, call)
     seq = layout.sequence(trace, call)
     blocks = [(words["row"].format(row=r), _sequence_lines(row, trace, words)) for r, row in enumerate(seq.rows[:rows])]
     entries = _names([r.roles for r in seq.rows[:rows]], lang)
     if any(r.attended for r in seq.rows): entries += [(MARKS[m], getattr(MARKS[m], lang)) for m in ("attended", "masked")]
     if any(r.labels for r in seq.rows): entries += [(MARKS[m], getattr(MARKS[m], lang)) for m in ("label", "ignored")]
-    return _strips(trace, call, ax, theme, lang, blocks, seq.length, seq.query_start, entries, layout.describe(trace, call, lang), _more(words["sequence"], seq, rows, words))
-
-def _more(below, seq, rows, words): return below + ("; " + words["more"].format(n=len(seq.rows) - rows) if len(seq.rows) > rows else "")
+    return _strips(trace, seq, ax, theme, lang, blocks, entries, words["sequence"])
 
 def _sequence_lines(row, trace, words):
     lines = [_token_line(row)]
@@ -338,7 +349,7 @@ def _sequence_lines(row, trace, words):
     if row.positions: lines.append(_Line(words["positions"], [(None, "" if p is None else str(p), "") for p in row.positions], False))
     return lines
 
-# %% ../nbs/30_plot.ipynb #6d5f2380
+# %% ../nbs/30_plot.ipynb #ca543698
 def labels(trace, # the trace
            call=None, # a base call or its id; None: the first that got labels
            ax=None, # Axes to draw into; None: a new figure that fits
@@ -352,7 +363,7 @@ def labels(trace, # the trace
     given = seq.caller_labels or [None]*len(seq.rows)
     blocks = [(words["row"].format(row=r), _label_lines(row, passed, trace, words)) for r, (row, passed) in enumerate(list(zip(seq.rows, given))[:rows])]
     entries = _names([r.roles for r in seq.rows[:rows]], lang) + [(MARKS[m], getattr(MARKS[m], lang)) for m in ("label", "ignored")]
-    return _strips(trace, call, ax, theme, lang, blocks, seq.length, seq.query_start, entries, layout.describe(trace, call, lang), _more(_labels_story(seq, words), seq, rows, words))
+    return _strips(trace, seq, ax, theme, lang, blocks, entries, _labels_story(seq, words))
 
 def _label_lines(row, passed, trace, words):
     return [_token_line(row)] + [_label_line(name, row, ls, trace) for name, ls in ((words["given"], passed), (words["got"], row.labels)) if ls]
