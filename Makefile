@@ -17,7 +17,7 @@ demo: env  ## run the tour on the embedded model and leave tour.html here
 	@$(PY) scripts/notebooks.py demo $(TOUR)
 
 lab: env  ## open the tour, live, in JupyterLab
-	@$(PY) -m jupyterlab $(TOUR)
+	@PEFT_VIZ_TOUR=$(CURDIR)/tour.html $(PY) -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/$(TOUR)
 
 test: env browser  ## run every notebook and every test
 	@$(PY) scripts/test.py

@@ -53,7 +53,9 @@ def test(notebook):
     "Run one notebook as a test, with nbdev: cells marked `#| notest` are left out. Exits with 1 when a cell raises."
     from nbdev.config import get_config
     from nbdev.test import test_nb
-    good, _ = test_nb(Path(notebook).resolve(), skip_flags=get_config(path=ROOT).tst_flags.split(), basepath=ROOT)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["PEFT_VIZ_TOUR"] = str(Path(folder)/"tour.html")
+        good, _ = test_nb(Path(notebook).resolve(), skip_flags=get_config(path=ROOT).tst_flags.split(), basepath=ROOT)
     sys.exit(not good)
 
 
@@ -93,6 +95,7 @@ def demo(notebook):
 def run(*notebooks):
     "Run notebooks in place, keep what they show, then clean and export."
     import nbformat
+    os.environ.setdefault("PEFT_VIZ_TOUR", str(ROOT/"tour.html"))
     paths = [Path(nb).resolve() for nb in notebooks] or eligible()
     for path in paths:
         print(path.relative_to(ROOT), flush=True)
