@@ -109,8 +109,10 @@ def contents(module, targets):
         if not (inspect.isclass(value) or inspect.isfunction(value)) or not value.__doc__: continue
         rows.append((name, value))
         if inspect.isclass(value): rows += [(f"{name}.{n}", m) for n, m in vars(value).items() if not n.startswith("_") and inspect.isfunction(m) and m.__doc__]
+    methods = {value for name, value in rows if "." in name}
     lines = []
     for name, value in rows:
+        if "." not in name and value in methods: continue       # written on its own, then made a method
         shown = f"<code>{html.escape(call(name, value))}</code>"
         place = next((place for place in (name, name.split(".")[-1]) if place in targets), None)     # a method may be defined on its own, in a later cell
         if place: shown = f'<a href="#{place.lower()}">{shown}</a>'
@@ -119,9 +121,12 @@ def contents(module, targets):
 
 
 def call(name, value):
-    "How it is called, without types and defaults: pack(numbers)."
+    "How it is called, without types and defaults: pack(numbers), and of a class's method: .value(i)."
     if inspect.isclass(value): return name
-    return f"{name}({', '.join(p for p in inspect.signature(value).parameters if p != 'self')})"
+    stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+    names = [stars.get(p.kind, "") + p.name for p in inspect.signature(value).parameters.values() if p.name != "self"]
+    if len(names) > 5: names = [*names[:4], "..."]
+    return f"{'.' if '.' in name else ''}{name.split('.')[-1]}({', '.join(names)})"
 
 
 def summary(doc):
