@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LETTERS', 'NEXT', 'TASKS', 'UNDECIDED', 'task_token', 'question', 'answer', 'is_held_out', 'random_texts', 'collate',
-           'make_batch', 'answers_of', 'exact_match', 'learn']
+           'make_batch', 'answers_of', 'exact_match', 'default_rate', 'learn']
 
 # %% ../nbs/39_tasks.ipynb #6de34d2d
 import random, zlib
@@ -134,12 +134,19 @@ def exact_match(model, # anything with `generate`, with or without an adapter
     given = answers_of(model, tokenizer, [question(t, task if with_task_token else None) for t in texts], padded)
     return sum(g == answer(t, task) for g, t in zip(given, texts)) / n
 
-# %% ../nbs/39_tasks.ipynb #d7332910
+# %% ../nbs/39_tasks.ipynb #52ae5578
+def default_rate(model, # what `get_peft_model` returns, or any other model
+                ) -> float: # a learning rate for AdamW
+    "0.1 for a model whose virtual tokens are learned (`is_prompt_learning`), 0.01 for any other."
+    config = getattr(model, "active_peft_config", None)
+    return 0.1 if getattr(config, "is_prompt_learning", False) else 0.01
+
+# %% ../nbs/39_tasks.ipynb #11633a94
 def learn(model, # with a few parameters that want gradients: what `get_peft_model` returns
           tokenizer, # of `load_tiny`
           task:str, # a name from `TASKS`
-          steps:int=200, # batches to learn from
-          lr:float=0.03, # highest learning rate
+          steps:int=250, # batches to learn from
+          lr:float|None=None, # highest learning rate; None: 0.1 for soft prompts and prefixes, 0.01 for everything else
           batch_size:int=32, # rows per batch
           seed:int=0, # the same seed, the same batches
           progress:bool=True, # show a progress bar
@@ -147,7 +154,7 @@ def learn(model, # with a few parameters that want gradients: what `get_peft_mod
     "Train the parameters of `model` that want gradients to do `task` without its task token. ValueError when there are none."
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters: raise ValueError("nothing to learn: no parameter of this model has requires_grad=True")
-    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0)
+    optimizer = torch.optim.AdamW(parameters, lr=lr or default_rate(model), weight_decay=0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((step + 1)/10, 1 - step/steps))
     losses, was_training = [], model.training
     model.train()
