@@ -69,7 +69,9 @@ def _whole(numbers:list) -> list|dict|None: # None when one of them is not a who
 
 def _finite(x:float) -> float|str: return x if abs(x) < float("inf") else str(x)   # JSON knows neither nan nor inf
 
-# %% ../nbs/21_record.ipynb #c7d55f42
+# %% ../nbs/21_record.ipynb #615fda17
+_PLAIN = frozenset((type(None), bool, int, str))   # most of what names hold; equal ones have equal descriptions
+
 class Album:
     "Describes objects as `Value`s; equal descriptions are kept once."
     def __init__(self, values:list): # the trace's list of values, filled here
@@ -80,6 +82,10 @@ class Album:
             depth:int=2 # how far to look into containers
            ) -> int: # index of its description
         "Describe `obj`."
+        if type(obj) in _PLAIN:
+            index = self._seen.get((type(obj), obj))
+            if index is None: index = self._seen[type(obj), obj] = self._intern(self._describe(obj, name, depth))
+            return index
         if not isinstance(obj, torch.Tensor) or obj.is_inference(): return self._intern(self._describe(obj, name, depth))
         key = id(obj), obj._version, role_of(name)
         ref, index = self._seen.get(key, (None, None))
@@ -89,7 +95,8 @@ class Album:
         return index
 
     def _intern(self, v:Value) -> int:
-        key = (v.kind, v.type, v.shape, v.dtype, v.device, v.role, v.truncated, v.attended, v.value, v.length, v.layers, v.max_length, repr(v.packed), repr(v.items))
+        key = (v.kind, v.type, v.shape, v.dtype, v.device, v.role, v.truncated, v.attended, v.value, v.length, v.layers, v.max_length,
+               repr(v.packed) if v.packed else None, repr(v.items) if v.items else None)
         if key not in self._index:
             self._index[key] = len(self.values)
             self.values.append(v)
@@ -172,12 +179,9 @@ def statements(text:str, first_line:int, # of a `Source`
         for line in range(node.lineno, max(last, node.lineno) + 1): first.setdefault(line + first_line - 1, node.lineno + first_line - 1)
     return first
 
-# %% ../nbs/21_record.ipynb #b1f348a6
-_STEADY = frozenset((type(None), bool, int, float, str, tuple))   # most locals; asking whether they are tensors takes longer
-
+# %% ../nbs/21_record.ipynb #c89f12bd
 def _stamp(obj):
     "Moves when `obj` changes in place."
-    if type(obj) in _STEADY: return None
     if isinstance(obj, torch.Tensor): return None if obj.is_inference() else obj._version   # inference tensors keep no count
     if isinstance(obj, transformers.Cache): return int(obj.get_seq_length())
     return len(obj) if isinstance(obj, list) else None
@@ -187,12 +191,15 @@ def _look(variables:dict # a frame's locals
     "A snapshot. Holding the objects keeps their identities from being reused before the next snapshot."
     seen = {}
     for name, obj in variables.items():
-        if name == "self" or name.startswith(("__", "@")): continue
-        seen[name] = obj, _stamp(obj)
+        if name == "self" or name.startswith("__"): continue
+        seen[name] = obj, None if type(obj) in _PLAIN else _stamp(obj)
         if type(obj) is dict:
             for k, v in obj.items():
-                if isinstance(k, str): seen[f"{name}[{k!r}]"] = v, _stamp(v)
+                if type(k) is str: seen[_entry(name, k)] = v, None if type(v) in _PLAIN else _stamp(v)
     return seen
+
+@lru_cache(1024)
+def _entry(name:str, key:str) -> str: return f"{name}[{key!r}]"
 
 def _storage(obj):
     if isinstance(obj, torch.Tensor) and obj.device.type != "meta" and obj.layout is torch.strided and obj.numel(): return obj.untyped_storage().data_ptr()
@@ -423,13 +430,14 @@ class Recorder:
         self.failure = self.failure or error
         sys.settrace(self.previous)
 
-# %% ../nbs/21_record.ipynb #8c7fb0a8
+# %% ../nbs/21_record.ipynb #9dfb6e5c
 def enter(self:Recorder, frame, event, arg):
     "Python's question for each function called: watch it?"
-    outer = self.outer.enter(frame, event, arg) if self.outer and not self.outer.paused else None   # recordings nest
     code = frame.f_code
     verdict = self.verdicts.get(code)
+    if verdict == "" and self.outer is None: return None
     if verdict is None: verdict = self.verdicts[code] = self._verdict(frame)
+    outer = self.outer.enter(frame, event, arg) if self.outer and not self.outer.paused else None   # recordings nest
     if not verdict or not self._now(verdict, frame): return outer
     try: watch = self._watch(frame)
     except Exception as e: return self.give_up(e)
