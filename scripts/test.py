@@ -15,8 +15,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent)]
 from notebooks import ROOT, eligible
 
 WORKERS = max(1, min(4, os.cpu_count() or 1))
-OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "MPLBACKEND": "agg",
-           "OMP_NUM_THREADS": "1", "IN_TEST": "1"}
+OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"}
 
 
 def notebook(path):
