@@ -402,6 +402,32 @@ def test_projection_is_left_out_for_inference():
 
 
 @everywhere
+def test_modules_to_save_of_one_of_two_adapters(method):
+    name, fields = METHODS[method]
+    theirs, ours_ = wrap(base_model("gpt2"), method, modules_to_save=["lm_head", "ln_f"])
+    for model, package in (theirs, peft), (ours_, our_config):
+        model.add_adapter("without", getattr(package, name)(task_type="CAUSAL_LM", **fields))
+        model.add_adapter("with", getattr(package, name)(task_type="CAUSAL_LM", modules_to_save=["lm_head", "ln_f"], **fields))
+    assert ours_.modules_to_save == theirs.modules_to_save == {"lm_head", "ln_f"}
+    share_random_weights(theirs, ours_)
+    outputs = {}
+    for adapter_name in "default", "with", "without":
+        for model in theirs, ours_:
+            model.set_adapter(adapter_name)
+        outputs[adapter_name] = ours_(**batch("left")).logits
+        assert torch.equal(theirs(**batch("left")).logits, outputs[adapter_name])
+        trained = {n for n, p in ours_.named_parameters() if p.requires_grad and "modules_to_save" in n}
+        assert len(trained) == 3 * (adapter_name != "without") and all(f".{adapter_name}." in n for n in trained)
+    with ours_.disable_adapter():
+        assert torch.equal(ours_(**batch("left")).logits, base_model("gpt2")(**batch("left")).logits)
+    ours_.delete_adapter("without")
+    assert ours_.active_adapter == "default" and torch.equal(ours_(**batch("left")).logits, outputs["default"])
+    ours_.delete_adapter("default")
+    assert ours_.active_adapter == "with" and torch.equal(ours_(**batch("left")).logits, outputs["with"])
+    assert not any(".default." in n for n in ours_.state_dict())
+
+
+@everywhere
 @pytest.mark.parametrize("reentrant", [True, False])
 def test_gradient_checkpointing(method, reentrant):
     base = base_model("llama")
