@@ -10,7 +10,7 @@ import sys
 from importlib import import_module
 from types import ModuleType
 
-# %% ../nbs/50_api.ipynb #51913f64
+# %% ../nbs/50_api.ipynb #e660a45d
 NAMES = {
     "config":    "PeftType TaskType PeftConfig PromptLearningConfig LoraConfig PromptTuningConfig PromptTuningInit PrefixTuningConfig get_peft_config",
     "model":     "PeftModel",
@@ -21,7 +21,7 @@ NAMES = {
     "widgets":   "explore",
 }
 HOME = {name: module for module, names in NAMES.items() for name in names.split()}
-MODULES = ("architectures", "causal_lm", "config", "layout", "model", "models", "plot", "trace", "viewer", "widgets")
+MODULES = ("architectures", "causal_lm", "config", "layout", "model", "models", "plot", "tasks", "trace", "viewer", "widgets")
 
 # %% ../nbs/50_api.ipynb #a64a1b22
 class LazyPackage(ModuleType):

@@ -22,13 +22,14 @@ from torch.overrides import TorchFunctionMode
 
 from .trace import Call, Change, MAX_VALUES, READABLE, Source, Step, Trace, Value, pack
 
-# %% ../nbs/21_record.ipynb #415731a8
+# %% ../nbs/21_record.ipynb #525465a4
 _ROLES = [(re.compile(p), role) for p, role in (
     (r"type_mask|token_type_ids", "type_mask"), (r"mask", "attention_mask"), (r"labels", "labels"), (r"position|prompt_tokens", "positions"),
     (r"ids$|sequences|^args$", "ids"), (r"past_key|cache", "cache"), (r"embed|prompt", "embeddings"), (r"logits", "logits"), (r"loss", "loss"))]
 MAX_SCAN = 2**22   # tensors with more numbers than this are not even looked through
 SMALL = 512        # up to this many, plain Python is faster than the tensor operations
 
+@lru_cache(1024)
 def role_of(name:str # a variable's name, an argument's name or a dict key
            ) -> str: # one of `peft_viz.trace.ROLES`
     "The role of a tensor that goes by `name`."
@@ -69,8 +70,15 @@ def _whole(numbers:list) -> list|dict|None: # None when one of them is not a who
 
 def _finite(x:float) -> float|str: return x if abs(x) < float("inf") else str(x)   # JSON knows neither nan nor inf
 
-# %% ../nbs/21_record.ipynb #615fda17
+# %% ../nbs/21_record.ipynb #c2e9a168
 _PLAIN = frozenset((type(None), bool, int, str))   # most of what names hold; equal ones have equal descriptions
+_WATCHED = torch.Tensor, transformers.Cache        # these can change while they stay the same object
+
+def _stamp(obj):
+    "Moves when `obj` changes in place."
+    if isinstance(obj, torch.Tensor): return None if obj.is_inference() else obj._version   # inference tensors keep no count
+    if isinstance(obj, transformers.Cache): return int(obj.get_seq_length())
+    return len(obj) if isinstance(obj, list) else None
 
 class Album:
     "Describes objects as `Value`s; equal descriptions are kept once."
@@ -82,16 +90,14 @@ class Album:
             depth:int=2 # how far to look into containers
            ) -> int: # index of its description
         "Describe `obj`."
-        if type(obj) in _PLAIN:
-            index = self._seen.get((type(obj), obj))
-            if index is None: index = self._seen[type(obj), obj] = self._intern(self._describe(obj, name, depth))
-            return index
-        if not isinstance(obj, torch.Tensor) or obj.is_inference(): return self._intern(self._describe(obj, name, depth))
-        key = id(obj), obj._version, role_of(name)
+        if type(obj) in _PLAIN: key = type(obj), obj
+        elif isinstance(obj, _WATCHED) and (stamp := _stamp(obj)) is not None: key = id(obj), stamp, role_of(name)
+        elif isinstance(obj, (*_WATCHED, list, tuple, dict, float)): return self._intern(self._describe(obj, name, depth))
+        else: key = type(obj)
         ref, index = self._seen.get(key, (None, None))
-        if ref is None or ref() is not obj:   # an address may have had another tenant
+        if index is None or (ref and ref() is not obj):   # an address may have had another tenant
             index = self._intern(self._describe(obj, name, depth))
-            self._seen[key] = weakref.ref(obj), index
+            self._seen[key] = weakref.ref(obj) if isinstance(obj, _WATCHED) else None, index
         return index
 
     def _intern(self, v:Value) -> int:
@@ -179,13 +185,7 @@ def statements(text:str, first_line:int, # of a `Source`
         for line in range(node.lineno, max(last, node.lineno) + 1): first.setdefault(line + first_line - 1, node.lineno + first_line - 1)
     return first
 
-# %% ../nbs/21_record.ipynb #c89f12bd
-def _stamp(obj):
-    "Moves when `obj` changes in place."
-    if isinstance(obj, torch.Tensor): return None if obj.is_inference() else obj._version   # inference tensors keep no count
-    if isinstance(obj, transformers.Cache): return int(obj.get_seq_length())
-    return len(obj) if isinstance(obj, list) else None
-
+# %% ../nbs/21_record.ipynb #f49d801e
 def _look(variables:dict # a frame's locals
          ) -> dict: # name -> (object, stamp); also for the entries of dicts
     "A snapshot. Holding the objects keeps their identities from being reused before the next snapshot."
