@@ -62,7 +62,7 @@ def _shift_or_drop_positions(kwargs, peft_config):
         warnings.warn("Token type ids are not supported for parameter efficient tuning. Ignoring token type ids")
         kwargs["token_type_ids"] = None
 
-# %% ../nbs/11_causal_lm.ipynb #935da6d2
+# %% ../nbs/11_causal_lm.ipynb #c455f5ef
 class PeftModelForCausalLM(PeftModel):
     "A causal language model with adapters. Source: the specification, sections *forward*, *generate* and *prepare_inputs_for_generation*."
     def __init__(self,
@@ -120,7 +120,7 @@ class PeftModelForCausalLM(PeftModel):
     # --- the branches of forward ------------------------------------------------------------------------------
 
     def _forward_injected(self, input_ids, attention_mask, inputs_embeds, labels, **kwargs):
-        "LoRA and its relatives: the layers have been changed, the inputs have not."
+        "LoRA, IA3: the layers have been changed, the inputs have not."
         with self._enable_peft_forward_hooks(**kwargs):
             kwargs = self._without_special_args(kwargs)
             return self.base_model(input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, labels=labels, **kwargs)

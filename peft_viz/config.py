@@ -13,7 +13,7 @@ from typing import Any
 
 # %% auto #0
 __all__ = ['CONFIGS', 'FORGOTTEN', 'PeftType', 'TaskType', 'PromptTuningInit', 'member', 'PeftConfig', 'PromptLearningConfig',
-           'PromptTuningConfig', 'PrefixTuningConfig', 'LoraConfig', 'config_class', 'get_peft_config']
+           'PromptTuningConfig', 'PrefixTuningConfig', 'LoraConfig', 'IA3Config', 'config_class', 'get_peft_config']
 
 # %% ../nbs/00_config.ipynb #29cf184b
 class PeftType(str, enum.Enum):
@@ -227,11 +227,37 @@ class LoraConfig(PeftConfig):
         if self.init_lora_weights not in (True, False, "gaussian"):
             raise NotImplementedError(f"init_lora_weights={self.init_lora_weights!r} is not implemented in peft_viz; use True, False or 'gaussian'")
 
-# %% ../nbs/00_config.ipynb #493cba57
+# %% ../nbs/00_config.ipynb #8f7eee85
+@dataclass(repr=False)
+class IA3Config(PeftConfig):
+    "A trained factor per channel of each target layer ([Liu et al. 2022](https://arxiv.org/abs/2205.05638))."
+    target_modules: list[str]|set[str]|str|None = None          # names (or ends of names), a regular expression, "all-linear"; None: by family
+    exclude_modules: list[str]|set[str]|str|None = None         # the same, for layers to leave alone
+    feedforward_modules: list[str]|set[str]|str|None = None     # those of them that are rescaled at their input; None: by family
+    fan_in_fan_out: bool = False                                # weights stored (in, out); found out per layer
+    modules_to_save: list[str]|None = None                      # modules of the base model to train in full besides
+    init_ia3_weights: bool = True                               # factors start at one; False: at random
+    # what LoRA leaves open is settled for IA3; these are no fields
+    layers_to_transform = layers_pattern = None
+    bias = "none"
+
+    def __post_init__(self):
+        self.peft_type = PeftType.IA3
+        super().__post_init__()
+        for name in "target_modules", "exclude_modules", "feedforward_modules":
+            if isinstance(getattr(self, name), list):
+                setattr(self, name, set(getattr(self, name)))
+        if isinstance(self.target_modules, set) and isinstance(self.feedforward_modules, set):
+            strangers = self.feedforward_modules - self.target_modules
+            if strangers:
+                raise ValueError(f"feedforward_modules says how targets are rescaled, but {', '.join(sorted(strangers))} is not in target_modules; add it there")
+
+# %% ../nbs/00_config.ipynb #ec33497f
 CONFIGS: dict[PeftType, type[PeftConfig]] = {
     PeftType.LORA: LoraConfig,
     PeftType.PROMPT_TUNING: PromptTuningConfig,
     PeftType.PREFIX_TUNING: PrefixTuningConfig,
+    PeftType.IA3: IA3Config,
 }
 
 # settings of older peft versions: harmless while they say nothing

@@ -1,0 +1,257 @@
+"""IA3, P-tuning, multitask prompt tuning and CPT give what Hugging Face peft gives: the same names, and with the same weights the same loss, logits, gradients and texts, bit for bit.
+
+Where peft itself goes wrong, a test says so and asserts what is right. The families and helpers are those of test_parity.
+"""
+import copy
+import dataclasses
+import warnings
+
+import pytest
+import torch
+
+import peft_viz.causal_lm as ours
+import peft_viz.config as our_config
+from test_parity import assert_equal, base_model, batch, families, FAMILIES, gradients, OLD_PEFT, quiet_and_single, VOCABULARY
+from test_reference import FAMILIES as MORE_FAMILIES
+
+peft = pytest.importorskip("peft")
+CLM = dict(task_type="CAUSAL_LM")
+GREEDY = dict(max_new_tokens=5, do_sample=False)
+
+METHODS = {
+    "ia3": ("IA3Config", {}),
+}
+everywhere = pytest.mark.parametrize("method", METHODS)
+
+
+def config(package, method, **more):
+    name, fields = METHODS[method]
+    return getattr(package, name)(**{**CLM, **fields, **more})
+
+
+def wrap(base, method, seed=None, **more):
+    "The same configuration around the same base model, twice: peft's model and ours."
+    wrapped = []
+    for get_peft_model, package in (peft.get_peft_model, peft), (ours.get_peft_model, our_config):
+        if seed is not None:
+            torch.manual_seed(seed)
+        wrapped.append(get_peft_model(copy.deepcopy(base), config(package, method, **more)))
+    return wrapped
+
+
+def share_random_weights(theirs, ours_, seed=1):
+    "Adapter weights that are nobody's initialisation, the same in both."
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in theirs.named_parameters():
+        if "ia3_" in name or "prompt_encoder" in name:
+            parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator)
+    ours_.load_state_dict(theirs.state_dict(), strict=True)
+    return theirs, ours_
+
+
+def pair(family, method, **more):
+    return share_random_weights(*wrap(base_model(family), method, **more))
+
+
+def extra(method):
+    "What a call needs besides the batch."
+    return dict(task_ids=torch.tensor([1, 0, 2])) if method.startswith("multitask") else {}
+
+
+@families
+@everywhere
+def test_same_names_and_start(family, method):
+    theirs, ours_ = wrap(base_model(family), method, seed=3)
+    assert [(n, p.shape, p.requires_grad) for n, p in theirs.named_parameters()] == [(n, p.shape, p.requires_grad) for n, p in ours_.named_parameters()]
+    assert list(theirs.state_dict()) == list(ours_.state_dict())
+    assert_equal(dict(theirs.named_parameters()), dict(ours_.named_parameters()))
+
+
+@families
+@everywhere
+@pytest.mark.parametrize("padding", ["none", "left", "right"])
+@pytest.mark.parametrize("inputs", ["input_ids", "inputs_embeds"])
+def test_forward_and_gradients(family, method, padding, inputs):
+    results = []
+    for model in pair(family, method):
+        model.train()
+        embed = model.get_input_embeddings() if inputs == "inputs_embeds" else None
+        torch.manual_seed(4)  # dropout
+        output = model(**batch(padding, embed=embed), **extra(method))
+        output.loss.backward()
+        results.append((output, gradients(model)))
+    (their_output, their_gradients), (our_output, our_gradients) = results
+    assert torch.isfinite(our_output.loss)
+    assert torch.equal(their_output.loss, our_output.loss)
+    assert torch.equal(their_output.logits, our_output.logits)
+    assert len(our_gradients) > 0 and all(g.any() for g in our_gradients.values())
+    assert_equal(their_gradients, our_gradients)
+
+
+@families
+@everywhere
+def test_without_labels(family, method):
+    theirs, ours_ = [model.eval()(**batch("left", labels=False), **extra(method)) for model in pair(family, method)]
+    assert ours_.loss is None and torch.equal(theirs.logits, ours_.logits)
+
+
+@families
+@everywhere
+@pytest.mark.parametrize("padding", ["none", "left"])
+@pytest.mark.parametrize("how", [dict(do_sample=False), dict(num_beams=3)], ids=["greedy", "beams"])
+def test_generate(family, method, padding, how):
+    results = []
+    for model in pair(family, method):
+        with torch.no_grad():
+            results.append(model.eval().generate(**batch(padding, labels=False), **extra(method), max_new_tokens=6, **how))
+    assert results[1].shape == (3, 13)
+    assert torch.equal(*results)
+
+
+@families
+@everywhere
+def test_disabled_is_the_base_model(family, method):
+    base = base_model(family)
+    _, model = share_random_weights(*wrap(base, method))
+    model.eval()
+    adapted = model(**batch("left"), **extra(method)).logits
+    assert adapted.shape != (3, 7, VOCABULARY) or not torch.equal(adapted, base(**batch("left")).logits)
+    with model.disable_adapter():
+        assert torch.equal(model(**batch("left")).logits, base(**batch("left")).logits)
+        assert torch.equal(model.generate(**batch("left", labels=False), **GREEDY), base.generate(**batch("left", labels=False), **GREEDY))
+    assert torch.equal(model(**batch("left"), **extra(method)).logits, adapted)
+
+
+@everywhere
+def test_two_adapters_by_name(method):
+    theirs, ours_ = wrap(base_model("llama"), method)
+    for model, package in (theirs, peft), (ours_, our_config):
+        model.add_adapter("other", config(package, method))
+    share_random_weights(theirs, ours_)
+    outputs = {}
+    for name in "default", "other", "default":
+        for model in theirs.eval(), ours_.eval():
+            model.set_adapter(name)
+        a, b = [model(**batch("left"), **extra(method)) for model in (theirs, ours_)]
+        assert torch.equal(a.logits, b.logits) and torch.equal(a.loss, b.loss)
+        assert torch.equal(outputs.setdefault(name, b.logits), b.logits)
+    assert not torch.equal(outputs["default"], outputs["other"])
+    ours_.delete_adapter("default")
+    assert torch.equal(ours_(**batch("left"), **extra(method)).logits, outputs["other"])
+
+
+@pytest.mark.parametrize("family", MORE_FAMILIES)
+@everywhere
+def test_every_family_trains_and_generates(family, method):
+    "Also where peft has no defaults: every adapter parameter gets a gradient, and a text is what one pass over it says."
+    torch.manual_seed(0)
+    base = MORE_FAMILIES[family]().eval()
+    base.generation_config.eos_token_id = None
+    model = ours.get_peft_model(base, config(our_config, method)).eval()
+    ids = torch.tensor([[5, 6, 7, 8]])
+    task = {k: v[:1] for k, v in extra(method).items()}
+    model(ids, labels=ids, **task).loss.backward()
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    assert trained and all(p.grad is not None and p.grad.any() for p in trained.values())
+    with torch.no_grad():
+        text = model.generate(ids, **task, **GREEDY)
+        logits = model(text[:, :-1], **task).logits[:, -5:]
+    assert torch.equal(logits.argmax(-1), text[:, -5:])
+
+
+@everywhere
+def test_the_callers_tensors_and_configuration_are_untouched(method):
+    asked = config(our_config, method)
+    before = asked.to_dict()
+    model = ours.get_peft_model(base_model("llama"), asked).eval()
+    given = {**batch("left"), **extra(method)}
+    copies, versions = {k: v.clone() for k, v in given.items()}, {k: v._version for k, v in given.items()}
+    model(**given)
+    del given["labels"]
+    model.generate(**given, **GREEDY)
+    assert all(torch.equal(v, copies[k]) and v._version == versions[k] for k, v in given.items())
+    assert asked.to_dict() == before
+
+
+@everywhere
+def test_configurations_survive_plain_data(method):
+    mine, theirs = config(our_config, method), config(peft, method)
+    assert our_config.get_peft_config(mine.to_dict()) == mine
+    assert our_config.get_peft_config({k: v for k, v in theirs.to_dict().items() if k != "peft_version"}) == mine
+
+
+# --- IA3 -------------------------------------------------------------------------------------------------------
+
+IA3_SETTINGS = {
+    "all-linear": dict(target_modules="all-linear", feedforward_modules=[]),
+    "regular expressions": dict(target_modules=r".*\.1\..*(c_attn|c_fc|q_proj|v_proj|fc1)", feedforward_modules=r".*(c_fc|fc1|v_proj)"),
+    "every layer at its input": dict(target_modules=["c_attn", "q_proj"], feedforward_modules=["c_attn", "q_proj"]),
+    "excluded": dict(exclude_modules=["mlp.c_proj", "down_proj", "fc2"]),
+    "random": dict(init_ia3_weights=False),
+    "modules to save": dict(modules_to_save=["lm_head"]),
+    "inference": dict(inference_mode=True),
+}
+
+
+@families
+@pytest.mark.parametrize("setting", IA3_SETTINGS)
+def test_ia3_settings(family, setting):
+    theirs, ours_ = wrap(base_model(family), "ia3", seed=6, **IA3_SETTINGS[setting])
+    assert_equal(dict(theirs.named_parameters()), dict(ours_.named_parameters()))
+    assert [p.requires_grad for p in theirs.parameters()] == [p.requires_grad for p in ours_.parameters()]
+    share_random_weights(theirs, ours_)
+    outputs = [model.train()(**batch("left")) for model in (theirs, ours_)]
+    if setting != "inference":
+        for output in outputs:
+            output.loss.backward()
+    assert torch.equal(outputs[0].logits, outputs[1].logits)
+    assert_equal(gradients(theirs), gradients(ours_))
+
+
+def test_two_ia3_adapters_at_once():
+    theirs, ours_ = wrap(base_model("gpt2"), "ia3")
+    for model, package in (theirs, peft), (ours_, our_config):
+        model.add_adapter("other", package.IA3Config(target_modules=["c_attn", "c_fc"], feedforward_modules=["c_fc"]))
+    share_random_weights(theirs, ours_)
+    for model in theirs, ours_:
+        model.base_model.set_adapter(["default", "other"])
+    assert torch.equal(theirs(**batch()).logits, ours_(**batch()).logits)
+
+
+@families
+@pytest.mark.parametrize("cast", [True, False])
+def test_ia3_around_bfloat16(family, cast):
+    base = base_model(family).to(torch.bfloat16)
+    theirs = peft.get_peft_model(copy.deepcopy(base), peft.IA3Config(**CLM), autocast_adapter_dtype=cast)
+    mine = ours.get_peft_model(copy.deepcopy(base), our_config.IA3Config(**CLM), autocast_adapter_dtype=cast)
+    assert {p.dtype for n, p in mine.named_parameters() if "ia3_" in n} == {torch.float32 if cast else torch.bfloat16}
+    assert_equal(dict(theirs.named_parameters()), dict(mine.named_parameters()))
+    for parameter in mine.parameters():
+        if parameter.requires_grad:
+            parameter.data = torch.linspace(0.5, 1.5, parameter.numel()).view_as(parameter).to(parameter.dtype)
+    theirs.load_state_dict(mine.state_dict())
+    assert torch.equal(theirs(**batch("left")).logits, mine(**batch("left")).logits)
+
+
+def test_ia3_mistakes():
+    with pytest.raises(ValueError, match="fc2 is not in target_modules"):
+        our_config.IA3Config(target_modules=["q_proj"], feedforward_modules=["fc2"])
+    base = base_model("llama")
+    before = list(base.state_dict())
+    with pytest.raises(ValueError, match="IA3 adapts nn.Linear.*narrow target_modules down"):
+        ours.get_peft_model(base, our_config.IA3Config(**CLM, target_modules=".*norm"))
+    with pytest.raises(ValueError, match="'query' match no module.*q_proj"):
+        ours.get_peft_model(base, our_config.IA3Config(**CLM, target_modules=["query"]))
+    assert list(base.state_dict()) == before and all(p.requires_grad for p in base.parameters())
+    model = ours.get_peft_model(base, our_config.IA3Config(**CLM))
+    names = list(model.state_dict())
+    with pytest.raises(ValueError, match="rescaled at its input by another adapter"):
+        model.add_adapter("other", our_config.IA3Config(feedforward_modules=[]))
+    with pytest.raises(ValueError, match="adapter_names work with LoRA only"):
+        model(**batch(), adapter_names=["default"] * 3)
+    assert list(model.state_dict()) == names and list(model.peft_config) == ["default"]
+
+
+def test_no_default_targets_for_ia3():
+    with pytest.raises(ValueError, match="pass target_modules and feedforward_modules.*0, 2"):
+        ours.get_peft_model(torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1)), our_config.IA3Config())
