@@ -20,6 +20,8 @@ GREEDY = dict(max_new_tokens=5, do_sample=False)
 
 METHODS = {
     "ia3": ("IA3Config", {}),
+    "p-tuning": ("PromptEncoderConfig", dict(num_virtual_tokens=4, encoder_hidden_size=24)),
+    "p-tuning-lstm": ("PromptEncoderConfig", dict(num_virtual_tokens=4, encoder_reparameterization_type="LSTM", encoder_hidden_size=12)),
 }
 everywhere = pytest.mark.parametrize("method", METHODS)
 
@@ -255,3 +257,48 @@ def test_ia3_mistakes():
 def test_no_default_targets_for_ia3():
     with pytest.raises(ValueError, match="pass target_modules and feedforward_modules.*0, 2"):
         ours.get_peft_model(torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1)), our_config.IA3Config())
+
+
+# --- P-tuning --------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_lstm_layers_and_dropout(layers):
+    dropout = dict(encoder_dropout=0.4) if layers > 1 else {}
+    theirs, ours_ = pair("llama", "p-tuning-lstm", encoder_num_layers=layers, **dropout)
+    given, outputs = batch("left"), []
+    for model, seed in (theirs.train(), 7), (ours_.train(), 7), (ours_, 8):
+        torch.manual_seed(seed)
+        outputs.append(model(**given).logits)
+    assert torch.equal(outputs[0], outputs[1])
+    assert torch.equal(outputs[1], outputs[2]) == (layers == 1)  # dropout is between layers
+
+
+@pytest.mark.parametrize("method", ["p-tuning", "p-tuning-lstm"])
+def test_a_prompt_encoder_for_inference_is_a_table(method):
+    theirs, ours_ = wrap(base_model("llama"), method, inference_mode=True)
+    share_random_weights(theirs, ours_)
+    assert list(ours_.prompt_encoder["default"].state_dict()) == ["embedding.weight"]
+    assert torch.equal(theirs(**batch("left")).logits, ours_(**batch("left")).logits)
+
+
+def test_the_table_a_prompt_encoder_leaves_behind_is_its_output():
+    _, model = pair("llama", "p-tuning-lstm")
+    trained = model(**batch("left")).logits
+    table = ours.get_peft_model(base_model("llama"), config(our_config, "p-tuning-lstm", inference_mode=True))
+    with torch.no_grad():
+        table.prompt_encoder["default"].embedding.weight.copy_(model.get_prompt(batch_size=1)[0])
+    assert torch.equal(table(**batch("left")).logits, trained)
+
+
+def test_p_tuning_width_is_the_models_where_none_is_given():
+    theirs, ours_ = wrap(base_model("llama"), "p-tuning", encoder_hidden_size=None)
+    assert ours_.active_peft_config.encoder_hidden_size == theirs.active_peft_config.encoder_hidden_size == 32
+
+
+def test_p_tuning_mistakes():
+    with pytest.raises(ValueError, match="'GRU' is not a PromptEncoderReparameterizationType.*MLP, LSTM"):
+        our_config.PromptEncoderConfig(encoder_reparameterization_type="GRU")
+    with pytest.warns(UserWarning, match="encoder_num_layers=3 counts the layers of an LSTM"):
+        our_config.PromptEncoderConfig(encoder_num_layers=3)
+    with pytest.raises(ValueError, match="PromptEncoderConfig needs at least one virtual token"):
+        ours.get_peft_model(base_model("llama"), our_config.PromptEncoderConfig(**CLM))
