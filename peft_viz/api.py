@@ -10,10 +10,10 @@ import sys
 from importlib import import_module
 from types import ModuleType
 
-# %% ../nbs/50_api.ipynb #548cac63
+# %% ../nbs/50_api.ipynb #17117347
 NAMES = {
     "config":    "PeftType TaskType PeftConfig PromptLearningConfig LoraConfig IA3Config PromptTuningConfig PromptTuningInit PrefixTuningConfig "
-                 "PromptEncoderConfig PromptEncoderReparameterizationType get_peft_config",
+                 "MultitaskPromptTuningConfig MultitaskPromptTuningInit PromptEncoderConfig PromptEncoderReparameterizationType get_peft_config",
     "model":     "PeftModel",
     "causal_lm": "PeftModelForCausalLM get_peft_model",
     "trace":     "Trace TraceError",

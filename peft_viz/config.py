@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 # %% auto #0
-__all__ = ['CONFIGS', 'FORGOTTEN', 'PeftType', 'TaskType', 'PromptTuningInit', 'PromptEncoderReparameterizationType', 'member',
-           'PeftConfig', 'PromptLearningConfig', 'PromptTuningConfig', 'PrefixTuningConfig', 'PromptEncoderConfig',
-           'LoraConfig', 'IA3Config', 'config_class', 'get_peft_config']
+__all__ = ['CONFIGS', 'FORGOTTEN', 'PeftType', 'TaskType', 'PromptTuningInit', 'MultitaskPromptTuningInit',
+           'PromptEncoderReparameterizationType', 'member', 'PeftConfig', 'PromptLearningConfig', 'PromptTuningConfig',
+           'MultitaskPromptTuningConfig', 'PrefixTuningConfig', 'PromptEncoderConfig', 'LoraConfig', 'IA3Config',
+           'config_class', 'get_peft_config']
 
-# %% ../nbs/00_config.ipynb #d9ff5fcb
+# %% ../nbs/00_config.ipynb #87007422
 class PeftType(str, enum.Enum):
     "The nine methods."
     PROMPT_TUNING = "PROMPT_TUNING"
@@ -46,6 +47,15 @@ class PromptTuningInit(str, enum.Enum):
     TEXT = "TEXT"
     SAMPLE_VOCAB = "SAMPLE_VOCAB"
     RANDOM = "RANDOM"
+
+
+class MultitaskPromptTuningInit(str, enum.Enum):
+    "The same for multitask prompt tuning; the last three begin with what was trained on other tasks."
+    TEXT = "TEXT"
+    RANDOM = "RANDOM"
+    AVERAGE_SOURCE_TASKS = "AVERAGE_SOURCE_TASKS"
+    EXACT_SOURCE_TASK = "EXACT_SOURCE_TASK"
+    ONLY_SOURCE_SHARED = "ONLY_SOURCE_SHARED"
 
 
 class PromptEncoderReparameterizationType(str, enum.Enum):
@@ -135,7 +145,7 @@ class PromptLearningConfig(PeftConfig):
     def is_prompt_learning(self) -> bool:
         return True
 
-# %% ../nbs/00_config.ipynb #1efed6cf
+# %% ../nbs/00_config.ipynb #e896571c
 @dataclass(repr=False)
 class PromptTuningConfig(PromptLearningConfig):
     "A learned embedding per virtual token ([Lester et al. 2021](https://arxiv.org/abs/2104.08691))."
@@ -143,17 +153,44 @@ class PromptTuningConfig(PromptLearningConfig):
     prompt_tuning_init_text: str|None = None                            # TEXT: start from the embeddings of this
     tokenizer_name_or_path: str|None = None                             # TEXT: cut by this tokenizer
     tokenizer_kwargs: dict|None = None                                  # TEXT: loaded with these arguments
+    init_kind = PromptTuningInit                                        # no field: what `prompt_tuning_init` is one of
 
     def __post_init__(self):
         self.peft_type = PeftType.PROMPT_TUNING
         super().__post_init__()
-        self.prompt_tuning_init = member(PromptTuningInit, self.prompt_tuning_init)
+        self.prompt_tuning_init = member(self.init_kind, self.prompt_tuning_init)
         if self.prompt_tuning_init == PromptTuningInit.TEXT:
             for needed in "tokenizer_name_or_path", "prompt_tuning_init_text":
                 if not getattr(self, needed):
                     raise ValueError(f"prompt_tuning_init='TEXT' needs {needed}, which is {getattr(self, needed)!r}")
         elif self.tokenizer_kwargs:
             raise ValueError("tokenizer_kwargs only make sense with prompt_tuning_init='TEXT'")
+
+# %% ../nbs/00_config.ipynb #a2831cd2
+@dataclass(repr=False)
+class MultitaskPromptTuningConfig(PromptTuningConfig):
+    "A shared prompt, and a low-rank factor of it for each task ([Wang et al. 2023](https://arxiv.org/abs/2303.02861))."
+    prompt_tuning_init: MultitaskPromptTuningInit|str = MultitaskPromptTuningInit.RANDOM    # RANDOM, TEXT, or one of the three that load
+    prompt_tuning_init_state_dict_path: str|None = None     # loading: the file
+    prompt_tuning_init_task: int|None = 0                   # EXACT_SOURCE_TASK: which of its tasks
+    num_ranks: int|None = 1                                 # rank of the factors
+    num_tasks: int|None = 1                                 # how many tasks
+    init_kind = MultitaskPromptTuningInit
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.peft_type = PeftType.MULTITASK_PROMPT_TUNING
+        for name in "num_ranks", "num_tasks":
+            n = getattr(self, name)
+            if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+                raise ValueError(f"{name}={n!r}; multitask prompt tuning needs at least 1")
+        if self.loads_source and not self.prompt_tuning_init_state_dict_path:
+            raise ValueError(f"prompt_tuning_init={self.prompt_tuning_init.value!r} begins with prompts that were trained before; prompt_tuning_init_state_dict_path must name their file")
+
+    @property
+    def loads_source(self) -> bool:
+        "Does the prompt begin with what was trained on other tasks?"
+        return self.prompt_tuning_init not in (MultitaskPromptTuningInit.RANDOM, MultitaskPromptTuningInit.TEXT)
 
 # %% ../nbs/00_config.ipynb #f21dca54
 @dataclass(repr=False)
@@ -276,13 +313,14 @@ class IA3Config(PeftConfig):
             if strangers:
                 raise ValueError(f"feedforward_modules says how targets are rescaled, but {', '.join(sorted(strangers))} is not in target_modules; add it there")
 
-# %% ../nbs/00_config.ipynb #d5e0a14f
+# %% ../nbs/00_config.ipynb #9c920664
 CONFIGS: dict[PeftType, type[PeftConfig]] = {
     PeftType.LORA: LoraConfig,
     PeftType.PROMPT_TUNING: PromptTuningConfig,
     PeftType.PREFIX_TUNING: PrefixTuningConfig,
     PeftType.IA3: IA3Config,
     PeftType.P_TUNING: PromptEncoderConfig,
+    PeftType.MULTITASK_PROMPT_TUNING: MultitaskPromptTuningConfig,
 }
 
 # settings of older peft versions: harmless while they say nothing

@@ -22,6 +22,7 @@ METHODS = {
     "ia3": ("IA3Config", {}),
     "p-tuning": ("PromptEncoderConfig", dict(num_virtual_tokens=4, encoder_hidden_size=24)),
     "p-tuning-lstm": ("PromptEncoderConfig", dict(num_virtual_tokens=4, encoder_reparameterization_type="LSTM", encoder_hidden_size=12)),
+    "multitask": ("MultitaskPromptTuningConfig", dict(num_virtual_tokens=4, num_tasks=3, num_ranks=2)),
 }
 everywhere = pytest.mark.parametrize("method", METHODS)
 
@@ -285,8 +286,7 @@ def test_the_table_a_prompt_encoder_leaves_behind_is_its_output():
     _, model = pair("llama", "p-tuning-lstm")
     trained = model(**batch("left")).logits
     table = ours.get_peft_model(base_model("llama"), config(our_config, "p-tuning-lstm", inference_mode=True))
-    with torch.no_grad():
-        table.prompt_encoder["default"].embedding.weight.copy_(model.get_prompt(batch_size=1)[0])
+    table.prompt_encoder["default"].embedding.weight.data = model.get_prompt(batch_size=1)[0].detach()
     assert torch.equal(table(**batch("left")).logits, trained)
 
 
@@ -302,3 +302,109 @@ def test_p_tuning_mistakes():
         our_config.PromptEncoderConfig(encoder_num_layers=3)
     with pytest.raises(ValueError, match="PromptEncoderConfig needs at least one virtual token"):
         ours.get_peft_model(base_model("llama"), our_config.PromptEncoderConfig(**CLM))
+
+
+# --- multitask prompt tuning -----------------------------------------------------------------------------------
+
+TASKS = torch.tensor([1, 0, 2])
+
+
+def test_each_row_gets_the_prompt_of_its_task():
+    _, model = pair("llama", "multitask")
+    together = model.get_prompt(3, task_ids=TASKS)
+    for row, task in enumerate(TASKS):
+        assert torch.equal(model.get_prompt(1, task_ids=task[None])[0], together[row])
+    assert not torch.equal(together[0], together[1])
+
+
+@pytest.mark.parametrize("how", [dict(num_return_sequences=2, do_sample=True), dict(num_beams=2, num_return_sequences=2)], ids=["sampled-twice", "two-beams"])
+def test_generate_repeats_task_ids_with_the_rows(how):
+    results = []
+    for model in pair("gpt2", "multitask"):
+        torch.manual_seed(5)
+        with torch.no_grad():
+            results.append(model.eval().generate(**batch("left", labels=False), task_ids=TASKS, max_new_tokens=6, **how))
+    assert results[1].shape == (6, 13) and torch.equal(*results)
+
+
+def test_a_multitask_prompt_starts_with_a_text(tmp_path):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "put": 5, "in": 6, "order": 7}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]").save_pretrained(tmp_path)
+    text = dict(prompt_tuning_init="TEXT", prompt_tuning_init_text="put in order", tokenizer_name_or_path=str(tmp_path))
+    theirs, ours_ = wrap(base_model("llama"), "multitask", seed=9, **text)
+    assert torch.equal(ours_.prompt_encoder["default"].embedding.weight, ours_.word_embeddings(torch.tensor([5, 6, 7, 5])))
+    assert_equal(dict(theirs.named_parameters()), dict(ours_.named_parameters()))
+
+
+@pytest.fixture(params=["safetensors", "bin"])
+def source(request, tmp_path):
+    "What was trained on three other tasks, as peft saves it."
+    generator = torch.Generator().manual_seed(11)
+    state = {"prompt_embeddings": (4, 32), "prefix_task_cols": (3, 4, 2), "prefix_task_rows": (3, 2, 32)}
+    state = {name: torch.randn(shape, generator=generator) for name, shape in state.items()}
+    path = tmp_path/f"adapter_model.{request.param}"
+    if request.param == "safetensors":
+        from safetensors.torch import save_file
+        save_file(state, path)
+    else:
+        torch.save(state, path)
+    return str(path)
+
+
+@pytest.mark.parametrize("init, tasks", [("AVERAGE_SOURCE_TASKS", 1), ("EXACT_SOURCE_TASK", 1), ("ONLY_SOURCE_SHARED", 5)])
+def test_prompts_that_begin_with_other_tasks(source, init, tasks):
+    start = dict(prompt_tuning_init=init, prompt_tuning_init_state_dict_path=source, prompt_tuning_init_task=2, num_tasks=tasks)
+    theirs, ours_ = wrap(base_model("llama"), "multitask", seed=12, **start)
+    assert_equal(dict(theirs.named_parameters()), dict(ours_.named_parameters()))
+    state = torch.load(source) if source.endswith("bin") else __import__("safetensors.torch").torch.load_file(source)
+    assert torch.equal(ours_.prompt_encoder["default"].embedding.weight, state["prompt_embeddings"])
+
+
+@pytest.mark.parametrize("fields, message", [
+    (dict(prompt_tuning_init="AVERAGE_SOURCE_TASKS", num_tasks=2), "one task.*num_tasks=2"),
+    (dict(prompt_tuning_init="EXACT_SOURCE_TASK", prompt_tuning_init_task=3), "prompt_tuning_init_task=3.*3 tasks"),
+    (dict(prompt_tuning_init="ONLY_SOURCE_SHARED", num_virtual_tokens=5), r"prompt_embeddings.*\[4, 32\].*\[5, 32\]"),
+    (dict(prompt_tuning_init="AVERAGE_SOURCE_TASKS", num_ranks=3), r"prefix_task_cols.*\[1, 4, 2\].*\[1, 4, 3\]"),
+])
+def test_prompts_of_other_tasks_that_do_not_fit(source, fields, message):
+    fields = {"num_tasks": 1, **fields}
+    base = base_model("llama")
+    with pytest.raises(ValueError, match=message):
+        ours.get_peft_model(base, config(our_config, "multitask", prompt_tuning_init_state_dict_path=source, **fields))
+    assert all(p.requires_grad for p in base.parameters())
+
+
+def test_a_file_without_prompts(tmp_path):
+    torch.save({"weight": torch.zeros(1)}, tmp_path/"other.bin")
+    with pytest.raises(ValueError, match="other.bin.*has no prompt_embeddings.*weight"):
+        ours.get_peft_model(base_model("llama"), config(our_config, "multitask", prompt_tuning_init="ONLY_SOURCE_SHARED", prompt_tuning_init_state_dict_path=str(tmp_path/"other.bin")))
+
+
+@pytest.mark.parametrize("task_ids, message", [
+    (None, "needs to know each row's task.*task_ids"),
+    (torch.tensor([0, 1]), r"shape \[2\].*one task id for each of the 3 rows"),
+    (torch.tensor([0, 1, 3]), "from 0 to 2"),
+    (torch.tensor([0, -1, 2]), "from 0 to 2"),
+    (torch.tensor([0.0, 1.0, 2.0]), "integers"),
+])
+def test_task_ids_that_do_not_fit(task_ids, message):
+    _, model = pair("llama", "multitask")
+    with pytest.raises(ValueError, match=message):
+        model(**batch(), task_ids=task_ids)
+    with pytest.raises(ValueError, match=message):
+        model.generate(**batch(labels=False), task_ids=task_ids, **GREEDY)
+
+
+@pytest.mark.parametrize("fields, message", [
+    (dict(num_tasks=0), "num_tasks=0.*at least 1"),
+    (dict(num_ranks=1.5), "num_ranks=1.5"),
+    (dict(prompt_tuning_init="SAMPLE_VOCAB"), "'SAMPLE_VOCAB' is not a MultitaskPromptTuningInit.*EXACT_SOURCE_TASK"),
+    (dict(prompt_tuning_init="EXACT_SOURCE_TASK"), "prompt_tuning_init_state_dict_path must name their file"),
+    (dict(prompt_tuning_init="TEXT"), "needs tokenizer_name_or_path"),
+])
+def test_multitask_settings(fields, message):
+    with pytest.raises(ValueError, match=message):
+        our_config.MultitaskPromptTuningConfig(num_virtual_tokens=2, **fields)
