@@ -10,10 +10,10 @@ import sys
 from importlib import import_module
 from types import ModuleType
 
-# %% ../nbs/50_api.ipynb #17117347
+# %% ../nbs/50_api.ipynb #4de00db5
 NAMES = {
     "config":    "PeftType TaskType PeftConfig PromptLearningConfig LoraConfig IA3Config PromptTuningConfig PromptTuningInit PrefixTuningConfig "
-                 "MultitaskPromptTuningConfig MultitaskPromptTuningInit PromptEncoderConfig PromptEncoderReparameterizationType get_peft_config",
+                 "CPTConfig MultitaskPromptTuningConfig MultitaskPromptTuningInit PromptEncoderConfig PromptEncoderReparameterizationType get_peft_config",
     "model":     "PeftModel",
     "causal_lm": "PeftModelForCausalLM get_peft_model",
     "trace":     "Trace TraceError",

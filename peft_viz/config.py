@@ -15,8 +15,8 @@ from typing import Any
 # %% auto #0
 __all__ = ['CONFIGS', 'FORGOTTEN', 'PeftType', 'TaskType', 'PromptTuningInit', 'MultitaskPromptTuningInit',
            'PromptEncoderReparameterizationType', 'member', 'PeftConfig', 'PromptLearningConfig', 'PromptTuningConfig',
-           'MultitaskPromptTuningConfig', 'PrefixTuningConfig', 'PromptEncoderConfig', 'LoraConfig', 'IA3Config',
-           'config_class', 'get_peft_config']
+           'MultitaskPromptTuningConfig', 'PrefixTuningConfig', 'PromptEncoderConfig', 'CPTConfig', 'LoraConfig',
+           'IA3Config', 'config_class', 'get_peft_config']
 
 # %% ../nbs/00_config.ipynb #87007422
 class PeftType(str, enum.Enum):
@@ -222,6 +222,44 @@ class PromptEncoderConfig(PromptLearningConfig):
         if self.encoder_reparameterization_type == PromptEncoderReparameterizationType.MLP and self.encoder_num_layers != 2:
             warnings.warn(f"encoder_num_layers={self.encoder_num_layers} counts the layers of an LSTM; with encoder_reparameterization_type='MLP' it is ignored")
 
+# %% ../nbs/00_config.ipynb #a0eae25d
+@dataclass(repr=False)
+class CPTConfig(PromptLearningConfig):
+    "Examples in front of the input, whose embeddings may move a little ([Blau et al. 2024](https://arxiv.org/abs/2410.17222))."
+    cpt_token_ids: list[int]|None = None                # the examples' tokens; each becomes a virtual token; None: [0]
+    cpt_mask: list[int]|None = None                     # kept for checkpoints; every virtual token is attended to
+    cpt_tokens_type_mask: list[int]|None = None         # the type of each; None: all 1
+    opt_weighted_loss_type: str|None = "none"           # "decay": older examples count less in the loss
+    opt_loss_decay_factor: float|None = 1.0             # how much less, per example
+    opt_projection_epsilon: float|None = 0.1            # how far an input token may move
+    opt_projection_format_epsilon: float|None = 0.1     # how far a template token may move
+    tokenizer_name_or_path: str|None = None             # kept for checkpoints
+
+    def __post_init__(self):
+        self.peft_type = PeftType.CPT
+        self.num_layers = self.token_dim = self.num_attention_heads = None  # the base model decides
+        self.num_transformer_submodules = 1
+        if self.cpt_token_ids is None:
+            self.cpt_token_ids = [0]
+        self.num_virtual_tokens = len(self.cpt_token_ids)
+        for name in "cpt_mask", "cpt_tokens_type_mask":
+            if getattr(self, name) is None:
+                setattr(self, name, [1] * self.num_virtual_tokens)
+        super().__post_init__()
+        if self.task_type != TaskType.CAUSAL_LM:
+            raise ValueError("CPTConfig works with causal language models only; pass task_type='CAUSAL_LM'")
+
+    def check(self):
+        "Raises ValueError unless there is a type, at least 0, for each token, and the loss is one there is."
+        super().check()
+        lengths = {name: len(getattr(self, name)) for name in ("cpt_token_ids", "cpt_mask", "cpt_tokens_type_mask")}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"CPT needs a type for each token, but the lists differ in length: {', '.join(f'{k} {n}' for k, n in lengths.items())}")
+        if min(self.cpt_tokens_type_mask) < 0:
+            raise ValueError(f"cpt_tokens_type_mask holds types, 0 or 1 to 4 and so on, but there is {min(self.cpt_tokens_type_mask)}")
+        if self.opt_weighted_loss_type not in ("none", "decay"):
+            raise ValueError(f"opt_weighted_loss_type={self.opt_weighted_loss_type!r}; it must be 'none' or 'decay'")
+
 # %% ../nbs/00_config.ipynb #4c19170e
 @dataclass(repr=False)
 class LoraConfig(PeftConfig):
@@ -313,7 +351,7 @@ class IA3Config(PeftConfig):
             if strangers:
                 raise ValueError(f"feedforward_modules says how targets are rescaled, but {', '.join(sorted(strangers))} is not in target_modules; add it there")
 
-# %% ../nbs/00_config.ipynb #9c920664
+# %% ../nbs/00_config.ipynb #281e83ec
 CONFIGS: dict[PeftType, type[PeftConfig]] = {
     PeftType.LORA: LoraConfig,
     PeftType.PROMPT_TUNING: PromptTuningConfig,
@@ -321,6 +359,7 @@ CONFIGS: dict[PeftType, type[PeftConfig]] = {
     PeftType.IA3: IA3Config,
     PeftType.P_TUNING: PromptEncoderConfig,
     PeftType.MULTITASK_PROMPT_TUNING: MultitaskPromptTuningConfig,
+    PeftType.CPT: CPTConfig,
 }
 
 # settings of older peft versions: harmless while they say nothing

@@ -22,6 +22,9 @@ METHODS = {
     "ia3": ("IA3Config", {}),
     "p-tuning": ("PromptEncoderConfig", dict(num_virtual_tokens=4, encoder_hidden_size=24)),
     "p-tuning-lstm": ("PromptEncoderConfig", dict(num_virtual_tokens=4, encoder_reparameterization_type="LSTM", encoder_hidden_size=12)),
+    "cpt": ("CPTConfig", dict(cpt_token_ids=[11, 12, 13, 14, 15, 16], cpt_tokens_type_mask=[1, 2, 2, 3, 4, 4])),
+    "cpt-decay": ("CPTConfig", dict(cpt_token_ids=list(range(11, 20)), cpt_tokens_type_mask=[0, 1, 2, 3, 4, 5, 6, 7, 8], opt_weighted_loss_type="decay",
+                                    opt_loss_decay_factor=0.7, opt_projection_epsilon=0.9, opt_projection_format_epsilon=0.2)),
     "multitask": ("MultitaskPromptTuningConfig", dict(num_virtual_tokens=4, num_tasks=3, num_ranks=2)),
 }
 everywhere = pytest.mark.parametrize("method", METHODS)
@@ -59,6 +62,11 @@ def pair(family, method, **more):
 def extra(method):
     "What a call needs besides the batch."
     return dict(task_ids=torch.tensor([1, 0, 2])) if method.startswith("multitask") else {}
+
+
+def assert_repeats(method, again, before):
+    "Bit for bit; but CPT, as in peft, pulls its deltas back at each call, and rounds each time."
+    torch.testing.assert_close(again, before, rtol=0, atol=1e-6 if method.startswith("cpt") else 0)
 
 
 @families
@@ -122,7 +130,7 @@ def test_disabled_is_the_base_model(family, method):
     with model.disable_adapter():
         assert torch.equal(model(**batch("left")).logits, base(**batch("left")).logits)
         assert torch.equal(model.generate(**batch("left", labels=False), **GREEDY), base.generate(**batch("left", labels=False), **GREEDY))
-    assert torch.equal(model(**batch("left"), **extra(method)).logits, adapted)
+    assert_repeats(method, model(**batch("left"), **extra(method)).logits, adapted)
 
 
 @everywhere
@@ -137,10 +145,10 @@ def test_two_adapters_by_name(method):
             model.set_adapter(name)
         a, b = [model(**batch("left"), **extra(method)) for model in (theirs, ours_)]
         assert torch.equal(a.logits, b.logits) and torch.equal(a.loss, b.loss)
-        assert torch.equal(outputs.setdefault(name, b.logits), b.logits)
+        assert_repeats(method, b.logits, outputs.setdefault(name, b.logits))
     assert not torch.equal(outputs["default"], outputs["other"])
     ours_.delete_adapter("default")
-    assert torch.equal(ours_(**batch("left"), **extra(method)).logits, outputs["other"])
+    assert_repeats(method, ours_(**batch("left"), **extra(method)).logits, outputs["other"])
 
 
 @pytest.mark.parametrize("family", MORE_FAMILIES)
@@ -408,3 +416,121 @@ def test_task_ids_that_do_not_fit(task_ids, message):
 def test_multitask_settings(fields, message):
     with pytest.raises(ValueError, match=message):
         our_config.MultitaskPromptTuningConfig(num_virtual_tokens=2, **fields)
+
+
+# --- CPT -------------------------------------------------------------------------------------------------------
+
+def cpt_pair(method="cpt-decay", family="llama"):
+    return pair(family, method)
+
+
+TYPES = torch.tensor([[0, 0, 0, 1, 2, 3, 4], [0, 1, 2, 3, 4, 4, 4], [1, 2, 2, 2, 3, 4, 4]])
+
+
+@families
+@pytest.mark.parametrize("method", ["cpt", "cpt-decay"])
+@pytest.mark.parametrize("inputs", ["input_ids", "inputs_embeds"])
+def test_given_types(family, method, inputs):
+    results = []
+    for model in cpt_pair(method, family):
+        embed = model.get_input_embeddings() if inputs == "inputs_embeds" else None
+        types = TYPES.clone()
+        output = model(**batch("left", embed=embed), input_type_mask=types)
+        output.loss.backward()
+        results.append((output, gradients(model), types))
+    assert torch.equal(results[0][0].loss, results[1][0].loss) and torch.equal(results[0][0].logits, results[1][0].logits)
+    assert_equal(results[0][1], results[1][1])
+    assert torch.equal(results[1][2], TYPES) and not torch.equal(results[0][2], TYPES)  # peft writes to the caller's mask
+
+
+def test_types_without_labels():
+    theirs, ours_ = [model(**batch("left", labels=False), input_type_mask=TYPES.clone()) for model in cpt_pair()]
+    assert torch.equal(theirs.logits, ours_.logits) and ours_.loss is None
+
+
+def test_cpt_labels_are_the_answers():
+    _, model = cpt_pair()
+    told = []
+    model.base_model.register_forward_pre_hook(lambda module, args, kwargs: told.append(kwargs["labels"]), with_kwargs=True)
+    labels = batch("ones")["labels"]
+    model(**batch("ones"), input_type_mask=TYPES)
+    front = torch.full((3, 9), -100)
+    front[:, 4], front[:, 8] = 15, 19
+    assert torch.equal(told[0], torch.cat((front, labels.masked_fill(TYPES != 4, -100)), dim=1))
+
+
+def test_the_active_adapters_loss_counts():
+    "peft takes the loss's settings from the adapter called 'default'."
+    theirs, ours_ = wrap(base_model("llama"), "cpt")
+    for model, package in (theirs, peft), (ours_, our_config):
+        model.add_adapter("other", config(package, "cpt-decay"))
+    share_random_weights(theirs, ours_)
+    for model in theirs, ours_:
+        model.set_adapter("other")
+    a, b = theirs(**batch("left")), ours_(**batch("left"))
+    assert torch.equal(a.logits, b.logits) and not torch.equal(a.loss, b.loss)
+    theirs.peft_config["default"] = theirs.peft_config["other"]
+    assert torch.equal(theirs(**batch("left")).loss, b.loss)
+
+
+def test_tokens_may_move_only_so_far():
+    _, model = cpt_pair()
+    encoder = model.prompt_encoder["default"]
+    with torch.no_grad():
+        encoder.delta_embedding.weight.copy_(torch.randn(9, 32))
+    model(**batch())
+    norms, scale = encoder.delta_embedding.weight.norm(dim=1), (32 / 2048) ** 0.5
+    expected = torch.tensor([1e-10, 0.2 * scale, 0.9 * scale, 0.2 * scale, 1e-10, 0.2 * scale, 0.9 * scale, 0.2 * scale, 1e-10])
+    torch.testing.assert_close(norms, expected)
+
+
+def test_answers_and_strangers_are_not_trained_not_even_in_a_copy():
+    _, model = cpt_pair()
+    for one in model, copy.deepcopy(model):
+        one(**batch()).loss.backward()
+        moved = one.prompt_encoder["default"].delta_embedding.weight.grad.any(dim=1)
+        assert moved.tolist() == [False, True, True, True, False, True, True, True, False]
+
+
+def test_cpt_for_inference_is_a_table():
+    theirs, ours_ = pair("llama", "cpt", inference_mode=True)
+    assert torch.equal(theirs(**batch("left")).logits, ours_(**batch("left")).logits)
+
+
+def test_cpt_without_return_dict():
+    _, model = cpt_pair()
+    loss, logits, *_ = model(**batch("left"), return_dict=False)
+    output = model(**batch("left"))
+    assert_repeats("cpt", loss, output.loss)
+    assert_repeats("cpt", logits, output.logits)
+
+
+def test_no_answer_left():
+    "peft's defaults shift every type by one, so that nothing counts and the loss is nan; here one is told."
+    theirs, ours_ = [get(base_model("llama"), c(**CLM)) for get, c in ((peft.get_peft_model, peft.CPTConfig), (ours.get_peft_model, our_config.CPTConfig))]
+    with pytest.warns(UserWarning, match="no label is left.*cpt_tokens_type_mask.*1 is not a multiple of 4"):
+        loss = ours_(**batch()).loss
+    assert theirs(**batch()).loss.isnan() and loss.isnan()
+
+
+@pytest.mark.parametrize("fields, message", [
+    (dict(task_type=None), "pass task_type='CAUSAL_LM'"),
+    (dict(cpt_token_ids=[]), "at least one virtual token"),
+    (dict(cpt_tokens_type_mask=[1]), "cpt_token_ids 2, cpt_mask 2, cpt_tokens_type_mask 1"),
+    (dict(cpt_mask=[1, 1, 1]), "cpt_mask 3"),
+    (dict(cpt_tokens_type_mask=[1, -1]), "there is -1"),
+    (dict(opt_weighted_loss_type="linear"), "'linear'.*'none' or 'decay'"),
+])
+def test_cpt_settings(fields, message):
+    with pytest.raises(ValueError, match=message):
+        our_config.CPTConfig(**{**CLM, "cpt_token_ids": [3, 4], **fields})
+
+
+def test_cpt_mistakes():
+    base = base_model("llama")
+    with pytest.raises(ValueError, match="cpt_token_ids.*from 0 to 60.*61"):
+        ours.get_peft_model(base, our_config.CPTConfig(**CLM, cpt_token_ids=[3, VOCABULARY]))
+    assert all(p.requires_grad for p in base.parameters())
+    _, model = cpt_pair()
+    with pytest.raises(ValueError, match=r"input_type_mask has shape \[3, 6\].*\[3, 7\]"):
+        model(**batch(), input_type_mask=TYPES[:, 1:])
