@@ -63,7 +63,7 @@ def _shift_or_drop_positions(kwargs, peft_config):
         warnings.warn("Token type ids are not supported for parameter efficient tuning. Ignoring token type ids")
         kwargs["token_type_ids"] = None
 
-# %% ../nbs/11_causal_lm.ipynb #fd0680d2
+# %% ../nbs/11_causal_lm.ipynb #2b248c99
 class PeftModelForCausalLM(PeftModel):
     "A causal language model with adapters. Source: the specification, sections *forward*, *generate* and *prepare_inputs_for_generation*."
     def __init__(self,
@@ -84,7 +84,7 @@ class PeftModelForCausalLM(PeftModel):
                 output_hidden_states:bool|None=None,    # }
                 return_dict:bool|None=None,             # }
                 task_ids:torch.Tensor|None=None,        # [batch], for methods with tasks
-                **kwargs,                               # handed through
+                **kwargs,                               # handed through; CPT takes `input_type_mask`, [batch, sequence], out
                ):  # what the base model returns
         "One pass. Logits are `[batch, virtual + sequence, vocabulary]` with virtual tokens in the sequence, else `[batch, sequence, vocabulary]`."
         peft_config = self.active_peft_config

@@ -534,3 +534,9 @@ def test_cpt_mistakes():
     _, model = cpt_pair()
     with pytest.raises(ValueError, match=r"input_type_mask has shape \[3, 6\].*\[3, 7\]"):
         model(**batch(), input_type_mask=TYPES[:, 1:])
+
+
+def test_prompts_for_inference_will_be_loaded_so_the_source_is_not_read():
+    settings = dict(prompt_tuning_init="ONLY_SOURCE_SHARED", prompt_tuning_init_state_dict_path="moved away.bin")
+    model = ours.get_peft_model(base_model("llama"), config(our_config, "multitask", inference_mode=True, **settings))
+    assert model(**batch(), task_ids=TASKS).logits.shape == (3, 11, VOCABULARY)

@@ -12,7 +12,7 @@ from .soft_prompt import PromptEmbedding
 # %% auto #0
 __all__ = ['SOURCE_NAMES', 'MultitaskPromptEmbedding', 'check_task_ids', 'source_prompts', 'read_state_dict']
 
-# %% ../../nbs/02_tuners/02_multitask.ipynb #36e0f16d
+# %% ../../nbs/02_tuners/02_multitask.ipynb #3c542841
 class MultitaskPromptEmbedding(PromptEmbedding):
     """A shared vector per virtual token, and a low-rank factor of them per task.
 
@@ -26,7 +26,7 @@ class MultitaskPromptEmbedding(PromptEmbedding):
         self.num_tasks = config.num_tasks
         self.prefix_task_cols = nn.Parameter(torch.normal(0.0, 0.02, (config.num_tasks, config.num_virtual_tokens, config.num_ranks)))
         self.prefix_task_rows = nn.Parameter(torch.normal(0.0, 0.02, (config.num_tasks, config.num_ranks, config.token_dim)))
-        if config.loads_source:
+        if config.loads_source and not config.inference_mode:
             self._load(source_prompts(config))
 
     def forward(self, indices: torch.Tensor, task_ids: torch.Tensor) -> torch.Tensor:
