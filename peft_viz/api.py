@@ -10,9 +10,10 @@ import sys
 from importlib import import_module
 from types import ModuleType
 
-# %% ../nbs/50_api.ipynb #e660a45d
+# %% ../nbs/50_api.ipynb #95d96a67
 NAMES = {
-    "config":    "PeftType TaskType PeftConfig PromptLearningConfig LoraConfig PromptTuningConfig PromptTuningInit PrefixTuningConfig get_peft_config",
+    "config":    "PeftType TaskType PeftConfig PromptLearningConfig LoraConfig IA3Config PromptTuningConfig PromptTuningInit PrefixTuningConfig "
+                 "CPTConfig MultitaskPromptTuningConfig MultitaskPromptTuningInit PromptEncoderConfig PromptEncoderReparameterizationType get_peft_config",
     "model":     "PeftModel",
     "causal_lm": "PeftModelForCausalLM get_peft_model",
     "trace":     "Trace TraceError",

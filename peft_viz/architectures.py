@@ -9,8 +9,8 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 # %% auto #0
-__all__ = ['CONFIG_NAMES', 'KEY_VALUE_HEADS', 'LORA_TARGETS', 'FAMILIAR', 'Dimensions', 'dimensions', 'linear_names',
-           'lora_targets']
+__all__ = ['CONFIG_NAMES', 'KEY_VALUE_HEADS', 'LORA_TARGETS', 'FAMILIAR', 'IA3_TARGETS', 'Dimensions', 'dimensions',
+           'linear_names', 'lora_targets', 'ia3_targets']
 
 # %% ../nbs/01_architectures.ipynb #802477a2
 @dataclass(frozen=True)
@@ -92,3 +92,39 @@ def lora_targets(model:nn.Module,  # a base model
         if set(group) <= set(have):
             return set(group)
     raise ValueError(f"no default targets for {type(model).__name__}; pass target_modules, chosen from its linear layers: {', '.join(have)}")
+
+# %% ../nbs/01_architectures.ipynb #8172e74a
+_GLU = (("k_proj", "v_proj", "down_proj"), ("down_proj",))      # targets, and which of them are rescaled at the input
+_QUERIES = (("q_proj", "v_proj", "down_proj"), ("down_proj",))
+_C_ATTN = (("c_attn", "mlp.c_proj"), ("mlp.c_proj",))
+
+IA3_TARGETS = {
+    "llama": _GLU, "mistral": _GLU, "stablelm": _GLU,
+    "gemma": _QUERIES, "gemma2": _QUERIES, "gemma3_text": _QUERIES, "qwen2": _QUERIES, "qwen3": _QUERIES, "llama4": _QUERIES,
+    "gpt2": _C_ATTN, "gpt_bigcode": _C_ATTN,
+    "bloom": (("query_key_value", "mlp.dense_4h_to_h"), ("mlp.dense_4h_to_h",)),
+    "gpt_neox": (("query_key_value", "dense_4h_to_h"), ("dense_4h_to_h",)),
+    "falcon": (("query_key_value", "dense_4h_to_h"), ("dense_4h_to_h",)),
+    "opt": (("q_proj", "k_proj", "fc2"), ("fc2",)),
+    "phi": (("q_proj", "v_proj", "fc2"), ("fc2",)),
+    "phi3": (("qkv_proj", "down_proj"), ("down_proj",)),
+    "gptj": (("q_proj", "v_proj", "fc_out"), ("fc_out",)),
+    "codegen": (("qkv_proj", "fc_out"), ("fc_out",)),
+    "gpt_neo": (("q_proj", "v_proj", "c_proj"), ("c_proj",)),
+    "mixtral": (("k_proj", "v_proj", "w2"), ("w2",)),
+    "mpt": (("Wqkv", "down_proj"), ("down_proj",)),
+}
+
+
+def ia3_targets(model:nn.Module,  # a base model
+               ) -> tuple[set[str], set[str]]:
+    "The layers IA3 rescales by default, and those of them that it rescales at the input. Raises ValueError, saying what could be passed, when nothing settles it."
+    family = getattr(getattr(model, "config", None), "model_type", None)
+    if family in IA3_TARGETS:
+        targets, feedforward = IA3_TARGETS[family]
+        return set(targets), set(feedforward)
+    have = linear_names(model)
+    for targets, feedforward in IA3_TARGETS.values():
+        if {name.split(".")[-1] for name in targets} <= set(have):
+            return set(targets), set(feedforward)
+    raise ValueError(f"no default targets for {type(model).__name__}; pass target_modules and feedforward_modules, chosen from its linear layers: {', '.join(have)}")

@@ -135,7 +135,7 @@ def initialise(lora_A:nn.Linear,  # from in_features to r
         nn.init.kaiming_uniform_(lora_A.weight, a=math.sqrt(5))
     nn.init.zeros_(lora_B.weight)
 
-# %% ../../nbs/02_tuners/11_lora.ipynb #18891bf3
+# %% ../../nbs/02_tuners/11_lora.ipynb #75c90e44
 class LoraModel(BaseTuner):
     "The base model with LoRA layers in it."
     tuner_layer_cls = LoraLayer
@@ -146,11 +146,11 @@ class LoraModel(BaseTuner):
         elif isinstance(config.target_modules, str) and config.target_modules.lower() == "all-linear":
             config.target_modules = all_linear(self.model)
 
-    def check_target(self, name: str, module: nn.Module):
+    def check_target(self, name: str, module: nn.Module, config: LoraConfig):
         if not isinstance(module, (nn.Linear, Conv1D, LoraLayer)):
             raise ValueError(f"LoRA adapts nn.Linear and transformers' Conv1D, but the target {name!r} is {type(module).__name__}; narrow target_modules down")
 
-    def create_layer(self, module: nn.Module) -> LoraLayer:
+    def create_layer(self, name: str, module: nn.Module, config: LoraConfig) -> LoraLayer:
         return LoraLayer(module)
 
     @contextmanager

@@ -12,14 +12,15 @@ from ..config import PrefixTuningConfig
 # %% auto #0
 __all__ = ['PrefixEncoder', 'split_key_values', 'to_cache']
 
-# %% ../../nbs/02_tuners/03_prefix.ipynb #1c883a79
+# %% ../../nbs/02_tuners/03_prefix.ipynb #364c075c
 class PrefixEncoder(nn.Module):
     """Keys and values of the virtual tokens, for all layers side by side.
 
     Input `[batch, virtual]`, numbers of virtual tokens; output `[batch, virtual, layers * 2 * token_dim]`.
     Source: Li and Liang 2021, arXiv:2101.00190, sections 4.2 (the table) and 4.3 (the projection)."""
     def __init__(self,
-                 config:PrefixTuningConfig,  # a complete configuration
+                 config:PrefixTuningConfig,             # a complete configuration
+                 word_embeddings:nn.Module|None=None,   # not needed; other prompt encoders start from them
                 ):
         super().__init__()
         width = config.num_layers * 2 * config.token_dim
