@@ -4,18 +4,19 @@
 
 # %% auto #0
 __all__ = ['METHODS', 'MOST', 'TEXTS', 'WORDS', 'ARGUMENTS', 'KNOBS', 'encode', 'Bench', 'differences', 'table', 'picture',
-           'image', 'descriptions', 'Explorer', 'explore']
+           'image', 'descriptions', 'Explorer', 'explore', 'Viewer']
 
-# %% ../nbs/32_widgets.ipynb #9c55286f
+# %% ../nbs/32_widgets.ipynb #5c1d425e
 import base64, copy, html, io
 from contextlib import contextmanager
 
+import anywidget
 import ipywidgets
 import matplotlib.pyplot as plt
 import torch
 import traitlets
 
-from . import layout, plot
+from . import layout, plot, viewer
 from .causal_lm import get_peft_model
 from .config import LoraConfig, PrefixTuningConfig, PromptTuningConfig
 from .models import load_tiny
@@ -247,3 +248,35 @@ def explore(model=None, # a transformers model for causal language modelling; No
            )->Explorer:
     "An explorer of PEFT methods on a model: turn a knob, and it runs again. The model you pass is copied, never changed."
     return Explorer(model, tokenizer, **options)
+
+# %% ../nbs/32_widgets.ipynb #0572b37d
+_JOIN = """
+export default {
+  render({model, el}) {
+    const view = document.createElement("peft-viz-trace");
+    const follow = () => { if (view.step !== model.get("step")) view.step = model.get("step"); };
+    const tell = e => { if (model.get("step") !== e.detail.step) { model.set("step", e.detail.step); model.save_changes(); } };
+    view.payload = model.get("payload");
+    el.append(view);
+    follow();
+    view.addEventListener("peft-viz-step", tell);
+    model.on("change:step", follow);
+    return () => model.off("change:step", follow);
+  }
+};
+"""
+
+class Viewer(anywidget.AnyWidget):
+    """The viewer of a trace, as a widget: `viewer.observe(listener, "step")` hears every step, `viewer.step = 10` goes there.
+    A step beyond the last is the last."""
+    _esm = viewer.code() + _JOIN
+    payload = traitlets.Dict().tag(sync=True)
+    step = traitlets.Int(0, min=0).tag(sync=True)
+
+    def __init__(self, trace, # a `Trace`
+                 step:int=0, # where to begin
+                ):
+        super().__init__(payload=viewer.payload(trace), step=step)
+        self.trace = trace
+
+    def __repr__(self): return f"Viewer(step={self.step}) of {self.trace!r}"

@@ -73,3 +73,28 @@ def test_the_tour_shows_the_viewer_and_the_explorer(lab):
     notebook.nudge(sliders.first)
     notebook.wait_pictures_change(before)
     assert notebook.errors() == [] and page.external == []
+
+
+def test_python_hears_the_viewer_and_moves_it(lab, tmp_path):
+    cells = ["import torch, ipywidgets as w, peft_viz as peft\n"
+             "from peft_viz.widgets import Viewer\n"
+             "model = peft.get_peft_model(peft.tiny_random('llama'), peft.PromptTuningConfig(task_type='CAUSAL_LM', num_virtual_tokens=2))\n"
+             "with peft.record(model) as trace: model(input_ids=torch.tensor([[5, 6, 7]]))\n"
+             "viewer, heard, jump = Viewer(trace), w.Label('nothing yet'), w.Button(description='to 5')\n"
+             "viewer.observe(lambda change: setattr(heard, 'value', f'Python heard {change.new}'), 'step')\n"
+             "jump.on_click(lambda _: setattr(viewer, 'step', 5))\n"
+             "w.VBox([jump, heard, viewer])"]
+    path = tmp_path/"viewer.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells],
+                                            metadata={"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}), path)
+    notebook = lab.open(path)
+    notebook.run_all()
+    assert notebook.errors() == []
+    page = notebook.page
+    element = page.locator("peft-viz-trace")
+    element.wait_for()
+    element.evaluate("view => { view.step = 2; }")
+    page.get_by_text("Python heard 2").wait_for()
+    page.get_by_text("to 5", exact=True).click()
+    page.get_by_text("Python heard 5").wait_for()
+    page.wait_for_function("document.querySelector('peft-viz-trace').step === 5")
