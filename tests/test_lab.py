@@ -25,6 +25,13 @@ def lab(server, new_page):
     return server
 
 
+def written(path, cells):
+    "A notebook of these code cells, at `path`."
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells],
+                                            metadata={"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}), path)
+    return path
+
+
 @pytest.fixture
 def small(tmp_path):
     "A small notebook: which Python is this, and a figure that follows a slider."
@@ -37,10 +44,7 @@ def small(tmp_path):
              "        plt.figure(figsize=(2, 2)); plt.bar(range(slider.value), range(slider.value)); plt.show()\n"
              "slider.observe(draw, 'value'); draw(None)\n"
              "w.VBox([slider, out])"]
-    path = tmp_path/"small.ipynb"
-    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells],
-                                            metadata={"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}), path)
-    return path
+    return written(tmp_path/"small.ipynb", cells)
 
 
 def test_the_kernel_is_this_python_and_widgets_are_alive(lab, small):
@@ -84,10 +88,7 @@ def test_python_hears_the_viewer_and_moves_it(lab, tmp_path):
              "viewer.observe(lambda change: setattr(heard, 'value', f'Python heard {change.new}'), 'step')\n"
              "jump.on_click(lambda _: setattr(viewer, 'step', 5))\n"
              "w.VBox([jump, heard, viewer])"]
-    path = tmp_path/"viewer.ipynb"
-    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells],
-                                            metadata={"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}), path)
-    notebook = lab.open(path)
+    notebook = lab.open(written(tmp_path/"viewer.ipynb", cells))
     notebook.run_all()
     assert notebook.errors() == []
     page = notebook.page
