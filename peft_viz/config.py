@@ -16,7 +16,7 @@ from typing import Any
 __all__ = ['CONFIGS', 'FORGOTTEN', 'PeftType', 'TaskType', 'PromptTuningInit', 'MultitaskPromptTuningInit',
            'PromptEncoderReparameterizationType', 'member', 'PeftConfig', 'PromptLearningConfig', 'PromptTuningConfig',
            'MultitaskPromptTuningConfig', 'PrefixTuningConfig', 'PromptEncoderConfig', 'CPTConfig', 'LoraConfig',
-           'IA3Config', 'config_class', 'get_peft_config']
+           'AdaLoraConfig', 'PolyConfig', 'IA3Config', 'config_class', 'get_peft_config']
 
 # %% ../nbs/00_config.ipynb #87007422
 class PeftType(str, enum.Enum):
@@ -73,7 +73,7 @@ def member(kind:type[enum.Enum],  # one of the enumerations above
     except ValueError:
         raise ValueError(f"{value!r} is not a {kind.__name__}; it must be one of {', '.join(m.value for m in kind)}") from None
 
-# %% ../nbs/00_config.ipynb #18b069ca
+# %% ../nbs/00_config.ipynb #cb7b6a2f
 @dataclass(repr=False)
 class PeftConfig:
     "The fields that all methods share; use the class of a method, such as `LoraConfig`, to train something."
@@ -100,6 +100,12 @@ class PeftConfig:
         "Plain data, ready for JSON: enumerations as strings, sets as sorted lists."
         return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
 
+    def _names_as_sets(self, *fields):
+        "Order and repetition mean nothing in a list of module names."
+        for name in fields:
+            if isinstance(getattr(self, name), list):
+                setattr(self, name, set(getattr(self, name)))
+
     def __repr__(self) -> str:
         "Only what differs from the defaults."
         said = [f for f in dataclasses.fields(self) if getattr(self, f.name) != _default(f)]
@@ -116,6 +122,13 @@ def _plain(value):
 
 def _default(f: dataclasses.Field):
     return f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
+
+
+def _at_least_one(config, *fields):
+    for name in fields:
+        n = getattr(config, name)
+        if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+            raise ValueError(f"{name}={n!r}; {type(config).__name__} needs at least 1")
 
 # %% ../nbs/00_config.ipynb #31de0bf3
 @dataclass(repr=False)
@@ -166,7 +179,7 @@ class PromptTuningConfig(PromptLearningConfig):
         elif self.tokenizer_kwargs:
             raise ValueError("tokenizer_kwargs only make sense with prompt_tuning_init='TEXT'")
 
-# %% ../nbs/00_config.ipynb #a2831cd2
+# %% ../nbs/00_config.ipynb #460b08da
 @dataclass(repr=False)
 class MultitaskPromptTuningConfig(PromptTuningConfig):
     "A shared prompt, and a low-rank factor of it for each task ([Wang et al. 2023](https://arxiv.org/abs/2303.02861))."
@@ -180,10 +193,7 @@ class MultitaskPromptTuningConfig(PromptTuningConfig):
     def __post_init__(self):
         super().__post_init__()
         self.peft_type = PeftType.MULTITASK_PROMPT_TUNING
-        for name in "num_ranks", "num_tasks":
-            n = getattr(self, name)
-            if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-                raise ValueError(f"{name}={n!r}; multitask prompt tuning needs at least 1")
+        _at_least_one(self, "num_ranks", "num_tasks")
         if self.loads_source and not self.prompt_tuning_init_state_dict_path:
             raise ValueError(f"prompt_tuning_init={self.prompt_tuning_init.value!r} begins with prompts that were trained before; prompt_tuning_init_state_dict_path must name their file")
 
@@ -260,13 +270,19 @@ class CPTConfig(PromptLearningConfig):
         if self.opt_weighted_loss_type not in ("none", "decay"):
             raise ValueError(f"opt_weighted_loss_type={self.opt_weighted_loss_type!r}; it must be 'none' or 'decay'")
 
-# %% ../nbs/00_config.ipynb #4c19170e
+# %% ../nbs/00_config.ipynb #749a49f6
+def _only(default):
+    "A field of peft's that is accepted at its default only: checkpoints carry it."
+    how = dict(default_factory=dict) if default == {} else dict(default=default)
+    return field(**how, metadata={"only": True})
+
+
 @dataclass(repr=False)
 class LoraConfig(PeftConfig):
     "A trained product of two thin matrices beside each target layer ([Hu et al. 2021](https://arxiv.org/abs/2106.09685))."
     r: int = 8                                              # rank of the product
     target_modules: list[str]|set[str]|str|None = None      # names (or ends of names), a regular expression, "all-linear"; None: by family
-    exclude_modules: list[str]|str|None = None              # the same, for layers to leave alone
+    exclude_modules: list[str]|set[str]|str|None = None     # the same, for layers to leave alone
     lora_alpha: int = 8                                     # the product is scaled by lora_alpha / r
     lora_dropout: float = 0.0                               # dropout on the product's input while training
     fan_in_fan_out: bool = False                            # weights stored (in, out); found out per layer
@@ -278,55 +294,111 @@ class LoraConfig(PeftConfig):
     layers_pattern: list[str]|str|None = None               # name of the list of layers, where numbers are ambiguous
     rank_pattern: dict = field(default_factory=dict)        # other ranks, by name or regular expression
     alpha_pattern: dict = field(default_factory=dict)       # other alphas, likewise
-    # accepted at these defaults only
-    megatron_config: dict|None = None
-    megatron_core: str|None = "megatron.core"
-    trainable_token_indices: list|dict|None = None
-    loftq_config: dict = field(default_factory=dict)
-    eva_config: Any = None
-    corda_config: Any = None
-    lora_ga_config: Any = None
-    use_dora: bool = False
-    velora_config: Any = None
-    alora_invocation_tokens: list[int]|None = None
-    use_qalora: bool = False
-    qalora_group_size: int = 16
-    monteclora_config: Any = None
-    layer_replication: list|None = None
-    runtime_config: Any = None
-    lora_bias: bool = False
-    target_parameters: list[str]|None = None
-    use_bdlora: Any = None
-    arrow_config: Any = None
-    kasa_config: Any = None
-    ensure_weight_tying: bool = False
+    use_dora: bool = False                                  # train direction (by the product) and length of the weights apart
+    megatron_config: dict|None = _only(None)
+    megatron_core: str|None = _only("megatron.core")
+    trainable_token_indices: list|dict|None = _only(None)
+    loftq_config: dict = _only({})
+    eva_config: Any = _only(None)
+    corda_config: Any = _only(None)
+    lora_ga_config: Any = _only(None)
+    velora_config: Any = _only(None)
+    alora_invocation_tokens: list[int]|None = _only(None)
+    use_qalora: bool = _only(False)
+    qalora_group_size: int = _only(16)
+    monteclora_config: Any = _only(None)
+    layer_replication: list|None = _only(None)
+    runtime_config: Any = _only(None)
+    lora_bias: bool = _only(False)
+    target_parameters: list[str]|None = _only(None)
+    use_bdlora: Any = _only(None)
+    arrow_config: Any = _only(None)
+    kasa_config: Any = _only(None)
+    ensure_weight_tying: bool = _only(False)
 
     def __post_init__(self):
         self.peft_type = PeftType.LORA
         super().__post_init__()
         self._refuse_unimplemented()
-        for r in self.r, *self.rank_pattern.values():
-            if not isinstance(r, int) or isinstance(r, bool) or r < 1:
-                raise ValueError(f"a rank must be at least 1, but there is {r!r} in r={self.r!r}, rank_pattern={self.rank_pattern!r}")
+        self._check_ranks()
         if self.bias not in ("none", "all", "lora_only"):
             raise ValueError(f"bias={self.bias!r}; it must be 'none', 'all' or 'lora_only'")
         if isinstance(self.target_modules, str) and self.layers_to_transform is not None:
             raise ValueError("layers_to_transform works with a list of target_modules; a regular expression can name the layers itself")
         if self.layers_pattern and self.layers_to_transform is None:
             raise ValueError("layers_pattern says where to look for the numbers in layers_to_transform, which is missing")
-        if isinstance(self.target_modules, list):
-            self.target_modules = set(self.target_modules)
+        self._names_as_sets("target_modules", "exclude_modules")
+
+    def _check_ranks(self):
+        for r in self.r, *self.rank_pattern.values():
+            if not isinstance(r, int) or isinstance(r, bool) or r < 1:
+                raise ValueError(f"a rank must be at least 1, but there is {r!r} in r={self.r!r}, rank_pattern={self.rank_pattern!r}")
 
     def _refuse_unimplemented(self):
-        fields = dataclasses.fields(self)
-        first = [f.name for f in fields].index("megatron_config")
-        for f in fields[first:]:
-            if getattr(self, f.name) not in (_default(f), None):
-                raise NotImplementedError(f"LoraConfig({f.name}={getattr(self, f.name)!r}) is not implemented in peft_viz")
+        for f in dataclasses.fields(self):
+            if f.metadata.get("only") and getattr(self, f.name) not in (_default(f), None):
+                raise NotImplementedError(f"{type(self).__name__}({f.name}={getattr(self, f.name)!r}) is not implemented in peft_viz")
         if self.init_lora_weights not in (True, False, "gaussian"):
             raise NotImplementedError(f"init_lora_weights={self.init_lora_weights!r} is not implemented in peft_viz; use True, False or 'gaussian'")
 
-# %% ../nbs/00_config.ipynb #8f7eee85
+# %% ../nbs/00_config.ipynb #c8f3e7ad
+@dataclass(repr=False)
+class AdaLoraConfig(LoraConfig):
+    "LoRA in the form of a singular value decomposition, pruned to a budget ([Zhang et al. 2023](https://arxiv.org/abs/2303.10512))."
+    target_r: int = 8                   # average rank at the end
+    init_r: int = 12                    # rank of every layer at the start; `r` is not used
+    tinit: int = 0                      # first phase: so many steps without pruning
+    tfinal: int = 0                     # last phase: so many steps with the final ranks
+    deltaT: int = 1                     # steps between two prunings
+    beta1: float = 0.85                 # smoothing of the sensitivity
+    beta2: float = 0.85                 # smoothing of its uncertainty
+    orth_reg_weight: float = 0.5        # weight of the penalty that keeps the factors orthogonal
+    total_step: int|None = None         # steps of the whole training
+    rank_pattern: dict|None = None      # which singular values are left, by layer; written at the end of the pruning
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.peft_type = PeftType.ADALORA
+        if self.use_dora:
+            raise ValueError("AdaLoRA cannot be combined with use_dora=True")
+        if self.r != LoraConfig.r:
+            warnings.warn(f"r={self.r} is not used by AdaLoRA; init_r is the rank at the start, target_r the average rank at the end")
+        if self.total_step is None or self.total_step <= 0:
+            raise ValueError(f"total_step={self.total_step!r}; AdaLoRA needs to know how many steps the training will have")
+        if self.orth_reg_weight < 0:
+            raise ValueError(f"orth_reg_weight={self.orth_reg_weight!r}; it must be at least 0")
+        if self.tinit >= self.total_step - self.tfinal:
+            raise ValueError(f"tinit={self.tinit} and tfinal={self.tfinal} leave no steps between them for pruning; lower them or raise total_step={self.total_step}")
+
+    def _check_ranks(self):
+        _at_least_one(self, "init_r", "target_r")
+
+# %% ../nbs/00_config.ipynb #72071591
+@dataclass(repr=False)
+class PolyConfig(PeftConfig):
+    "A mixture of LoRA modules for each task ([Ponti et al. 2022](https://arxiv.org/abs/2202.13914)); with `n_splits`, one for each part of the layer ([Caccia et al. 2022](https://arxiv.org/abs/2211.03831))."
+    r: int = 8                                              # rank of each skill
+    target_modules: list[str]|set[str]|str|None = None      # names (or ends of names), a regular expression, "all-linear"; None: by family
+    exclude_modules: list[str]|set[str]|str|None = None     # the same, for layers to leave alone
+    modules_to_save: list[str]|None = None                  # modules of the base model to train in full besides
+    init_weights: bool = True                               # each skill starts as nothing; False: at random
+    poly_type: str = "poly"                                 # there is one kind
+    n_tasks: int = 1                                        # how many tasks
+    n_skills: int = 4                                       # how many skills in each layer
+    n_splits: int = 1                                       # parts of a layer that are mixed apart
+    # what LoRA leaves open is settled for POLY; these are no fields
+    layers_to_transform = layers_pattern = None
+    bias = "none"
+
+    def __post_init__(self):
+        self.peft_type = PeftType.POLY
+        super().__post_init__()
+        _at_least_one(self, "r", "n_tasks", "n_skills", "n_splits")
+        if self.poly_type != "poly":
+            raise ValueError(f"poly_type={self.poly_type!r}; there is only 'poly'")
+        self._names_as_sets("target_modules", "exclude_modules")
+
+# %% ../nbs/00_config.ipynb #951c6fa1
 @dataclass(repr=False)
 class IA3Config(PeftConfig):
     "A trained factor per channel of each target layer ([Liu et al. 2022](https://arxiv.org/abs/2205.05638))."
@@ -343,23 +415,23 @@ class IA3Config(PeftConfig):
     def __post_init__(self):
         self.peft_type = PeftType.IA3
         super().__post_init__()
-        for name in "target_modules", "exclude_modules", "feedforward_modules":
-            if isinstance(getattr(self, name), list):
-                setattr(self, name, set(getattr(self, name)))
+        self._names_as_sets("target_modules", "exclude_modules", "feedforward_modules")
         if isinstance(self.target_modules, set) and isinstance(self.feedforward_modules, set):
             strangers = self.feedforward_modules - self.target_modules
             if strangers:
                 raise ValueError(f"feedforward_modules says how targets are rescaled, but {', '.join(sorted(strangers))} is not in target_modules; add it there")
 
-# %% ../nbs/00_config.ipynb #281e83ec
+# %% ../nbs/00_config.ipynb #99f2f3bb
 CONFIGS: dict[PeftType, type[PeftConfig]] = {
-    PeftType.LORA: LoraConfig,
     PeftType.PROMPT_TUNING: PromptTuningConfig,
-    PeftType.PREFIX_TUNING: PrefixTuningConfig,
-    PeftType.IA3: IA3Config,
-    PeftType.P_TUNING: PromptEncoderConfig,
     PeftType.MULTITASK_PROMPT_TUNING: MultitaskPromptTuningConfig,
+    PeftType.P_TUNING: PromptEncoderConfig,
+    PeftType.PREFIX_TUNING: PrefixTuningConfig,
     PeftType.CPT: CPTConfig,
+    PeftType.LORA: LoraConfig,
+    PeftType.ADALORA: AdaLoraConfig,
+    PeftType.IA3: IA3Config,
+    PeftType.POLY: PolyConfig,
 }
 
 # settings of older peft versions: harmless while they say nothing
@@ -368,18 +440,15 @@ FORGOTTEN = {"postprocess_past_key_value_function"}
 
 def config_class(peft_type:PeftType|str,  # name of a method
                 ) -> type[PeftConfig]:
-    "The configuration class of a method. Raises ValueError for an unknown name, NotImplementedError for one that is not there yet."
-    peft_type = member(PeftType, peft_type)
-    if peft_type not in CONFIGS:
-        raise NotImplementedError(f"{peft_type.value} is not implemented yet; implemented are {', '.join(t.value for t in CONFIGS)}")
-    return CONFIGS[peft_type]
+    "The configuration class of a method. Raises ValueError, with the names of the nine, for any other."
+    return CONFIGS[member(PeftType, peft_type)]
 
 
 def get_peft_config(config_dict:dict[str, Any],  # `peft_type` and the fields of that method's class
                    ) -> PeftConfig:
     """The configuration that a dictionary describes.
 
-    Raises ValueError for an unknown or missing `peft_type`, NotImplementedError for a method that is not there yet, and TypeError for a field that the method does not have."""
+    Raises ValueError for an unknown or missing `peft_type`, NotImplementedError for a variant that is not implemented, and TypeError for a field that the method does not have."""
     if "peft_type" not in config_dict:
         raise ValueError(f"the dictionary does not say which method it is for; add 'peft_type', one of {', '.join(t.value for t in CONFIGS)}")
     cls = config_class(config_dict["peft_type"])
