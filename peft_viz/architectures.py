@@ -9,8 +9,8 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 # %% auto #0
-__all__ = ['CONFIG_NAMES', 'KEY_VALUE_HEADS', 'LORA_TARGETS', 'FAMILIAR', 'IA3_TARGETS', 'Dimensions', 'dimensions',
-           'linear_names', 'lora_targets', 'ia3_targets']
+__all__ = ['CONFIG_NAMES', 'KEY_VALUE_HEADS', 'LORA_TARGETS', 'ADALORA_TARGETS', 'IA3_TARGETS', 'Dimensions', 'dimensions',
+           'linear_names', 'default_targets', 'lora_targets', 'adalora_targets', 'ia3_targets']
 
 # %% ../nbs/01_architectures.ipynb #802477a2
 @dataclass(frozen=True)
@@ -59,20 +59,41 @@ def _first(config, names):
             return getattr(config, name)
     raise ValueError(f"{type(config).__name__} has none of {', '.join(names)}; set one of them on the model's config")
 
-# %% ../nbs/01_architectures.ipynb #b1326c96
-_SEPARATE, _FUSED = ("q_proj", "v_proj"), ("query_key_value",)
-
+# %% ../nbs/01_architectures.ipynb #0f4f7535
+# family -> names of layers, as the ends of their full names
 LORA_TARGETS = {
-    "gpt2": ("c_attn",), "gpt_bigcode": ("c_attn",), "mpt": ("Wqkv",), "codegen": ("qkv_proj",), "phi3": ("qkv_proj",),
-    "bloom": _FUSED, "gpt_neox": _FUSED, "falcon": _FUSED,
-    "llama": _SEPARATE, "mistral": _SEPARATE, "mixtral": _SEPARATE, "opt": _SEPARATE, "gptj": _SEPARATE, "gpt_neo": _SEPARATE, "stablelm": _SEPARATE,
-    "gemma": _SEPARATE, "gemma2": _SEPARATE, "gemma3_text": _SEPARATE, "qwen2": _SEPARATE, "qwen3": _SEPARATE,
-    "phi": ("q_proj", "v_proj", "fc1", "fc2"),
-    "nemotron_h": ("q_proj", "k_proj", "v_proj", "o_proj"),
+    **dict.fromkeys(("llama", "llama4", "mistral", "mixtral", "stablelm", "gemma", "gemma2", "gemma3_text", "qwen2", "qwen3", "gptj", "gpt_neo", "opt", "bart"), "q_proj v_proj"),
+    **dict.fromkeys(("bloom", "gpt_neox", "falcon"), "query_key_value"),
+    **dict.fromkeys(("codegen", "phi3"), "qkv_proj"),
+    **dict.fromkeys(("gpt2", "gpt_bigcode"), "c_attn"),
+    "mpt": "Wqkv",
+    **dict.fromkeys(("bert", "roberta", "xlm-roberta", "electra"), "query value"),
+    "phi": "q_proj v_proj fc1 fc2",
+    "nemotron_h": "q_proj k_proj v_proj o_proj",
+    "rwkv": "key value receptance output",
+    "(wq, wv)": "wq wv",
 }
-
-# what attention layers tend to be called; the first group that a model has completely is taken
-FAMILIAR = (_SEPARATE, _FUSED, ("qkv_proj",), ("c_attn",), ("Wqkv",), ("wq", "wv"), ("query", "value"))
+ADALORA_TARGETS = {
+    **LORA_TARGETS,
+    "roberta": "query key value dense",
+    **dict.fromkeys(("opt", "bart"), "q_proj k_proj v_proj out_proj fc1 fc2"),
+}
+IA3_TARGETS = {  # the last layer of a row is rescaled at its input
+    **dict.fromkeys(("llama", "mistral", "stablelm"), "k_proj v_proj down_proj"),
+    **dict.fromkeys(("llama4", "gemma", "gemma2", "gemma3_text", "qwen2", "qwen3"), "q_proj v_proj down_proj"),
+    "phi3": "qkv_proj down_proj",
+    **dict.fromkeys(("gpt2", "gpt_bigcode"), "c_attn mlp.c_proj"),
+    "bloom": "query_key_value mlp.dense_4h_to_h",
+    **dict.fromkeys(("gpt_neox", "falcon"), "query_key_value dense_4h_to_h"),
+    "opt": "q_proj k_proj fc2",
+    **dict.fromkeys(("phi", "bart"), "q_proj v_proj fc2"),
+    "gptj": "q_proj v_proj fc_out",
+    "codegen": "qkv_proj fc_out",
+    "gpt_neo": "q_proj v_proj c_proj",
+    "mixtral": "k_proj v_proj w2",
+    "mpt": "Wqkv down_proj",
+    **dict.fromkeys(("bert", "roberta"), "key value output.dense"),
+}
 
 
 def linear_names(model:nn.Module,  # a base model
@@ -81,50 +102,32 @@ def linear_names(model:nn.Module,  # a base model
     return list(dict.fromkeys(name.split(".")[-1] for name, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D))))
 
 
-def lora_targets(model:nn.Module,  # a base model
-                ) -> set[str]:
-    "The layers LoRA adapts by default: from the table, else by familiar names. Raises ValueError, saying what could be passed, when neither settles it."
+def default_targets(model:nn.Module,            # a base model
+                    table:dict[str, str],       # one of the above
+                    fields:str="target_modules",  # what to pass, for the error's text
+                   ) -> list[str]:
+    "The row of the model's family, else the first row whose layers the model has. Raises ValueError, saying what could be passed, when there is none."
     family = getattr(getattr(model, "config", None), "model_type", None)
-    if family in LORA_TARGETS:
-        return set(LORA_TARGETS[family])
+    if family in table:
+        return table[family].split()
     have = linear_names(model)
-    for group in FAMILIAR:
-        if set(group) <= set(have):
-            return set(group)
-    raise ValueError(f"no default targets for {type(model).__name__}; pass target_modules, chosen from its linear layers: {', '.join(have)}")
-
-# %% ../nbs/01_architectures.ipynb #8172e74a
-_GLU = (("k_proj", "v_proj", "down_proj"), ("down_proj",))      # targets, and which of them are rescaled at the input
-_QUERIES = (("q_proj", "v_proj", "down_proj"), ("down_proj",))
-_C_ATTN = (("c_attn", "mlp.c_proj"), ("mlp.c_proj",))
-
-IA3_TARGETS = {
-    "llama": _GLU, "mistral": _GLU, "stablelm": _GLU,
-    "gemma": _QUERIES, "gemma2": _QUERIES, "gemma3_text": _QUERIES, "qwen2": _QUERIES, "qwen3": _QUERIES, "llama4": _QUERIES,
-    "gpt2": _C_ATTN, "gpt_bigcode": _C_ATTN,
-    "bloom": (("query_key_value", "mlp.dense_4h_to_h"), ("mlp.dense_4h_to_h",)),
-    "gpt_neox": (("query_key_value", "dense_4h_to_h"), ("dense_4h_to_h",)),
-    "falcon": (("query_key_value", "dense_4h_to_h"), ("dense_4h_to_h",)),
-    "opt": (("q_proj", "k_proj", "fc2"), ("fc2",)),
-    "phi": (("q_proj", "v_proj", "fc2"), ("fc2",)),
-    "phi3": (("qkv_proj", "down_proj"), ("down_proj",)),
-    "gptj": (("q_proj", "v_proj", "fc_out"), ("fc_out",)),
-    "codegen": (("qkv_proj", "fc_out"), ("fc_out",)),
-    "gpt_neo": (("q_proj", "v_proj", "c_proj"), ("c_proj",)),
-    "mixtral": (("k_proj", "v_proj", "w2"), ("w2",)),
-    "mpt": (("Wqkv", "down_proj"), ("down_proj",)),
-}
+    for row in table.values():
+        if {name.split(".")[-1] for name in row.split()} <= set(have):
+            return row.split()
+    raise ValueError(f"no default targets for {type(model).__name__}; pass {fields}, chosen from its linear layers: {', '.join(have)}")
 
 
-def ia3_targets(model:nn.Module,  # a base model
-               ) -> tuple[set[str], set[str]]:
-    "The layers IA3 rescales by default, and those of them that it rescales at the input. Raises ValueError, saying what could be passed, when nothing settles it."
-    family = getattr(getattr(model, "config", None), "model_type", None)
-    if family in IA3_TARGETS:
-        targets, feedforward = IA3_TARGETS[family]
-        return set(targets), set(feedforward)
-    have = linear_names(model)
-    for targets, feedforward in IA3_TARGETS.values():
-        if {name.split(".")[-1] for name in targets} <= set(have):
-            return set(targets), set(feedforward)
-    raise ValueError(f"no default targets for {type(model).__name__}; pass target_modules and feedforward_modules, chosen from its linear layers: {', '.join(have)}")
+def lora_targets(model:nn.Module) -> set[str]:
+    "The layers LoRA and POLY adapt by default. Raises ValueError when nothing settles it."
+    return set(default_targets(model, LORA_TARGETS))
+
+
+def adalora_targets(model:nn.Module) -> set[str]:
+    "The layers AdaLoRA adapts by default. Raises ValueError when nothing settles it."
+    return set(default_targets(model, ADALORA_TARGETS))
+
+
+def ia3_targets(model:nn.Module) -> tuple[set[str], set[str]]:
+    "The layers IA3 rescales by default, and those of them that it rescales at the input. Raises ValueError when nothing settles it."
+    targets = default_targets(model, IA3_TARGETS, "target_modules and feedforward_modules")
+    return set(targets), set(targets[-1:])
