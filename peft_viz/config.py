@@ -270,7 +270,7 @@ class CPTConfig(PromptLearningConfig):
         if self.opt_weighted_loss_type not in ("none", "decay"):
             raise ValueError(f"opt_weighted_loss_type={self.opt_weighted_loss_type!r}; it must be 'none' or 'decay'")
 
-# %% ../nbs/00_config.ipynb #749a49f6
+# %% ../nbs/00_config.ipynb #76242360
 def _only(default):
     "A field of peft's that is accepted at its default only: checkpoints carry it."
     how = dict(default_factory=dict) if default == {} else dict(default=default)
@@ -294,7 +294,6 @@ class LoraConfig(PeftConfig):
     layers_pattern: list[str]|str|None = None               # name of the list of layers, where numbers are ambiguous
     rank_pattern: dict = field(default_factory=dict)        # other ranks, by name or regular expression
     alpha_pattern: dict = field(default_factory=dict)       # other alphas, likewise
-    use_dora: bool = False                                  # train direction (by the product) and length of the weights apart
     megatron_config: dict|None = _only(None)
     megatron_core: str|None = _only("megatron.core")
     trainable_token_indices: list|dict|None = _only(None)
@@ -302,6 +301,7 @@ class LoraConfig(PeftConfig):
     eva_config: Any = _only(None)
     corda_config: Any = _only(None)
     lora_ga_config: Any = _only(None)
+    use_dora: bool = False                                  # train direction (by the product) and length of the weights apart
     velora_config: Any = _only(None)
     alora_invocation_tokens: list[int]|None = _only(None)
     use_qalora: bool = _only(False)

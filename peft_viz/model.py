@@ -20,9 +20,9 @@ from .tuners.prefix import PrefixEncoder, split_key_values, to_cache
 from .tuners.soft_prompt import PromptEmbedding
 
 # %% auto #0
-__all__ = ['TUNERS', 'PROMPT_ENCODERS', 'check_config', 'fit_to_model', 'uses_checkpointing', 'PeftModel']
+__all__ = ['TUNERS', 'PROMPT_ENCODERS', 'MODELS', 'check_config', 'fit_to_model', 'uses_checkpointing', 'PeftModel']
 
-# %% ../nbs/10_model.ipynb #303c8f7a
+# %% ../nbs/10_model.ipynb #a49f6eb3
 TUNERS = {PeftType.LORA: LoraModel, PeftType.IA3: IA3Model}  # methods that put layers into the base model
 PROMPT_ENCODERS = {  # methods that put virtual tokens before the real ones
     PeftType.PROMPT_TUNING: PromptEmbedding,
@@ -35,7 +35,7 @@ PROMPT_ENCODERS = {  # methods that put virtual tokens before the real ones
 
 def check_config(config:PeftConfig,  # what the caller asks for
                 ):
-    "Raises ValueError for a configuration that cannot work with a causal language model, NotImplementedError for a method that is not there yet."
+    "Raises ValueError for a configuration that cannot work with a causal language model."
     if config.peft_type is None:
         raise ValueError(f"{type(config).__name__} does not say which method to use; the classes that do are {', '.join(c.__name__ for c in CONFIGS.values())}")
     expected = config_class(config.peft_type)
@@ -65,7 +65,7 @@ def fit_to_model(config:PromptLearningConfig,  # changed in place
     if hasattr(config, "encoder_hidden_size"):
         config.encoder_hidden_size = config.encoder_hidden_size or config.token_dim
 
-# %% ../nbs/10_model.ipynb #41e68c41
+# %% ../nbs/10_model.ipynb #b566c170
 def uses_checkpointing(model:nn.Module) -> bool:
     "Has gradient checkpointing been switched on?"
     return any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
@@ -215,6 +215,14 @@ class PeftModel(nn.Module):
         finally:
             self._switch(off=was_disabled)
 
+    def disable_adapter_layers(self):
+        "The base model alone, until `enable_adapter_layers`."
+        self._switch(off=True)
+
+    def enable_adapter_layers(self):
+        "The adapters again."
+        self._switch(off=False)
+
     def _switch(self, off):
         self._adapters_disabled = off
         if self.active_peft_config.is_prompt_learning:
@@ -280,3 +288,6 @@ class PeftModel(nn.Module):
         "Say how small the trained part is."
         trainable, total = self.get_nb_trainable_parameters()
         print(f"trainable params: {trainable} || all params: {total} || trainable%: {100 * trainable / total}")
+
+# %% ../nbs/10_model.ipynb #7a198d88
+MODELS: dict[TaskType|None, type[PeftModel]] = {None: PeftModel}
