@@ -15,7 +15,7 @@ from .tuners.injection import BaseTunerLayer
 # %% auto #0
 __all__ = ['IGNORED', 'PeftModelForCausalLM', 'get_peft_model']
 
-# %% ../nbs/11_causal_lm.ipynb #2f016f8c
+# %% ../nbs/11_causal_lm.ipynb #37ec67b1
 IGNORED = -100  # a label that the loss skips
 
 
@@ -33,6 +33,15 @@ def _get_sequence_length(input_ids, inputs_embeds):
     if input_ids is not None:
         return input_ids.shape[1]
     return inputs_embeds.shape[1]
+
+
+def _get_cache_length(past_key_values):
+    "Tokens in the cache, virtual ones included. Before there were cache classes, a cache was a tuple of keys and values for each layer."
+    if past_key_values is None:
+        return 0
+    if isinstance(past_key_values, (tuple, list)):
+        return past_key_values[0][0].shape[-2]
+    return past_key_values.get_seq_length()
 
 
 def _extend_attention_mask(attention_mask, batch_size, num_virtual_tokens, virtual_queries):
@@ -88,7 +97,7 @@ def _shift_or_drop_positions(kwargs, peft_config):
         warnings.warn("Token type ids are not supported for parameter efficient tuning. Ignoring token type ids")
         kwargs["token_type_ids"] = None
 
-# %% ../nbs/11_causal_lm.ipynb #59e66a83
+# %% ../nbs/11_causal_lm.ipynb #218725bd
 class PeftModelForCausalLM(PeftModel):
     "A causal language model with adapters. Source: the specification, sections *forward*, *generate* and *prepare_inputs_for_generation*."
     def __init__(self,
@@ -239,8 +248,7 @@ class PeftModelForCausalLM(PeftModel):
         attention_mask = kwargs.pop("attention_mask", None)  # held back: the base model would prepare it without the virtual tokens
         model_kwargs = self.base_model_prepare_inputs_for_generation(input_ids, *args, inputs_embeds=inputs_embeds, **kwargs)
         batch_size = input_ids.shape[0]
-        past_key_values = model_kwargs.get("past_key_values")
-        requires_prompt_injection = past_key_values is None or not past_key_values.get_seq_length()
+        requires_prompt_injection = not _get_cache_length(model_kwargs.get("past_key_values"))
         virtual_queries = requires_prompt_injection and peft_config.peft_type != PeftType.PREFIX_TUNING
         attention_mask = _extend_attention_mask(attention_mask, batch_size, peft_config.num_virtual_tokens, virtual_queries)
         model_kwargs["attention_mask"] = attention_mask
@@ -256,7 +264,7 @@ class PeftModelForCausalLM(PeftModel):
 
     def _keep_new_tokens(self, model_kwargs, input_ids):
         "Tokens that are in the cache already are not computed again. The cache holds the virtual tokens as well."
-        past_length = model_kwargs["past_key_values"].get_seq_length()
+        past_length = _get_cache_length(model_kwargs["past_key_values"])
         cached_tokens = past_length - self.active_peft_config.num_virtual_tokens
         if cached_tokens < input_ids.shape[1]:
             model_kwargs["input_ids"] = input_ids[:, cached_tokens:]  # in general the last token
