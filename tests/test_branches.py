@@ -1,0 +1,262 @@
+"""Branches of the class that the parity tests do not reach: masks with four dimensions and masks in a dictionary, caches of tuples, MPT, what a switched-off adapter is told.
+
+Each asserts what is right from first principles: a soft prompt that consists of the embeddings of real tokens must give what these tokens give.
+"""
+import copy
+
+import pytest
+import torch
+from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MptConfig, MptForCausalLM
+
+import peft_viz.causal_lm as ours
+from peft_viz.config import CPTConfig, IA3Config, LoraConfig, PrefixTuningConfig, PromptTuningConfig
+from test_parity import base_model, batch, OLD_PEFT, PAD, quiet_and_single, TOKENS, VOCABULARY
+
+CLM = dict(task_type="CAUSAL_LM")
+V = 4  # virtual tokens
+FIRST = torch.tensor([[21, 22, 23, 24]])  # the real tokens whose embeddings the soft prompt takes
+IDS = torch.tensor([[5, 6, 7, 8, 9], [PAD, PAD, 10, 11, 12]])
+MASK = (IDS != PAD).long()
+
+
+def prompted(family="llama"):
+    "A soft prompt that is `FIRST`, the base model, and FIRST + IDS with its mask."
+    base = base_model(family)
+    model = ours.get_peft_model(copy.deepcopy(base), PromptTuningConfig(num_virtual_tokens=V, **CLM)).eval()
+    model.prompt_encoder["default"].embedding.weight.data = base.get_input_embeddings()(FIRST[0]).detach()
+    return model, base, torch.cat((FIRST.expand(2, -1), IDS), 1), torch.cat((torch.ones(2, V, dtype=torch.long), MASK), 1)
+
+
+def prefixed(family="llama"):
+    "A prefix that is the cache of `FIRST`, and the rest as above."
+    _, base, ids, mask = prompted(family)
+    model = ours.get_peft_model(copy.deepcopy(base), PrefixTuningConfig(num_virtual_tokens=V, **CLM)).eval()
+    key_values = torch.stack([torch.stack(layer_key_values(base(FIRST).past_key_values, i)) for i in range(2)])  # [layers, 2, 1, heads, virtual, head_dim]
+    model.prompt_encoder["default"].embedding.weight.data = key_values.permute(2, 4, 0, 1, 3, 5).reshape(V, -1).detach()
+    return model, base, ids, mask
+
+
+def layer_key_values(cache, layer):
+    return cache.layers[layer].keys, cache.layers[layer].values
+
+
+def square(mask, dtype=torch.bool):
+    "`[batch, sequence]` to the causal `[batch, 1, query, key]`, where a padded query sees itself; as bool, or as numbers to add."
+    n = mask.shape[1]
+    allowed = mask[:, None, None, :].bool() & torch.ones(n, n, dtype=torch.bool).tril() | torch.eye(n, dtype=torch.bool)
+    if dtype == torch.bool:
+        return allowed
+    return torch.zeros(allowed.shape, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min)
+
+
+def real(logits):
+    "Those of real tokens: what a padded query computes is nobody's business."
+    return logits[:, -5:][MASK.bool()]
+
+
+# --- masks with four dimensions, and masks in a dictionary --------------------------------------------------------
+
+@pytest.mark.parametrize("make", [prompted, prefixed])
+@pytest.mark.parametrize("dtype", [torch.bool, torch.float32], ids=["bool", "additive"])
+@pytest.mark.parametrize("wrapped", [False, True], ids=["alone", "dictionary"])
+def test_4d_mask_in_forward(make, dtype, wrapped):
+    "Padding that stands in the mask is kept, and virtual tokens see no text."
+    model, base, ids, mask = make("gpt2")
+    given = square(MASK, dtype)
+    untouched = given.clone()
+    with torch.no_grad():
+        logits = model(IDS, attention_mask={"full_attention": given} if wrapped else given).logits
+        plain = model(IDS, attention_mask=MASK).logits
+        right = base(ids, attention_mask=square(mask, dtype)).logits
+    torch.testing.assert_close(real(logits), real(right), rtol=0, atol=1e-5)
+    torch.testing.assert_close(real(logits), real(plain), rtol=0, atol=1e-5)
+    assert torch.equal(given, untouched)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.float32, torch.long], ids=["bool", "additive", "numbers"])
+def test_what_a_4d_mask_becomes(dtype):
+    mask = square(MASK) if dtype != torch.float32 else square(MASK, dtype)
+    yes, no = (0, torch.finfo(dtype).min) if dtype == torch.float32 else (1, 0)
+    mask = mask.to(dtype)
+    with_rows = ours._extend_attention_mask(mask, 2, V, virtual_queries=True)
+    without_rows = ours._extend_attention_mask(mask, 2, V, virtual_queries=False)
+    assert with_rows.shape == (2, 1, V + 5, V + 5) and without_rows.shape == (2, 1, 5, V + 5) and with_rows.dtype == dtype
+    assert torch.equal(with_rows[:, :, V:], without_rows) and torch.equal(without_rows[..., V:], mask)
+    assert (without_rows[..., :V] == yes).all()
+    lower = torch.ones(V, V + 5).tril().bool()
+    assert (with_rows[:, 0, :V][:, lower] == yes).all() and (with_rows[:, 0, :V][:, ~lower] == no).all()
+
+
+@pytest.mark.parametrize("make", [prompted, prefixed])
+def test_4d_mask_at_the_first_and_at_a_later_step(make):
+    "The first step of a decoding has queries for virtual tokens where these are in the sequence; a later one has not."
+    model, base, ids, mask = make("gpt2")
+    with torch.no_grad():
+        first = model.prepare_inputs_for_generation(IDS, attention_mask=square(MASK, torch.float32))
+        queries = 5 + V * (make is prompted)
+        assert first["attention_mask"].shape == (2, 1, queries, V + 5)
+        out = model.base_model(**first, use_cache=True)
+        following = torch.cat((IDS, out.logits[:, -1:].argmax(-1)), 1)
+        step = square(torch.cat((MASK, torch.ones(2, 1, dtype=torch.long)), 1), torch.float32)[:, :, -1:]
+        later = model.prepare_inputs_for_generation(following, attention_mask=step, past_key_values=out.past_key_values)
+        assert later["attention_mask"].shape == (2, 1, 1, V + 6) and later["input_ids"].shape == (2, 1)
+        logits = model.base_model(**later).logits
+        plain = model(following, attention_mask=torch.cat((MASK, torch.ones(2, 1, dtype=torch.long)), 1)).logits[:, -1:]
+    torch.testing.assert_close(logits, plain, rtol=0, atol=1e-5)
+
+
+def test_dictionary_of_one_mask_in_a_decoding_step():
+    model, *_ = prompted()
+    one = model.prepare_inputs_for_generation(IDS, attention_mask={"full_attention": MASK})
+    assert torch.equal(one["attention_mask"], torch.cat((torch.ones(2, V, dtype=torch.long), MASK), 1))
+
+
+@pytest.mark.parametrize("make", [prompted, prefixed])
+def test_dictionary_of_several_masks(make):
+    model, *_ = make()
+    two = {"full_attention": MASK, "sliding_attention": MASK}
+    for call in (lambda: model(IDS, attention_mask=two)), (lambda: model.prepare_inputs_for_generation(IDS, attention_mask=two)):
+        with pytest.raises(ValueError, match=r"single attention mask, got 2: full_attention, sliding_attention; pass a mask \[batch, sequence\]"):
+            call()
+
+
+# --- the inputs of a decoding step ---------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("make", [prompted, prefixed])
+@pytest.mark.parametrize("empty", [None, DynamicCache], ids=["no cache", "empty cache"])
+def test_injection_where_there_is_nothing_yet(make, empty):
+    model, *_ = make()
+    step = model.prepare_inputs_for_generation(IDS, attention_mask=MASK, past_key_values=empty and empty())
+    assert step["attention_mask"].shape == (2, V + 5)
+    if make is prompted:
+        assert step["input_ids"] is None and step["inputs_embeds"].shape == (2, V + 5, 32)
+    else:
+        assert step["input_ids"].shape == (2, 5) and step["past_key_values"].get_seq_length() == V
+
+
+@pytest.mark.parametrize("make", [prompted, prefixed])
+@pytest.mark.parametrize("kind", ["cache", "tuples"])
+def test_last_token_alone_where_the_rest_is_cached(make, kind):
+    model, *_ = make("gpt2")
+    cache = model(IDS, attention_mask=MASK).past_key_values
+    if kind == "tuples":
+        cache = tuple(layer_key_values(cache, i) for i in range(2))
+    following = torch.cat((IDS, IDS[:, :1]), 1)
+    # the base model of transformers 5 does not know caches of tuples any more: it is not asked
+    model.base_model_prepare_inputs_for_generation = lambda input_ids, **kwargs: dict(kwargs, input_ids=input_ids)
+    step = model.prepare_inputs_for_generation(following, attention_mask=torch.ones_like(following), past_key_values=cache)
+    assert torch.equal(step["input_ids"], IDS[:, :1]) and step.get("inputs_embeds") is None
+    assert step["past_key_values"] is cache and step["attention_mask"].shape == (2, V + 6)
+
+
+def test_a_cache_that_knows_more_than_the_ids():
+    "Nothing is cut off that the cache holds already; the base model decides."
+    model, *_ = prompted("gpt2")
+    cache = model(IDS).past_key_values
+    model.base_model_prepare_inputs_for_generation = lambda input_ids, **kwargs: dict(kwargs, input_ids=input_ids[:, -1:])
+    step = model.prepare_inputs_for_generation(IDS[:, :3], past_key_values=cache)
+    assert torch.equal(step["input_ids"], IDS[:, 2:3]) and step["attention_mask"] is None
+
+
+@pytest.mark.parametrize("make", [prompted, prefixed])
+@pytest.mark.parametrize("name", ["position_ids", "cache_position"])
+def test_positions_of_a_decoding_step(make, name):
+    "After a prefix they come later; where virtual tokens are in the sequence the base model counts by itself. The second name is transformers 4's."
+    model, *_ = make()
+    positions = torch.arange(5) if name == "cache_position" else torch.arange(5).expand(2, -1)
+    model.base_model_prepare_inputs_for_generation = lambda input_ids, **kwargs: dict(kwargs, input_ids=input_ids)
+    step = model.prepare_inputs_for_generation(IDS, attention_mask=MASK, **{name: positions})
+    if make is prompted:
+        assert name not in step
+    else:
+        assert torch.equal(step[name], positions + V)
+        later = model.prepare_inputs_for_generation(torch.cat((IDS, IDS[:, :1]), 1), past_key_values=step["past_key_values"], **{name: positions[..., :1] + 5})
+        assert torch.equal(later[name], positions[..., :1] + 5 + V)
+
+
+def test_embeddings_for_the_first_step():
+    model, *_ = prompted()
+    embeds = model.word_embeddings(IDS)
+    is_first = dict(cache_position=torch.arange(5)) if OLD_PEFT else dict(is_first_iteration=True)  # as `generate` says it
+    first = model.prepare_inputs_for_generation(IDS[:, :0], inputs_embeds=embeds, attention_mask=MASK, **is_first)
+    assert first["input_ids"] is None and torch.equal(first["inputs_embeds"], torch.cat((model.get_prompt(2), embeds), 1))
+
+
+# --- MPT ------------------------------------------------------------------------------------------------------------
+
+def mpt(config, **more):
+    torch.manual_seed(0)
+    base = MptForCausalLM(MptConfig(d_model=32, n_heads=4, n_layers=2, max_seq_len=64, expansion_ratio=2, **TOKENS)).eval()
+    base.generation_config.eos_token_id = None
+    return ours.get_peft_model(base, config, **more).eval()
+
+
+@pytest.mark.parametrize("config", [LoraConfig(init_lora_weights=False, **CLM), IA3Config(init_ia3_weights=False, **CLM)], ids=["LORA", "IA3"])
+def test_mpt_refuses_embeddings_where_layers_are_changed(config):
+    model = mpt(config)
+    with pytest.raises(AssertionError, match="forward in MPTForCausalLM does not support inputs_embeds"):
+        model(inputs_embeds=model.get_input_embeddings()(IDS))
+    with model.disable_adapter():  # the base model itself does
+        assert torch.equal(model(inputs_embeds=model.get_input_embeddings()(IDS)).logits, model(IDS).logits)
+
+
+def test_mpt_runs_without_hooks(monkeypatch):
+    model = mpt(LoraConfig(init_lora_weights=False, **CLM))
+    monkeypatch.setattr(type(model), "_enable_peft_forward_hooks", lambda *args, **kwargs: pytest.fail("a hook"))
+    given = dict(attention_mask=MASK, labels=IDS, output_hidden_states=True, return_dict=True)
+    out, base_out = model(IDS, **given), model.base_model(IDS, **given)
+    assert torch.equal(out.logits, base_out.logits) and torch.equal(out.loss, base_out.loss) and len(out.hidden_states) == 3
+
+
+def test_another_family_runs_with_hooks(monkeypatch):
+    model = ours.get_peft_model(base_model("llama"), LoraConfig(**CLM))
+    monkeypatch.setattr(type(model), "_enable_peft_forward_hooks", lambda *args, **kwargs: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        model(IDS)
+
+
+def test_mpt_gives_each_row_its_adapter():
+    model = mpt(LoraConfig(init_lora_weights=False, **CLM))
+    with torch.no_grad():
+        mixed = model(IDS, adapter_names=["default", "__base__"]).logits
+        adapted = model(IDS).logits
+        with model.disable_adapter():
+            plain = model(IDS).logits
+    torch.testing.assert_close(mixed, torch.stack((adapted[0], plain[1])), rtol=0, atol=1e-6)
+
+
+def test_prompts_before_mpt_take_embeddings():
+    model = mpt(PromptTuningConfig(num_virtual_tokens=V, **CLM))
+    assert torch.equal(model(IDS).logits, model(inputs_embeds=model.word_embeddings(IDS)).logits)
+
+
+# --- a switched-off adapter -----------------------------------------------------------------------------------------
+
+def test_what_a_switched_off_method_is_told():
+    "Arguments of the method mean nothing to the base model."
+    base = base_model("llama")
+    cpt = ours.get_peft_model(copy.deepcopy(base), CPTConfig(cpt_token_ids=[3, 4], cpt_tokens_type_mask=[1, 4], **CLM)).eval()
+    lora = ours.get_peft_model(copy.deepcopy(base), LoraConfig(init_lora_weights=False, **CLM)).eval()
+    right = base(IDS, attention_mask=MASK, labels=IDS)
+    for model, told in (cpt, dict(input_type_mask=torch.full_like(IDS, 4))), (lora, dict(adapter_names=["default", "__base__"])):
+        with model.disable_adapter():
+            out = model(IDS, attention_mask=MASK, labels=IDS, task_ids=torch.tensor([0, 1]), **told)
+        assert torch.equal(out.logits, right.logits) and torch.equal(out.loss, right.loss)
+
+
+@pytest.mark.parametrize("config", [LoraConfig(init_lora_weights=False, **CLM), PromptTuningConfig(num_virtual_tokens=V, **CLM),
+                                    PrefixTuningConfig(num_virtual_tokens=V, modules_to_save=["lm_head"], **CLM)], ids=lambda c: c.peft_type.value)
+def test_the_switch(config):
+    base = base_model("llama")
+    model = ours.get_peft_model(copy.deepcopy(base), config).eval()
+    if config.modules_to_save:
+        model.base_model.lm_head.modules_to_save["default"].weight.data.mul_(2)
+    adapted, plain = model(IDS).logits, base(IDS).logits
+    assert adapted.shape != plain.shape or not torch.equal(adapted, plain)
+    model.disable_adapter_layers()
+    assert torch.equal(model(IDS).logits, plain)
+    with model.disable_adapter():
+        pass
+    assert torch.equal(model(IDS).logits, plain), "the context gives back what it found"
+    model.enable_adapter_layers()
+    assert torch.equal(model(IDS).logits, adapted)
