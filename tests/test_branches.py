@@ -54,6 +54,11 @@ def real(logits):
     return logits[:, -5:][MASK.bool()]
 
 
+def at(start, stop):
+    "What `generate` of transformers 4 says besides about a step; later ones tell the prefill from the cache."
+    return dict(cache_position=torch.arange(start, stop)) if OLD_PEFT else {}
+
+
 # --- masks with four dimensions, and masks in a dictionary --------------------------------------------------------
 
 @pytest.mark.parametrize("make", [prompted, prefixed])
@@ -92,13 +97,13 @@ def test_4d_mask_at_the_first_and_at_a_later_step(make):
     "The first step of a decoding has queries for virtual tokens where these are in the sequence; a later one has not."
     model, base, ids, mask = make("gpt2")
     with torch.no_grad():
-        first = model.prepare_inputs_for_generation(IDS, attention_mask=square(MASK, torch.float32))
+        first = model.prepare_inputs_for_generation(IDS, attention_mask=square(MASK, torch.float32), **at(0, 5))
         queries = 5 + V * (make is prompted)
         assert first["attention_mask"].shape == (2, 1, queries, V + 5)
         out = model.base_model(**first, use_cache=True)
         following = torch.cat((IDS, out.logits[:, -1:].argmax(-1)), 1)
         step = square(torch.cat((MASK, torch.ones(2, 1, dtype=torch.long)), 1), torch.float32)[:, :, -1:]
-        later = model.prepare_inputs_for_generation(following, attention_mask=step, past_key_values=out.past_key_values)
+        later = model.prepare_inputs_for_generation(following, attention_mask=step, past_key_values=out.past_key_values, **at(5, 6))
         assert later["attention_mask"].shape == (2, 1, 1, V + 6) and later["input_ids"].shape == (2, 1)
         logits = model.base_model(**later).logits
         plain = model(following, attention_mask=torch.cat((MASK, torch.ones(2, 1, dtype=torch.long)), 1)).logits[:, -1:]
@@ -126,7 +131,7 @@ def test_dictionary_of_several_masks(make):
 @pytest.mark.parametrize("empty", [None, DynamicCache], ids=["no cache", "empty cache"])
 def test_injection_where_there_is_nothing_yet(make, empty):
     model, *_ = make()
-    step = model.prepare_inputs_for_generation(IDS, attention_mask=MASK, past_key_values=empty and empty())
+    step = model.prepare_inputs_for_generation(IDS, attention_mask=MASK, past_key_values=empty and empty(), **at(0, 5))
     assert step["attention_mask"].shape == (2, V + 5)
     if make is prompted:
         assert step["input_ids"] is None and step["inputs_embeds"].shape == (2, V + 5, 32)
@@ -177,7 +182,7 @@ def test_positions_of_a_decoding_step(make, name):
 def test_embeddings_for_the_first_step():
     model, *_ = prompted()
     embeds = model.word_embeddings(IDS)
-    is_first = dict(cache_position=torch.arange(5)) if OLD_PEFT else dict(is_first_iteration=True)  # as `generate` says it
+    is_first = at(0, 5) or dict(is_first_iteration=True)
     first = model.prepare_inputs_for_generation(IDS[:, :0], inputs_embeds=embeds, attention_mask=MASK, **is_first)
     assert first["input_ids"] is None and torch.equal(first["inputs_embeds"], torch.cat((model.get_prompt(2), embeds), 1))
 
