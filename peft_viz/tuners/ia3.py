@@ -14,7 +14,7 @@ from .injection import all_linear, BaseTuner, BaseTunerLayer, name_matches
 # %% auto #0
 __all__ = ['IA3Layer', 'rescaled', 'IA3Model']
 
-# %% ../../nbs/02_tuners/13_ia3.ipynb #bcd155f9
+# %% ../../nbs/02_tuners/13_ia3.ipynb #05aeab9b
 class IA3Layer(BaseTunerLayer):
     """A linear layer whose output (or, in a feed-forward layer, input) is rescaled channel by channel.
 
@@ -45,7 +45,7 @@ class IA3Layer(BaseTunerLayer):
 
     def forward(self, x: torch.Tensor, *args, **kwargs) -> torch.Tensor:
         factors = [self.ia3_l[name].flatten() for name in self.active_adapters if name in self.ia3_l]
-        if self.disable_adapters or not factors:
+        if self.disable_adapters or self.merged or not factors:
             return self.base_layer(x, *args, **kwargs)
         if self.is_feedforward:
             return self.base_layer(rescaled(x, factors), *args, **kwargs)

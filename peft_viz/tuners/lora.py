@@ -18,7 +18,7 @@ from .injection import all_linear, BaseTuner, BaseTunerLayer
 # %% auto #0
 __all__ = ['LoraLayer', 'by_pattern', 'initialise', 'LoraModel']
 
-# %% ../../nbs/02_tuners/11_lora.ipynb #c1459e16
+# %% ../../nbs/02_tuners/11_lora.ipynb #ca02cd24
 class LoraLayer(BaseTunerLayer):
     """A linear layer with low-rank detours, by adapter name.
 
@@ -65,7 +65,7 @@ class LoraLayer(BaseTunerLayer):
 
     def forward(self, x: torch.Tensor, *args, adapter_names: list[str]|None = None, **kwargs) -> torch.Tensor:
         result = self.base_layer(x, *args, **kwargs)  # [..., out_features]
-        if self.disable_adapters:
+        if self.disable_adapters or self.merged:
             return result
         if adapter_names is not None:
             return self._mixed_batch_forward(x, result, adapter_names)
