@@ -154,7 +154,7 @@ def embedding_keys(model:nn.Module,   # a PeftModel
             keys.update({_without(adapter_name, key): key for key in model.state_dict() if key.startswith(name + ".") and key not in others})
     return keys
 
-# %% ../nbs/09_checkpoint.ipynb #bbcb3213
+# %% ../nbs/09_checkpoint.ipynb #3d78a33b
 def get_peft_model_state_dict(model:nn.Module,                            # a PeftModel
                               state_dict:dict[str, torch.Tensor]|None=None, # its state, where someone else gathered it; a prompt is always taken from the model
                               adapter_name:str="default",                 # which adapter
@@ -202,7 +202,7 @@ def _refuse_merged(model, adapter_names, what):
         raise ValueError(f"{what} is not possible while {', '.join(sorted(merged))} is merged into the base model; call unmerge_adapter() first")
 
 
-def _some(lines, limit=10):
+def _some(lines, limit=6):
     more = f" and {len(lines) - limit} more" if len(lines) > limit else ""
     return ", ".join(lines[:limit]) + more
 
