@@ -10,12 +10,11 @@ import sys
 from importlib import import_module
 from types import ModuleType
 
-# %% ../nbs/50_api.ipynb #95d96a67
+# %% ../nbs/50_api.ipynb #f8b62f62
 NAMES = {
-    "config":    "PeftType TaskType PeftConfig PromptLearningConfig LoraConfig IA3Config PromptTuningConfig PromptTuningInit PrefixTuningConfig "
+    "config":    "PeftType TaskType PeftConfig PromptLearningConfig LoraConfig AdaLoraConfig IA3Config PolyConfig PromptTuningConfig PromptTuningInit PrefixTuningConfig "
                  "CPTConfig MultitaskPromptTuningConfig MultitaskPromptTuningInit PromptEncoderConfig PromptEncoderReparameterizationType get_peft_config",
-    "model":     "PeftModel",
-    "causal_lm": "PeftModelForCausalLM get_peft_model",
+    "causal_lm": "PeftModel PeftModelForCausalLM get_peft_model",
     "trace":     "Trace TraceError",
     "record":    "record",
     "models":    "load_tiny load_smollm2 tiny_random",
