@@ -14,12 +14,13 @@ from .injection import all_linear, BaseTuner, BaseTunerLayer, name_matches
 # %% auto #0
 __all__ = ['IA3Layer', 'rescaled', 'IA3Model']
 
-# %% ../../nbs/02_tuners/13_ia3.ipynb #05aeab9b
+# %% ../../nbs/02_tuners/13_ia3.ipynb #28c6a31e
 class IA3Layer(BaseTunerLayer):
     """A linear layer whose output (or, in a feed-forward layer, input) is rescaled channel by channel.
 
     Input `[..., in_features]`, output `[..., out_features]`. Source: Liu et al. 2022, arXiv:2205.05638, section 3.3."""
     adapter_layer_names = ("ia3_l",)
+    module_type = "Linear"
 
     def __init__(self,
                  base_layer:nn.Linear|Conv1D,  # W, and perhaps a bias
@@ -50,6 +51,21 @@ class IA3Layer(BaseTunerLayer):
         if self.is_feedforward:
             return self.base_layer(rescaled(x, factors), *args, **kwargs)
         return rescaled(self.base_layer(x, *args, **kwargs), factors)
+
+    def _factors(self, adapter_name):
+        "An adapter's factors in the shapes in which they meet the base layer's parameters; the bias belongs to the output."
+        factors = self.ia3_l[adapter_name].data
+        by_name = {"weight": factors.T if isinstance(self.base_layer, Conv1D) else factors}
+        if self.bias is not None and not self.is_feedforward:
+            by_name["bias"] = factors.flatten()
+        return by_name
+
+    def merged_parameters(self, adapter_name: str) -> dict[str, torch.Tensor]:
+        return {name: getattr(self, name).data * factors for name, factors in self._factors(adapter_name).items()}
+
+    def unmerged_parameters(self, adapter_name: str) -> dict[str, torch.Tensor]:
+        "Division is all there is to undo a multiplication; a channel that was switched off stays off."
+        return {name: getattr(self, name).data / (factors + 1e-8) for name, factors in self._factors(adapter_name).items()}
 
     def extra_repr(self) -> str:
         return f"rescales its {'input' if self.is_feedforward else 'output'}"

@@ -335,7 +335,7 @@ def replace(model:nn.Module,  # that contains it
     parent, _, attribute = name.rpartition(".")
     setattr(model.get_submodule(parent), attribute, module)
 
-# %% ../../nbs/02_tuners/10_injection.ipynb #d8f3e1e6
+# %% ../../nbs/02_tuners/10_injection.ipynb #90b33ba4
 class BaseTuner(nn.Module):
     "The base model with adapted layers in it. Subclasses name their layer class, and fill in a configuration and make a layer."
     tuner_layer_cls: type[BaseTunerLayer]
@@ -384,7 +384,7 @@ class BaseTuner(nn.Module):
             self._train_biases(config.bias, targets)
         layers = {}
         for name, module in targets.items():
-            layers[name] = module if isinstance(module, self.tuner_layer_cls) else self.create_layer(name, module, config)
+            layers[name] = module if isinstance(module, self.tuner_layer_cls) else self._new_layer(name, module, config)
             layers[name].update_layer(adapter_name, config, name)
         for name, layer in layers.items():
             replace(self.model, name, layer)
@@ -392,6 +392,11 @@ class BaseTuner(nn.Module):
         self.set_adapter(self.active_adapters, self.peft_config[self.active_adapters[0]].inference_mode)
         for parameter, requires_grad in trained:  # nothing changes for what was there before
             parameter.requires_grad_(requires_grad)
+
+    def _new_layer(self, name, module, config):
+        if hasattr(config, "fan_in_fan_out") and not isinstance(module, nn.Embedding):
+            config.fan_in_fan_out = isinstance(module, Conv1D)  # nothing here looks at it, but checkpoints carry it
+        return self.create_layer(name, module, config)
 
     def adapted(self) -> list[AdapterHolder]:
         "All modules that hold parts of adapters."
