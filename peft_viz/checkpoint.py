@@ -56,7 +56,7 @@ def _in_file(kind, rest):
         return [kind]
     return [kind, *rest]
 
-# %% ../nbs/09_checkpoint.ipynb #49b203b1
+# %% ../nbs/09_checkpoint.ipynb #a185f05e
 def prompt_keys(model:nn.Module,   # a PeftModel
                 adapter_name:str,  # whose tensors
                ) -> dict[str, str]:
@@ -69,18 +69,17 @@ def prompt_keys(model:nn.Module,   # a PeftModel
     return {saved: f"prompt_encoder.{adapter_name}.{name}" for saved, name in names.items()}
 
 
-@torch.no_grad()
 def get_prompt_embedding_to_save(model:nn.Module,   # a PeftModel
                                  adapter_name:str,  # whose prompt
                                 ) -> torch.Tensor:  # [virtual, token_dim]; for a prefix [virtual, layers * 2 * token_dim]
     "The virtual tokens as inference will see them: without dropout, even in the middle of a training. (peft 0.21.2 saves whatever an LSTM with dropout gave that time.)"
     encoder = model.prompt_encoder[adapter_name]
     if model.peft_config[adapter_name].peft_type == PeftType.MULTITASK_PROMPT_TUNING:
-        return encoder.embedding.weight
+        return encoder.embedding.weight.detach()
     was_training = encoder.training
     encoder.eval()
     try:
-        return encoder(model.prompt_tokens[adapter_name][None].to(encoder.embedding.weight.device))[0]
+        return encoder(model.prompt_tokens[adapter_name][None].to(encoder.embedding.weight.device))[0].detach()
     finally:
         encoder.train(was_training)
 

@@ -73,7 +73,7 @@ def fit_to_model(config:PromptLearningConfig,  # changed in place
     if hasattr(config, "encoder_hidden_size"):
         config.encoder_hidden_size = config.encoder_hidden_size or config.token_dim
 
-# %% ../nbs/10_model.ipynb #78cabd86
+# %% ../nbs/10_model.ipynb #90b8b2b5
 def uses_checkpointing(model:nn.Module) -> bool:
     "Has gradient checkpointing been switched on?"
     return any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
@@ -179,7 +179,7 @@ class PeftModel(nn.Module):
         self.prompt_encoder[adapter_name] = prompt_encoder.to(word_embeddings.weight.device)
         self.prompt_tokens[adapter_name] = torch.arange(peft_config.num_virtual_tokens)
         add_modules_to_save(model, peft_config.modules_to_save, adapter_name)
-        self._activate_saved_modules()
+        self._activate_saved_modules(self.active_peft_config.inference_mode)
 
     def set_adapter(self, adapter_name:str, inference_mode:bool=False):
         "Make this adapter the active one, and trainable unless it is for inference."
