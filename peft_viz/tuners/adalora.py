@@ -12,10 +12,9 @@ from ..config import AdaLoraConfig
 from .injection import all_linear, BaseTuner, BaseTunerLayer
 
 # %% auto #0
-__all__ = ['PARTS', 'AdaLoraLayer', 'adalora_layers', 'layer_name', 'patterned_layers', 'RankAllocator',
-           'resize_state_dict_by_rank_pattern', 'AdaLoraModel']
+__all__ = ['PARTS', 'AdaLoraLayer', 'adalora_layers', 'layer_name', 'patterned_layers', 'RankAllocator', 'AdaLoraModel']
 
-# %% ../../nbs/02_tuners/12_adalora.ipynb #71c99528
+# %% ../../nbs/02_tuners/12_adalora.ipynb #e4e59733
 PARTS = {"lora_A": 0, "lora_B": 1, "lora_E": 0}  # the trained parts of a detour, and the dimension along which the triplets lie
 
 
@@ -25,6 +24,7 @@ class AdaLoraLayer(BaseTunerLayer):
     Input `[..., in_features]`, output `[..., out_features]`. Source: Zhang et al. 2023, arXiv:2303.10512, section 3.1."""
     adapter_layer_names = tuple(PARTS)
     other_param_names = ("r", "lora_alpha", "scaling", "lora_dropout", "ranknum", "held")
+    module_type = "adalora.SVDLinear"
 
     def __init__(self,
                  base_layer:nn.Linear|Conv1D,  # W, and perhaps a bias
@@ -68,7 +68,7 @@ class AdaLoraLayer(BaseTunerLayer):
 
     def forward(self, x: torch.Tensor, *args, **kwargs) -> torch.Tensor:
         result = self.base_layer(x, *args, **kwargs)  # [..., out_features]
-        if self.disable_adapters:
+        if self.disable_adapters or self.merged:
             return result
         dtype = result.dtype
         for adapter_name in self.active_adapters:
@@ -262,22 +262,7 @@ class RankAllocator:
         budget, mask_ind = self.budget_schedule(global_step)
         return budget, self.mask_to_budget(model, budget) if mask_ind or force_mask else None
 
-# %% ../../nbs/02_tuners/12_adalora.ipynb #3f91157e
-def resize_state_dict_by_rank_pattern(rank_pattern:dict[str, list[bool]],    # what is to be left of each layer
-                                      state_dict:dict[str, torch.Tensor],    # under names such as "base_model.model.h.0.c_attn.lora_E.default"
-                                      adapter_name:str,                      # whose state it is
-                                     ) -> dict[str, torch.Tensor]:
-    "A copy of an adapter's state with only the survivors in it; tensors that have this size already are left as they are."
-    result = dict(state_dict)
-    for key, pattern in rank_pattern.items():
-        stays = torch.as_tensor(pattern, dtype=torch.bool).view(-1)
-        for part, dim in PARTS.items():
-            name = f"base_model.model.{layer_name(key, adapter_name)}.{part}.{adapter_name}"
-            if result[name].shape[dim] != stays.sum():
-                result[name] = result[name].index_select(dim, _numbers(stays, result[name]))
-    return result
-
-# %% ../../nbs/02_tuners/12_adalora.ipynb #9ca24891
+# %% ../../nbs/02_tuners/12_adalora.ipynb #16e3e173
 class AdaLoraModel(BaseTuner):
     "The base model with AdaLoRA layers in it."
     tuner_layer_cls = AdaLoraLayer
@@ -309,6 +294,11 @@ class AdaLoraModel(BaseTuner):
         super().inject_adapter(adapter_name)
         if adapter_name == self.trainable_adapter_name:
             self.rankallocator = RankAllocator(self.model, self.peft_config[adapter_name], adapter_name)
+
+    def cast_adapter_dtype(self, adapter_name: str):
+        super().cast_adapter_dtype(adapter_name)
+        for layer in adalora_layers(self.model, adapter_name).values():  # the divisor goes with what it divides
+            layer.ranknum[adapter_name].data = layer.ranknum[adapter_name].data.to(layer.lora_E[adapter_name].dtype)
 
     def forward(self, *args, **kwargs):
         outputs = super().forward(*args, **kwargs)
@@ -361,10 +351,14 @@ class AdaLoraModel(BaseTuner):
 
     def resize_state_dict_by_rank_pattern(self,
                                           rank_pattern:dict[str, list[bool]],   # what is to be left
-                                          state_dict:dict[str, torch.Tensor],   # the adapter's state, as the layers have it
+                                          state_dict:dict[str, torch.Tensor],   # under names such as "base_model.model.h.0.c_attn.lora_E.default"
                                           adapter_name:str,                     # whose state it is
                                          ) -> dict[str, torch.Tensor]:
-        "The function of this name, for layers that may have been resized before."
-        layers = patterned_layers(self.model, rank_pattern, adapter_name)
-        masks = {name: layer.mask(adapter_name, pattern) for name, (layer, pattern) in layers.items()}
-        return resize_state_dict_by_rank_pattern(masks, state_dict, adapter_name)
+        "A copy of an adapter's state with nothing but the survivors in it: what a checkpoint holds."
+        result = dict(state_dict)
+        for name, (layer, pattern) in patterned_layers(self.model, rank_pattern, adapter_name).items():
+            stays = layer.mask(adapter_name, pattern)
+            for part, dim in PARTS.items():
+                key = f"base_model.model.{name}.{part}.{adapter_name}"
+                result[key] = result[key].index_select(dim, _numbers(stays, result[key]))
+        return result
