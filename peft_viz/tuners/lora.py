@@ -20,7 +20,7 @@ from .injection import all_linear, BaseTuner, BaseTunerLayer, rows_by_adapter
 # %% auto #0
 __all__ = ['INITIALISATIONS', 'LAYERS', 'LoraLayer', 'Magnitude', 'by_pattern', 'LoraLinear', 'LoraEmbedding', 'LoraModel']
 
-# %% ../../nbs/02_tuners/11_lora.ipynb #b314e58c
+# %% ../../nbs/02_tuners/11_lora.ipynb #5bcc5512
 class LoraLayer(BaseTunerLayer):
     """A layer with low-rank detours, by adapter name. Subclasses know how the detour is computed for their kind of input.
 
@@ -57,7 +57,8 @@ class LoraLayer(BaseTunerLayer):
         self.lora_dropout[adapter_name] = nn.Dropout(config.lora_dropout) if config.lora_dropout > 0 else nn.Identity()
         self.add_factors(adapter_name, r, config.init_lora_weights)
         if config.use_dora:
-            lengths = self.row_norms(self.weight, self.oriented(self.get_delta_weight(adapter_name)))
+            A, B = self.factors(adapter_name)
+            lengths = self.row_norms(self.weight, self.scaling[adapter_name] * (B @ A))
             self.lora_magnitude_vector[adapter_name] = Magnitude(lengths)
 
     def add_factors(self, adapter_name:str, r:int, how:bool|str):
@@ -132,14 +133,12 @@ class LoraLayer(BaseTunerLayer):
         return torch.linalg.norm(self.oriented(weight) + delta, dim=1)
 
     def dora_factor(self,
-                    adapter_name:str,       # a DoRA adapter
-                    dtype:torch.dtype,      # in which to measure the weight
+                    adapter_name:str,  # a DoRA adapter
                    ) -> torch.Tensor:  # [out_features]
         "What each output channel is multiplied by. The norm counts as a constant: no gradient flows through it."
         with torch.no_grad():
             A, B = self.factors(adapter_name)
-            delta = F.linear(A.T, B).T.to(dtype)
-            norms = self.row_norms(self.weight.to(dtype), self.scaling[adapter_name] * delta)
+            norms = self.row_norms(self.weight.to(A.dtype), self.scaling[adapter_name] * F.linear(A.T, B).T)
         return self.lora_magnitude_vector[adapter_name].weight / norms
 
     def merged_parameters(self, adapter_name: str) -> dict[str, torch.Tensor]:
@@ -199,7 +198,7 @@ def by_pattern(patterns:dict,  # values by name or regular expression for the en
             return value
     return default
 
-# %% ../../nbs/02_tuners/11_lora.ipynb #bf35673f
+# %% ../../nbs/02_tuners/11_lora.ipynb #874c861b
 INITIALISATIONS = {  # how A starts, by `init_lora_weights`; B starts at zero, so that the adapted model is the base model
     True: lambda A: nn.init.kaiming_uniform_(A, a=math.sqrt(5)),
     "gaussian": lambda A: nn.init.normal_(A, std=1 / len(A)),
@@ -243,10 +242,10 @@ class LoraLinear(LoraLayer):
             without_bias = F.linear(x, self.oriented(self.weight.to(x.dtype)))
         else:
             without_bias = result if self.bias is None else result - self.bias
-        factor = self.dora_factor(adapter_name, x.dtype)
+        factor = self.dora_factor(adapter_name)
         return result + ((factor - 1) * without_bias + factor * lora_B(lora_A(x)) * self.scaling[adapter_name])
 
-# %% ../../nbs/02_tuners/11_lora.ipynb #497f00fa
+# %% ../../nbs/02_tuners/11_lora.ipynb #c922daaf
 class LoraEmbedding(LoraLayer):
     """An embedding with low-rank detours.
 
@@ -271,7 +270,7 @@ class LoraEmbedding(LoraLayer):
         return self._scaled(self._low_rank(x, adapter_name) * self.scaling[adapter_name])
 
     def dora(self, x: torch.Tensor, result: torch.Tensor, adapter_name: str) -> torch.Tensor:
-        factor = self.dora_factor(adapter_name, self.weight.dtype)
+        factor = self.dora_factor(adapter_name)
         return factor * result + self._scaled(factor * self._low_rank(x, adapter_name) * self.scaling[adapter_name])
 
     def _low_rank(self, x, adapter_name):
