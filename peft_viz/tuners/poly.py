@@ -45,13 +45,15 @@ class PolyRouter(nn.Module):
             weights = torch.sigmoid(logits)
         return weights / (weights.sum(dim=-1, keepdim=True) + 1e-12)
 
-# %% ../../nbs/02_tuners/14_poly.ipynb #a99a7ce2
+# %% ../../nbs/02_tuners/14_poly.ipynb #324b8077
 class PolyLayer(BaseTunerLayer):
     """A linear layer with a stock of low-rank detours, mixed for each row's task, by adapter name.
 
     Input `[batch, sequence, in_features]`, output `[batch, sequence, out_features]`. Sources: Ponti et al. 2022, arXiv:2202.13914, section 3; Caccia et al. 2022, arXiv:2211.03831, section 3."""
     adapter_layer_names = ("poly_lora_A", "poly_lora_B", "poly_router")
     other_param_names = ("r",)
+    module_type = "poly.Linear"
+    mergeable = False  # each task changes the weight in its own way
 
     def __init__(self,
                  base_layer:nn.Linear|Conv1D,  # W, and perhaps a bias
@@ -174,7 +176,7 @@ def checkpoint_with_tasks(checkpoint,               # what the base model checkp
             return function(*inputs, **more)
     return checkpoint(function_with_tasks, *args, **kwargs)
 
-# %% ../../nbs/02_tuners/14_poly.ipynb #f19310b4
+# %% ../../nbs/02_tuners/14_poly.ipynb #9aae9eec
 class PolyModel(BaseTuner):
     "The base model with POLY layers in it."
     tuner_layer_cls = PolyLayer
@@ -210,7 +212,7 @@ class PolyModel(BaseTuner):
 
     @contextmanager
     def _task_ids_taken(self):
-        layers = [m for m in self.model.modules() if isinstance(m, PolyLayer)]
+        layers = self.tuner_layers()
         checkpoints = {m: m._gradient_checkpointing_func for m in self.model.modules() if "_gradient_checkpointing_func" in vars(m)}
         hook = self.model.register_forward_pre_hook(partial(self._take_task_ids, layers), with_kwargs=True)
         try:
@@ -234,7 +236,3 @@ class PolyModel(BaseTuner):
             check_task_ids(task_ids, batch_size, min(self.peft_config[name].n_tasks for name in self.active_adapters))
         tell(layers, task_ids)
         return args, kwargs
-
-    def forward(self, *args, task_ids: torch.Tensor|None = None, **kwargs):
-        with self._enable_peft_forward_hooks(adapter_names=kwargs.pop("adapter_names", None)):
-            return self.model(*args, task_ids=task_ids, **kwargs)
