@@ -1,0 +1,535 @@
+"""The map of the specification: one row for each way a decision of the specification can go.
+
+A row says when, which line of the reference decides it, which test reaches that line with that outcome, and how to make a recording
+that takes that way. Line numbers are found, never typed. nbs/60_specification.ipynb draws the rows (with specification_page.py),
+test_specification.py checks them.
+"""
+import ast, importlib, inspect, sys, warnings
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from operator import attrgetter
+from pathlib import Path
+from typing import Callable
+
+import torch
+import transformers
+from transformers import DynamicCache
+from transformers.utils import logging
+
+import peft_viz
+from peft_viz.causal_lm import get_peft_model, PeftModelForCausalLM
+from peft_viz.config import CPTConfig, get_peft_config
+from peft_viz.model import PeftModel
+from peft_viz.models import tiny_random
+from peft_viz.record import record, Recorder, statements
+from peft_viz.trace import Trace
+
+HOME = Path(peft_viz.__file__).parent
+ERA_4 = transformers.__version__.startswith("4.")   # there, generate says where it is with `cache_position`
+
+
+# ---- a row, and where its line stands -------------------------------------------------------------------------
+
+@dataclass
+class Row:
+    section:str            # of the specification
+    when:str               # the condition, in words
+    code:str               # the specification's own condition
+    where:str              # module and function that decide it here
+    line:str               # a piece of the line that does, found exactly once in that function
+    outcome:bool|None      # of an `if`; None: the line is reached
+    test:str               # the test that comes by with this outcome
+    take:Callable[[], Trace]   # makes a recording that takes this way
+    here:str = ""          # what this reference does otherwise, and why
+    also:tuple = ()        # more (piece of a line, outcome) that the recording and the test take with it
+    ends:str|None = None   # the name of the exception that the deciding call ends with
+    shows:Callable = lambda seen: True   # a question to the values that were measured there
+    number:int = 0         # within its section
+
+    @property
+    def id(self): return f"{self.section.replace(' ', '-').strip('_')}-{self.number}".lower()
+    @property
+    def decisions(self): return [(number, outcome) for (_, number), (_, outcome) in zip(self.places(), [(self.line, self.outcome), *self.also])]
+    def places(self): return [find(self.where, line) for line in (self.line, *(line for line, _ in self.also))]
+    @property
+    def number_of_line(self): return self.places()[0][1]
+
+
+@lru_cache
+def function(where:str):
+    "`causal_lm:PeftModelForCausalLM.forward` -> the function itself."
+    module, _, name = where.partition(":")
+    return inspect.unwrap(attrgetter(name)(importlib.import_module(f"peft_viz.{module}")))
+
+@lru_cache
+def source(where:str): # the lines of a function, and the number of the first
+    return inspect.getsourcelines(function(where))
+
+@lru_cache
+def find(where:str, piece:str): # (file inside the package, line number of the statement)
+    "Where a piece of a line stands; LookupError unless it stands exactly once in the function."
+    lines, first = source(where)
+    numbers = [first + i for i, line in enumerate(lines) if piece in line]
+    if len(numbers) != 1: raise LookupError(f"{piece!r} stands {len(numbers)} times in {where}, not once: the row of the map needs another piece of the line")
+    return where.partition(":")[0].replace(".", "/") + ".py", statements("".join(lines), first).get(numbers[0], numbers[0])
+
+
+# ---- recordings -----------------------------------------------------------------------------------------------
+
+PAD, V = 0, 3   # padding; virtual tokens
+IDS = torch.tensor([[PAD, PAD, 5, 6, 7], [8, 9, 10, 11, 12]])
+MASK = (IDS != PAD).long()
+LABELS = IDS.masked_fill(IDS == PAD, -100)
+TASKS = torch.tensor([1, 0])
+TYPES = torch.tensor([[0, 0, 1, 2, 4], [1, 2, 3, 4, 4]])
+CPT = dict(cpt_token_ids=[11, 12, 13], cpt_tokens_type_mask=[1, 2, 4])
+
+METHODS = {
+    "lora": dict(peft_type="LORA", r=2),
+    "poly": dict(peft_type="POLY", r=2, n_tasks=2, n_skills=2),
+    "prompt": dict(peft_type="PROMPT_TUNING", num_virtual_tokens=V),
+    "multitask": dict(peft_type="MULTITASK_PROMPT_TUNING", num_virtual_tokens=V, num_tasks=2),
+    "prefix": dict(peft_type="PREFIX_TUNING", num_virtual_tokens=V),
+    "cpt": dict(peft_type="CPT", **CPT),
+    "cpt-decay": dict(peft_type="CPT", opt_weighted_loss_type="decay", opt_loss_decay_factor=0.5, **CPT),
+}
+
+def config(method, **more): return get_peft_config(dict(task_type="CAUSAL_LM", **METHODS[method], **more))
+
+def model_of(method, family="llama", dtype=torch.float32):
+    base = tiny_random(family).to(dtype)
+    base.generation_config.eos_token_id = None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return get_peft_model(base, config(method)).eval()
+
+@contextmanager
+def quiet():
+    "No warnings (some rows are about them), and an exception is no accident: it stands in the trace."
+    verbosity, threads = logging.get_verbosity(), torch.get_num_threads()
+    logging.set_verbosity_error()
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), torch.no_grad():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(0)
+        try: yield
+        except Exception: pass
+        except KeyboardInterrupt as error:
+            if not error.args: raise   # somebody's key, not a row's
+        finally: logging.set_verbosity(verbosity)
+
+def recording(act, model):
+    "What happens while `act(model)` runs."
+    with quiet(), record(model) as trace: act(model)
+    return trace
+
+def forward(method, family="llama", **given):
+    if "inputs_embeds" not in given: given = {"input_ids": IDS, **given}
+    model = model_of(method, family)
+    if given.get("inputs_embeds") is True: given["inputs_embeds"] = model.get_input_embeddings()(IDS).detach()
+    return recording(lambda m: m(**given), model)
+
+def generate(method, family="llama", **given):
+    return recording(lambda m: m.generate(IDS, max_new_tokens=2, do_sample=False, **given), model_of(method, family))
+
+def step(method, family="llama", cache=None, input_ids=IDS, lenient=False, **given):
+    "One call of prepare_inputs_for_generation. `cache` makes one from the model; `lenient`: the base model hands everything on."
+    model = model_of(method, family)
+    with torch.no_grad(): cache = cache and cache(model)
+    if lenient: model.base_model_prepare_inputs_for_generation = lambda input_ids, **kwargs: dict({k: v for k, v in kwargs.items() if v is not None}, input_ids=input_ids)
+    elif ERA_4: given.setdefault("cache_position", torch.arange(input_ids.shape[1])[-1 if cache is not None and cache.get_seq_length() else 0:])
+    return recording(lambda m: m.prepare_inputs_for_generation(input_ids, past_key_values=cache, **given), model)
+
+def disabled(act, method="prompt"):
+    def inside(model):
+        with model.disable_adapter(): act(model)
+    return recording(inside, model_of(method))
+
+LONGER = torch.cat((IDS, torch.tensor([[13], [14]])), 1)    # one token later
+LONGER_MASK = (LONGER != PAD).long()
+def filled(model): return model(IDS, attention_mask=MASK).past_key_values
+def tuples(model): return tuple((layer.keys, layer.values) for layer in filled(model).layers)
+def empty(model): return DynamicCache()
+def embeds(model): return model.get_input_embeddings()(IDS).detach()
+
+def square(additive=False, queries=None):
+    "The causal 4-D mask of the batch; `queries` keeps the last ones."
+    n = MASK.shape[1]
+    allowed = MASK[:, None, None, :].bool() & torch.ones(n, n, dtype=torch.bool).tril() | torch.eye(n, dtype=torch.bool)
+    if additive: allowed = torch.zeros(allowed.shape).masked_fill(~allowed, torch.finfo(torch.float32).min)
+    return allowed if queries is None else allowed[:, :, -queries:]
+
+class Watching(Recorder):
+    "A recorder that also begins with functions that run before there is a model to watch, or beside it."
+    def __init__(self, model, functions):
+        super().__init__(model)
+        self.home, self.first = f"{HOME}/", {f.__code__ for f in functions}
+    def _verdict(self, frame): return "entry" if frame.f_code in self.first else super()._verdict(frame)
+    def _now(self, verdict, frame): return frame.f_code in self.first or super()._now(verdict, frame)
+
+def making(act, *functions, base=None):
+    "What happens in these functions while `act(base model)` runs."
+    recorder = Watching(tiny_random("llama") if base is None else base, functions)
+    with quiet():
+        recorder.start()
+        try: act(recorder.model)
+        finally: recorder.stop()
+    return recorder.trace
+
+def failing(error, method="lora"):
+    "generate, with an exception in its second step."
+    def act(model):
+        calls = []
+        def fail(module, args, output):
+            calls.append(module)
+            if len(calls) == 2: raise error("in the second step")
+        model.get_base_model().register_forward_hook(fail)
+        model.generate(IDS, attention_mask=MASK, max_new_tokens=3, do_sample=False)
+    return recording(act, model_of(method))
+
+def patched():
+    "generate around a base model whose own preparation somebody has replaced."
+    base = tiny_random("llama")
+    original = base.prepare_inputs_for_generation
+    base.prepare_inputs_for_generation = lambda *args, **kwargs: original(*args, **kwargs)
+    return recording(lambda m: m.generate(IDS, attention_mask=MASK, max_new_tokens=2, do_sample=False), get_peft_model(base, config("prompt")).eval())
+
+def two_adapters():
+    "CPT with an active adapter that is not called default, and that weighs its losses otherwise."
+    model = model_of("cpt")
+    model.add_adapter("other", config("cpt-decay"))
+    model.set_adapter("other")
+    return recording(lambda m: m(IDS, labels=LABELS), model)
+
+def mixed(act):
+    "A LoRA model with an adapter for each row."
+    return recording(lambda m: act(m, adapter_names=["default", "__base__"]), model_of("lora"))
+
+
+# ---- what a recording shows of a row --------------------------------------------------------------------------
+
+@dataclass
+class Seen:
+    "The moment of the decision, as it was recorded."
+    trace:Trace
+    call:object            # the watched call
+    step:int               # index of the deciding step in it
+    before:dict            # name -> Value, when the line began
+    made:dict              # name -> Value, what the line made
+    returned:object        # Value, or None when the call raised
+    around:dict            # name -> Value, what the calling line made of it
+    base:dict              # name -> Value, what reached the base model first; empty when nothing did
+
+    def __getitem__(self, name): return (self.before | self.made | self.around)[name].nested()
+
+def taken(call, number, outcome):
+    "Index of the first step of a call at a line with an outcome; None when there is none."
+    return next((i for i, s in enumerate(call.steps) if s.line == number and outcome in (None, s.branch)), None)
+
+def measure(row:Row, trace:Trace) -> Seen:
+    "The first call in the trace that decided as the row says; LookupError when none did."
+    name = row.where.rpartition(".")[2].rpartition(":")[2]
+    for call in trace.calls:
+        if call.source is None or call.function.rpartition(".")[2] != name or trace.sources[call.source].file != f"peft_viz/{row.places()[0][0]}": continue
+        if row.ends != (call.raised or {}).get("type"): continue
+        at = [taken(call, number, outcome) for number, outcome in row.decisions]
+        if None not in at: return moment(trace, call, at[0])
+    raise LookupError(f"the recording of row {row.id} does not take {row.line!r} with outcome {row.outcome}")
+
+def moment(trace, call, index):
+    known = {name: trace.value(i) for name, i in call.args.items()}
+    for earlier in call.steps[:index]: apply(known, earlier, trace)
+    made, around = apply({}, call.steps[index], trace), {}
+    if call.parent_step is not None: around = apply({}, trace.calls[call.parent].steps[call.parent_step], trace)
+    base = next(iter(trace.base_calls), None)
+    return Seen(trace, call, index, known, made, trace.value(call.returned), around, {n: trace.value(i) for n, i in base.args.items()} if base else {})
+
+def apply(known, step, trace):
+    for change in step.changes:
+        if change.value is None: known.pop(change.name, None)
+        else: known[change.name] = trace.value(change.value)
+    return known
+
+
+# ---- the rows -------------------------------------------------------------------------------------------------
+
+PARITY, MORE, REFERENCE, ERRORS, BRANCHES = (f"tests/test_{name}.py::test_" for name in ("parity", "parity_more", "reference", "reference_errors", "branches"))
+HERE = "tests/test_specification.py::test_"
+CLASS = "causal_lm:PeftModelForCausalLM."
+ROWS: list[Row] = []
+
+def row(section, when, code, where, line, outcome, test, take, **more):
+    ROWS.append(Row(section, when, code, where, line, outcome, test, take, number=1 + sum(r.section == section for r in ROWS), **more))
+
+# ---- the class
+
+S = "Class description"
+INIT, WRAP = "model:PeftModel.__init__", "causal_lm:get_peft_model"
+def wrapped(method, dtype=torch.float32, **how):
+    return making(lambda base: PeftModelForCausalLM(base, config(method), **how), PeftModel.__init__, base=tiny_random("llama").to(dtype))
+def got(method, **how): return making(lambda base: get_peft_model(base, config(method), **how), get_peft_model)
+
+row(S, "the method puts virtual tokens before the real ones", "peft_config.is_prompt_learning", INIT, "if peft_config.is_prompt_learning:", True,
+    PARITY + "same_names[prompt-llama]", lambda: wrapped("prompt"))
+row(S, "the method changes layers of the base model", "not peft_config.is_prompt_learning", INIT, "if peft_config.is_prompt_learning:", False,
+    PARITY + "same_names[lora-llama]", lambda: wrapped("lora"))
+row(S, "float16 and bfloat16 adapter weights become float32", "autocast_adapter_dtype", INIT, "if autocast_adapter_dtype:", True,
+    PARITY + "adapter_dtype[True-llama]", lambda: wrapped("lora", torch.bfloat16))
+row(S, "adapter weights keep the base model's number type", "not autocast_adapter_dtype", INIT, "if autocast_adapter_dtype:", False,
+    PARITY + "adapter_dtype[False-llama]", lambda: wrapped("lora", torch.bfloat16, autocast_adapter_dtype=False))
+row(S, "an attribute that only the base model has", "model.config", "model:PeftModel.__getattr__", "return getattr(self.base_model, name)", None,
+    REFERENCE + "attributes_of_the_base_model[lora]", lambda: making(lambda m: m.config, PeftModel.__getattr__, base=model_of("lora")),
+    here="The specification only says that the class inherits this from PeftModel.")
+row(S, "`get_peft_model` is asked for something that is not there", "mixed or low_cpu_mem_usage", WRAP, "if mixed or low_cpu_mem_usage:", True,
+    ERRORS + "options_that_are_not_there[llama-mixed]", lambda: got("lora", mixed=True), ends="NotImplementedError", here="Not in the specification.")
+row(S, "`get_peft_model` is given a model that has adapters already", "isinstance(model, PeftModel)", WRAP, "if isinstance(model, PeftModel)", True,
+    ERRORS + "wrapping_the_base_of_a_lora_model", lambda: making(lambda m: get_peft_model(m, config("prompt")), get_peft_model, base=model_of("lora")), ends="ValueError",
+    here="Not in the specification. peft wraps it a second time, with a warning.")
+row(S, "a prompt method does not say for which task", "peft_config.task_type is None", WRAP, "if peft_config.task_type is None and", True,
+    ERRORS + "prompt_without_a_task[llama-PromptTuningConfig]", lambda: making(lambda m: get_peft_model(m, get_peft_config(METHODS["prompt"])), get_peft_model), ends="ValueError", here="Not in the specification.")
+row(S, "nothing speaks against it: the model is made, and its configurations note the base model's name", "PeftModelForCausalLM(model, peft_config)", WRAP, "for config in peft_model.peft_config.values():", None,
+    REFERENCE + "attributes_of_the_base_model[prompt]", lambda: got("prompt"),
+    also=(("if mixed or low_cpu_mem_usage:", False), ("if isinstance(model, PeftModel)", False), ("if peft_config.task_type is None and", False)))
+
+# ---- forward
+
+S, F = "forward", CLASS + "forward"
+INJECTED, PREFIX, EMBEDDINGS = CLASS + "_forward_injected", CLASS + "_forward_prefix", CLASS + "_forward_embeddings"
+ADAPTERS_OFF = "Not in the specification: peft exchanges the method while its adapters are switched off; here it is a branch."
+
+row(S, "the adapters are switched off", "", F, "if self._adapters_disabled:", True, PARITY + "disabled_is_the_base_model[prompt-llama]",
+    lambda: disabled(lambda m: m(IDS, attention_mask=MASK)), here=ADAPTERS_OFF)
+row(S, "what is said to a method that is switched off is taken out", "", CLASS + "_forward_disabled", 'for name in "adapter_names"', None, BRANCHES + "what_a_switched_off_method_is_told",
+    lambda: disabled(lambda m: m(IDS, attention_mask=MASK, input_type_mask=TYPES), "cpt"), here=ADAPTERS_OFF)
+row(S, "the method changes layers (LoRA, AdaLoRA, IA3, POLY)", "not peft_config.is_prompt_learning", F, "if not peft_config.is_prompt_learning:", True,
+    PARITY + "forward_and_gradients[train-input_ids-left-lora-llama]", lambda: forward("lora", attention_mask=MASK, labels=LABELS), also=(("if self._adapters_disabled:", False),))
+row(S, "the method has virtual tokens", "peft_config.is_prompt_learning", F, "if not peft_config.is_prompt_learning:", False,
+    PARITY + "forward_and_gradients[train-input_ids-left-prompt-llama]", lambda: forward("prompt", attention_mask=MASK, labels=LABELS))
+row(S, "an MPT model is given embeddings", 'model_type == "mpt" and inputs_embeds is not None', INJECTED, "if inputs_embeds is not None:", True,
+    BRANCHES + "mpt_refuses_embeddings_where_layers_are_changed[LORA]", lambda: forward("lora", "mpt", inputs_embeds=True), also=(('== "mpt":', True),), ends="AssertionError",
+    here="Today's MPT takes embeddings; the refusal stays because the specification and peft have it. With the adapters switched off, or with virtual tokens, MPT does take them.")
+row(S, "an MPT model is given ids: straight to the base model, without hooks", 'model_type == "mpt" and inputs_embeds is None', INJECTED, "if inputs_embeds is not None:", False,
+    BRANCHES + "mpt_runs_without_hooks", lambda: forward("lora", "mpt", attention_mask=MASK, labels=LABELS),
+    here="Arguments for the method (`adapter_names`, `task_ids`) reach the tuner, which takes them out itself; peft loses the tasks.")
+row(S, "any other model", 'model_type != "mpt"', INJECTED, '== "mpt":', False, BRANCHES + "another_family_runs_with_hooks", lambda: forward("lora", "gpt2", attention_mask=MASK))
+row(S, "POLY: the tasks of the rows go along", "peft_config.peft_type == PeftType.POLY", INJECTED, "== PeftType.POLY:", True, HERE + "poly_gives_each_row_its_task", lambda: forward("poly", task_ids=TASKS, attention_mask=MASK))
+row(S, "not POLY: nobody is told of tasks", "peft_config.peft_type != PeftType.POLY", INJECTED, "== PeftType.POLY:", False,
+    PARITY + "what_the_base_model_is_told[lora-llama]", lambda: forward("lora", attention_mask=MASK, task_ids=TASKS))
+row(S, "the method's hooks are on while the base model runs", "with self._enable_peft_forward_hooks(**kwargs)", INJECTED, "with self._enable_peft_forward_hooks(**kwargs):", None,
+    PARITY + "an_adapter_for_each_row", lambda: mixed(lambda m, **k: m(IDS, attention_mask=MASK, **k)))
+row(S, "special arguments are for the hooks, not for the base model", "k not in self.special_peft_forward_args", "model:PeftModel._without_special_args", "return {", None,
+    PARITY + "an_adapter_for_each_row", lambda: mixed(lambda m, **k: m(IDS, attention_mask=MASK, **k)),
+    shows=lambda seen: "adapter_names" in seen.before["kwargs"].items and "adapter_names" not in seen.returned.items)
+
+SIZE = "causal_lm:_get_batch_size"
+row(S, "the batch is counted in `input_ids`", "_get_batch_size(input_ids, inputs_embeds)", SIZE, "    if input_ids is not None:", True, PARITY + "forward_and_gradients[train-input_ids-none-prompt-llama]",
+    lambda: forward("prompt"), also=(("if input_ids is None and inputs_embeds is None:", False), ("if input_ids is not None and inputs_embeds is not None:", False)))
+row(S, "the batch is counted in `inputs_embeds`", "_get_batch_size(input_ids, inputs_embeds)", SIZE, "    if input_ids is not None:", False, PARITY + "forward_and_gradients[train-inputs_embeds-none-prompt-llama]",
+    lambda: forward("prompt", inputs_embeds=True))
+row(S, "neither ids nor embeddings", "_get_batch_size(input_ids, inputs_embeds)", SIZE, "if input_ids is None and inputs_embeds is None:", True, ERRORS + "neither_or_both_inputs[prompt]",
+    lambda: forward("prompt", input_ids=None), ends="ValueError")
+row(S, "both ids and embeddings", "_get_batch_size(input_ids, inputs_embeds)", SIZE, "if input_ids is not None and inputs_embeds is not None:", True, ERRORS + "neither_or_both_inputs[prompt]",
+    lambda: forward("prompt", input_ids=IDS, inputs_embeds=True), ends="ValueError")
+
+MASKS, MASK_4D, ONLY = "causal_lm:_extend_attention_mask", "causal_lm:_extend_4d_mask", "causal_lm:_only_mask"
+row(S, "there is a mask: ones for the virtual tokens in front", "attention_mask is not None", MASKS, "if attention_mask is None:", False,
+    PARITY + "what_the_base_model_is_told[prompt-llama]", lambda: forward("prompt", attention_mask=MASK),
+    shows=lambda seen: seen.base["attention_mask"].nested()[0] == [1, 1, 1, 0, 0, 1, 1, 1],
+    here="The mask keeps its number type; peft's becomes float32.")
+row(S, "there is no mask: then none reaches the base model", "attention_mask is None", MASKS, "if attention_mask is None:", True, PARITY + "forward_and_gradients[eval-input_ids-none-prompt-llama]",
+    lambda: forward("prompt"), shows=lambda seen: "attention_mask" not in seen.base)
+
+POSITIONS = "causal_lm:_shift_or_drop_positions"
+row(S, "`position_ids` are given: a warning, and they are dropped", 'kwargs.get("position_ids") is not None', POSITIONS, "== PeftType.PREFIX_TUNING:", False,
+    PARITY + "given_positions_are_dropped_before_a_prompt[llama]", lambda: forward("prompt", position_ids=torch.arange(5).expand(2, -1)),
+    shows=lambda seen: "position_ids" not in seen.base)
+row(S, "`position_ids` are given with a prefix: they count on behind it", 'kwargs.get("position_ids") is not None', POSITIONS, "== PeftType.PREFIX_TUNING:", True,
+    HERE + "positions_behind_a_prefix", lambda: forward("prefix", position_ids=torch.arange(5).expand(2, -1)), also=(('if kwargs.get("position_ids") is not None:', True),),
+    shows=lambda seen: seen.base["position_ids"].nested()[0] == [3, 4, 5, 6, 7],
+    here="The specification, and peft up to 0.18, drop them with a warning here too. The text is what the positions say, only behind a prefix: peft 0.21 and this reference add its length.")
+row(S, "no `position_ids` are given", 'kwargs.get("position_ids") is None', POSITIONS, 'if kwargs.get("position_ids") is not None:', False,
+    PARITY + "no_warning_without_a_reason[prompt]", lambda: forward("prompt", attention_mask=MASK))
+row(S, "`token_type_ids` are given: a warning, and they are dropped", 'kwargs.get("token_type_ids") is not None', POSITIONS, 'if kwargs.get("token_type_ids") is not None:', True,
+    PARITY + "token_types_are_dropped[prompt]", lambda: forward("prompt", "gpt2", token_type_ids=torch.ones_like(IDS)), shows=lambda seen: "token_type_ids" not in seen.base)
+row(S, "no `token_type_ids` are given", 'kwargs.get("token_type_ids") is None', POSITIONS, 'if kwargs.get("token_type_ids") is not None:', False,
+    PARITY + "no_warning_without_a_reason[prefix]", lambda: forward("prefix", attention_mask=MASK))
+
+row(S, "prefix tuning", "peft_config.peft_type == PeftType.PREFIX_TUNING", F, "if peft_config.peft_type == PeftType.PREFIX_TUNING:", True,
+    PARITY + "forward_and_gradients[train-input_ids-left-prefix-llama]", lambda: forward("prefix", attention_mask=MASK, labels=LABELS))
+LENGTH = "causal_lm:_get_sequence_length"
+row(S, "prefix tuning: the cache's length from `input_ids`", "input_ids is not None", LENGTH, "if input_ids is not None:", True,
+    PARITY + "forward_and_gradients[train-input_ids-none-prefix-llama]", lambda: forward("prefix"))
+row(S, "prefix tuning: the cache's length from `inputs_embeds`", "input_ids is None", LENGTH, "if input_ids is not None:", False,
+    PARITY + "forward_and_gradients[train-inputs_embeds-none-prefix-llama]", lambda: forward("prefix", inputs_embeds=True))
+row(S, "prefix tuning: virtual tokens go into the cache, labels stay", 'kwargs["past_key_values"] = self.get_prompt(...)', PREFIX, 'kwargs["past_key_values"] = past_key_values', None,
+    PARITY + "what_the_base_model_is_told[prefix-llama]", lambda: forward("prefix", attention_mask=MASK, labels=LABELS),
+    shows=lambda seen: seen.base["past_key_values"].length == V and seen.base["labels"].shape == (2, 5))
+row(S, "CPT has a forward of its own", "peft_config.peft_type == PeftType.CPT", F, "elif peft_config.peft_type == PeftType.CPT:", True,
+    MORE + "forward_and_gradients[input_ids-left-cpt-llama]", lambda: forward("cpt", attention_mask=MASK, labels=LABELS))
+row(S, "any other prompt method: virtual tokens before the embeddings", "else", F, "elif peft_config.peft_type == PeftType.CPT:", False,
+    MORE + "forward_and_gradients[input_ids-left-multitask-llama]", lambda: forward("multitask", attention_mask=MASK, task_ids=TASKS), also=(("if peft_config.peft_type == PeftType.PREFIX_TUNING:", False),))
+row(S, "ids are given: the base model's embeddings of them", "inputs_embeds is None", EMBEDDINGS, "if inputs_embeds is None:", True,
+    PARITY + "forward_and_gradients[eval-input_ids-left-prompt-llama]", lambda: forward("prompt", attention_mask=MASK))
+row(S, "embeddings are given", "inputs_embeds is not None", EMBEDDINGS, "if inputs_embeds is None:", False,
+    PARITY + "forward_and_gradients[eval-inputs_embeds-left-prompt-llama]", lambda: forward("prompt", attention_mask=MASK, inputs_embeds=True))
+row(S, "labels are given: -100 for the virtual tokens in front", "labels is not None", "causal_lm:_extend_labels", "if labels is None:", False,
+    PARITY + "what_the_base_model_is_told[prompt-llama]", lambda: forward("prompt", attention_mask=MASK, labels=LABELS),
+    shows=lambda seen: seen.base["labels"].nested()[1] == [-100] * V + IDS[1].tolist())
+row(S, "no labels are given", "labels is None", "causal_lm:_extend_labels", "if labels is None:", True, MORE + "without_labels[p-tuning-llama]", lambda: forward("prompt", attention_mask=MASK),
+    shows=lambda seen: "labels" not in seen.base)
+
+# ---- _cpt_forward
+
+S, C = "_cpt_forward", CLASS + "_cpt_forward"
+TYPES_OF, ANSWERS, WITH_LOSS, LOSS = "tuners.cpt:extend_types", "tuners.cpt:answers_only", "tuners.cpt:with_cpt_loss", "tuners.cpt:cpt_loss"
+
+row(S, "`input_type_mask` is given", '"input_type_mask" in kwargs.keys()', C, "if input_type_mask is None:", False, MORE + "given_types[input_ids-cpt-llama]",
+    lambda: forward("cpt", labels=LABELS, input_type_mask=TYPES))
+row(S, "no `input_type_mask`: every token is an answer; counted in `input_ids`", "input_ids is not None", C, "if input_type_mask is None:", True, MORE + "forward_and_gradients[input_ids-none-cpt-llama]",
+    lambda: forward("cpt", labels=LABELS), also=(("if inputs_embeds is None:", True),), shows=lambda seen: seen.call.args.get("input_ids") is not None,
+    here="Both counts come to the same once the embeddings are there: one line makes the default.")
+row(S, "no `input_type_mask`: every token is an answer; counted in `inputs_embeds`", "input_ids is None", C, "if input_type_mask is None:", True, MORE + "forward_and_gradients[inputs_embeds-none-cpt-llama]",
+    lambda: forward("cpt", labels=LABELS, inputs_embeds=True), also=(("if inputs_embeds is None:", False),))
+row(S, "a type for each token, or a clear error", "", TYPES_OF, "if input_type_mask.shape !=", True, MORE + "cpt_mistakes", lambda: forward("cpt", labels=LABELS, input_type_mask=TYPES[:, 1:]), ends="ValueError",
+    here="Not in the specification: types of another shape would be added or joined to something.")
+row(S, "ids are given: the base model's embeddings of them", "inputs_embeds is None", C, "if inputs_embeds is None:", True, MORE + "forward_and_gradients[input_ids-left-cpt-llama]",
+    lambda: forward("cpt", attention_mask=MASK, labels=LABELS))
+row(S, "embeddings are given", "inputs_embeds is not None", C, "if inputs_embeds is None:", False, MORE + "forward_and_gradients[inputs_embeds-left-cpt-llama]",
+    lambda: forward("cpt", attention_mask=MASK, labels=LABELS, inputs_embeds=True))
+row(S, "labels are given: labels and types get the examples' in front", "labels is not None", C, "if labels is not None:", True, MORE + "cpt_labels_are_the_answers",
+    lambda: forward("cpt", labels=LABELS, input_type_mask=TYPES))
+row(S, "no labels: none reach the base model", "labels is None", C, "if labels is not None:", False, MORE + "types_without_labels", lambda: forward("cpt", input_type_mask=TYPES),
+    shows=lambda seen: "labels" not in seen.base)
+row(S, "the input's types go on where the examples' end", "adjusted_input_type_mask > 0", TYPES_OF, "shifted = ", None, MORE + "given_types[input_ids-cpt-decay-llama]",
+    lambda: forward("cpt", labels=LABELS, input_type_mask=TYPES), shows=lambda seen: seen["cpt_type_mask"][1][V:] == [5, 6, 7, 8, 8],
+    here="A new tensor: the specification and peft add to the caller's.")
+row(S, "the type 0, nobody's, stays 0", "not adjusted_input_type_mask > 0", TYPES_OF, "shifted = ", None, MORE + "given_types[inputs_embeds-cpt-decay-llama]",
+    lambda: forward("cpt", labels=LABELS, input_type_mask=TYPES), shows=lambda seen: seen["cpt_type_mask"][0][V:] == [0, 0, 5, 6, 8])
+row(S, "a label counts where an answer stands", "(cpt_type_mask > 0) & (cpt_type_mask % 4 == 0)", ANSWERS, "cpt_labels = cpt_labels.masked_fill(", None, MORE + "cpt_labels_are_the_answers",
+    lambda: forward("cpt", labels=LABELS, input_type_mask=TYPES), shows=lambda seen: seen["cpt_labels"][1] == [-100, -100, 13, -100, -100, -100, 11, 12])
+row(S, "any other label becomes -100", "cpt_labels[~labels_idx] = -100", ANSWERS, "cpt_labels = cpt_labels.masked_fill(", None, MORE + "forward_and_gradients[input_ids-none-cpt-decay-llama]",
+    lambda: forward("cpt", labels=LABELS, input_type_mask=TYPES), shows=lambda seen: seen["cpt_labels"][0] == [-100, -100, 13, -100, -100, -100, -100, 7])
+row(S, "no label is left: a warning", "", ANSWERS, "if not (cpt_labels[:, 1:] != IGNORED).any():", True, MORE + "no_answer_left",
+    lambda: recording(lambda m: m(IDS, labels=LABELS), unlucky()),
+    here="Not in the specification: the loss is nan, and one is told why. peft's own defaults lead here.")
+row(S, "no labels: the base model's output as it is", "labels is None", C, "if labels is None:", True, MORE + "without_labels[cpt-llama]", lambda: forward("cpt"))
+row(S, "labels: the base model's output with CPT's loss", "else", C, "if labels is None:", False, MORE + "forward_and_gradients[input_ids-right-cpt-llama]", lambda: forward("cpt", labels=LABELS))
+row(S, "the settings of the loss are the active adapter's", 'self.peft_config["default"]', C, "return with_cpt_loss(", None, MORE + "the_active_adapters_loss_counts", two_adapters,
+    here="The specification and peft take those of the adapter called default, whichever is active.")
+row(S, "all answers count alike", 'opt_weighted_loss_type == "none"', LOSS, 'if config.opt_weighted_loss_type == "decay":', False, MORE + "forward_and_gradients[input_ids-left-cpt-opt]",
+    lambda: forward("cpt", labels=LABELS))
+row(S, "earlier answers count less", 'opt_weighted_loss_type == "decay"', LOSS, 'if config.opt_weighted_loss_type == "decay":', True, MORE + "forward_and_gradients[input_ids-left-cpt-decay-llama]",
+    lambda: forward("cpt-decay", labels=LABELS))
+row(S, "an output that is a tuple (`return_dict=False`)", "", WITH_LOSS, "if isinstance(output, tuple):", True, MORE + "cpt_without_return_dict", lambda: forward("cpt", labels=LABELS, return_dict=False),
+    here="Not in the specification: peft crashes.")
+row(S, "an output with names", "cpt_embedding.calculate_loss(base_model_output, ...)", WITH_LOSS, "if isinstance(output, tuple):", False, MORE + "given_types[input_ids-cpt-llama]", lambda: forward("cpt", labels=LABELS))
+
+def unlucky():
+    "CPT as peft's defaults make it: its one virtual token has a type that shifts every answer away."
+    return get_peft_model(tiny_random("llama"), CPTConfig(task_type="CAUSAL_LM", cpt_token_ids=[11], cpt_tokens_type_mask=[1])).eval()
+
+# ---- get_prompt
+
+S, G = "get_prompt", "model:PeftModel.get_prompt"
+row(S, "prefix tuning: keys and values in a cache", "peft_config.peft_type == PeftType.PREFIX_TUNING", G, "if peft_config.peft_type == PeftType.PREFIX_TUNING:", True,
+    PARITY + "forward_and_gradients[eval-input_ids-none-prefix-llama]", lambda: forward("prefix"), shows=lambda seen: seen.returned.length == V)
+row(S, "multitask prompt tuning: a prompt for each row's task", "task_ids", G, "elif peft_config.peft_type == PeftType.MULTITASK_PROMPT_TUNING:", True, MORE + "each_row_gets_the_prompt_of_its_task",
+    lambda: forward("multitask", task_ids=TASKS), also=(("if peft_config.peft_type == PeftType.PREFIX_TUNING:", False),))
+row(S, "one prompt for all rows", "else", G, "elif peft_config.peft_type == PeftType.MULTITASK_PROMPT_TUNING:", False, PARITY + "forward_and_gradients[eval-input_ids-none-prompt-llama]", lambda: forward("prompt"))
+
+# ---- generate
+
+S, N = "generate", CLASS + "generate"
+LEND, TAKE = CLASS + "_lend_to_base_model", CLASS + "_take_back"
+LENT_HERE = ("The specification gives the settings to `base_model.model` if there is one, which under a prompt method is the transformer's inside; "
+             "here they, and `prepare_inputs_for_generation`, go to the transformers model itself, which is what asks for them.")
+
+row(S, "the base model is wrapped once more (`base_model.model`): that gets our settings", 'hasattr(self.base_model, "model")', LEND, "for name in names:", None,
+    REFERENCE + "generation_settings_of_the_wrapper_count[lora]", lambda: generate("lora"), here=LENT_HERE)
+row(S, "the base model is the transformers model: it gets our settings itself", 'not hasattr(self.base_model, "model")', LEND, "for name in names:", None,
+    REFERENCE + "generate_leaves_the_base_model_as_it_was[gpt2-None-prompt]", lambda: generate("prompt", "gpt2"), here=LENT_HERE)
+row(S, "the method changes layers: hooks around the base model's generate", "not peft_config.is_prompt_learning", N, "if self._adapters_disabled or not peft_config.is_prompt_learning:", True,
+    PARITY + "greedy_generate[keyword-left-lora-llama]", lambda: generate("lora", attention_mask=MASK), also=(("with self._enable_peft_forward_hooks(", None),))
+row(S, "special arguments are for the hooks, not for the base model", "k not in self.special_peft_forward_args", N, "kwargs = self._without_special_args(kwargs)", None, PARITY + "an_adapter_for_each_row",
+    lambda: mixed(lambda m, **k: m.generate(IDS, attention_mask=MASK, max_new_tokens=2, do_sample=False, **k)),
+    shows=lambda seen: "adapter_names" in seen.before["kwargs"].items and "adapter_names" not in seen.made["kwargs"].items)
+row(S, "a prompt method that is switched off: the base model's generate", "", N, "if self._adapters_disabled or not peft_config.is_prompt_learning:", True, PARITY + "disabled_is_the_base_model[prompt-gpt2]",
+    lambda: disabled(lambda m: m.generate(IDS, attention_mask=MASK, max_new_tokens=2, do_sample=False)), here=ADAPTERS_OFF)
+row(S, "the method has virtual tokens: `prepare_inputs_for_generation` will put them in", "else", N, "if self._adapters_disabled or not peft_config.is_prompt_learning:", False,
+    PARITY + "greedy_generate[positional-left-prompt-llama]", lambda: generate("prompt", attention_mask=MASK),
+    here="Positional arguments are handed on; the specification, and peft up to 0.18, drop them.")
+row(S, "it went well: the base model is as before", "else", N, "self._take_back(lent)", None, REFERENCE + "generate_leaves_the_base_model_as_it_was[llama, grouped queries-None-lora]", lambda: generate("lora"))
+row(S, "an exception: the base model is as before, and it is raised again", "except", N, "self._take_back(lent)", None,
+    REFERENCE + "generate_leaves_the_base_model_as_it_was[llama, grouped queries-RuntimeError-lora]", lambda: failing(RuntimeError), ends="RuntimeError")
+row(S, "so with a key pressed in the middle", "except", N, "self._take_back(lent)", None,
+    REFERENCE + "generate_leaves_the_base_model_as_it_was[llama, grouped queries-KeyboardInterrupt-prompt]", lambda: failing(KeyboardInterrupt, "prompt"), ends="KeyboardInterrupt")
+row(S, "what is lent is taken off again", "self.base_model.prepare_inputs_for_generation = self.base_model_prepare_inputs_for_generation", TAKE, "for name in names:", None,
+    REFERENCE + "generate_leaves_the_base_model_as_it_was[gpt2-None-lora]", lambda: generate("lora", "gpt2"))
+row(S, "and what somebody else had put there is put back", "self.base_model.prepare_inputs_for_generation = self.base_model_prepare_inputs_for_generation", TAKE, "setattr(transformer, name, value)", None,
+    REFERENCE + "a_patched_base_model_gets_its_patch_back", patched, also=(("for name, value in had.items():", None),))
+
+# ---- prepare_inputs_for_generation
+
+S, P = "prepare_inputs_for_generation", CLASS + "prepare_inputs_for_generation"
+KEEP, INJECT, PLACE, CACHED = CLASS + "_keep_new_tokens", CLASS + "_inject_embeddings", CLASS + "_prepare_positions", "causal_lm:_get_cache_length"
+FIRST = "if self._adapters_disabled or not peft_config.is_prompt_learning:"
+
+row(S, "the method changes layers: the base model prepares", "not peft_config.is_prompt_learning", P, FIRST, True, PARITY + "greedy_generate[keyword-none-lora-llama]", lambda: generate("lora", attention_mask=MASK))
+row(S, "the method has virtual tokens", "peft_config.is_prompt_learning", P, FIRST, False, PARITY + "greedy_generate[keyword-none-prompt-llama]", lambda: step("prompt", attention_mask=MASK))
+row(S, "`past_key_values`: there is no cache yet, the prompt goes in", 'model_kwargs.get("past_key_values", None) is None', CACHED, "if past_key_values is None:", True,
+    BRANCHES + "injection_where_there_is_nothing_yet[no cache-prompted]", lambda: step("prompt", attention_mask=MASK, lenient=True))
+row(S, "`past_key_values`: the cache is empty, the prompt goes in", "not past_key_values.get_seq_length()", CACHED, "return past_key_values.get_seq_length()", None,
+    BRANCHES + "injection_where_there_is_nothing_yet[empty cache-prompted]", lambda: step("prompt", cache=empty, attention_mask=MASK), shows=lambda seen: seen.returned.value == 0,
+    also=(("if past_key_values is None:", False),),
+    here="In transformers 5 this is how the prefill is told; `cache_position`, which said so before, is gone.")
+row(S, "`past_key_values`: the cache holds something, the prompt went in before", "not requires_prompt_injection", P, "if not requires_prompt_injection:", True,
+    BRANCHES + "last_token_alone_where_the_rest_is_cached[cache-prompted]", lambda: step("prompt", cache=filled, input_ids=LONGER, attention_mask=LONGER_MASK))
+row(S, "`past_key_values`: prefix tuning needs its prompt, a cache with the prefix", "requires_prompt_injection and peft_type == PREFIX_TUNING", P, "elif peft_config.peft_type == PeftType.PREFIX_TUNING:", True,
+    BRANCHES + "injection_where_there_is_nothing_yet[empty cache-prefixed]", lambda: step("prefix", cache=empty, attention_mask=MASK), also=(("if not requires_prompt_injection:", False),))
+row(S, "`past_key_values`: prefix tuning, how long the cache may become", "max_cache_len", P, 'model_kwargs["past_key_values"] = self.get_prompt(', None, HERE + "static_cache[prefix]", lambda: generate("prefix", cache_implementation="static"),
+    here="The prefix's cache grows by itself and needs to be told no length, also where a cache of fixed size was asked for; peft crashes there.")
+row(S, "`attention_mask`: none", "attention_mask is None", MASKS, "if attention_mask is None:", True, BRANCHES + "a_cache_that_knows_more_than_the_ids", lambda: step("prompt", cache=filled, input_ids=LONGER))
+row(S, "`attention_mask`: [batch, sequence]", "attention_mask.dim() != 4", MASKS, "if attention_mask.dim() == 4:", False, BRANCHES + "injection_where_there_is_nothing_yet[empty cache-prompted]",
+    lambda: step("prompt", cache=empty, attention_mask=MASK), also=(("if isinstance(attention_mask, dict):", False),),
+    here="The caller's mask is held back from the base model's own preparation, which with a static cache would turn it into one of four dimensions, without the virtual tokens. So only a caller brings a 4-D mask.")
+row(S, "`attention_mask`: [batch, heads, query, key], first step, virtual tokens in the sequence", "is_prefill and peft_type != PREFIX_TUNING", MASK_4D, "if not virtual_queries:", False,
+    BRANCHES + "4d_mask_at_the_first_and_at_a_later_step[prompted]", lambda: step("prompt", attention_mask=square(), lenient=True),
+    here="The specification makes a new mask of ones, and so forgets padding; here the given one is kept and gets columns and rows for the virtual tokens.")
+row(S, "`attention_mask`: [batch, heads, query, key], prefix tuning or a later step", "else (cache_position_ = model_kwargs['cache_position'])", MASK_4D, "if not virtual_queries:", True,
+    BRANCHES + "4d_mask_at_the_first_and_at_a_later_step[prefixed]", lambda: step("prefix", attention_mask=square(), lenient=True), here="Columns only: no query belongs to the prefix.")
+row(S, "`attention_mask`: four dimensions, numbers to add", "attention_mask.dim() == 4", MASK_4D, "additive = ", None, BRANCHES + "what_a_4d_mask_becomes[additive]", lambda: step("prompt", attention_mask=square(additive=True), lenient=True),
+    shows=lambda seen: seen.made["additive"].value is True, also=(("attend, masked = ", None),))
+row(S, "`attention_mask`: four dimensions, yes and no", "attention_mask.dim() == 4", MASKS, "if attention_mask.dim() == 4:", True, BRANCHES + "what_a_4d_mask_becomes[bool]", lambda: step("prompt", attention_mask=square(), lenient=True))
+row(S, "`attention_mask`: a dictionary of one mask", "isinstance(attention_mask, dict)", ONLY, "if len(attention_mask) != 1:", False, BRANCHES + "dictionary_of_one_mask_in_a_decoding_step",
+    lambda: step("prompt", attention_mask={"full_attention": MASK}))
+row(S, "`attention_mask`: a dictionary of several masks", "len(attention_mask) != 1", ONLY, "if len(attention_mask) != 1:", True, BRANCHES + "dictionary_of_several_masks[prompted]",
+    lambda: step("prompt", attention_mask={"full_attention": MASK, "sliding_attention": MASK}), ends="ValueError", here="The message says what to pass instead.")
+row(S, "`attention_mask`: it came in a dictionary", "isinstance(attention_mask, dict)", MASKS, "if isinstance(attention_mask, dict):", True, BRANCHES + "4d_mask_in_forward[dictionary-bool-prompted]",
+    lambda: forward("prompt", attention_mask={"full_attention": square()}), here="forward takes these masks too.")
+row(S, "`inputs_embeds`: the prompt before the embeddings of the ids; the ids go", "requires_prompt_injection and peft_type != PREFIX_TUNING", P, "elif peft_config.peft_type == PeftType.PREFIX_TUNING:", False,
+    BRANCHES + "injection_where_there_is_nothing_yet[no cache-prompted]", lambda: step("prompt", attention_mask=MASK), shows=lambda seen: seen.returned.items and "input_ids" in seen.returned.items)
+row(S, "`inputs_embeds`: the caller gave ids", "inputs_embeds = self.word_embeddings(input_ids)", INJECT, "if inputs_embeds is None:", True, REFERENCE + "generate_from_embeddings[ids-prompt]", lambda: generate("prompt"))
+row(S, "`inputs_embeds`: the caller gave embeddings", "", INJECT, "if inputs_embeds is None:", False, REFERENCE + "generate_from_embeddings[embeddings-prompt]",
+    lambda: recording(lambda m: m.generate(inputs_embeds=embeds(m), max_new_tokens=2, do_sample=False), model_of("prompt")), here="The specification embeds `input_ids`, which are empty then.")
+row(S, "`input_ids`: the cache is made of tuples", "isinstance(past_key_values, (tuple, list))", CACHED, "if isinstance(past_key_values, (tuple, list)):", True,
+    BRANCHES + "last_token_alone_where_the_rest_is_cached[tuples-prompted]", lambda: step("prompt", "gpt2", cache=tuples, input_ids=LONGER, attention_mask=LONGER_MASK, lenient=True))
+row(S, "`input_ids`: the cache is a transformers cache", "else", CACHED, "if isinstance(past_key_values, (tuple, list)):", False,
+    BRANCHES + "last_token_alone_where_the_rest_is_cached[cache-prompted]", lambda: step("prompt", cache=filled, input_ids=LONGER, attention_mask=LONGER_MASK))
+row(S, "`input_ids`: what is cached is not computed again; the last one stays", 'seq_len >= model_kwargs["input_ids"].shape[1]', KEEP, "if cached_tokens < input_ids.shape[1]:", True,
+    BRANCHES + "last_token_alone_where_the_rest_is_cached[cache-prefixed]", lambda: step("prefix", cache=filled, input_ids=LONGER, attention_mask=LONGER_MASK),
+    here="The virtual tokens in the cache are not counted as tokens, so that several new ones stay several.")
+row(S, "`input_ids`: the cache knows more than the ids: the base model's choice stays", "", KEEP, "if cached_tokens < input_ids.shape[1]:", False, BRANCHES + "a_cache_that_knows_more_than_the_ids",
+    lambda: step("prompt", cache=filled, input_ids=IDS[:, :3]),
+    here="The specification keeps the last token whenever the cache is at least as long as the ids.")
+row(S, "`cache_position`: the first step behind a prefix, moved by its length", "is_prefill and peft_type == PREFIX_TUNING", PLACE, "if positions is not None and", True,
+    BRANCHES + "positions_of_a_decoding_step[cache_position-prefixed]", lambda: step("prefix", attention_mask=MASK, cache_position=torch.arange(5), lenient=True),
+    here="transformers 5 knows it no longer; where it is passed, it is treated alike. `position_ids` go the same way.")
+row(S, "`cache_position`: a later step behind a prefix", "peft_type == PREFIX_TUNING and not is_prefill", PLACE, "if positions is not None and", True,
+    BRANCHES + "positions_of_a_decoding_step[cache_position-prefixed]", lambda: step("prefix", cache=filled, input_ids=LONGER, attention_mask=LONGER_MASK, cache_position=torch.arange(5, 6), lenient=True),
+    also=(('for name in "position_ids", "cache_position":', None),), here="The caller counts tokens, without the prefix: it is moved as at the first step.")
+row(S, "`cache_position`: taken out where virtual tokens are in the sequence", "peft_type != PREFIX_TUNING", PLACE, "if positions is not None and", False,
+    BRANCHES + "positions_of_a_decoding_step[cache_position-prompted]", lambda: step("prompt", attention_mask=MASK, cache_position=torch.arange(5), lenient=True),
+    shows=lambda seen: "cache_position" not in seen.trace.value(seen.trace.roots[0].returned).items)
+row(S, "`task_ids`: POLY gets them at every step", "peft_config.peft_type == PeftType.POLY", P, "if peft_config.peft_type == PeftType.POLY and", True, HERE + "poly_gives_each_row_its_task_in_generate", lambda: generate("poly", task_ids=TASKS))
+row(S, "`task_ids`: no other method that changes layers does", "peft_config.peft_type != PeftType.POLY", P, "if peft_config.peft_type == PeftType.POLY and", False,
+    PARITY + "greedy_generate[keyword-none-lora-gpt2]", lambda: generate("lora", "gpt2"))
