@@ -269,7 +269,7 @@ def config_from_json(text:str  # of `adapter_config.json`
         raise ValueError(f"{cls.__name__} here knows nothing of {_some(strangers)}, which peft {fields.get('peft_version')} wrote; the result would not be the same without it")
     return get_peft_config(said)
 
-# %% ../nbs/09_checkpoint.ipynb #f3ab3e8b
+# %% ../nbs/09_checkpoint.ipynb #eb641a06
 def _folder(model_id, subfolder=None):
     folder = Path(model_id, subfolder or "")
     if not folder.is_dir():
@@ -297,7 +297,7 @@ def load_peft_weights(model_id:str|os.PathLike,  # a folder
     try:
         tensors = read_state_dict(str(path))
     except Exception as error:  # what a damaged file makes its reader raise can be anything
-        raise ValueError(f"{path} cannot be read; it may be damaged, cut off, or hold something else than tensors: {type(error).__name__}: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"{path} cannot be read; it may be damaged, cut off, or hold something else than tensors: {' '.join(repr(error).split())[:200]}") from error
     if not isinstance(tensors, dict) or not all(isinstance(k, str) and isinstance(v, torch.Tensor) and v.layout == torch.strided for k, v in tensors.items()):
         raise ValueError(f"{path} does not hold tensors by name")
     return {name: tensor.to(device or "cpu") for name, tensor in tensors.items()}
