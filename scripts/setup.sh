@@ -1,14 +1,18 @@
 #!/usr/bin/env bash
-# Make the development environment in .venv, or do nothing when it is already there.
+# Make the development environments, or do nothing when they are already there.
 #
-#   scripts/setup.sh            the Python environment
+#   scripts/setup.sh            the Python environment, .venv
+#   scripts/setup.sh era4       a second one, .venv-era4: transformers 4.57 and peft 0.18, to run the reference's tests with
 #   scripts/setup.sh browser    Chromium and a Chinese font, for the browser tests (needs apt-get and root to install them)
 #   scripts/setup.sh smollm2    SmolLM2-135M, a small real language model (93 MB)
 #
 # The stamp .venv/ready holds a checksum of everything the environment was made from; when one of those changes, it is made again.
+# .venv-era4 has such a stamp too.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-here=$PWD venv=.venv log=.venv/setup.log
+here=$PWD venv=.venv lock=requirements/dev.txt
+[[ ${1:-} != era4 ]] || { venv=.venv-era4 lock=requirements/era4.txt; }
+log=$venv/setup.log
 python=${PYTHON:-python3}
 
 say()  { printf '%s\n' "$*"; }
@@ -39,7 +43,7 @@ run() {
   rm -f "$part"
 }
 
-checksum() { { printf '%s\n' "$here"; cat requirements/torch.txt requirements/dev.txt settings.ini setup.py pyproject.toml scripts/setup.sh; } | cksum | tr ' ' '-'; }
+checksum() { { printf '%s\n' "$here"; cat requirements/torch.txt "$lock" settings.ini setup.py pyproject.toml scripts/setup.sh; } | cksum | tr ' ' '-'; }
 
 environment() {
   local sum; sum=$(checksum)
@@ -56,8 +60,8 @@ environment() {
   [[ -x $venv/bin/python ]] || "$python" -m venv "$venv" || stop "cannot make $venv with $python"
   printf '%s' "$here" > "$venv/place"; rm -f "$venv/ready"; : > "$log"
   local pip=("$venv/bin/python" -m pip --disable-pip-version-check install --no-input)
-  run "torch, by itself and first (requirements/torch.txt)" "${pip[@]}" -r requirements/torch.txt -c requirements/dev.txt
-  run "everything else, in exact versions (requirements/dev.txt)" "${pip[@]}" -r requirements/dev.txt
+  run "torch, by itself and first (requirements/torch.txt)" "${pip[@]}" -r requirements/torch.txt -c "$lock"
+  run "everything else, in exact versions ($lock)" "${pip[@]}" -r "$lock"
   run "peft_viz itself, editable" "${pip[@]}" --no-deps --no-build-isolation -e .
   printf '%s' "$sum" > "$venv/ready"
   say "  done in $((SECONDS - start)) s"
@@ -87,8 +91,8 @@ smollm2() {
 }
 
 case ${1:-} in
-  "") environment ;;
+  "" | era4) environment ;;
   browser) browser ;;
   smollm2) environment; smollm2 ;;
-  *) stop "unknown part: $1 (browser, smollm2, or nothing)" ;;
+  *) stop "unknown part: $1 (era4, browser, smollm2, or nothing)" ;;
 esac

@@ -1,8 +1,9 @@
-"""Run every notebook (nbdev's own test) and then every pytest test; end with one line that counts both.
+"""Run every notebook (nbdev's own test) and then every pytest test; end with one line that counts all.
 
-    test.py            all
-    test.py notebooks  the notebooks alone
-    test.py pytest     the tests alone (more arguments go to pytest)
+    test.py                 what `make test` runs: notebooks, reference, rest
+    test.py all             these and era4
+    test.py era4 rest       some parts: see PARTS
+    test.py era4 -k prefix  from the first dash on, pytest's own arguments
 
 A notebook is one test: its cells run from the top, and an exception anywhere fails it. Cells marked `#| notest` are left out.
 """
@@ -16,6 +17,17 @@ from notebooks import ROOT, eligible
 
 WORKERS = max(1, min(4, os.cpu_count() or 1))
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"}
+
+# Every tests/test_*.py stands in one of these; tests/test_lanes.py misses those that do not.
+REFERENCE = "adalora architectures branches checkpoint lora merge parity parity_more poly reference reference_errors training".split()    # what the models compute
+RECORDER = ["record"]                                                                       # what the recorder sees: it is a tracer itself, so no coverage tool may be
+REST = "docs lab lanes layout models plot project specification trace viewer widgets".split()
+
+PARTS = {   # part: (Python environment, test files, pytest's options)
+    "reference": (".venv", REFERENCE, ["--dist", "worksteal", "--cov", "--cov-report=term-missing:skip-covered"]),
+    "rest": (".venv", RECORDER + REST, ["--dist", "loadfile", "--no-loadscope-reorder"]),
+    "era4": (".venv-era4", REFERENCE + RECORDER, ["--dist", "worksteal"]),
+}
 
 
 def notebook(path):
@@ -38,31 +50,42 @@ def notebooks():
     return passed, len(paths) - passed, 0
 
 
-def pytest(*arguments):
-    "Run the tests in tests/; counts of (passed, failed, skipped). An error in a fixture or at collection is a failure."
-    workers = ["-n", str(WORKERS), "--dist", "loadfile", "--no-loadscope-reorder"] if WORKERS > 1 and not arguments else []
-    print("\nTests", flush=True)
+def paths(files):
+    return [f"tests/test_{name}.py" for name in files]
+
+
+def pytest(part, *arguments):
+    "Run one part's tests; counts of (passed, failed, skipped). An error in a fixture or at collection is a failure."
+    venv, files, options = PARTS[part]
+    python = ROOT/venv/"bin"/"python"
+    if not python.exists(): sys.exit(f"There is no {venv}: run `make {'era4' if venv.endswith('era4') else 'test'}`, which makes it.")
+    start = time.time()
+    print(f"\nTests: {part}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder)/"report.xml"
-        status = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=10", "--durations-min=10", *workers, f"--junitxml={report}", *arguments], cwd=ROOT).returncode
+        command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=10", "--durations-min=10", "-n", str(WORKERS), *options, f"--junitxml={report}", *arguments, *paths(files)]
+        status = subprocess.run(command, cwd=ROOT).returncode
         suites = ElementTree.parse(report).getroot().iter("testsuite") if report.exists() else []
         total, failed, skipped = map(sum, zip((0, 0, 0), *((int(s.get("tests")), int(s.get("failures")) + int(s.get("errors")), int(s.get("skipped"))) for s in suites)))
-    if status and not failed: failed, total = 1, total + 1      # pytest itself gave up: that must show in the count
+    if status and not failed: failed, total = 1, total + 1      # pytest gave up, or too little is covered: that must show in the count
+    print(f"{part} took {time.time() - start:.0f} s", flush=True)
     return total - failed - skipped, failed, skipped
 
 
-def main(part="all", *arguments):
+def main(*arguments):
     os.environ.update(OFFLINE)
     sys.path[:0] = [str(ROOT/"tests")]
     from conftest import find_chromium
     if os.environ.get("CI") or find_chromium(): os.environ.setdefault("PEFT_VIZ_BROWSER", "required")
-    start, counts = time.time(), []
-    if part in ("all", "notebooks"): counts.append(notebooks())
-    if part in ("all", "pytest"): counts.append(pytest(*arguments))
-    if not counts: sys.exit(__doc__)
+    dash = next((i for i, argument in enumerate(arguments) if argument.startswith("-")), len(arguments))
+    parts = arguments[:dash] or ["notebooks", "reference", "rest"]
+    if "all" in parts: parts = ["notebooks", *PARTS]
+    if not set(parts) <= {"notebooks", *PARTS}: sys.exit(__doc__)
+    start = time.time()
+    counts = [notebooks() if part == "notebooks" else pytest(part, *arguments[dash:]) for part in parts]
     passed, failed, skipped = map(sum, zip(*counts))
-    print(f"\nNotebooks and tests took {time.time() - start:.0f} s")
-    print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""), flush=True)
+    print(f"\n{', '.join(parts)}: {time.time() - start:.0f} s")
+    print(f"{passed} passed, {failed} failed, {skipped} skipped", flush=True)
     return 1 if failed or not passed else 0
 
 

@@ -1,0 +1,62 @@
+"No test is forgotten: each file of tests stands in one list of scripts/test.py, and the second environment is what its lock says."
+import re, subprocess, sys
+from pathlib import Path
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT/"scripts")]
+import test as runner      # scripts/test.py
+
+ERA4 = ROOT/".venv-era4"/"bin"/"python"
+
+
+def pins(name): return dict(line.split("==") for line in (ROOT/"requirements"/name).read_text().splitlines() if line and not line.startswith("#"))
+
+
+def test_every_file_of_tests_stands_in_one_list():
+    listed = runner.REFERENCE + runner.RECORDER + runner.REST
+    assert sorted(listed) == sorted(path.stem.removeprefix("test_") for path in (ROOT/"tests").glob("test_*.py"))
+
+
+def test_the_parts_run_every_file_here_and_the_reference_in_both_lanes():
+    ran = {venv: [f for where, files, _ in runner.PARTS.values() if where == venv for f in files] for venv in (".venv", ".venv-era4")}
+    assert sorted(ran[".venv"]) == sorted(runner.REFERENCE + runner.RECORDER + runner.REST)
+    assert sorted(ran[".venv-era4"]) == sorted(runner.REFERENCE + runner.RECORDER)
+    measured = [file for _, files, options in runner.PARTS.values() if "--cov" in options for file in files]
+    assert measured == runner.REFERENCE
+
+
+def test_a_run_of_parts_is_counted_as_one(monkeypatch, capsys):
+    monkeypatch.setattr(runner, "notebooks", lambda: (1, 0, 0))
+    monkeypatch.setattr(runner, "pytest", lambda part, *arguments: {"reference": (10, 1, 2), "rest": (100, 0, 0), "era4": (1000, 0, 3)}[part])
+    monkeypatch.setattr(runner.os, "environ", dict(runner.os.environ))
+    assert runner.main("all") == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "1111 passed, 1 failed, 5 skipped"
+    assert runner.main("era4") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "1000 passed, 0 failed, 3 skipped"
+    assert runner.main() == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "111 passed, 1 failed, 2 skipped"
+    with pytest.raises(SystemExit): runner.main("era5")
+
+
+def test_the_locks_agree_where_they_may():
+    main, era4 = pins("torch.txt") | pins("dev.txt"), pins("era4.txt")
+    different = {name for name in era4 if era4[name] != main[name]}
+    assert different == {"transformers", "peft", "huggingface_hub", "tokenizers"}     # what the era is, and what transformers of that time asks for
+    assert era4["transformers"].startswith("4.57.") and era4["peft"].startswith("0.18.")
+    assert "torch" not in era4
+
+
+def test_what_users_install_allows_both_eras():
+    from packaging.requirements import Requirement
+    settings = (ROOT/"settings.ini").read_text(encoding="utf-8")
+    wanted = {r.name: r.specifier for r in map(Requirement, re.search(r"^requirements = (.*)$", settings, re.M)[1].split())}
+    assert all(wanted["transformers"].contains(pins(lock)["transformers"]) for lock in ("dev.txt", "era4.txt"))
+
+
+@pytest.mark.skipif(not ERA4.exists(), reason="there is no .venv-era4: make era4 makes it")
+def test_the_second_environment_is_the_locked_one():
+    lock = pins("torch.txt") | pins("era4.txt")
+    code = f"from importlib.metadata import version; print({{name: version(name).split('+')[0] for name in {list(lock)}}} == {lock})"
+    done = subprocess.run([ERA4, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "True", done.stderr
