@@ -138,7 +138,7 @@ class AdaLoraLayer(BaseTunerLayer):
 def _numbers(mask, like):
     return mask.nonzero().flatten().to(like.device)
 
-# %% ../../nbs/02_tuners/12_adalora.ipynb #4ead6723
+# %% ../../nbs/02_tuners/12_adalora.ipynb #861c655c
 def adalora_layers(model:nn.Module,     # a base model with adapted layers in it
                    adapter_name:str,    # which have this adapter
                   ) -> dict[str, AdaLoraLayer]:  # by full name, in the order of the model
@@ -188,7 +188,7 @@ class RankAllocator:
     def budget_schedule(self,
                         step:int,  # of the training
                        ) -> tuple[int, bool]:
-        "How many triplets the model may have at this step, and whether it is one to prune at (the paper's equation 13)."
+        "How many triplets the model may have at this step, and whether it is one to prune at (section 3.3 of the paper)."
         config = self.peft_config
         last = config.total_step - config.tfinal
         if step <= config.tinit:
@@ -215,7 +215,7 @@ class RankAllocator:
     def triplet_ipt(self,
                     name:str,  # of a layer
                    ) -> torch.Tensor:  # [r]
-        "The importance of each triplet (the paper's equation 10)."
+        "The importance of each triplet."
         score = {}
         for part in PARTS:
             n = f"{name}.{part}.{self.adapter_name}"
@@ -262,7 +262,7 @@ class RankAllocator:
         budget, mask_ind = self.budget_schedule(global_step)
         return budget, self.mask_to_budget(model, budget) if mask_ind or force_mask else None
 
-# %% ../../nbs/02_tuners/12_adalora.ipynb #16e3e173
+# %% ../../nbs/02_tuners/12_adalora.ipynb #9abdd299
 class AdaLoraModel(BaseTuner):
     "The base model with AdaLoRA layers in it."
     tuner_layer_cls = AdaLoraLayer
@@ -311,7 +311,7 @@ class AdaLoraModel(BaseTuner):
     def orthogonality(self,
                       adapter_name:str,  # of which adapter
                      ) -> torch.Tensor|float:  # a number, 0 if all vectors are orthogonal and of length 1
-        "How far the singular vectors are from orthogonal, on average (the paper's equation 4). Layers that are switched off do not count."
+        "How far the singular vectors are from orthogonal, on average (section 3.1 of the paper). Layers that are switched off do not count."
         norms = []
         for layer in adalora_layers(self.model, adapter_name).values():
             if not layer.disable_adapters:
