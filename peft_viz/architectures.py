@@ -51,7 +51,7 @@ def _first(config, size, default=None):
         return default
     raise ValueError(f"{type(config).__name__} has none of {', '.join(CONFIG_NAMES[size])}; set one of them on the model's config")
 
-# %% ../nbs/01_architectures.ipynb #6adda16f
+# %% ../nbs/01_architectures.ipynb #5cd431a3
 class KeyValues(NamedTuple):
     "What a layer keeps in the key/value cache for every token: `heads * (key_dim + value_dim)` numbers."
     heads: int
@@ -70,15 +70,20 @@ KEY_VALUE_HEADS = {
 def key_value_shapes(config,  # a transformers configuration of a model with attention
                     ) -> list[KeyValues]:
     "The sizes of keys and values, layer by layer, whether or not the layer keeps them (see `prefix_layout`)."
-    latent = _keeps_latents(config)
-    config = text_config(config)
-    layers = getattr(config, "per_layer_config", None) or [config] * _first(config, "num_layers")  # transformers 5: layers may differ
-    kinds = getattr(config, "layer_types", None) or [""] * len(layers)
-    return [_shape(layer, "sliding" in kind, latent) for layer, kind in zip(layers, kinds)]
+    part = text_config(config)
+    layers = _layers(part)
+    kinds = getattr(part, "layer_types", None) or [""] * len(layers)
+    compressed = any(getattr(layer, "kv_lora_rank", None) for layer in layers) and _reads_latents(causal_lm_class(config))
+    return [_shape(layer, "sliding" in kind, compressed) for layer, kind in zip(layers, kinds)]
 
 
-def _shape(config, sliding, latent):
-    if latent:
+def _layers(config):
+    "A configuration for each layer; in transformers 5 they may differ."
+    return getattr(config, "per_layer_config", None) or [config] * _first(config, "num_layers")
+
+
+def _shape(config, sliding, compressed):
+    if compressed:
         return KeyValues(1, config.kv_lora_rank, config.qk_rope_head_dim)
     query_heads = _first(config, "num_attention_heads")
     head_dim = _first(config, "head_dim", _first(config, "hidden_size") // query_heads)
@@ -92,11 +97,8 @@ def _shape(config, sliding, latent):
     return KeyValues(heads, head_dim, getattr(config, "v_head_dim", None) or head_dim)
 
 
-def _keeps_latents(config):
+def _reads_latents(base):
     "Latent attention is cached compressed by transformers 5, expanded by 4.57; code that expands what it finds in the cache tells."
-    if not getattr(text_config(config), "kv_lora_rank", None):
-        return False
-    base = causal_lm_class(config)
     return base is not None and any(hasattr(thing, "expand_kv") for thing in vars(sys.modules[base.__module__]).values())
 
 
@@ -109,12 +111,12 @@ def dimensions(config,  # a transformers configuration; of a composite model, th
               ) -> Dimensions:
     "Read the sizes off a configuration. Raises ValueError, naming what was looked for, when it has none of the known names."
     part = text_config(config)
-    heads = _first(part, "num_attention_heads", 0)
+    heads = max(_first(layer, "num_attention_heads", 0) for layer in _layers(part))
     shapes = key_value_shapes(config) if heads else [KeyValues(0, 0, 0)]
     return Dimensions(num_layers=_first(part, "num_layers"), hidden_size=_first(part, "hidden_size"), num_attention_heads=heads,
                       num_key_value_heads=max(s.heads for s in shapes), head_dim=max(max(s.key_dim, s.value_dim) for s in shapes))
 
-# %% ../nbs/01_architectures.ipynb #451618bf
+# %% ../nbs/01_architectures.ipynb #d746a975
 # class of a cache layer -> does it hold keys and values, and no more than a recurrent state besides?
 CACHE_LAYERS = {"DynamicLayer": True, "DynamicSlidingWindowLayer": True, "LinearAttentionAndFullAttentionLayer": True, "LinearAttentionAndSlidingWindowAttentionLayer": True,
                 "LinearAttentionLayer": False, "DummyLayer": False}
@@ -144,6 +146,8 @@ def prefix_layout(config,  # a transformers configuration
     shapes = key_value_shapes(config)
     own = [CACHE_LAYERS[layer] and i not in cross for i, layer in enumerate(layers)]
     own += [False] * (len(shapes) - len(layers))  # transformers 4.57: the last layers of some models use the cache of earlier ones
+    if not any(own):
+        raise ValueError(f"prefix tuning cannot work with this {config.model_type}: none of its layers keeps keys and values")
     return [shape if has_place else None for shape, has_place in zip(shapes, own)]
 
 
@@ -171,7 +175,7 @@ def accepts(model,     # a base model, or its class
     `**kwargs` do not count: much of transformers takes them and silently ignores what it does not know."""
     return name in inspect.signature(model.forward).parameters
 
-# %% ../nbs/01_architectures.ipynb #3ef953c3
+# %% ../nbs/01_architectures.ipynb #d25552af
 # names, or ends of names, of the layers that make queries and values; and keys and values
 ATTENTION = (
     ("q_proj v_proj", "k_proj v_proj"),
@@ -209,7 +213,7 @@ ADALORA_TARGETS = {
     **dict.fromkeys(("opt", "bart"), "q_proj k_proj v_proj out_proj fc1 fc2"),
 }
 IA3_TARGETS = {
-    **dict.fromkeys(("llama4", "gemma", "gemma2", "gemma3_text", "qwen2", "qwen3"), "q_proj v_proj | down_proj"),
+    **dict.fromkeys(("llama4", "llama4_text", "gemma", "gemma2", "gemma3_text", "qwen2", "qwen3"), "q_proj v_proj | down_proj"),
     "gptj": "q_proj v_proj | fc_out",
     "gpt_neo": "q_proj v_proj | c_proj",
     **dict.fromkeys(("phi", "bart"), "q_proj v_proj | fc2"),
@@ -253,24 +257,20 @@ def default_targets(model:nn.Module,          # a base model
                     feedforward:tuple=(),     # names of feed-forward layers to add, if the model has one of them
                    ) -> tuple[set[str], set[str]]:
     "Layers to adapt, and which of them are feed-forward layers. Raises ValueError, saying what could be passed, when neither the table nor the layers' names settle it."
-    names, inside = _in_decoder(model)
     family = getattr(getattr(model, "config", None), "model_type", None)
-    row = table.get(family)
-    if row is None:
-        attention = next((group[column] for group in ATTENTION if _all_there(group[column], inside)), None)
-        if attention is None:
-            raise ValueError(f"no default targets for {type(model).__name__}; pass target_modules{' and feedforward_modules' if feedforward else ''}, "
-                             f"chosen from its linear layers: {', '.join(linear_names(model))}")
-        row = f"{attention} | {next((name for name in feedforward if _all_there(name, inside)), '')}"
-    first, _, second = row.partition("|")
-    return _narrowed({*first.split(), *second.split()}, names, inside), _narrowed(set(second.split()), names, inside)
-
-
-def _narrowed(targets, names, inside):
-    "The same targets by their full names, if their short names would catch layers outside the decoder."
-    if all(name in inside for name in names if _ends(name, targets)):
-        return targets
-    return {name for name in inside if _ends(name, targets)}
+    if family in table:
+        rest, _, last = table[family].partition("|")
+        return {*rest.split(), *last.split()}, set(last.split())
+    names, inside = _in_decoder(model)
+    attention = next((group[column] for group in ATTENTION if _all_there(group[column], inside)), None)
+    if attention is None:
+        raise ValueError(f"no default targets for {type(model).__name__}; pass target_modules{' and feedforward_modules' if feedforward else ''}, "
+                         f"chosen from its linear layers: {', '.join(linear_names(model))}")
+    last = [name for name in feedforward if _all_there(name, inside)][:1]
+    targets = {*attention.split(), *last}
+    if any(name not in inside for name in names if _ends(name, targets)):  # short names would catch too much
+        targets = {name for name in inside if _ends(name, targets)}
+    return targets, {name for name in targets if _ends(name, last)}
 
 
 def lora_targets(model:nn.Module) -> set[str]:
