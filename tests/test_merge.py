@@ -577,6 +577,8 @@ def test_deleting():
     add(models, "gpt2", "other", "dora", modules_to_save=["ln_f"])
     add(models, "gpt2", "third", "lora")
     tuner, layer = ours_.base_model, ours_.transformer.h[0].attn.c_attn
+    with ours_.disable_adapter():
+        base = logits(ours_)
     for model in models:
         model.merge_adapter()
     with pytest.raises(ValueError, match="'default' is merged; call unmerge_adapter"):
@@ -598,7 +600,7 @@ def test_deleting():
     assert not any("default" in getattr(layer, a) for a in layer.adapter_layer_names + layer.other_param_names)
     tuner.delete_adapter("other")
     assert tuner.active_adapters == layer.active_adapters == ours_.transformer.ln_f.active_adapters == []
-    torch.testing.assert_close(logits(tuner), logits(base_model("gpt2")), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(logits(tuner), base, atol=1e-4, rtol=1e-4)
 
 
 def test_deleting_the_active_one_of_several():
@@ -675,6 +677,8 @@ def same_reports(theirs, ours_):
 @pytest.mark.parametrize("scenario", scenarios())
 @pytest.mark.parametrize("saved", [None, ["ln_f"]])
 def test_reports(method, scenario, saved):
+    if OLD_PEFT and scenario == "switched_off":
+        saved = None  # old peft goes on training the copies
     models = pair("gpt2", method, modules_to_save=saved)
     scenarios()[scenario](models)
     same_reports(*models)
@@ -682,14 +686,15 @@ def test_reports(method, scenario, saved):
 
 @pytest.mark.parametrize("second", ["lora", "dora"])
 def test_reports_about_several(second):
-    models = theirs, ours_ = pair("gpt2", "lora", modules_to_save=["ln_f"], targets="EL")
-    add(models, "gpt2", "other", second, targets="L", modules_to_save=["lm_head"])
+    saved = [None, None] if OLD_PEFT else [["ln_f"], ["lm_head"]]  # old peft disables the copies where an adapter has none
+    models = theirs, ours_ = pair("gpt2", "lora", modules_to_save=saved[0], targets="EL")
+    add(models, "gpt2", "other", second, targets="L", modules_to_save=saved[1])
     same_reports(*models)
     for model in models:
         model.set_adapter("other")
         model.merge_adapter()
     layers, model = same_reports(*models)
-    assert model.available_adapters == ["default", "other"] and model.active_adapters == "irregular"  # ln_f has no copy for it
+    assert model.available_adapters == ["default", "other"] and model.active_adapters == (["other"] if OLD_PEFT else "irregular")  # ln_f has no copy for it
     assert layers[0].module_type == "lora.Embedding" and layers[1].module_type == "lora.Linear" and layers[1].merged_adapters == ["other"]
 
 
