@@ -1,160 +1,26 @@
-"""IA3, P-tuning, multitask prompt tuning and CPT give what Hugging Face peft gives: the same names, and with the same weights the same loss, logits, gradients and texts, bit for bit.
+"""What is special to one method, and agrees with Hugging Face peft too: LoRA's, IA3's and the prompts' settings, where a soft prompt starts, tasks, types of tokens; and mistakes, which are told.
 
-Where peft itself goes wrong, a test says so and asserts what is right. The families and helpers are those of test_parity.
+Where peft itself goes wrong, a test says so and asserts what is right. What all methods share is in test_parity; AdaLoRA and POLY have files of their own.
 """
 import copy
-import dataclasses
-import warnings
 
 import pytest
 import torch
 
 import peft_viz.causal_lm as ours
 import peft_viz.config as our_config
-from test_parity import assert_equal, base_model, batch, families, FAMILIES, gradients, OLD_PEFT, quiet_and_single, VOCABULARY
+from parity import (assert_equal, assert_repeats, base_model, batch, CLM, config, extra, FAMILIES, gradients, GREEDY, OLD_PEFT, pair, peft, quiet_and_single, randomise,
+                    share_random_weights, some_families, TASKS, VOCABULARY, wrap)
 from test_reference import FAMILIES as MORE_FAMILIES
 
-peft = pytest.importorskip("peft")
-CLM = dict(task_type="CAUSAL_LM")
-GREEDY = dict(max_new_tokens=5, do_sample=False)
-
-METHODS = {
-    "ia3": ("IA3Config", {}),
-    "p-tuning": ("PromptEncoderConfig", dict(num_virtual_tokens=4, encoder_hidden_size=24)),
-    "p-tuning-lstm": ("PromptEncoderConfig", dict(num_virtual_tokens=4, encoder_reparameterization_type="LSTM", encoder_hidden_size=12)),
-    "cpt": ("CPTConfig", dict(cpt_token_ids=[11, 12, 13, 14, 15, 16], cpt_tokens_type_mask=[1, 2, 2, 3, 4, 4])),
-    "cpt-decay": ("CPTConfig", dict(cpt_token_ids=list(range(11, 20)), cpt_tokens_type_mask=[0, 1, 2, 3, 4, 5, 6, 7, 8], opt_weighted_loss_type="decay",
-                                    opt_loss_decay_factor=0.7, opt_projection_epsilon=0.9, opt_projection_format_epsilon=0.2)),
-    "multitask": ("MultitaskPromptTuningConfig", dict(num_virtual_tokens=4, num_tasks=3, num_ranks=2)),
-}
-everywhere = pytest.mark.parametrize("method", METHODS)
+FAMILIES_PEFT_DOES_NOT_KNOW = [family for family in MORE_FAMILIES if family.split(",")[0] not in FAMILIES or family == "opt, narrow embeddings"]
+MORE_METHODS = ["ia3", "p-tuning", "p-tuning-lstm", "cpt", "cpt-decay", "multitask"]  # the others are in test_reference, test_adalora and test_poly
 
 
-def config(package, method, **more):
-    name, fields = METHODS[method]
-    return getattr(package, name)(**{**CLM, **fields, **more})
-
-
-def wrap(base, method, seed=None, **more):
-    "The same configuration around the same base model, twice: peft's model and ours."
-    wrapped = []
-    for get_peft_model, package in (peft.get_peft_model, peft), (ours.get_peft_model, our_config):
-        if seed is not None:
-            torch.manual_seed(seed)
-        wrapped.append(get_peft_model(copy.deepcopy(base), config(package, method, **more)))
-    return wrapped
-
-
-def share_random_weights(theirs, ours_, seed=1):
-    "Adapter weights that are nobody's initialisation, the same in both."
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in theirs.named_parameters():
-        if "ia3_" in name or "prompt_encoder" in name:
-            parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator)
-    ours_.load_state_dict(theirs.state_dict(), strict=True)
-    return theirs, ours_
-
-
-def pair(family, method, **more):
-    return share_random_weights(*wrap(base_model(family), method, **more))
-
-
-def extra(method):
-    "What a call needs besides the batch."
-    return dict(task_ids=torch.tensor([1, 0, 2])) if method.startswith("multitask") else {}
-
-
-def assert_repeats(method, again, before):
-    "Bit for bit; but CPT, as in peft, pulls its deltas back at each call, and rounds each time."
-    torch.testing.assert_close(again, before, rtol=0, atol=1e-6 if method.startswith("cpt") else 0)
-
-
-@families
-@everywhere
-def test_same_names_and_start(family, method):
-    theirs, ours_ = wrap(base_model(family), method, seed=3)
-    assert [(n, p.shape, p.requires_grad) for n, p in theirs.named_parameters()] == [(n, p.shape, p.requires_grad) for n, p in ours_.named_parameters()]
-    assert list(theirs.state_dict()) == list(ours_.state_dict())
-    assert_equal(dict(theirs.named_parameters()), dict(ours_.named_parameters()))
-
-
-@families
-@everywhere
-@pytest.mark.parametrize("padding", ["none", "left", "right"])
-@pytest.mark.parametrize("inputs", ["input_ids", "inputs_embeds"])
-def test_forward_and_gradients(family, method, padding, inputs):
-    results = []
-    for model in pair(family, method):
-        model.train()
-        embed = model.get_input_embeddings() if inputs == "inputs_embeds" else None
-        torch.manual_seed(4)  # dropout
-        output = model(**batch(padding, embed=embed), **extra(method))
-        output.loss.backward()
-        results.append((output, gradients(model)))
-    (their_output, their_gradients), (our_output, our_gradients) = results
-    assert torch.isfinite(our_output.loss)
-    assert torch.equal(their_output.loss, our_output.loss)
-    assert torch.equal(their_output.logits, our_output.logits)
-    assert len(our_gradients) > 0 and all(g.any() for g in our_gradients.values())
-    assert_equal(their_gradients, our_gradients)
-
-
-@families
-@everywhere
-def test_without_labels(family, method):
-    theirs, ours_ = [model.eval()(**batch("left", labels=False), **extra(method)) for model in pair(family, method)]
-    assert ours_.loss is None and torch.equal(theirs.logits, ours_.logits)
-
-
-@families
-@everywhere
-@pytest.mark.parametrize("padding", ["none", "left"])
-@pytest.mark.parametrize("how", [dict(do_sample=False), dict(num_beams=3)], ids=["greedy", "beams"])
-def test_generate(family, method, padding, how):
-    results = []
-    for model in pair(family, method):
-        with torch.no_grad():
-            results.append(model.eval().generate(**batch(padding, labels=False), **extra(method), max_new_tokens=6, **how))
-    assert results[1].shape == (3, 13)
-    assert torch.equal(*results)
-
-
-@families
-@everywhere
-def test_disabled_is_the_base_model(family, method):
-    base = base_model(family)
-    _, model = share_random_weights(*wrap(base, method))
-    model.eval()
-    adapted = model(**batch("left"), **extra(method)).logits
-    assert adapted.shape != (3, 7, VOCABULARY) or not torch.equal(adapted, base(**batch("left")).logits)
-    with model.disable_adapter():
-        assert torch.equal(model(**batch("left")).logits, base(**batch("left")).logits)
-        assert torch.equal(model.generate(**batch("left", labels=False), **GREEDY), base.generate(**batch("left", labels=False), **GREEDY))
-    assert_repeats(method, model(**batch("left"), **extra(method)).logits, adapted)
-
-
-@everywhere
-def test_two_adapters_by_name(method):
-    theirs, ours_ = wrap(base_model("llama"), method)
-    for model, package in (theirs, peft), (ours_, our_config):
-        model.add_adapter("other", config(package, method))
-    share_random_weights(theirs, ours_)
-    outputs = {}
-    for name in "default", "other", "default":
-        for model in theirs.eval(), ours_.eval():
-            model.set_adapter(name)
-        a, b = [model(**batch("left"), **extra(method)) for model in (theirs, ours_)]
-        assert torch.equal(a.logits, b.logits) and torch.equal(a.loss, b.loss)
-        assert_repeats(method, b.logits, outputs.setdefault(name, b.logits))
-    assert not torch.equal(outputs["default"], outputs["other"])
-    ours_.delete_adapter("default")
-    assert_repeats(method, ours_(**batch("left"), **extra(method)).logits, outputs["other"])
-
-
-@pytest.mark.parametrize("family", MORE_FAMILIES)
-@everywhere
-def test_every_family_trains_and_generates(family, method):
-    "Also where peft has no defaults: every adapter parameter gets a gradient, and a text is what one pass over it says."
+@pytest.mark.parametrize("family", FAMILIES_PEFT_DOES_NOT_KNOW)
+@pytest.mark.parametrize("method", MORE_METHODS)
+def test_other_families_train_and_generate(family, method):
+    "Every adapter parameter gets a gradient, and a text is what one pass over it says."
     torch.manual_seed(0)
     base = MORE_FAMILIES[family]().eval()
     base.generation_config.eos_token_id = None
@@ -170,25 +36,85 @@ def test_every_family_trains_and_generates(family, method):
     assert torch.equal(logits.argmax(-1), text[:, -5:])
 
 
-@everywhere
-def test_the_callers_tensors_and_configuration_are_untouched(method):
-    asked = config(our_config, method)
-    before = asked.to_dict()
-    model = ours.get_peft_model(base_model("llama"), asked).eval()
-    given = {**batch("left"), **extra(method)}
-    copies, versions = {k: v.clone() for k, v in given.items()}, {k: v._version for k, v in given.items()}
-    model(**given)
-    del given["labels"]
-    model.generate(**given, **GREEDY)
-    assert all(torch.equal(v, copies[k]) and v._version == versions[k] for k, v in given.items())
-    assert asked.to_dict() == before
+# --- LoRA's settings ------------------------------------------------------------------------------------------
+
+LORA_SETTINGS = {
+    "all-linear": dict(target_modules="all-linear"),
+    "regular expression": dict(target_modules=r".*\.1\..*(c_attn|q_proj|fc1)"),
+    "some layers": dict(target_modules=["c_attn", "q_proj"], layers_to_transform=[0]),
+    "one layer of a named list": dict(target_modules=["c_attn", "q_proj"], layers_to_transform=1, layers_pattern=["h", "layers"]),
+    "excluded": dict(target_modules="all-linear", exclude_modules=["c_proj", "v_proj"]),
+    "rslora": dict(use_rslora=True),
+    "patterns": dict(rank_pattern={"0.*(c_attn|q_proj)": 5}, alpha_pattern={"c_attn": 7, "v_proj": 2}),
+    "bias all": dict(bias="all"),
+    "bias lora_only": dict(bias="lora_only"),
+    "gaussian": dict(init_lora_weights="gaussian"),
+    "random": dict(init_lora_weights=False),
+    "dropout": dict(lora_dropout=0.3),
+    "modules to save": dict(modules_to_save=["lm_head"]),
+    "inference": dict(inference_mode=True),
+}
 
 
-@everywhere
-def test_configurations_survive_plain_data(method):
-    mine, theirs = config(our_config, method), config(peft, method)
-    assert our_config.get_peft_config(mine.to_dict()) == mine
-    assert our_config.get_peft_config({k: v for k, v in theirs.to_dict().items() if k != "peft_version"}) == mine
+@some_families
+@pytest.mark.parametrize("setting", LORA_SETTINGS)
+def test_lora_settings(family, setting):
+    theirs, ours_ = wrap(base_model(family), "lora", seed=6, **LORA_SETTINGS[setting])
+    assert_equal(dict(theirs.named_parameters()), dict(ours_.named_parameters()))
+    assert [p.requires_grad for p in theirs.parameters()] == [p.requires_grad for p in ours_.parameters()]
+    share_random_weights(theirs, ours_)
+    outputs = []
+    for model in theirs.train(), ours_.train():
+        torch.manual_seed(7)
+        outputs.append(model(**batch("left")))
+        if setting != "inference":
+            outputs[-1].loss.backward()
+    assert torch.equal(outputs[0].logits, outputs[1].logits)
+    assert_equal(gradients(theirs), gradients(ours_))
+
+
+# --- where a soft prompt starts -------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def tokenizer_folder(tmp_path_factory):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, **{w: i for i, w in enumerate("put the words in order please".split(), 5)}}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    folder = tmp_path_factory.mktemp("tokenizer")
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]").save_pretrained(folder)
+    return str(folder)
+
+
+@some_families
+@pytest.mark.parametrize("start", ["RANDOM", "SAMPLE_VOCAB", "TEXT shorter", "TEXT longer"])
+def test_soft_prompt_starts(family, start, tokenizer_folder):
+    settings = dict(prompt_tuning_init=start.split()[0])
+    if start.startswith("TEXT"):
+        text = "put the words" if start.endswith("shorter") else "put the words in order please"
+        settings.update(prompt_tuning_init_text=text, tokenizer_name_or_path=tokenizer_folder, tokenizer_kwargs=dict(padding_side="left"))
+    theirs, ours_ = wrap(base_model(family), "prompt", seed=9, **settings)
+    weight = ours_.prompt_encoder["default"].embedding.weight
+    assert torch.equal(theirs.prompt_encoder["default"].embedding.weight, weight)
+    if start == "TEXT shorter":
+        assert torch.equal(weight, ours_.word_embeddings(torch.tensor([5, 6, 7, 5])))
+    elif start == "SAMPLE_VOCAB":
+        assert all((ours_.word_embeddings.weight == row).all(dim=1).any() for row in weight)
+    assert torch.equal(theirs(**batch("left")).logits, ours_(**batch("left")).logits)
+
+
+@pytest.mark.skipif(OLD_PEFT, reason="old peft has no init_weights")
+def test_prefix_that_starts_at_zero():
+    for projection in False, True:
+        theirs, ours_ = wrap(base_model("llama"), "prefix", seed=10, init_weights="zero", prefix_projection=projection)
+        assert_equal(dict(theirs.named_parameters()), dict(ours_.named_parameters()))
+        assert not ours_.get_prompt(batch_size=1).layers[0].keys.any()
+
+
+def test_projection_is_left_out_for_inference():
+    theirs, ours_ = pair("llama", "prefix-projection", inference_mode=True)
+    assert list(ours_.prompt_encoder["default"].state_dict()) == ["embedding.weight"]
+    assert torch.equal(theirs(**batch("left")).logits, ours_(**batch("left")).logits)
 
 
 # --- IA3 -------------------------------------------------------------------------------------------------------
@@ -204,7 +130,7 @@ IA3_SETTINGS = {
 }
 
 
-@families
+@some_families
 @pytest.mark.parametrize("setting", IA3_SETTINGS)
 def test_ia3_settings(family, setting):
     theirs, ours_ = wrap(base_model(family), "ia3", seed=6, **IA3_SETTINGS[setting])
@@ -229,7 +155,7 @@ def test_two_ia3_adapters_at_once():
     assert torch.equal(theirs(**batch()).logits, ours_(**batch()).logits)
 
 
-@families
+@some_families
 @pytest.mark.parametrize("cast", [True, False])
 def test_ia3_around_bfloat16(family, cast):
     base = base_model(family).to(torch.bfloat16)
@@ -314,9 +240,6 @@ def test_p_tuning_mistakes():
 
 # --- multitask prompt tuning -----------------------------------------------------------------------------------
 
-TASKS = torch.tensor([1, 0, 2])
-
-
 def test_each_row_gets_the_prompt_of_its_task():
     _, model = pair("llama", "multitask")
     together = model.get_prompt(3, task_ids=TASKS)
@@ -335,13 +258,8 @@ def test_generate_repeats_task_ids_with_the_rows(how):
     assert results[1].shape == (6, 13) and torch.equal(*results)
 
 
-def test_a_multitask_prompt_starts_with_a_text(tmp_path):
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "put": 5, "in": 6, "order": 7}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]").save_pretrained(tmp_path)
-    text = dict(prompt_tuning_init="TEXT", prompt_tuning_init_text="put in order", tokenizer_name_or_path=str(tmp_path))
+def test_a_multitask_prompt_starts_with_a_text(tokenizer_folder):
+    text = dict(prompt_tuning_init="TEXT", prompt_tuning_init_text="put the words", tokenizer_name_or_path=tokenizer_folder)
     theirs, ours_ = wrap(base_model("llama"), "multitask", seed=9, **text)
     assert torch.equal(ours_.prompt_encoder["default"].embedding.weight, ours_.word_embeddings(torch.tensor([5, 6, 7, 5])))
     assert_equal(dict(theirs.named_parameters()), dict(ours_.named_parameters()))
@@ -427,7 +345,7 @@ def cpt_pair(method="cpt-decay", family="llama"):
 TYPES = torch.tensor([[0, 0, 0, 1, 2, 3, 4], [0, 1, 2, 3, 4, 4, 4], [1, 2, 2, 2, 3, 4, 4]])
 
 
-@families
+@some_families
 @pytest.mark.parametrize("method", ["cpt", "cpt-decay"])
 @pytest.mark.parametrize("inputs", ["input_ids", "inputs_embeds"])
 def test_given_types(family, method, inputs):

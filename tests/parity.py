@@ -1,0 +1,193 @@
+"""What the tests of parity with Hugging Face peft share: the six families, the nine methods in all their variants, peft's model and ours around the same weights, and what peft itself cannot do.
+
+The order of operations is peft's, so everything is compared with `torch.equal`; no tolerance is needed anywhere on the CPU in float32.
+"""
+import copy
+import warnings
+from contextlib import nullcontext
+from fnmatch import fnmatch
+
+import pytest
+import torch
+import transformers as tf
+from packaging.version import Version
+
+import peft_viz.causal_lm as ours
+import peft_viz.config as our_config
+
+peft = pytest.importorskip("peft")
+OLD_PEFT = Version(peft.__version__) < Version("0.21")  # the lane of transformers 4; where that peft has no answer, a test says so
+VOCABULARY, PAD = 61, 0
+TOKENS = dict(vocab_size=VOCABULARY, bos_token_id=1, eos_token_id=2, pad_token_id=PAD)
+SMALL = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, **TOKENS)
+CLM = dict(task_type="CAUSAL_LM")
+GREEDY = dict(max_new_tokens=5, do_sample=False)
+TASKS = torch.tensor([1, 0, 2])  # of the three rows of a batch
+
+FAMILIES = {
+    "gpt2": lambda: tf.GPT2LMHeadModel(tf.GPT2Config(n_positions=64, n_embd=32, n_layer=2, n_head=4, **TOKENS)),                      # Conv1D
+    "llama": lambda: tf.LlamaForCausalLM(tf.LlamaConfig(intermediate_size=48, num_key_value_heads=2, **SMALL)),                        # rotary positions, grouped queries
+    "opt": lambda: tf.OPTForCausalLM(tf.OPTConfig(ffn_dim=48, word_embed_proj_dim=32, max_position_embeddings=64, **SMALL)),           # learned positions
+    "mpt": lambda: tf.MptForCausalLM(tf.MptConfig(d_model=32, n_heads=4, n_layers=2, max_seq_len=64, **TOKENS)),                       # ALiBi; a branch of its own in `forward`
+    "bloom": lambda: tf.BloomForCausalLM(tf.BloomConfig(hidden_size=32, n_layer=2, n_head=4, **TOKENS)),                               # ALiBi, fused query, key and value
+    "gpt_neox": lambda: tf.GPTNeoXForCausalLM(tf.GPTNeoXConfig(intermediate_size=48, **SMALL)),                                        # parallel residual
+}
+METHODS = {
+    "lora": ("LoraConfig", dict(r=3, lora_alpha=5)),
+    "lora-dora": ("LoraConfig", dict(r=3, lora_alpha=5, use_dora=True)),
+    "adalora": ("AdaLoraConfig", dict(init_r=4, target_r=2, lora_alpha=5, total_step=10)),
+    "ia3": ("IA3Config", {}),
+    "poly": ("PolyConfig", dict(r=3, n_tasks=3, n_skills=2, n_splits=2)),
+    "prompt": ("PromptTuningConfig", dict(num_virtual_tokens=4)),
+    "prefix": ("PrefixTuningConfig", dict(num_virtual_tokens=4)),
+    "prefix-projection": ("PrefixTuningConfig", dict(num_virtual_tokens=4, prefix_projection=True, encoder_hidden_size=24)),
+    "p-tuning": ("PromptEncoderConfig", dict(num_virtual_tokens=4, encoder_hidden_size=24)),
+    "p-tuning-lstm": ("PromptEncoderConfig", dict(num_virtual_tokens=4, encoder_reparameterization_type="LSTM", encoder_hidden_size=12)),
+    "multitask": ("MultitaskPromptTuningConfig", dict(num_virtual_tokens=4, num_tasks=3, num_ranks=2)),
+    "cpt": ("CPTConfig", dict(cpt_token_ids=[11, 12, 13, 14, 15, 16], cpt_tokens_type_mask=[1, 2, 2, 3, 4, 4])),
+    "cpt-decay": ("CPTConfig", dict(cpt_token_ids=list(range(11, 20)), cpt_tokens_type_mask=[0, 1, 2, 3, 4, 5, 6, 7, 8], opt_weighted_loss_type="decay",
+                                    opt_loss_decay_factor=0.7, opt_projection_epsilon=0.9, opt_projection_format_epsilon=0.2)),
+}
+INJECTED = ["lora", "lora-dora", "adalora", "ia3", "poly"]  # they change layers; the others have virtual tokens
+PROMPTS = [method for method in METHODS if method not in INJECTED]
+everywhere = pytest.mark.parametrize("method", METHODS)
+families = pytest.mark.parametrize("family", FAMILIES)
+some_families = pytest.mark.parametrize("family", ["gpt2", "llama", "opt"])
+
+# What peft has to be told about MPT, and we find out: set on its configuration.
+MPT_SIZES = dict(num_layers=2, num_attention_heads=4, token_dim=32)
+PEFT_ASKS = {
+    **{(method, "mpt"): MPT_SIZES for method in PROMPTS},
+    ("adalora", "mpt"): dict(target_modules={"Wqkv"}),
+    ("ia3", "mpt"): dict(target_modules={"Wqkv", "down_proj"}, feedforward_modules={"down_proj"}),
+}
+
+# What peft cannot do: transformers' version, method, family, check -> what peft, or the comparison with it, says, and why. The checks are those of `agree`.
+PEFT_FAILS = {
+    ("*", "poly", "gpt2", "*"): ("Conv1D", "its POLY adapts nn.Linear only"),
+    ("*", "poly", "mpt", "forward"): ("task_ids should not be None", "its branch for MPT forgets task_ids"),
+    ("*", "poly", "*", "beams"): ("Expected size for first two dimensions", "generate repeats the rows for the beams, and the task ids stay as they were"),
+    **{("4", method, "*", "positional"): ("sequences differ", "it drops positional arguments and answers to none") for method in PROMPTS},
+}
+
+
+def peft_failure(method, family, check):
+    "What peft says where it is known to fail, else None."
+    case = "4" if OLD_PEFT else "5", method, family, check
+    return next((message for pattern, (message, why) in PEFT_FAILS.items() if all(map(fnmatch, case, pattern))), None)
+
+
+@pytest.fixture(autouse=True)
+def quiet_and_single():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+    torch.set_num_threads(threads)
+
+
+# --- models ----------------------------------------------------------------------------------------------------
+
+def base_model(family, seed=0):
+    torch.manual_seed(seed)
+    model = FAMILIES[family]().eval()
+    model.generation_config.eos_token_id = None  # texts of full length
+    return model
+
+
+def config(package, method, family=None, **more):
+    "The configuration of a method, of peft or of ours; peft's is told what it does not know of the family."
+    name, fields = METHODS[method]
+    made = getattr(package, name)(**{**CLM, **fields, **more})
+    if package is peft:
+        for field, value in PEFT_ASKS.get((method, family), {}).items():
+            setattr(made, field, value)
+    return made
+
+
+def wrap_one(package, base, method, seed=None, adapter_name="default", **more):
+    if seed is not None:
+        torch.manual_seed(seed)
+    get_peft_model = peft.get_peft_model if package is peft else ours.get_peft_model
+    return get_peft_model(copy.deepcopy(base), config(package, method, base.config.model_type, **more), adapter_name)
+
+
+def wrap(base, method, seed=None, adapter_name="default", **more):
+    "The same configuration around the same base model, twice: peft's model and ours."
+    return [wrap_one(package, base, method, seed, adapter_name, **more) for package in (peft, our_config)]
+
+
+def randomise(model, seed=1):
+    "Adapter weights that are nobody's initialisation; those that DoRA and IA3 multiply with are near one."
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        if any(part in name for part in ("lora_", "ia3_", "prompt_encoder", "modules_to_save", "poly_router")):
+            parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator) + ("magnitude" in name)
+    return model
+
+
+def share_random_weights(theirs, ours_, seed=1):
+    "The same random adapter weights in both."
+    ours_.load_state_dict(randomise(theirs, seed).state_dict(), strict=True)
+    return theirs, ours_
+
+
+def pair(family, method, **more):
+    return share_random_weights(*wrap(base_model(family), method, **more))
+
+
+# --- calls -----------------------------------------------------------------------------------------------------
+
+def batch(padding="none", labels=True, embed=None):
+    "Three rows of seven tokens; `padding` 'none' gives no mask at all."
+    torch.manual_seed(2)
+    ids = torch.randint(3, VOCABULARY, (3, 7))
+    result = dict(input_ids=ids)
+    if padding != "none":
+        mask = torch.ones_like(ids)
+        if padding == "left":
+            mask[0, :3] = mask[1, :1] = 0
+        elif padding == "right":
+            mask[0, -3:] = mask[1, -1:] = 0
+        result.update(input_ids=ids.masked_fill(mask == 0, PAD), attention_mask=mask)
+    if labels:
+        result["labels"] = result["input_ids"].masked_fill(result["input_ids"] == PAD, -100)
+    if embed is not None:
+        result["inputs_embeds"] = embed(result.pop("input_ids")).detach()
+    return result
+
+
+def extra(method):
+    "What a call needs besides the batch."
+    return dict(task_ids=TASKS.clone()) if method in ("multitask", "poly") else {}
+
+
+def gradients(model):
+    return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+def assert_equal(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name + " differ"
+
+
+def assert_repeats(method, again, before):
+    "Bit for bit; but CPT, as in peft, pulls its deltas back at each call, and rounds each time."
+    torch.testing.assert_close(again, before, rtol=0, atol=1e-5 if method.startswith("cpt") else 0)
+
+
+def agree(family, method, check, run, **more):
+    """`run(model)`, a dictionary of tensors, is the same with peft's model and with ours. Returns our model and its result.
+
+    Where peft is known to fail at this check, it must fail still, and whether ours is right is for the caller to find out: then 'True' comes third."""
+    failure = peft_failure(method, family, check)
+    base = base_model(family)
+    mine = randomise(wrap_one(our_config, base, method, **more))
+    result = run(mine)
+    with pytest.raises(Exception, match=failure) if failure else nullcontext():
+        theirs = randomise(wrap_one(peft, base, method, **more))
+        assert list(theirs.state_dict()) == list(mine.state_dict())
+        assert_equal(run(theirs), result)
+    return mine, result, bool(failure)
