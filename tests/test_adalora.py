@@ -187,9 +187,9 @@ def test_a_whole_training(family):
 SETTINGS = {
     "at every step, dropout": dict(deltaT=1, lora_dropout=0.3),
     "no alpha, random start, smoothing": dict(lora_alpha=0, init_lora_weights=False, beta1=0.5, beta2=0.99),
-    "no phases, negative alpha": dict(tinit=0, tfinal=0, lora_alpha=-1),
+    "no phases, negative alpha": dict(tinit=0, tfinal=0, lora_alpha=-1, deltaT=5),
     "one is left, all linear": dict(target_r=1, init_r=7, target_modules="All-Linear"),
-    "bias all": dict(bias="all"),
+    "bias all, regular expression": dict(bias="all", target_modules=r".*\.1\..*(q_proj|fc1)"),
     "bias lora_only, modules to save": dict(bias="lora_only", modules_to_save=["lm_head"], target_modules=["k_proj"]),
 }
 
@@ -200,7 +200,8 @@ def test_settings(setting):
     theirs, ours_ = wrap(family, seed=3, **SETTINGS[setting])
     assert [p.requires_grad for p in theirs.parameters()] == [p.requires_grad for p in ours_.parameters()]
     history = assert_same_training(theirs, ours_)
-    assert history[-1]["pattern"] is not None
+    pattern = history[-1]["pattern"].values()
+    assert sum(sum(p) for p in pattern) == ours_.peft_config["default"].target_r * len(pattern)
 
 
 @pytest.mark.parametrize("autocast", [True, False])
@@ -464,9 +465,10 @@ def test_the_most_important_stay():
             allocator.exp_avg_ipt[f"{name}.{part}.default"] = torch.tensor(score[name]).view(shape).expand(p.shape).clone()
             allocator.exp_avg_unc[f"{name}.{part}.default"] = torch.ones_like(p)
         assert allocator.triplet_ipt(name).tolist() == [3 * s for s in score[name]]
-    pattern = allocator.mask_to_budget(model.base_model.model, 5)
-    assert list(pattern.values()) == [[False, False, True, False], [True, True, True, True]]
-    assert [layer.lora_E["default"].flatten().bool().tolist() for layer in layers.values()] == list(pattern.values())
+    for budget, first_layer in (8, [True] * 4), (7, [True, False, True, True]), (5, [False, False, True, False]):
+        pattern = allocator.mask_to_budget(model.base_model.model, budget)
+        assert list(pattern.values()) == [first_layer, [True, True, True, True]]
+        assert [layer.lora_E["default"].flatten().bool().tolist() for layer in layers.values()] == list(pattern.values())
 
 
 def test_without_gradients():
