@@ -269,11 +269,11 @@ def config_from_json(text:str  # of `adapter_config.json`
         raise ValueError(f"{cls.__name__} here knows nothing of {_some(strangers)}, which peft {fields.get('peft_version')} wrote; the result would not be the same without it")
     return get_peft_config(said)
 
-# %% ../nbs/09_checkpoint.ipynb #eb641a06
+# %% ../nbs/09_checkpoint.ipynb #ea0a7569
 def _folder(model_id, subfolder=None):
     folder = Path(model_id, subfolder or "")
     if not folder.is_dir():
-        raise ValueError(f"{str(folder)!r} is not a folder on this machine; adapters are read from local folders only, so download it first (from the Hugging Face Hub: hf download {model_id})")
+        raise ValueError(f"{str(folder)!r} is not a folder on this machine; adapters are read from local folders only (one that is on the Hugging Face Hub has to be downloaded first: hf download NAME --local-dir FOLDER)")
     return folder
 
 
@@ -442,7 +442,7 @@ def set_peft_model_state_dict(model:nn.Module,                                  
         model.prompt_encoder[adapter_name].delta_embedding.weight.zero_()
     return _IncompatibleKeys([], [])
 
-# %% ../nbs/09_checkpoint.ipynb #6b2bed44
+# %% ../nbs/09_checkpoint.ipynb #a300830c
 def without_weights(model:nn.Module  # anything, of any size
                    ) -> nn.Module:
     "A copy of a model whose parameters and buffers have shapes, but no numbers."
@@ -450,6 +450,9 @@ def without_weights(model:nn.Module  # anything, of any size
     for tensor in itertools.chain(model.parameters(), model.buffers()):
         meta = torch.empty_like(tensor, device="meta", requires_grad=False)
         empty[id(tensor)] = nn.Parameter(meta, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else meta
+    for value in itertools.chain.from_iterable(vars(module).values() for module in model.modules()):
+        if isinstance(value, torch.Tensor):
+            empty[id(value)] = value.detach()  # something that was computed and kept cannot be copied with its history
     return copy.deepcopy(model, empty)  # deepcopy believes that these have been copied already
 
 

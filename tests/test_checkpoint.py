@@ -238,11 +238,12 @@ def test_several_adapters(selected, tmp_path):
 
 def test_an_adapter_called_like_a_module(tmp_path):
     "peft takes the name for a part of every key it occurs in, and loses tensors."
-    with pytest.raises(KeyError):
-        several(peft, peft.get_peft_model, "layers").save_pretrained(tmp_path / "theirs")
+    if not OLD_PEFT:  # an older one saves tensors of all adapters instead
+        with pytest.raises(KeyError):
+            several(peft, peft.get_peft_model, "layers").save_pretrained(tmp_path / "theirs")
     mine = several(our_config, ours.get_peft_model, "layers")
     mine.save_pretrained(tmp_path)
-    assert [len(load_file(tmp_path / name / SAFE)) for name in ("", "second", "layers")] == [2 * 4 + 3, 2 * 4, 2 * 4 + 2]
+    assert [len(load_file(tmp_path / name / SAFE)) for name in ("", "second", "layers")] == [2 * 4 + 3 * 2 + 1, 2 * 4, 2 * 4 + 3 * 2]
 
 
 def test_adapters_keep_to_themselves(tmp_path):
@@ -617,11 +618,17 @@ def refused(folder, match, error=ValueError, model=None, **more):
     assert picture(base) == before and torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sound")
+    trained("lora")[1].save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
-def saved(tmp_path):
-    "A folder with a sound adapter."
-    trained("lora")[1].save_pretrained(tmp_path)
-    return tmp_path
+def saved(sound, tmp_path):
+    "A folder with a sound adapter, to spoil."
+    return Path(shutil.copytree(sound, tmp_path, dirs_exist_ok=True))
 
 
 @pytest.mark.parametrize("case", CONFIGS)
@@ -675,7 +682,7 @@ def test_a_pickle_runs_nothing(how, name, saved):
 def test_a_place_that_is_no_folder(place, tmp_path):
     (tmp_path / "file").write_text("")
     refused(tmp_path / place, "is not a folder on this machine; adapters are read from local folders only")
-    with pytest.raises(ValueError, match="'someone/lora' is not a folder .* hf download someone/lora"):
+    with pytest.raises(ValueError, match="'someone/lora' is not a folder .* hf download NAME"):
         PeftModel.from_pretrained(fresh(), "someone/lora")
 
 
@@ -922,6 +929,9 @@ def test_a_rehearsal_takes_no_memory_and_leaves_no_trace():
     model = fresh()
     model.register_buffer("counts", torch.ones(3, dtype=torch.int64))
     model.lm_head.weight.requires_grad_(False)
+    model.gradient_checkpointing_enable()
+    model.enable_input_require_grads()
+    model.last_logits = model(**batch()).logits  # with its history
     before, state = picture(model), torch.get_rng_state()
     with checkpoint.rehearsal(model) as shadow:
         assert [(n, p.shape, p.dtype, p.requires_grad, p.device.type) for n, p in shadow.named_parameters()] == [(n, p.shape, p.dtype, p.requires_grad, "meta") for n, p in model.named_parameters()]
