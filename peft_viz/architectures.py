@@ -51,7 +51,7 @@ def _first(config, size, default=None):
         return default
     raise ValueError(f"{type(config).__name__} has none of {', '.join(CONFIG_NAMES[size])}; set one of them on the model's config")
 
-# %% ../nbs/01_architectures.ipynb #5cd431a3
+# %% ../nbs/01_architectures.ipynb #ae530959
 class KeyValues(NamedTuple):
     "What a layer keeps in the key/value cache for every token: `heads * (key_dim + value_dim)` numbers."
     heads: int
@@ -79,7 +79,8 @@ def key_value_shapes(config,  # a transformers configuration of a model with att
 
 def _layers(config):
     "A configuration for each layer; in transformers 5 they may differ."
-    return getattr(config, "per_layer_config", None) or [config] * _first(config, "num_layers")
+    num_layers = _first(config, "num_layers")
+    return getattr(config, "per_layer_config", None) or [config] * num_layers
 
 
 def _shape(config, sliding, compressed):
