@@ -1,6 +1,6 @@
 """AdaLoRA gives what Hugging Face peft gives, bit for bit: the start, the loss with its penalty, logits, gradients and texts, and every parameter at every step of a training through all three phases.
 
-Where peft itself goes wrong, a test says so and asserts what is right. The helpers are those of test_parity.
+Where peft itself goes wrong, a test says so and asserts what is right. What all methods share (forward, gradients, ways to generate) is in test_parity.
 """
 import copy
 import warnings
@@ -11,26 +11,14 @@ from torch import nn
 
 import peft_viz.causal_lm as ours
 import peft_viz.config as our_config
-from peft_viz.tuners.adalora import adalora_layers, AdaLoraLayer, AdaLoraModel, layer_name, RankAllocator
-from test_parity import assert_equal, base_model, batch, FAMILIES, gradients, OLD_PEFT, quiet_and_single, VOCABULARY
-from test_reference import FAMILIES as MORE_FAMILIES
+from peft_viz.tuners.adalora import adalora_layers, AdaLoraLayer, AdaLoraModel, layer_name
+from parity import assert_equal, base_model, batch, families, gradients, OLD_PEFT, quiet_and_single
 
 peft = pytest.importorskip("peft")
-FAMILY_NAMES = [*FAMILIES, "mpt", "bloom", "gpt_neox"]
-families = pytest.mark.parametrize("family", FAMILY_NAMES)
 # steps 1 to 3 are the first phase, 4, 6 and 8 prune, from 9 on the ranks stay
 FIELDS = dict(task_type="CAUSAL_LM", init_r=4, target_r=2, lora_alpha=3, tinit=3, tfinal=4, deltaT=2, total_step=12, orth_reg_weight=0.2)
 STEPS = range(1, 13)
 GREEDY = dict(max_new_tokens=6, do_sample=False)
-
-
-def base_of(family):
-    if family in FAMILIES:
-        return base_model(family)
-    torch.manual_seed(0)
-    model = MORE_FAMILIES[family]().eval()
-    model.generation_config.eos_token_id = None
-    return model
 
 
 def config(package, family="llama", **more):
@@ -40,7 +28,7 @@ def config(package, family="llama", **more):
 
 def wrap(family="llama", seed=None, dtype=None, autocast=True, **more):
     "The same configuration around the same base model, twice: peft's model and ours."
-    base, wrapped = base_of(family).to(dtype), []
+    base, wrapped = base_model(family).to(dtype), []
     for get_peft_model, package in (peft.get_peft_model, peft), (ours.get_peft_model, our_config):
         if seed is not None:
             torch.manual_seed(seed)
@@ -63,7 +51,7 @@ def pair(family="llama", **more):
 
 
 def ours_alone(family="llama", seed=3, **more):
-    base = base_of(family)
+    base = base_model(family)
     torch.manual_seed(seed)
     return ours.get_peft_model(base, config(our_config, family, **more))
 
@@ -107,42 +95,7 @@ def test_same_names_and_start(family, settings):
 
 @families
 def test_the_start_is_the_base_model(family):
-    assert torch.equal(ours_alone(family)(**batch("left")).logits, base_of(family)(**batch("left")).logits)
-
-
-@families
-@pytest.mark.parametrize("padding", ["none", "left", "right"])
-@pytest.mark.parametrize("inputs", ["input_ids", "inputs_embeds"])
-def test_forward_and_gradients(family, padding, inputs):
-    if family == "mpt" and inputs == "inputs_embeds":
-        with pytest.raises(AssertionError, match="inputs_embeds"):
-            ours_alone(family)(inputs_embeds=torch.zeros(1, 2, 32))
-        return
-    results = []
-    for model in pair(family):
-        model.train()
-        embed = model.get_input_embeddings() if inputs == "inputs_embeds" else None
-        torch.manual_seed(4)  # dropout
-        output = model(**batch(padding, embed=embed))
-        output.loss.backward()
-        results.append((output, gradients(model)))
-    (their_output, their_gradients), (our_output, our_gradients) = results
-    assert torch.equal(their_output.loss, our_output.loss)
-    assert torch.equal(their_output.logits, our_output.logits)
-    assert len(our_gradients) > 0 and all(g.any() for g in our_gradients.values())
-    assert_equal(their_gradients, our_gradients)
-
-
-@families
-@pytest.mark.parametrize("how", [dict(do_sample=False), dict(do_sample=True), dict(num_beams=3)], ids=["greedy", "sampled", "beams"])
-def test_generate(family, how):
-    results = []
-    for model in pair(family):
-        torch.manual_seed(5)
-        with torch.no_grad():
-            results.append(model.eval().generate(**batch("left", labels=False), max_new_tokens=6, **how))
-    assert results[1].shape == (3, 13)
-    assert torch.equal(*results)
+    assert torch.equal(ours_alone(family)(**batch("left")).logits, base_model(family)(**batch("left")).logits)
 
 
 def assert_same_training(theirs, ours_):
@@ -180,8 +133,8 @@ def test_a_whole_training(family):
     assert torch.equal(*[model.generate(**batch("left", labels=False), **GREEDY) for model in (theirs, ours_)])
     with theirs.disable_adapter(), ours_.disable_adapter():
         assert torch.equal(theirs(**batch("left")).logits, ours_(**batch("left")).logits)
-        assert torch.equal(base_of(family)(**batch("left")).logits, ours_(**batch("left")).logits)
-    assert not torch.equal(base_of(family)(**batch("left")).logits, b.logits)
+        assert torch.equal(base_model(family)(**batch("left")).logits, ours_(**batch("left")).logits)
+    assert not torch.equal(base_model(family)(**batch("left")).logits, b.logits)
 
 
 SETTINGS = {
@@ -322,12 +275,12 @@ def test_no_penalty():
         theirs, ours_ = wrap(seed=3, orth_reg_weight=0)
         assert_same_training(theirs, ours_)
     model = ours_alone(orth_reg_weight=0)
-    assert torch.equal(model(**batch()).loss, base_of("llama")(**batch()).loss)
+    assert torch.equal(model(**batch()).loss, base_model("llama")(**batch()).loss)
 
 
 def test_switched_off_there_is_no_penalty():
     "peft adds the penalty to the base model's loss as well."
-    base = base_of("llama")(**batch())
+    base = base_model("llama")(**batch())
     theirs, ours_ = pair()
     with theirs.disable_adapter(), ours_.disable_adapter():
         a, b = theirs(**batch()), ours_(**batch())
@@ -523,7 +476,7 @@ def test_what_peft_saves_and_loads(tmp_path, steps):
     assert all(t.is_contiguous() for t in state.values())
     theirs.save_pretrained(tmp_path)
     assert_equal(load_file(tmp_path/"adapter_model.safetensors"), {n.removesuffix(".default"): p for n, p in sorted(state.items())})
-    loaded = peft.PeftModel.from_pretrained(base_of("llama"), tmp_path).eval()
+    loaded = peft.PeftModel.from_pretrained(base_model("llama"), tmp_path).eval()
     again = reopened(ours_).eval()
     assert {n: p.shape for n, p in loaded.named_parameters() if "lora_" in n} == {n: p.shape for n, p in again.named_parameters() if "lora_" in n}
     assert not any(p.requires_grad for p in again.parameters())
@@ -545,7 +498,7 @@ def test_training_goes_on_after_loading(tmp_path, saved, failure):
     "In peft it does not: the allocator still counts on the layers' first size, and prunes too much or fails."
     theirs, ours_ = [train(model, steps=range(1, saved + 1)) for model in wrap(seed=3)]
     theirs.save_pretrained(tmp_path)
-    loaded = peft.PeftModel.from_pretrained(base_of("llama"), tmp_path, is_trainable=True)
+    loaded = peft.PeftModel.from_pretrained(base_model("llama"), tmp_path, is_trainable=True)
     if failure:
         with pytest.raises(failure):
             train(loaded, steps=range(saved + 1, 13))
@@ -572,8 +525,8 @@ def test_loading_next_to_a_bfloat16_base(tmp_path):
     from safetensors.torch import load_file
     train(ours_alone()).save_pretrained(tmp_path)
     saved = load_file(tmp_path/"adapter_model.safetensors")
-    theirs = peft.PeftModel.from_pretrained(base_of("llama").bfloat16(), tmp_path)
-    ours_ = ours.PeftModelForCausalLM.from_pretrained(base_of("llama").bfloat16(), tmp_path)
+    theirs = peft.PeftModel.from_pretrained(base_model("llama").bfloat16(), tmp_path)
+    ours_ = ours.PeftModelForCausalLM.from_pretrained(base_model("llama").bfloat16(), tmp_path)
     assert_equal({n.removesuffix(".default"): p for n, p in sorted(state_of(ours_).items())}, saved)
     assert_equal({n.removesuffix(".default"): p for n, p in sorted(state_of(theirs).items())}, {n: p.bfloat16().float() for n, p in saved.items()})
     assert not all(torch.equal(p, p.bfloat16().float()) for p in saved.values())
@@ -648,7 +601,7 @@ def test_patterns_that_do_not_fit(pattern, message):
     (dict(target_modules=["embed_tokens"]), "AdaLoRA adapts nn.Linear and transformers' Conv1D, but the target 'model.embed_tokens' is Embedding"),
 ])
 def test_settings_that_do_not_fit(fields, message):
-    base = base_of("llama")
+    base = base_model("llama")
     with pytest.raises(ValueError, match=message):
         ours.get_peft_model(base, config(our_config, **fields))
     assert all(p.requires_grad for p in base.parameters()) and not any(isinstance(m, AdaLoraLayer) for m in base.modules())
@@ -656,8 +609,8 @@ def test_settings_that_do_not_fit(fields, message):
 
 def test_default_targets_where_peft_has_none():
     with pytest.raises(ValueError, match="target_modules"):
-        peft.get_peft_model(base_of("mpt"), peft.AdaLoraConfig(**FIELDS))
-    model = ours.get_peft_model(base_of("mpt"), our_config.AdaLoraConfig(**FIELDS))
+        peft.get_peft_model(base_model("mpt"), peft.AdaLoraConfig(**FIELDS))
+    model = ours.get_peft_model(base_model("mpt"), our_config.AdaLoraConfig(**FIELDS))
     assert model.peft_config["default"].target_modules == {"Wqkv"} and len(adalora_layers(model.base_model.model, "default")) == 2
 
 
