@@ -12,7 +12,8 @@ from torch import nn
 
 import peft_viz.causal_lm as ours
 import peft_viz.config as our_config
-from peft_viz.tuners.injection import AdapterHolder, BaseTuner, BaseTunerLayer, get_layer_status, get_model_status, rows_by_adapter
+from peft_viz.tuners.injection import (AdapterHolder, all_linear, BaseTuner, BaseTunerLayer, get_layer_status, get_model_status, layer_number, name_matches,
+                                       rows_by_adapter)
 from test_lora import base_model, EMBEDDINGS, families, LINEAR, pairs, targets
 from test_parity import assert_equal, batch, gradients, OLD_PEFT, quiet_and_single
 
@@ -732,3 +733,84 @@ def test_reports_are_tables():
     assert "GPT2LMHeadModel" in status._repr_html_() and "default: LORA" in status._repr_html_()
     layers[0].name = "<b>"
     assert "&lt;b&gt;" in layers._repr_html_() and "<b>" not in layers._repr_html_()
+
+
+# --- targets --------------------------------------------------------------------------------------------------
+
+def test_names_and_numbers():
+    name = "model.layers.1.self_attn.q_proj"
+    for names, expected in ({"q_proj"}, True), (["k_proj", "self_attn.q_proj"], True), (r".*\.1\..*_proj", True), (r"\.1\.", False), ({"proj"}, False), (None, False), ([], False), ({name}, True):
+        assert name_matches(names, name) is expected
+    for pattern, number in (None, 1), ("layers", 1), (["h", "layers"], 1), ("h", None), (["h"], None):
+        assert layer_number(name, pattern) == number
+    assert layer_number("lm_head", None) is None
+
+
+def test_all_linear_is_all_but_the_output():
+    base = base_model("gpt2")
+    assert all_linear(base) == {f"transformer.h.{i}.{n}" for i in range(2) for n in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")}
+    assert all_linear(nn.Sequential(nn.Linear(2, 2), nn.ReLU())) == {"0"}  # no output layer that it knows of
+    for method in "lora", "ia3":
+        fields = dict(target_modules="all-linear") | (dict(feedforward_modules=[]) if method == "ia3" else {})
+        models = pair("gpt2", method, **fields)
+        assert models[1].peft_config["default"].target_modules == all_linear(base)
+        assert torch.equal(logits(models[0]), logits(models[1]))
+
+
+@pytest.mark.parametrize("method", ["lora", "ia3"])
+def test_default_targets(method):
+    "What is not given comes from the table of families."
+    for family in "gpt2", LLAMA:
+        fields = dict(target_modules=None) | (dict(feedforward_modules=None) if method == "ia3" else {})
+        models = pair(family, method, **fields)
+        a, b = [m.peft_config["default"] for m in models]
+        assert a.target_modules == b.target_modules and getattr(a, "feedforward_modules", None) == getattr(b, "feedforward_modules", None)
+        assert torch.equal(logits(models[0]), logits(models[1]))
+
+
+def test_targets_that_do_not_exist():
+    for fields, message in (dict(target_modules=["fc"]), "'fc' match no module of GPT2LMHeadModel; its linear layers are called c_attn, c_proj, c_fc"), \
+                           (dict(target_modules="fc"), "'fc' match no module"), \
+                           (dict(target_modules=["c_attn"], exclude_modules=["c_attn"]), r"\(with exclude_modules={'c_attn'}\)"), \
+                           (dict(target_modules=["c_attn"], layers_to_transform=7), r"\(with layers_to_transform=7\)"):
+        with pytest.raises(ValueError, match=message):
+            ours.get_peft_model(base_model("gpt2"), config(our_config, "gpt2", "lora", **fields))
+    with pytest.raises(ValueError, match="no module of GPT2LMHeadModel is called 'head'; there are wte"):
+        ours.get_peft_model(base_model("gpt2"), config(our_config, "gpt2", "lora", modules_to_save=["head"]))
+
+
+@pytest.mark.parametrize("fields", [dict(layers_to_transform=1), dict(layers_to_transform=[0, 1], exclude_modules=["h.0.attn.c_attn"]), dict(target_modules=["c_attn", "ln_f"], modules_to_save=["ln_f"])], ids=str)
+def test_narrowed_targets(fields):
+    models = pair("gpt2", "lora", **fields)
+    assert list(models[0].state_dict()) == list(models[1].state_dict())
+    assert torch.equal(logits(models[0]), logits(models[1]))
+
+
+def test_a_method_must_say_how():
+    tuner = pair("gpt2", "lora")[1].base_model
+    for name, arguments in ("prepare_config", 1), ("check_target", 3), ("create_layer", 3):
+        with pytest.raises(NotImplementedError):
+            getattr(BaseTuner, name)(tuner, *[None] * arguments)
+
+
+def test_rows_of_their_own_are_for_lora():
+    _, model = pair("gpt2", "ia3")
+    with pytest.raises(ValueError, match="IA3Model cannot give each row an adapter of its own"):
+        model.base_model(**batch(labels=False), adapter_names=["default"] * 3)
+
+
+def test_ia3_has_one_side_for_each_layer():
+    models = pair("gpt2", "ia3")
+    with pytest.raises(ValueError, match="rescaled at its output by another adapter"):
+        models[1].add_adapter("other", config(our_config, "gpt2", "ia3 feedforward"))
+    with pytest.raises(ValueError, match="LayerNorm; narrow"):
+        ours.get_peft_model(base_model("gpt2"), config(our_config, "gpt2", "ia3", target_modules=["ln_f"]))
+
+
+def test_attributes_of_the_base_model_are_reachable():
+    tuner = pair("gpt2", "lora")[1].base_model
+    assert tuner.config is tuner.model.config
+    with pytest.raises(AttributeError):
+        tuner.nothing
+    with pytest.raises(AttributeError):
+        BaseTuner.__new__(BaseTuner).model

@@ -138,7 +138,7 @@ class AdapterHolder(nn.Module):
             if name in parts:
                 del parts[name]
 
-# %% ../../nbs/02_tuners/10_injection.ipynb #243bb112
+# %% ../../nbs/02_tuners/10_injection.ipynb #75407afe
 class BaseTunerLayer(AdapterHolder):
     "A layer around a layer of the base model. Subclasses add trained parts, `forward`, and `get_delta_weight` or the two `..._parameters`."
     mergeable = True  # can the base layer alone do what base layer and adapter do?
@@ -215,9 +215,8 @@ class BaseTunerLayer(AdapterHolder):
 
     def untie(self):
         "Merge into a copy of the weight, because the weight itself is used elsewhere too; `unmerge` puts it back."
-        if not self._shared_weight:
-            self._shared_weight = (self.weight,)
-            self.base_layer.weight = nn.Parameter(self.weight.detach().clone(), requires_grad=self.weight.requires_grad)
+        self._shared_weight = (self.weight,)
+        self.base_layer.weight = nn.Parameter(self.weight.detach().clone(), requires_grad=self.weight.requires_grad)
 
     def _assign(self, parameters):
         for name, value in parameters.items():
