@@ -117,6 +117,13 @@ def test_sizes_of_known_models():
     assert dimensions(CONFIG_MAPPING["bart"](decoder_layers=3, encoder_layers=5)).num_layers == 3
 
 
+@pytest.mark.skipif(not V5, reason="new in transformers 5")
+def test_layers_with_a_window_can_have_sizes_of_their_own():
+    config = CONFIG_MAPPING["inkling_text"]()
+    assert (config.num_key_value_heads, config.swa_num_key_value_heads) == (8, 16)
+    assert [shape.heads for shape in key_value_shapes(config)] == [16 if kind == "hybrid_sliding" else 8 for kind in config.layer_types]
+
+
 @pytest.mark.parametrize("multi_query", (True, False))
 @pytest.mark.parametrize("new", (True, False))
 def test_falcons_cache(new, multi_query):
@@ -237,6 +244,7 @@ def test_default_targets_of_ia3(family):
     model = model_of(family)
     targets, feedforward = ia3_targets(model)
     assert feedforward <= targets and caught(model, targets - feedforward)
+    assert len(feedforward) <= 1 or family in MULTIMODAL
     if family != "mixtral":  # (its name for them is that of transformers 4; the choice is peft's)
         assert caught(model, feedforward) or not feedforward
 
