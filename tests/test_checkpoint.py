@@ -304,6 +304,14 @@ def test_embeddings_on_request(method, embeddings, tmp_path):
         assert not base.get_input_embeddings().weight.any()
 
 
+@pytest.mark.parametrize("targets, method, targeted", [(r".*q_proj", "lora", False), (r".*(lm_head|q_proj)", "lora", True), (["q_proj", "lm_head"], "lora", True), (["q_proj"], "lora", False),
+                                                       ("all-linear", "lora", False), (r".*wte", "lora-conv1d", False)])
+def test_embeddings_among_the_targets(targets, method, targeted):
+    model = ours.get_peft_model(fresh(method), LoraConfig(r=1, target_modules=targets, **CLM))
+    assert checkpoint.targets_embeddings(model, "default") == targeted
+    assert any("base_layer" in name for name in checkpoint.get_peft_model_state_dict(model)) == targeted
+
+
 @pytest.fixture
 def base_folder(tmp_path):
     "A base model in several files."
