@@ -344,6 +344,7 @@ def test_kinds_of_layers():
     assert type(model.wte) is LoraEmbedding and type(model.h[0].attn.c_attn) is LoraLinear
     assert (model.wte.in_features, model.wte.out_features) == (61, 32)
     assert (model.h[0].attn.c_attn.in_features, model.h[0].attn.c_attn.out_features) == (32, 96)
+    assert "r={'default': 3}, scaling={'default': 1.6666666666666667}" in repr(model.wte)
     for abstract in "add_factors", "factors", "detour", "dora":
         with pytest.raises(NotImplementedError):
             getattr(LoraLayer, abstract)(model.wte, *[None] * {"add_factors": 3, "factors": 1, "detour": 2, "dora": 3}[abstract])

@@ -807,6 +807,20 @@ def test_ia3_has_one_side_for_each_layer():
         ours.get_peft_model(base_model("gpt2"), config(our_config, "gpt2", "ia3", target_modules=["ln_f"]))
 
 
+def test_ia3_alone():
+    "An adapter that is not in a layer, one that starts at random, and what a layer says about itself."
+    models = pair("gpt2", "ia3", target_modules=r".*h\.0.*c_attn")
+    add(models, "gpt2", "other", "ia3", target_modules=r".*h\.1.*c_attn", init_ia3_weights=False)
+    for names in ["default"], ["other"], ["default", "other"]:
+        activate(models, names)
+        assert torch.equal(logits(models[0]), logits(models[1]))
+    for method, side in ("ia3", "output"), ("ia3 feedforward", "input"):
+        starts = [m.base_model.model.transformer.h[0].attn.c_attn.ia3_l["default"] for m in wrap(base_model("gpt2"), "gpt2", method, init_ia3_weights=False)]
+        assert torch.equal(*starts) and not torch.equal(starts[1], torch.ones_like(starts[1]))
+        layer = ours.get_peft_model(base_model("gpt2"), config(our_config, "gpt2", method)).transformer.h[0].attn.c_attn
+        assert f"rescales its {side}" in repr(layer) and (layer.ia3_l["default"] == 1).all()
+
+
 def test_attributes_of_the_base_model_are_reachable():
     tuner = pair("gpt2", "lora")[1].base_model
     assert tuner.config is tuner.model.config
