@@ -199,7 +199,7 @@ def two_adapters():
     model = model_of("cpt")
     model.add_adapter("other", config("cpt-decay"))
     model.set_adapter("other")
-    return recording(lambda m: m(IDS, labels=LABELS), model)
+    return recording(lambda m: m(IDS, attention_mask=MASK, labels=LABELS), model)
 
 def mixed(act):
     "A LoRA model with an adapter for each row."
@@ -314,7 +314,7 @@ row(S, "an MPT model is given ids: straight to the base model, without hooks", '
 row(S, "any other model", 'model_type != "mpt"', INJECTED, '== "mpt":', False, BRANCHES + "another_family_runs_with_hooks", lambda: forward("lora", "gpt2", attention_mask=MASK))
 row(S, "POLY: the tasks of the rows go along", "peft_config.peft_type == PeftType.POLY", INJECTED, "== PeftType.POLY:", True, HERE + "poly_gives_each_row_its_task", lambda: forward("poly", task_ids=TASKS, attention_mask=MASK))
 row(S, "not POLY: nobody is told of tasks", "peft_config.peft_type != PeftType.POLY", INJECTED, "== PeftType.POLY:", False,
-    PARITY + "what_the_base_model_is_told[lora-llama]", lambda: forward("lora", attention_mask=MASK, task_ids=TASKS))
+    PARITY + "forward_and_gradients[eval-input_ids-left-lora-llama]", lambda: forward("lora", attention_mask=MASK, task_ids=TASKS), shows=lambda seen: "task_ids" not in seen.base)
 row(S, "the method's hooks are on while the base model runs", "with self._enable_peft_forward_hooks(**kwargs)", INJECTED, "with self._enable_peft_forward_hooks(**kwargs):", None,
     PARITY + "an_adapter_for_each_row", lambda: mixed(lambda m, **k: m(IDS, attention_mask=MASK, **k)))
 row(S, "special arguments are for the hooks, not for the base model", "k not in self.special_peft_forward_args", "model:PeftModel._without_special_args", "return {", None,
@@ -365,9 +365,9 @@ row(S, "prefix tuning: virtual tokens go into the cache, labels stay", 'kwargs["
     PARITY + "what_the_base_model_is_told[prefix-llama]", lambda: forward("prefix", attention_mask=MASK, labels=LABELS),
     shows=lambda seen: seen.base["past_key_values"].length == V and seen.base["labels"].shape == (2, 5))
 row(S, "CPT has a forward of its own", "peft_config.peft_type == PeftType.CPT", F, "elif peft_config.peft_type == PeftType.CPT:", True,
-    MORE + "forward_and_gradients[input_ids-left-cpt-llama]", lambda: forward("cpt", attention_mask=MASK, labels=LABELS))
+    PARITY + "forward_and_gradients[train-input_ids-left-cpt-llama]", lambda: forward("cpt", attention_mask=MASK, labels=LABELS))
 row(S, "any other prompt method: virtual tokens before the embeddings", "else", F, "elif peft_config.peft_type == PeftType.CPT:", False,
-    MORE + "forward_and_gradients[input_ids-left-multitask-llama]", lambda: forward("multitask", attention_mask=MASK, task_ids=TASKS), also=(("if peft_config.peft_type == PeftType.PREFIX_TUNING:", False),))
+    PARITY + "forward_and_gradients[train-input_ids-left-multitask-llama]", lambda: forward("multitask", attention_mask=MASK, task_ids=TASKS), also=(("if peft_config.peft_type == PeftType.PREFIX_TUNING:", False),))
 row(S, "ids are given: the base model's embeddings of them", "inputs_embeds is None", EMBEDDINGS, "if inputs_embeds is None:", True,
     PARITY + "forward_and_gradients[eval-input_ids-left-prompt-llama]", lambda: forward("prompt", attention_mask=MASK))
 row(S, "embeddings are given", "inputs_embeds is not None", EMBEDDINGS, "if inputs_embeds is None:", False,
@@ -375,7 +375,7 @@ row(S, "embeddings are given", "inputs_embeds is not None", EMBEDDINGS, "if inpu
 row(S, "labels are given: -100 for the virtual tokens in front", "labels is not None", "causal_lm:_extend_labels", "if labels is None:", False,
     PARITY + "what_the_base_model_is_told[prompt-llama]", lambda: forward("prompt", attention_mask=MASK, labels=LABELS),
     shows=lambda seen: seen.base["labels"].nested()[1] == [-100] * V + IDS[1].tolist())
-row(S, "no labels are given", "labels is None", "causal_lm:_extend_labels", "if labels is None:", True, MORE + "without_labels[p-tuning-llama]", lambda: forward("prompt", attention_mask=MASK),
+row(S, "no labels are given", "labels is None", "causal_lm:_extend_labels", "if labels is None:", True, PARITY + "without_labels[p-tuning-llama]", lambda: forward("prompt", attention_mask=MASK),
     shows=lambda seen: "labels" not in seen.base)
 
 # ---- _cpt_forward
@@ -384,45 +384,45 @@ S, C = "_cpt_forward", CLASS + "_cpt_forward"
 TYPES_OF, ANSWERS, WITH_LOSS, LOSS = "tuners.cpt:extend_types", "tuners.cpt:answers_only", "tuners.cpt:with_cpt_loss", "tuners.cpt:cpt_loss"
 
 row(S, "`input_type_mask` is given", '"input_type_mask" in kwargs.keys()', C, "if input_type_mask is None:", False, MORE + "given_types[input_ids-cpt-llama]",
-    lambda: forward("cpt", labels=LABELS, input_type_mask=TYPES))
-row(S, "no `input_type_mask`: every token is an answer; counted in `input_ids`", "input_ids is not None", C, "if input_type_mask is None:", True, MORE + "forward_and_gradients[input_ids-none-cpt-llama]",
-    lambda: forward("cpt", labels=LABELS), also=(("if inputs_embeds is None:", True),), shows=lambda seen: seen.call.args.get("input_ids") is not None,
+    lambda: forward("cpt", attention_mask=MASK, labels=LABELS, input_type_mask=TYPES))
+row(S, "no `input_type_mask`: every token is an answer; counted in `input_ids`", "input_ids is not None", C, "if input_type_mask is None:", True, PARITY + "forward_and_gradients[train-input_ids-none-cpt-llama]",
+    lambda: forward("cpt", attention_mask=MASK, labels=LABELS), also=(("if inputs_embeds is None:", True),), shows=lambda seen: seen.call.args.get("input_ids") is not None,
     here="Both counts come to the same once the embeddings are there: one line makes the default.")
-row(S, "no `input_type_mask`: every token is an answer; counted in `inputs_embeds`", "input_ids is None", C, "if input_type_mask is None:", True, MORE + "forward_and_gradients[inputs_embeds-none-cpt-llama]",
-    lambda: forward("cpt", labels=LABELS, inputs_embeds=True), also=(("if inputs_embeds is None:", False),))
-row(S, "a type for each token, or a clear error", "", TYPES_OF, "if input_type_mask.shape !=", True, MORE + "cpt_mistakes", lambda: forward("cpt", labels=LABELS, input_type_mask=TYPES[:, 1:]), ends="ValueError",
+row(S, "no `input_type_mask`: every token is an answer; counted in `inputs_embeds`", "input_ids is None", C, "if input_type_mask is None:", True, PARITY + "forward_and_gradients[train-inputs_embeds-none-cpt-llama]",
+    lambda: forward("cpt", attention_mask=MASK, labels=LABELS, inputs_embeds=True), also=(("if inputs_embeds is None:", False),))
+row(S, "a type for each token, or a clear error", "", TYPES_OF, "if input_type_mask.shape !=", True, MORE + "cpt_mistakes", lambda: forward("cpt", attention_mask=MASK, labels=LABELS, input_type_mask=TYPES[:, 1:]), ends="ValueError",
     here="Not in the specification: types of another shape would be added or joined to something.")
-row(S, "ids are given: the base model's embeddings of them", "inputs_embeds is None", C, "if inputs_embeds is None:", True, MORE + "forward_and_gradients[input_ids-left-cpt-llama]",
+row(S, "ids are given: the base model's embeddings of them", "inputs_embeds is None", C, "if inputs_embeds is None:", True, PARITY + "forward_and_gradients[train-input_ids-left-cpt-llama]",
     lambda: forward("cpt", attention_mask=MASK, labels=LABELS))
-row(S, "embeddings are given", "inputs_embeds is not None", C, "if inputs_embeds is None:", False, MORE + "forward_and_gradients[inputs_embeds-left-cpt-llama]",
+row(S, "embeddings are given", "inputs_embeds is not None", C, "if inputs_embeds is None:", False, PARITY + "forward_and_gradients[train-inputs_embeds-left-cpt-llama]",
     lambda: forward("cpt", attention_mask=MASK, labels=LABELS, inputs_embeds=True))
 row(S, "labels are given: labels and types get the examples' in front", "labels is not None", C, "if labels is not None:", True, MORE + "cpt_labels_are_the_answers",
-    lambda: forward("cpt", labels=LABELS, input_type_mask=TYPES))
-row(S, "no labels: none reach the base model", "labels is None", C, "if labels is not None:", False, MORE + "types_without_labels", lambda: forward("cpt", input_type_mask=TYPES),
+    lambda: forward("cpt", attention_mask=MASK, labels=LABELS, input_type_mask=TYPES))
+row(S, "no labels: none reach the base model", "labels is None", C, "if labels is not None:", False, MORE + "types_without_labels", lambda: forward("cpt", attention_mask=MASK, input_type_mask=TYPES),
     shows=lambda seen: "labels" not in seen.base)
 row(S, "the input's types go on where the examples' end", "adjusted_input_type_mask > 0", TYPES_OF, "shifted = ", None, MORE + "given_types[input_ids-cpt-decay-llama]",
-    lambda: forward("cpt", labels=LABELS, input_type_mask=TYPES), shows=lambda seen: seen["cpt_type_mask"][1][V:] == [5, 6, 7, 8, 8],
+    lambda: forward("cpt", attention_mask=MASK, labels=LABELS, input_type_mask=TYPES), shows=lambda seen: seen["cpt_type_mask"][1][V:] == [5, 6, 7, 8, 8],
     here="A new tensor: the specification and peft add to the caller's.")
 row(S, "the type 0, nobody's, stays 0", "not adjusted_input_type_mask > 0", TYPES_OF, "shifted = ", None, MORE + "given_types[inputs_embeds-cpt-decay-llama]",
-    lambda: forward("cpt", labels=LABELS, input_type_mask=TYPES), shows=lambda seen: seen["cpt_type_mask"][0][V:] == [0, 0, 5, 6, 8])
+    lambda: forward("cpt", attention_mask=MASK, labels=LABELS, input_type_mask=TYPES), shows=lambda seen: seen["cpt_type_mask"][0][V:] == [0, 0, 5, 6, 8])
 row(S, "a label counts where an answer stands", "(cpt_type_mask > 0) & (cpt_type_mask % 4 == 0)", ANSWERS, "cpt_labels = cpt_labels.masked_fill(", None, MORE + "cpt_labels_are_the_answers",
-    lambda: forward("cpt", labels=LABELS, input_type_mask=TYPES), shows=lambda seen: seen["cpt_labels"][1] == [-100, -100, 13, -100, -100, -100, 11, 12])
-row(S, "any other label becomes -100", "cpt_labels[~labels_idx] = -100", ANSWERS, "cpt_labels = cpt_labels.masked_fill(", None, MORE + "forward_and_gradients[input_ids-none-cpt-decay-llama]",
-    lambda: forward("cpt", labels=LABELS, input_type_mask=TYPES), shows=lambda seen: seen["cpt_labels"][0] == [-100, -100, 13, -100, -100, -100, -100, 7])
+    lambda: forward("cpt", attention_mask=MASK, labels=LABELS, input_type_mask=TYPES), shows=lambda seen: seen["cpt_labels"][1] == [-100, -100, 13, -100, -100, -100, 11, 12])
+row(S, "any other label becomes -100", "cpt_labels[~labels_idx] = -100", ANSWERS, "cpt_labels = cpt_labels.masked_fill(", None, PARITY + "forward_and_gradients[train-input_ids-none-cpt-decay-llama]",
+    lambda: forward("cpt", attention_mask=MASK, labels=LABELS, input_type_mask=TYPES), shows=lambda seen: seen["cpt_labels"][0] == [-100, -100, 13, -100, -100, -100, -100, 7])
 row(S, "no label is left: a warning", "", ANSWERS, "if not (cpt_labels[:, 1:] != IGNORED).any():", True, MORE + "no_answer_left",
-    lambda: recording(lambda m: m(IDS, labels=LABELS), unlucky()),
+    lambda: recording(lambda m: m(IDS, attention_mask=MASK, labels=LABELS), unlucky()),
     here="Not in the specification: the loss is nan, and one is told why. peft's own defaults lead here.")
-row(S, "no labels: the base model's output as it is", "labels is None", C, "if labels is None:", True, MORE + "without_labels[cpt-llama]", lambda: forward("cpt"))
-row(S, "labels: the base model's output with CPT's loss", "else", C, "if labels is None:", False, MORE + "forward_and_gradients[input_ids-right-cpt-llama]", lambda: forward("cpt", labels=LABELS))
+row(S, "no labels: the base model's output as it is", "labels is None", C, "if labels is None:", True, PARITY + "without_labels[cpt-llama]", lambda: forward("cpt", attention_mask=MASK))
+row(S, "labels: the base model's output with CPT's loss", "else", C, "if labels is None:", False, PARITY + "forward_and_gradients[train-input_ids-right-cpt-llama]", lambda: forward("cpt", attention_mask=MASK, labels=LABELS))
 row(S, "the settings of the loss are the active adapter's", 'self.peft_config["default"]', C, "return with_cpt_loss(", None, MORE + "the_active_adapters_loss_counts", two_adapters,
     here="The specification and peft take those of the adapter called default, whichever is active.")
-row(S, "all answers count alike", 'opt_weighted_loss_type == "none"', LOSS, 'if config.opt_weighted_loss_type == "decay":', False, MORE + "forward_and_gradients[input_ids-left-cpt-opt]",
-    lambda: forward("cpt", labels=LABELS))
-row(S, "earlier answers count less", 'opt_weighted_loss_type == "decay"', LOSS, 'if config.opt_weighted_loss_type == "decay":', True, MORE + "forward_and_gradients[input_ids-left-cpt-decay-llama]",
-    lambda: forward("cpt-decay", labels=LABELS))
-row(S, "an output that is a tuple (`return_dict=False`)", "", WITH_LOSS, "if isinstance(output, tuple):", True, MORE + "cpt_without_return_dict", lambda: forward("cpt", labels=LABELS, return_dict=False),
+row(S, "all answers count alike", 'opt_weighted_loss_type == "none"', LOSS, 'if config.opt_weighted_loss_type == "decay":', False, PARITY + "forward_and_gradients[train-input_ids-left-cpt-opt]",
+    lambda: forward("cpt", attention_mask=MASK, labels=LABELS))
+row(S, "earlier answers count less", 'opt_weighted_loss_type == "decay"', LOSS, 'if config.opt_weighted_loss_type == "decay":', True, PARITY + "forward_and_gradients[train-input_ids-left-cpt-decay-llama]",
+    lambda: forward("cpt-decay", attention_mask=MASK, labels=LABELS))
+row(S, "an output that is a tuple (`return_dict=False`)", "", WITH_LOSS, "if isinstance(output, tuple):", True, MORE + "cpt_without_return_dict", lambda: forward("cpt", attention_mask=MASK, labels=LABELS, return_dict=False),
     here="Not in the specification: peft crashes.")
-row(S, "an output with names", "cpt_embedding.calculate_loss(base_model_output, ...)", WITH_LOSS, "if isinstance(output, tuple):", False, MORE + "given_types[input_ids-cpt-llama]", lambda: forward("cpt", labels=LABELS))
+row(S, "an output with names", "cpt_embedding.calculate_loss(base_model_output, ...)", WITH_LOSS, "if isinstance(output, tuple):", False, MORE + "given_types[input_ids-cpt-llama]", lambda: forward("cpt", attention_mask=MASK, labels=LABELS))
 
 def unlucky():
     "CPT as peft's defaults make it: its one virtual token has a type that shifts every answer away."

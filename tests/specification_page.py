@@ -26,6 +26,7 @@ def words(value) -> str:
     if value.kind == "tensor": return f"{value.dtype} [{', '.join(map(str, value.shape))}]"
     if value.kind == "cache": return f"{value.type} of {value.length} tokens" + (f", room for {value.max_length}" if (value.max_length or -1) > 0 else "")
     if value.kind == "scalar": return repr(value.value)
+    if value.kind == "mapping" and value.items: return f"{value.type}: {', '.join(value.items)}"
     return f"{value.type} of {value.length}" if value.length is not None else value.type
 
 def marks(value) -> tuple: # (class, shown, said) of one number
