@@ -140,7 +140,7 @@ def test_a_whole_training(family):
 SETTINGS = {
     "at every step, dropout": dict(deltaT=1, lora_dropout=0.3),
     "no alpha, random start, smoothing": dict(lora_alpha=0, init_lora_weights=False, beta1=0.5, beta2=0.99),
-    "no phases, negative alpha": dict(tinit=0, tfinal=0, lora_alpha=-1, deltaT=5),
+    "no phases, negative alpha": dict(tinit=0, tfinal=0, lora_alpha=-1, init_r=7, deltaT=7),
     "one is left, all linear": dict(target_r=1, init_r=7, target_modules="All-Linear"),
     "bias all, regular expression": dict(bias="all", target_modules=r".*\.1\..*(q_proj|fc1)"),
     "bias lora_only, modules to save": dict(bias="lora_only", modules_to_save=["lm_head"], target_modules=["k_proj"]),
