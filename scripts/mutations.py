@@ -249,12 +249,13 @@ def main():
         candidates = [m for m in candidates if m.name in left]
     files = options.tests or sorted(str(p) for p in (ROOT/"tests").glob("test_*.py") if p.name not in UNRELATED)
     start, plugin = time.time(), Mutations(candidates)
-    status = pytest.main(["-p", "no:cacheprovider", "-p", "no:terminal", *files], plugins=[plugin])
+    status = pytest.main(["-p", "no:cacheprovider", "-p", "no:terminal", "-o", "addopts=", *files], plugins=[plugin])
+    if status: return int(status)
     bad = plugin.survivors
     if options.left: options.left.write_text(json.dumps([m.name for m in bad], indent=1))
     print(f"{len(candidates)} conditions: {len(bad)} survived, in {time.time() - start:.0f} s")
     for m in bad: print(f"  {m}    in: {m.line}")
-    return int(bool(bad or status))
+    return int(bool(bad))
 
 
 if __name__ == "__main__": sys.exit(main())
