@@ -265,3 +265,41 @@ def test_the_switch(config):
     assert torch.equal(model(IDS).logits, plain), "the context gives back what it found"
     model.enable_adapter_layers()
     assert torch.equal(model(IDS).logits, adapted)
+
+
+# --- bases that cannot take a prompt or a prefix --------------------------------------------------------------------
+
+def test_a_prompt_needs_a_base_that_takes_embeddings():
+    base = base_model("llama")
+
+    class WithoutEmbeddings(type(base)):
+        def forward(self, input_ids=None, attention_mask=None, labels=None, **kwargs):
+            return super().forward(input_ids=input_ids, attention_mask=attention_mask, labels=labels, **kwargs)
+    base.__class__ = WithoutEmbeddings
+    names = list(base.state_dict())
+    with pytest.raises(ValueError, match="PROMPT_TUNING puts virtual tokens before the embeddings of the input, and WithoutEmbeddings takes no inputs_embeds"):
+        ours.get_peft_model(base, PromptTuningConfig(num_virtual_tokens=V, **CLM))
+    assert list(base.state_dict()) == names and all(p.requires_grad for p in base.parameters())
+    model = ours.get_peft_model(base, PrefixTuningConfig(num_virtual_tokens=V, **CLM))  # a prefix does not
+    assert model(IDS).logits.shape == (2, 5, VOCABULARY)
+
+
+def test_a_prefix_needs_a_cache():
+    from transformers import MambaConfig, MambaForCausalLM
+    base = MambaForCausalLM(MambaConfig(hidden_size=16, num_hidden_layers=1, state_size=4, **TOKENS))
+    with pytest.raises(ValueError, match="prefix tuning cannot work with mamba"):
+        ours.get_peft_model(base, PrefixTuningConfig(num_virtual_tokens=V, **CLM))
+
+
+def test_a_prefix_for_layers_of_different_sizes():
+    "Keys of eight numbers, values of four, and a layer that keeps nothing: each takes what fits."
+    from peft_viz.architectures import KeyValues
+    from peft_viz.tuners import prefix
+    config = LlamaConfig(num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, hidden_size=32)
+    key_values = torch.arange(3 * 2 * 1 * 2 * V * 8, dtype=torch.float32).view(3, 2, 1, 2, V, 8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prefix, "prefix_layout", lambda config: [KeyValues(2, 8, 8), None, KeyValues(1, 8, 4)])
+        cache = prefix.to_cache(key_values, config)
+    assert torch.equal(cache.layers[0].keys, key_values[0, 0]) and torch.equal(cache.layers[0].values, key_values[0, 1])
+    assert not cache.layers[1].get_seq_length()
+    assert torch.equal(cache.layers[2].keys, key_values[2, 0, :, :1]) and torch.equal(cache.layers[2].values, key_values[2, 1, :, :1, :, :4])
