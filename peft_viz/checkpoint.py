@@ -442,7 +442,7 @@ def set_peft_model_state_dict(model:nn.Module,                                  
         model.prompt_encoder[adapter_name].delta_embedding.weight.zero_()
     return _IncompatibleKeys([], [])
 
-# %% ../nbs/09_checkpoint.ipynb #a300830c
+# %% ../nbs/09_checkpoint.ipynb #b224004f
 def without_weights(model:nn.Module  # anything, of any size
                    ) -> nn.Module:
     "A copy of a model whose parameters and buffers have shapes, but no numbers."
@@ -452,7 +452,7 @@ def without_weights(model:nn.Module  # anything, of any size
         empty[id(tensor)] = nn.Parameter(meta, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else meta
     for value in itertools.chain.from_iterable(vars(module).values() for module in model.modules()):
         if isinstance(value, torch.Tensor):
-            empty[id(value)] = value.detach()  # something that was computed and kept cannot be copied with its history
+            empty.setdefault(id(value), value.detach().clone())  # something that was computed and kept cannot be copied with its history
     return copy.deepcopy(model, empty)  # deepcopy believes that these have been copied already
 
 

@@ -787,6 +787,7 @@ def test_trainable(is_trainable, saved):
     wrapped = []
     for package in PeftModel, peft.PeftModel:
         model = package.from_pretrained(fresh().train(), str(saved), is_trainable=is_trainable)
+        assert model.training == is_trainable
         for name in "second", "default":
             model.train()
             model.load_adapter(str(saved), name, is_trainable=is_trainable)
@@ -940,10 +941,13 @@ def test_a_rehearsal_takes_no_memory_and_leaves_no_trace():
     model.gradient_checkpointing_enable()
     model.enable_input_require_grads()
     model.last_logits = model(**batch()).logits  # with its history
+    model.same_counts = model.counts
     before, state = picture(model), torch.get_rng_state()
     with checkpoint.rehearsal(model) as shadow:
         assert [(n, p.shape, p.dtype, p.requires_grad, p.device.type) for n, p in shadow.named_parameters()] == [(n, p.shape, p.dtype, p.requires_grad, "meta") for n, p in model.named_parameters()]
         assert [(n, b.shape, b.dtype, b.device.type) for n, b in shadow.named_buffers()] == [(n, b.shape, b.dtype, "meta") for n, b in model.named_buffers()]
+        assert torch.equal(shadow.last_logits, model.last_logits) and shadow.last_logits.data_ptr() != model.last_logits.data_ptr()
+        assert shadow.same_counts is shadow.counts
         torch.rand(3)
         warnings.warn("not now")
     assert picture(model) == before and torch.equal(torch.get_rng_state(), state)
