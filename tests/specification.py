@@ -223,18 +223,19 @@ class Seen:
     def __getitem__(self, name): return (self.before | self.made | self.around)[name].nested()
 
 def taken(call, number, outcome):
-    "Index of the first step of a call at a line with an outcome; None when there is none."
-    return next((i for i, s in enumerate(call.steps) if s.line == number and outcome in (None, s.branch)), None)
+    "Indices of the steps of a call at a line with an outcome."
+    return [i for i, s in enumerate(call.steps) if s.line == number and outcome in (None, s.branch)]
 
 def measure(row:Row, trace:Trace) -> Seen:
-    "The first call in the trace that decided as the row says; LookupError when none did."
-    name = row.where.rpartition(".")[2].rpartition(":")[2]
+    "The first moment in the trace that is as the row says, if there is one also as it shows; LookupError when there is none."
+    name, found = row.where.rpartition(".")[2].rpartition(":")[2], []
     for call in trace.calls:
         if call.source is None or call.function.rpartition(".")[2] != name or trace.sources[call.source].file != f"peft_viz/{row.places()[0][0]}": continue
         if row.ends != (call.raised or {}).get("type"): continue
         at = [taken(call, number, outcome) for number, outcome in row.decisions]
-        if None not in at: return moment(trace, call, at[0])
-    raise LookupError(f"the recording of row {row.id} does not take {row.line!r} with outcome {row.outcome}")
+        if all(at): found += [moment(trace, call, index) for index in at[0]]
+    if not found: raise LookupError(f"the recording of row {row.id} does not take {row.line!r} with outcome {row.outcome}")
+    return next(filter(row.shows, found), found[0])
 
 def moment(trace, call, index):
     known = {name: trace.value(i) for name, i in call.args.items()}
@@ -523,13 +524,15 @@ row(S, "`input_ids`: the cache knows more than the ids: the base model's choice 
     here="The specification keeps the last token whenever the cache is at least as long as the ids.")
 row(S, "`cache_position`: the first step behind a prefix, moved by its length", "is_prefill and peft_type == PREFIX_TUNING", PLACE, "if positions is not None and", True,
     BRANCHES + "positions_of_a_decoding_step[cache_position-prefixed]", lambda: step("prefix", attention_mask=MASK, cache_position=torch.arange(5), lenient=True),
+    shows=lambda seen: seen.before["name"].value == "cache_position" and seen["positions"] == [0, 1, 2, 3, 4],
     here="transformers 5 knows it no longer; where it is passed, it is treated alike. `position_ids` go the same way.")
 row(S, "`cache_position`: a later step behind a prefix", "peft_type == PREFIX_TUNING and not is_prefill", PLACE, "if positions is not None and", True,
     BRANCHES + "positions_of_a_decoding_step[cache_position-prefixed]", lambda: step("prefix", cache=filled, input_ids=LONGER, attention_mask=LONGER_MASK, cache_position=torch.arange(5, 6), lenient=True),
+    shows=lambda seen: seen.before["name"].value == "cache_position" and seen["positions"] == [5],
     also=(('for name in "position_ids", "cache_position":', None),), here="The caller counts tokens, without the prefix: it is moved as at the first step.")
 row(S, "`cache_position`: taken out where virtual tokens are in the sequence", "peft_type != PREFIX_TUNING", PLACE, "if positions is not None and", False,
     BRANCHES + "positions_of_a_decoding_step[cache_position-prompted]", lambda: step("prompt", attention_mask=MASK, cache_position=torch.arange(5), lenient=True),
-    shows=lambda seen: "cache_position" not in seen.trace.value(seen.trace.roots[0].returned).items)
+    shows=lambda seen: seen.before["name"].value == "cache_position" and "cache_position" not in seen.trace.value(seen.trace.roots[0].returned).items)
 row(S, "`task_ids`: POLY gets them at every step", "peft_config.peft_type == PeftType.POLY", P, "if peft_config.peft_type == PeftType.POLY and", True, HERE + "poly_gives_each_row_its_task_in_generate", lambda: generate("poly", task_ids=TASKS))
 row(S, "`task_ids`: no other method that changes layers does", "peft_config.peft_type != PeftType.POLY", P, "if peft_config.peft_type == PeftType.POLY and", False,
     PARITY + "greedy_generate[keyword-none-lora-gpt2]", lambda: generate("lora", "gpt2"))

@@ -91,15 +91,14 @@ def came(row, seen) -> dict:
     if isinstance(statement(row), ast.Return) and seen.returned is not None: made |= unfold(seen.trace, "returned", seen.returned)
     return made
 
-def reached(seen) -> str:
+def reached(row, seen) -> str:
     "What came of it: what the base model got, or what the call gave back, or how it failed."
     trace, base, root = seen.trace, seen.trace.base_calls, seen.trace.roots[0]
     parts = []
     if base:
         more = f", the first of {len(base)} calls" if len(base) > 1 else ""
         parts.append(f'<div><h5>What reached the base model{more}</h5>{strip(trace, base[0])}<dl>' + values("", seen.base).partition("<dl>")[2])
-    elif seen.returned is not None and seen.call is not root and root.returned is None: parts.append(values("What it returned", unfold(trace, "returned", seen.returned)))
-    elif not root.raised and trace.value(root.returned).value is not None or trace.value(root.returned) and trace.value(root.returned).kind != "scalar":
+    elif not root.raised and not root.function.endswith("__init__") and not (seen.call is root and "returned" in came(row, seen)):
         parts.append(values(f"What {root.function.rpartition('.')[2]} returned", unfold(trace, "returned", trace.value(root.returned))))
     if root.raised: parts.append(f'<div><h5>How it ended</h5><p class="sm-error"><b>{text(root.raised["type"])}</b>: {text(root.raised["message"])}</p></div>')
     return "".join(parts)
@@ -143,7 +142,7 @@ def figure(row) -> str:
     trace, seen = recorded(ROWS.index(row))
     here = f'<p class="sm-here"><b>Here:</b> {sentence(row.here)}</p>' if row.here else ""
     around = values("What the calling line made of it", {n: v for n, v in seen.around.items() if cells(v)}) if seen.around and row.outcome is None and row.section == "_cpt_forward" else ""
-    return (f'{here}{listing(row, seen)}<div class="sm-values">{values("When it was decided", asked(row, seen))}{values("What the line made", came(row, seen))}{around}{reached(seen)}</div>'
+    return (f'{here}{listing(row, seen)}<div class="sm-values">{values("When it was decided", asked(row, seen))}{values("What the line made", came(row, seen))}{around}{reached(row, seen)}</div>'
             f'<p class="sm-subject">Recorded: {text(subject(trace))}.</p>')
 
 def entry(row) -> str:
