@@ -303,3 +303,14 @@ def test_a_prefix_for_layers_of_different_sizes():
     assert torch.equal(cache.layers[0].keys, key_values[0, 0]) and torch.equal(cache.layers[0].values, key_values[0, 1])
     assert not cache.layers[1].get_seq_length()
     assert torch.equal(cache.layers[2].keys, key_values[2, 0, :, :1]) and torch.equal(cache.layers[2].values, key_values[2, 1, :, :1, :, :4])
+
+
+# --- reports --------------------------------------------------------------------------------------------------------
+
+def test_reports_are_for_layers():
+    lora, (prompt, *_) = ours.get_peft_model(base_model("llama"), LoraConfig(**CLM)), prompted()
+    assert [row.name for row in lora.get_layer_status()][0] == "model.model.layers.0.self_attn.q_proj"
+    assert lora.get_model_status().active_adapters == ["default"]
+    for report in prompt.get_layer_status, prompt.get_model_status:
+        with pytest.raises(TypeError, match=f"{report.__name__} is for adapters in the base model's layers, which PROMPT_TUNING does not have"):
+            report()
