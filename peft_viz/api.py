@@ -10,18 +10,19 @@ import sys
 from importlib import import_module
 from types import ModuleType
 
-# %% ../nbs/50_api.ipynb #f8b62f62
+# %% ../nbs/50_api.ipynb #2566d54f
 NAMES = {
     "config":    "PeftType TaskType PeftConfig PromptLearningConfig LoraConfig AdaLoraConfig IA3Config PolyConfig PromptTuningConfig PromptTuningInit PrefixTuningConfig "
                  "CPTConfig MultitaskPromptTuningConfig MultitaskPromptTuningInit PromptEncoderConfig PromptEncoderReparameterizationType get_peft_config",
     "causal_lm": "PeftModel PeftModelForCausalLM get_peft_model",
+    "checkpoint": "get_peft_model_state_dict set_peft_model_state_dict load_peft_weights",
     "trace":     "Trace TraceError",
     "record":    "record",
     "models":    "load_tiny load_smollm2 tiny_random",
     "widgets":   "explore",
 }
 HOME = {name: module for module, names in NAMES.items() for name in names.split()}
-MODULES = ("architectures", "causal_lm", "config", "layout", "model", "models", "plot", "tasks", "trace", "viewer", "widgets")
+MODULES = ("architectures", "causal_lm", "checkpoint", "config", "layout", "model", "models", "plot", "tasks", "trace", "viewer", "widgets")
 
 # %% ../nbs/50_api.ipynb #a64a1b22
 class LazyPackage(ModuleType):

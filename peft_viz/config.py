@@ -73,7 +73,7 @@ def member(kind:type[enum.Enum],  # one of the enumerations above
     except ValueError:
         raise ValueError(f"{value!r} is not a {kind.__name__}; it must be one of {', '.join(m.value for m in kind)}") from None
 
-# %% ../nbs/00_config.ipynb #cb7b6a2f
+# %% ../nbs/00_config.ipynb #85ead654
 @dataclass(repr=False)
 class PeftConfig:
     "The fields that all methods share; use the class of a method, such as `LoraConfig`, to train something."
@@ -99,6 +99,22 @@ class PeftConfig:
     def to_dict(self) -> dict[str, Any]:
         "Plain data, ready for JSON: enumerations as strings, sets as sorted lists."
         return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+
+    @classmethod
+    def from_pretrained(cls,
+                        pretrained_model_name_or_path,  # a folder with `adapter_config.json`
+                        subfolder:str|None=None,        # in it
+                       ) -> PeftConfig:  # of the method that the file names
+        "The configuration of a saved adapter."
+        from peft_viz.checkpoint import read_config  # here: files are the business of checkpoint, which knows this module
+        return read_config(pretrained_model_name_or_path, subfolder)
+
+    def save_pretrained(self,
+                        save_directory,  # a folder
+                       ):
+        "Write `adapter_config.json`."
+        from peft_viz.checkpoint import write_config
+        write_config(self, save_directory)
 
     def _names_as_sets(self, *fields):
         "Order and repetition mean nothing in a list of module names."

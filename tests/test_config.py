@@ -163,3 +163,12 @@ def test_configurations_by_method():
         config = kind(**CLM, **({"total_step": 9} if kind is c.AdaLoraConfig else {}))
         assert config.peft_type is peft_type and config.is_prompt_learning == (peft_type.value in virtual)
     assert not c.PeftConfig().is_prompt_learning
+
+
+def test_a_configuration_in_a_folder(tmp_path):
+    for config in c.LoraConfig(r=3, target_modules=["v_proj"], **CLM), c.PrefixTuningConfig(num_virtual_tokens=4):
+        config.save_pretrained(tmp_path / "inner")
+        again = c.PeftConfig.from_pretrained(tmp_path, subfolder="inner")
+        assert type(again) is type(config) and {**again.to_dict(), "peft_version": None} == config.to_dict()
+    with pytest.raises(ValueError, match="no adapter_config.json"):
+        c.PeftConfig.from_pretrained(tmp_path)
