@@ -84,15 +84,9 @@ class Mutant:
         return compile(ast.fix_missing_locations(Turn().visit(tree)), self.path, "exec")
 
     def install(self, functions):
-        "Give every function of the module its code in the mutant. What stands outside of functions has been run: see `at_import`."
+        "Give every function of the module its code in the mutant. What runs at import has been run: see `import_again`."
         for code in functions_in(self.code()):
             for function in functions.get((self.path, code.co_qualname, code.co_firstlineno), ()): function.__code__ = code
-
-    @property
-    def at_import(self):
-        "Does the condition stand outside of all functions, so that the module must be imported again?"
-        functions = [n for n in ast.walk(ast.parse(self.source)) if isinstance(n, (ast.FunctionDef, ast.Lambda))]
-        return not any(f.body[0].lineno <= self.lines[0] <= f.end_lineno for f in functions if isinstance(f, ast.FunctionDef))
 
 
 def functions_in(code):
@@ -161,9 +155,17 @@ def watched(items, paths):
 
 class Mutations:
     "A pytest plugin that tries mutants instead of running the tests."
-    def __init__(self, candidates): self.candidates, self.survivors, self.killers = candidates, [], defaultdict(list)
+    def __init__(self, candidates):
+        self.candidates, self.survivors, self.killers, self.at_import = candidates, [], defaultdict(list), defaultdict(set)
+        paths = {m.path for m in candidates}
+
+        def line(frame, event, argument):
+            if event == "line": self.at_import[frame.f_code.co_filename].add(frame.f_lineno)
+            return line
+        sys.settrace(lambda frame, event, argument: line if frame.f_code.co_filename in paths else None)  # while pytest collects the tests
 
     def pytest_runtestloop(self, session):
+        sys.settrace(None)
         start = time.time()
         self.items = {item.nodeid: item for item in session.items}
         self.functions = defaultdict(list)
@@ -182,7 +184,7 @@ class Mutations:
     def try_out(self, mutant):
         "The test that kills a mutant, or None, and how many tests reach it."
         reach = [t for t, (_, lines) in self.tests.items() if not set(mutant.lines).isdisjoint(lines.get(mutant.path, ()))]
-        if mutant.at_import: return self.import_again(mutant), 0
+        if not reach and not set(mutant.lines).isdisjoint(self.at_import[mutant.path]): return self.import_again(mutant), 0
         neighbours = self.killers[mutant.module]
         order = sorted(reach, key=lambda t: (neighbours.index(t) if t in neighbours[:20] else 20, self.tests[t][0]))
 

@@ -194,6 +194,12 @@ def test_no_default_targets_for_ia3():
         ours.get_peft_model(torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1)), our_config.IA3Config())
 
 
+def test_layers_for_ia3_that_are_given_are_not_looked_up():
+    base = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1))  # nothing to be found here
+    model = ours.get_peft_model(base, our_config.IA3Config(target_modules=["0", "2"], feedforward_modules=["2"])).base_model.model
+    assert [model[i].is_feedforward for i in (0, 2)] == [False, True]
+
+
 # --- P-tuning --------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("layers", [1, 3])
