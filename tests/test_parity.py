@@ -35,6 +35,7 @@ def test_same_names(family, method):
     assert list(theirs.state_dict()) == list(ours_.state_dict())
     assert_equal(dict(theirs.named_parameters()), dict(ours_.named_parameters()))
     assert theirs.get_nb_trainable_parameters() == ours_.get_nb_trainable_parameters()
+    assert ours_.modules_to_save is None
 
 
 @pytest.mark.parametrize("method, family", PEFT_ASKS)
@@ -280,6 +281,13 @@ def test_disabled_is_the_base_model(family, method):
         assert torch.equal(model(**batch("left")).logits, base(**batch("left")).logits)
         assert torch.equal(model.generate(**batch("left", labels=False), **GREEDY), base.generate(**batch("left", labels=False), **GREEDY))
     assert_repeats(method, model(**batch("left"), **extra(method)).logits, adapted)
+
+
+def test_what_is_said_to_a_method_that_is_switched_off_is_said_to_nobody():
+    model = wrap_one(our_config, base_model("llama"), "prompt")
+    with model.disable_adapter():
+        text = model.generate(**batch("left", labels=False), adapter_names=["default"] * 3, **GREEDY)
+    assert torch.equal(text, base_model("llama").generate(**batch("left", labels=False), **GREEDY))
 
 
 @everywhere
