@@ -192,6 +192,9 @@ class Mutations:
             mutant.install(self.functions)
             return next((item.nodeid for item, _, failed in run([self.items[t] for t in order]) if failed), "")
         killer = child(first_failure, timeout=60 + 10 * sum(self.tests[t][0] for t in order)) if order else ""
+        if killer and not child(lambda: [passed for _, passed, _ in run([self.items[killer]])], timeout=300)[0]:
+            del self.tests[killer]  # it fails alone, without any mutant: no witness
+            return self.try_out(mutant)
         if killer: neighbours.insert(0, killer)
         return "a test that does not end" if killer is None else killer or None, len(order)
 
