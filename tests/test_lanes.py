@@ -39,6 +39,20 @@ def test_a_run_of_parts_is_counted_as_one(monkeypatch, capsys):
     with pytest.raises(SystemExit): runner.main("era5")
 
 
+def test_coverage_counts_this_run_alone(monkeypatch):
+    "coverage adds up every data file in a folder: those of a killed run in the checkout made 45 % look like 99.9 %."
+    seen = []
+    class Done: returncode = 0
+    def run(command, cwd, env):
+        folder = Path(env["COVERAGE_FILE"]).parent
+        seen.append(folder)
+        assert folder.is_dir() and not list(folder.iterdir()) and ROOT not in [folder, *folder.parents]
+        return Done
+    monkeypatch.setattr(runner.subprocess, "run", run)
+    runner.pytest("reference"), runner.pytest("reference")
+    assert len(set(seen)) == 2
+
+
 def test_the_locks_agree_where_they_may():
     main, era4 = pins("torch.txt") | pins("dev.txt"), pins("era4.txt")
     different = {name for name in era4 if era4[name] != main[name]}
