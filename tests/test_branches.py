@@ -314,3 +314,14 @@ def test_reports_are_for_layers():
     for report in prompt.get_layer_status, prompt.get_model_status:
         with pytest.raises(TypeError, match=f"{report.__name__} is for adapters in the base model's layers, which PROMPT_TUNING does not have"):
             report()
+
+
+def test_half_made_models_do_not_look_for_themselves():
+    "Copying and unpickling ask for attributes before there is a base model."
+    from peft_viz.model import PeftModel
+    half = PeftModel.__new__(PeftModel)
+    torch.nn.Module.__init__(half)
+    with pytest.raises(AttributeError, match="base_model"):
+        half.anything
+    model, *_ = prompted()
+    assert torch.equal(copy.deepcopy(model)(IDS).logits, model(IDS).logits)
