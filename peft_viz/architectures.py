@@ -14,9 +14,9 @@ from transformers.pytorch_utils import Conv1D
 
 # %% auto #0
 __all__ = ['CONFIG_NAMES', 'KEY_VALUE_HEADS', 'CACHE_LAYERS', 'NO_PREFIX', 'ENCODERS', 'ATTENTION', 'FEEDFORWARD', 'LORA_TARGETS',
-           'ADALORA_TARGETS', 'IA3_TARGETS', 'Dimensions', 'text_config', 'KeyValues', 'key_value_shapes',
-           'causal_lm_class', 'dimensions', 'prefix_layout', 'accepts', 'linear_names', 'default_targets',
-           'lora_targets', 'adalora_targets', 'ia3_targets']
+           'ADALORA_TARGETS', 'IA3_TARGETS', 'Dimensions', 'text_config', 'maximum_length', 'KeyValues',
+           'key_value_shapes', 'causal_lm_class', 'dimensions', 'prefix_layout', 'accepts', 'counts_in_mask',
+           'linear_names', 'default_targets', 'lora_targets', 'adalora_targets', 'ia3_targets']
 
 # %% ../nbs/01_architectures.ipynb #4c65dcbb
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ CONFIG_NAMES = {
     "num_layers": ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_blocks"),
     "hidden_size": ("hidden_size", "n_embd", "d_model", "model_dim", "embedding_dim"),
     "num_attention_heads": ("num_attention_heads", "n_head", "n_heads", "num_heads"),
+    "maximum_length": ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx", "max_target_positions"),
     "head_dim": ("head_dim", "attention_head_dim", "kv_channels", "dim_head"),
 }
 
@@ -50,6 +51,13 @@ def _first(config, size, default=None):
     if default is not None:
         return default
     raise ValueError(f"{type(config).__name__} has none of {', '.join(CONFIG_NAMES[size])}; set one of them on the model's config")
+
+
+def maximum_length(config,  # a transformers configuration
+                  ) -> int|None:
+    "How many tokens the model has positions for; None where the configuration names no limit."
+    found = _first(text_config(config), "maximum_length", default=-1)
+    return found if found > 0 else None
 
 # %% ../nbs/01_architectures.ipynb #ae530959
 class KeyValues(NamedTuple):
@@ -175,6 +183,12 @@ def accepts(model,     # a base model, or its class
 
     `**kwargs` do not count: much of transformers takes them and silently ignores what it does not know."""
     return name in inspect.signature(model.forward).parameters
+
+
+def counts_in_mask(model:nn.Module,  # a base model
+                  ) -> bool:
+    "Where nobody passes positions, does it count them in the attention mask, and so leave out padding? Then an embedding of it takes the mask."
+    return any(isinstance(module, nn.Embedding) and accepts(module, "attention_mask") for module in model.modules())
 
 # %% ../nbs/01_architectures.ipynb #d25552af
 # names, or ends of names, of the layers that make queries and values; and keys and values

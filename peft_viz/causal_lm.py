@@ -4,19 +4,24 @@
 
 # %% ../nbs/11_causal_lm.ipynb #9c9624c9
 from __future__ import annotations
-import warnings
+import inspect, warnings
 import torch
 from torch import nn
+from transformers import GenerationMixin
+from .architectures import accepts, counts_in_mask, maximum_length, prefix_layout
 from .config import PeftConfig, PeftType, TaskType
 from .model import check_config, MODELS, PeftModel
 from .tuners.cpt import ANSWER, answers_only, extend_types, with_cpt_loss
 from .tuners.injection import BaseTunerLayer
+from .tuners.sequence import behind_padding, insert, places
 
 # %% auto #0
-__all__ = ['IGNORED', 'PeftModelForCausalLM', 'get_peft_model']
+__all__ = ['IGNORED', 'STATES', 'SLICES_BY_LENGTH', 'PeftModelForCausalLM', 'get_peft_model']
 
 # %% ../nbs/11_causal_lm.ipynb #37ec67b1
 IGNORED = -100  # a label that the loss skips
+STATES = "cache_params", "state", "mems", "past_buckets_states"  # what recurrent and some older models carry along instead of past_key_values
+SLICES_BY_LENGTH = "next_sequence_length" in inspect.signature(GenerationMixin.prepare_inputs_for_generation).parameters  # transformers 5; 4 slices by cache_position
 
 
 def _get_batch_size(input_ids, inputs_embeds):
@@ -41,10 +46,16 @@ def _get_cache_length(past_key_values):
         return 0
     if isinstance(past_key_values, (tuple, list)):
         return past_key_values[0][0].shape[-2]
-    return past_key_values.get_seq_length()
+    return int(past_key_values.get_seq_length())
 
 
-def _extend_attention_mask(attention_mask, batch_size, num_virtual_tokens, virtual_queries):
+def _has_state(kwargs):
+    "Is there a recurrent state that has seen something? It does not say how much."
+    states = [kwargs[name] for name in STATES if kwargs.get(name) is not None]
+    return any(state.has_previous_state() if hasattr(state, "has_previous_state") else True for state in states)
+
+
+def _extend_attention_mask(attention_mask, batch_size, num_virtual_tokens, virtual_queries, order=None):
     """`[batch, sequence]` to `[batch, virtual + sequence]`: every token may attend to the virtual ones. No mask stays no mask.
 
     Rarer: `[batch, heads, query, key]`, which may need rows for the virtual tokens too (`virtual_queries`), and a dictionary with one mask in it."""
@@ -55,15 +66,20 @@ def _extend_attention_mask(attention_mask, batch_size, num_virtual_tokens, virtu
     if attention_mask.dim() == 4:
         return _extend_4d_mask(attention_mask, num_virtual_tokens, virtual_queries)
     prefix_attention_mask = attention_mask.new_ones(batch_size, num_virtual_tokens)  # [batch, virtual]
-    return torch.cat((prefix_attention_mask, attention_mask), dim=1)
+    return insert(prefix_attention_mask, attention_mask, order)
 
 
-def _extend_labels(labels, batch_size, num_virtual_tokens):
+def _take_columns(tensor, columns):
+    "`[batch, length, width]` to `[batch, columns, width]`, other columns for each row."
+    return tensor.gather(1, columns[..., None].expand(-1, -1, tensor.shape[2]))
+
+
+def _extend_labels(labels, batch_size, num_virtual_tokens, order=None):
     "`[batch, sequence]` to `[batch, virtual + sequence]`: nobody is asked to predict a virtual token."
     if labels is None:
         return None
     prefix_labels = labels.new_full((batch_size, num_virtual_tokens), IGNORED)  # [batch, virtual]
-    return torch.cat((prefix_labels, labels), dim=1)
+    return insert(prefix_labels, labels, order)
 
 # %% ../nbs/11_causal_lm.ipynb #86d6d2f1
 def _only_mask(attention_mask):
@@ -85,17 +101,14 @@ def _extend_4d_mask(attention_mask, num_virtual_tokens, virtual_queries):
     return torch.cat((rows.expand(batch_size, heads, -1, -1), attention_mask), dim=2)
 
 # %% ../nbs/11_causal_lm.ipynb #ca3777c5
-def _shift_or_drop_positions(kwargs, peft_config):
-    "Positions and token types are made for the sequence without virtual tokens. Changes `kwargs`."
-    if kwargs.get("position_ids") is not None:
-        if peft_config.peft_type == PeftType.PREFIX_TUNING:
-            kwargs["position_ids"] = kwargs["position_ids"] + peft_config.num_virtual_tokens
-        else:
-            warnings.warn("Position ids are not supported for parameter efficient tuning. Ignoring position ids.")
-            kwargs["position_ids"] = None
-    if kwargs.get("token_type_ids") is not None:
-        warnings.warn("Token type ids are not supported for parameter efficient tuning. Ignoring token type ids")
-        kwargs["token_type_ids"] = None
+def _is_plain(attention_mask):
+    "`[batch, sequence]`: it says where padding is, and positions can be counted in it."
+    return isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 2
+
+
+def _count_positions(attention_mask, tokens):
+    "Positions `[batch, tokens]` of the last tokens, padding not counted."
+    return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -tokens:]
 
 # %% ../nbs/11_causal_lm.ipynb #218725bd
 class PeftModelForCausalLM(PeftModel):
@@ -105,9 +118,13 @@ class PeftModelForCausalLM(PeftModel):
                  peft_config:PeftConfig,             # what to train
                  adapter_name:str="default",         # name of this first adapter
                  autocast_adapter_dtype:bool=True,   # keep float16 and bfloat16 adapters of injected layers in float32
+                 corrected_positions:bool=False,     # virtual tokens behind the padding of a row, and positions that do not count it; False: as peft
                 ):
         super().__init__(model, peft_config, adapter_name, autocast_adapter_dtype)
+        self.corrected_positions = corrected_positions
+        self.base_model_accepts_positions, self.base_model_counts_in_mask = accepts(model, "position_ids"), counts_in_mask(model)
         self.base_model_prepare_inputs_for_generation = self.base_model.prepare_inputs_for_generation
+        self.base_model_prepare_cache_for_generation = self.base_model._prepare_cache_for_generation
 
     def forward(self,
                 input_ids:torch.Tensor|None=None,       # [batch, sequence]
@@ -120,7 +137,9 @@ class PeftModelForCausalLM(PeftModel):
                 task_ids:torch.Tensor|None=None,        # [batch], for methods with tasks
                 **kwargs,                               # handed through; CPT takes `input_type_mask`, [batch, sequence], out
                ):  # what the base model returns
-        "One pass. Logits are `[batch, virtual + sequence, vocabulary]` with virtual tokens in the sequence, else `[batch, sequence, vocabulary]`."
+        """One pass. Logits are `[batch, virtual + sequence, vocabulary]` with virtual tokens in the sequence, else `[batch, sequence, vocabulary]`.
+
+        With a cache from an earlier pass, the virtual tokens are in it: then `attention_mask` is for all real tokens so far, everything else for the new ones."""
         peft_config = self.active_peft_config
         kwargs.update(output_attentions=output_attentions, output_hidden_states=output_hidden_states, return_dict=return_dict)
 
@@ -129,18 +148,25 @@ class PeftModelForCausalLM(PeftModel):
         if not peft_config.is_prompt_learning:
             return self._forward_injected(input_ids, attention_mask, inputs_embeds, labels, task_ids, **kwargs)
 
-        batch_size = _get_batch_size(input_ids, inputs_embeds)
-        virtual_queries = peft_config.peft_type != PeftType.PREFIX_TUNING
-        attention_mask = _extend_attention_mask(attention_mask, batch_size, peft_config.num_virtual_tokens, virtual_queries)
+        batch_size, length = _get_batch_size(input_ids, inputs_embeds), _get_sequence_length(input_ids, inputs_embeds)
+        past_length = _get_cache_length(kwargs.get("past_key_values"))
+        is_first = not past_length and not _has_state(kwargs)
+        self._check_length(length + (past_length or peft_config.num_virtual_tokens))
+        order = self._order(attention_mask)
+        virtual_queries = is_first and self._in_sequence(order)
+        attention_mask = _extend_attention_mask(attention_mask, batch_size, peft_config.num_virtual_tokens, virtual_queries, order)
         kwargs.update(attention_mask=attention_mask, labels=labels)
-        _shift_or_drop_positions(kwargs, peft_config)
+        self._warn_of_positions(kwargs)
+        self._shift_or_drop_positions(kwargs, length, virtual_queries, order)
 
-        if peft_config.peft_type == PeftType.PREFIX_TUNING:
-            return self._forward_prefix(input_ids, inputs_embeds, batch_size, **kwargs)
+        if not is_first:
+            return self._forward_continued(input_ids, inputs_embeds, **kwargs)
+        elif peft_config.peft_type == PeftType.PREFIX_TUNING:
+            return self._forward_prefix(input_ids, inputs_embeds, batch_size, order, **kwargs)
         elif peft_config.peft_type == PeftType.CPT:
-            return self._cpt_forward(input_ids, inputs_embeds, batch_size, **kwargs)
+            return self._cpt_forward(input_ids, inputs_embeds, batch_size, order, **kwargs)
         else:
-            return self._forward_embeddings(input_ids, inputs_embeds, batch_size, task_ids, **kwargs)
+            return self._forward_embeddings(input_ids, inputs_embeds, batch_size, task_ids, order, **kwargs)
 
     def generate(self, *args, **kwargs):
         "The base model's `generate`, which asks our `prepare_inputs_for_generation` at each step. Afterwards the base model is as before, whatever happens."
@@ -177,47 +203,127 @@ class PeftModelForCausalLM(PeftModel):
             kwargs = self._without_special_args(kwargs)
             return self.base_model(input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, labels=labels, **kwargs)
 
-    def _forward_prefix(self, input_ids, inputs_embeds, batch_size, **kwargs):
-        "Virtual tokens in the cache; the sequence, and with it labels and logits, keeps its length."
-        max_cache_len = self.active_peft_config.num_virtual_tokens + _get_sequence_length(input_ids, inputs_embeds)
-        past_key_values = self.get_prompt(batch_size, max_cache_len=max_cache_len)  # per layer [batch, heads, virtual, head_dim]
-        kwargs["past_key_values"] = past_key_values
+    def _forward_continued(self, input_ids, inputs_embeds, input_type_mask=None, **kwargs):
+        "The rest of a sequence whose virtual tokens are in the cache already. Nobody's loss looks at types here."
         return self.base_model(input_ids=input_ids, inputs_embeds=inputs_embeds, **kwargs)
 
-    def _forward_embeddings(self, input_ids, inputs_embeds, batch_size, task_ids, labels=None, **kwargs):
+    def _forward_prefix(self, input_ids, inputs_embeds, batch_size, order, **kwargs):
+        "Virtual tokens in the cache; the sequence, and with it labels and logits, keeps its length."
+        max_cache_len = self.active_peft_config.num_virtual_tokens + _get_sequence_length(input_ids, inputs_embeds)
+        past_key_values = self.get_prompt(batch_size, max_cache_len=max_cache_len, past_key_values=kwargs.get("past_key_values"), order=order)  # per layer [batch, heads, virtual, head_dim]
+        kwargs["past_key_values"] = past_key_values
+        if order is not None:
+            return self._forward_prefix_behind_padding(input_ids, inputs_embeds, order, **kwargs)
+        return self.base_model(input_ids=input_ids, inputs_embeds=inputs_embeds, **kwargs)
+
+    def _forward_prefix_behind_padding(self, input_ids, inputs_embeds, order, labels=None, return_dict=None, **kwargs):
+        "The base model gets a sequence with something in the virtual tokens' places; what it says there is taken out again."
+        virtual = self.active_peft_config.num_virtual_tokens
+        if labels is not None:
+            labels = _extend_labels(labels, len(order), virtual, order)
+            first = (places(order, virtual)[:, -1:] + 1).clamp(max=order.shape[1] - 1)
+            labels = labels.scatter(1, first, IGNORED)  # nobody is before the first token who could predict it
+        output = self.base_model(**self._with_places(input_ids, inputs_embeds, order), labels=labels, return_dict=True, **kwargs)
+        real = (order >= virtual).nonzero()[:, 1].view(len(order), -1)  # [batch, sequence]
+        output.logits = _take_columns(output.logits, real)
+        if output.get("hidden_states") is not None:
+            output.hidden_states = tuple(_take_columns(states, real) for states in output.hidden_states)
+        return output if return_dict is not False else output.to_tuple()
+
+    def _forward_embeddings(self, input_ids, inputs_embeds, batch_size, task_ids, order, labels=None, **kwargs):
         "Virtual tokens before the embeddings; labels get as many -100 in front."
-        if inputs_embeds is None:
-            inputs_embeds = self.word_embeddings(input_ids)  # [batch, sequence, hidden]
-        labels = _extend_labels(labels, batch_size, self.active_peft_config.num_virtual_tokens)
-        prompts = self.get_prompt(batch_size=batch_size, task_ids=task_ids)  # [batch, virtual, hidden]
-        prompts = prompts.to(inputs_embeds.dtype)
-        inputs_embeds = torch.cat((prompts, inputs_embeds), dim=1)  # [batch, virtual + sequence, hidden]
+        labels = _extend_labels(labels, batch_size, self.active_peft_config.num_virtual_tokens, order)
+        inputs_embeds = self._extend_embeddings(input_ids, inputs_embeds, batch_size, task_ids, order)  # [batch, virtual + sequence, hidden]
         return self.base_model(inputs_embeds=inputs_embeds, labels=labels, **kwargs)
 
-    def _cpt_forward(self, input_ids, inputs_embeds, batch_size, labels=None, input_type_mask=None, **kwargs):
+    def _cpt_forward(self, input_ids, inputs_embeds, batch_size, order, labels=None, input_type_mask=None, **kwargs):
         "Virtual tokens before the embeddings; labels and types of the examples in front, and the loss where an answer stands."
         peft_config = self.active_peft_config
-        if inputs_embeds is None:
-            inputs_embeds = self.word_embeddings(input_ids)  # [batch, sequence, hidden]
         if input_type_mask is None:
-            input_type_mask = torch.full(inputs_embeds.shape[:2], ANSWER, device=inputs_embeds.device)
+            input_type_mask = torch.full((batch_size, _get_sequence_length(input_ids, inputs_embeds)), ANSWER, device=self.word_embeddings.weight.device)
         if labels is not None:
-            cpt_type_mask = extend_types(input_type_mask, peft_config, batch_size, inputs_embeds.shape[1])  # [batch, virtual + sequence]
-            labels = answers_only(labels, cpt_type_mask, peft_config)  # [batch, virtual + sequence]
-        prompts = self.get_prompt(batch_size=batch_size)  # [batch, virtual, hidden]
-        prompts = prompts.to(inputs_embeds.dtype)
-        inputs_embeds = torch.cat((prompts, inputs_embeds), dim=1)  # [batch, virtual + sequence, hidden]
+            cpt_type_mask = extend_types(input_type_mask, peft_config, batch_size, _get_sequence_length(input_ids, inputs_embeds), order)  # [batch, virtual + sequence]
+            labels = answers_only(labels, cpt_type_mask, peft_config, order)  # [batch, virtual + sequence]
+        inputs_embeds = self._extend_embeddings(input_ids, inputs_embeds, batch_size, None, order)  # [batch, virtual + sequence, hidden]
         base_model_output = self.base_model(inputs_embeds=inputs_embeds, labels=labels, **kwargs)
         if labels is None:
             return base_model_output
         return with_cpt_loss(base_model_output, labels, cpt_type_mask, peft_config)
 
+    # --- what the branches share ------------------------------------------------------------------------------
+
+    def _order(self, attention_mask):
+        "Where virtual tokens stand in a sequence (see `insert`): as in peft in front, or behind the padding of each row."
+        if not self.corrected_positions or not _is_plain(attention_mask):
+            return None
+        if self.active_peft_config.peft_type == PeftType.PREFIX_TUNING and not self._prefix_goes_behind(attention_mask):
+            return None
+        return behind_padding(attention_mask, self.active_peft_config.num_virtual_tokens)
+
+    def _prefix_goes_behind(self, attention_mask):
+        "Where there is padding, and no layer with a recurrent state, which would see what stands in the virtual tokens' places."
+        return not attention_mask[:, 0].all() and None not in prefix_layout(self.base_model.config)
+
+    def _in_sequence(self, order):
+        "Do virtual tokens have places in the sequence that the base model gets, or are they in the cache before it?"
+        return self.active_peft_config.peft_type != PeftType.PREFIX_TUNING or order is not None
+
+    def _with_places(self, input_ids, inputs_embeds, order):
+        "Ids or embeddings with something in the virtual tokens' places."
+        virtual = self.active_peft_config.num_virtual_tokens
+        if inputs_embeds is None:
+            return dict(input_ids=insert(input_ids.new_zeros(len(input_ids), virtual), input_ids, order))
+        return dict(inputs_embeds=insert(torch.zeros_like(inputs_embeds[:, :1]).expand(-1, virtual, -1), inputs_embeds, order))
+
+    def _check_length(self, length):
+        maximum = maximum_length(self.base_model.config)
+        if maximum is not None and length > maximum:
+            virtual = self.active_peft_config.num_virtual_tokens
+            raise ValueError(f"{length} tokens, {virtual} of them virtual, are more than the {maximum} that {type(self.base_model).__name__} has positions for; pass at most {maximum - virtual} tokens")
+
+    def _extend_embeddings(self, input_ids, inputs_embeds, batch_size, task_ids, order):
+        "`[batch, virtual + sequence, hidden]`"
+        if inputs_embeds is None:
+            inputs_embeds = self.word_embeddings(input_ids)  # [batch, sequence, hidden]
+        prompts = self.get_prompt(batch_size=batch_size, task_ids=task_ids)  # [batch, virtual, hidden]
+        prompts = prompts.to(inputs_embeds.dtype)
+        return insert(prompts, inputs_embeds, order)
+
+    def _keeps_positions(self):
+        "The caller's positions can be used behind a prefix, and where they are said to be counted right."
+        return self.corrected_positions or self.active_peft_config.peft_type == PeftType.PREFIX_TUNING
+
+    def _warn_of_positions(self, kwargs):
+        if kwargs.get("position_ids") is not None and not self._keeps_positions():
+            warnings.warn("Position ids are not supported for parameter efficient tuning. Ignoring position ids.")
+        if kwargs.get("token_type_ids") is not None:
+            warnings.warn("Token type ids are not supported for parameter efficient tuning. Ignoring token type ids")
+
+    def _shift_or_drop_positions(self, kwargs, new_tokens, virtual_queries, order):
+        "Positions and token types were made for the sequence without virtual tokens. Changes `kwargs`, in which the mask is extended already."
+        position_ids, attention_mask = kwargs.pop("position_ids", None), kwargs.get("attention_mask")
+        kwargs.pop("token_type_ids", None)
+        if not self._keeps_positions():
+            return
+        if position_ids is not None:
+            kwargs["position_ids"] = self._shifted(position_ids[..., -new_tokens:], virtual_queries, order)
+        elif self.corrected_positions and self.base_model_accepts_positions and _is_plain(attention_mask):
+            kwargs["position_ids"] = _count_positions(attention_mask, new_tokens + virtual_queries * self.active_peft_config.num_virtual_tokens)
+
+    def _shifted(self, position_ids, virtual_queries, order):
+        "Every token comes later; where virtual tokens are in the sequence, they have the first positions."
+        virtual = self.active_peft_config.num_virtual_tokens
+        if not virtual_queries:
+            return position_ids + virtual
+        first = torch.arange(virtual, device=position_ids.device).expand(*position_ids.shape[:-1], -1)
+        return insert(first, position_ids + virtual, order)
+
     # --- what generate lends to the base model ----------------------------------------------------------------
 
     def _lend_to_base_model(self):
-        "Give the base model our `prepare_inputs_for_generation` and `generation_config`; return what it had, for `_take_back`."
+        "Give the base model our methods that `generate` calls, and our `generation_config`; return what it had, for `_take_back`."
         transformer = self.get_base_model()
-        names = "prepare_inputs_for_generation", "generation_config"
+        names = "prepare_inputs_for_generation", "_prepare_cache_for_generation", "generation_config"
         had = {name: vars(transformer)[name] for name in names if name in vars(transformer)}
         for name in names:
             setattr(transformer, name, getattr(self, name))
@@ -230,63 +336,101 @@ class PeftModelForCausalLM(PeftModel):
         for name, value in had.items():
             setattr(transformer, name, value)
 
+    def _prepare_cache_for_generation(self, generation_config, model_kwargs, generation_mode, batch_size, max_cache_length):
+        "A cache of fixed length needs room for the virtual tokens, too."
+        if not self._adapters_disabled and self.active_peft_config.is_prompt_learning:
+            self._room_for_virtual_tokens(generation_config, model_kwargs)
+            max_cache_length += self.active_peft_config.num_virtual_tokens
+        return self.base_model_prepare_cache_for_generation(generation_config, model_kwargs, generation_mode, batch_size, max_cache_length)
+
+    def _room_for_virtual_tokens(self, generation_config, model_kwargs):
+        "Before `generate` begins to count: a cache that it continues from has more tokens than it knows."
+        if self.corrected_positions and getattr(generation_config, "prefill_chunk_size", None):
+            raise ValueError("prefill_chunk_size cuts between padding and virtual tokens; leave it out, or use corrected_positions=False")
+        past_length = _get_cache_length(model_kwargs.get("past_key_values"))
+        if past_length and not SLICES_BY_LENGTH:
+            real = model_kwargs["attention_mask"].shape[1]
+            model_kwargs["cache_position"] = torch.arange(past_length - self.active_peft_config.num_virtual_tokens, real, device=model_kwargs["attention_mask"].device)
+
     def prepare_inputs_for_generation(self,
                                       input_ids:torch.Tensor,             # [batch, all tokens so far]
-                                      *args,                              # as the base model's method has them
                                       inputs_embeds:torch.Tensor|None=None,  # [batch, sequence, hidden], at the first step
                                       task_ids:torch.Tensor|None=None,    # [batch], for methods with tasks
-                                      **kwargs,                           # `past_key_values`, `attention_mask`, ...
+                                      **kwargs,                           # `past_key_values`, `attention_mask`, ... as the base model's method has them
                                      ) -> dict:  # arguments for one call of the base model
-        "The inputs of one decoding step: virtual tokens at the first step, and a mask that includes them at every step."
+        "The inputs of one decoding step. What the base model prepares is prepared with the virtual tokens: mask, positions and cache are extended before it is asked."
         peft_config = self.active_peft_config
         if self._adapters_disabled or not peft_config.is_prompt_learning:
-            model_kwargs = self.base_model_prepare_inputs_for_generation(input_ids, *args, inputs_embeds=inputs_embeds, **kwargs)
+            model_kwargs = self.base_model_prepare_inputs_for_generation(input_ids, inputs_embeds=inputs_embeds, **kwargs)
             if peft_config.peft_type == PeftType.POLY and not self._adapters_disabled:
                 model_kwargs["task_ids"] = task_ids
             return model_kwargs
 
-        attention_mask = kwargs.pop("attention_mask", None)  # held back: the base model would prepare it without the virtual tokens
-        model_kwargs = self.base_model_prepare_inputs_for_generation(input_ids, *args, inputs_embeds=inputs_embeds, **kwargs)
-        batch_size = input_ids.shape[0]
-        requires_prompt_injection = not _get_cache_length(model_kwargs.get("past_key_values"))
-        virtual_queries = requires_prompt_injection and peft_config.peft_type != PeftType.PREFIX_TUNING
-        attention_mask = _extend_attention_mask(attention_mask, batch_size, peft_config.num_virtual_tokens, virtual_queries)
-        model_kwargs["attention_mask"] = attention_mask
+        batch_size, is_prefix = input_ids.shape[0], peft_config.peft_type == PeftType.PREFIX_TUNING
+        requires_prompt_injection = not _get_cache_length(kwargs.get("past_key_values")) and not _has_state(kwargs)
+        order = self._order(kwargs.get("attention_mask"))
+        if requires_prompt_injection and is_prefix:
+            kwargs["past_key_values"] = self.get_prompt(batch_size, past_key_values=kwargs.get("past_key_values"), order=order)
+        new_tokens = self._count_new_tokens(input_ids, inputs_embeds, kwargs)
+        virtual_queries = requires_prompt_injection and self._in_sequence(order)
+        placeholders = self._extend_for_base_model(input_ids, new_tokens, virtual_queries, order, kwargs)
+        model_kwargs = self._ask_base_model(placeholders, new_tokens, virtual_queries, **kwargs)
 
-        if not requires_prompt_injection:
-            self._keep_new_tokens(model_kwargs, input_ids)
-        elif peft_config.peft_type == PeftType.PREFIX_TUNING:
-            model_kwargs["past_key_values"] = self.get_prompt(batch_size)
-        else:
-            self._inject_embeddings(model_kwargs, batch_size, task_ids)
-        self._prepare_positions(model_kwargs)
+        if virtual_queries and not is_prefix:
+            model_kwargs["inputs_embeds"] = self._extend_embeddings(input_ids, inputs_embeds, batch_size, task_ids, order)
+            model_kwargs["input_ids"] = None
+        elif inputs_embeds is not None and input_ids.shape[1] < new_tokens:
+            model_kwargs["inputs_embeds"] = inputs_embeds[:, -new_tokens:]
+            model_kwargs["input_ids"] = None
+            if virtual_queries:
+                model_kwargs.update(self._with_places(None, inputs_embeds, order))
+        elif virtual_queries:
+            model_kwargs.update(self._with_places(input_ids, None, order))
+        elif not _has_state(kwargs):
+            model_kwargs["input_ids"] = input_ids[:, -new_tokens:]  # what is in the cache is not computed again
         return model_kwargs
 
-    def _keep_new_tokens(self, model_kwargs, input_ids):
-        "Tokens that are in the cache already are not computed again. The cache holds the virtual tokens as well."
-        past_length = _get_cache_length(model_kwargs["past_key_values"])
-        cached_tokens = past_length - self.active_peft_config.num_virtual_tokens
-        if cached_tokens < input_ids.shape[1]:
-            model_kwargs["input_ids"] = input_ids[:, cached_tokens:]  # in general the last token
+    def _count_new_tokens(self, input_ids, inputs_embeds, kwargs):
+        "How many real tokens the base model has not seen. `generate` passes all so far, or, if a cache holds the others, the new ones."
+        past_length = max(_get_cache_length(kwargs.get("past_key_values")) - self.active_peft_config.num_virtual_tokens, 0)
+        if kwargs.get("next_sequence_length") is not None and not kwargs.get("is_first_iteration"):
+            return kwargs["next_sequence_length"]
+        elif _has_state(kwargs):
+            return 1
+        elif _is_plain(kwargs.get("attention_mask")):
+            return kwargs["attention_mask"].shape[1] - past_length
+        elif inputs_embeds is not None:
+            return inputs_embeds.shape[1] - past_length
+        return input_ids.shape[1] - (past_length if past_length < input_ids.shape[1] else 0)
+    def _extend_for_base_model(self, input_ids, new_tokens, virtual_queries, order, kwargs):
+        "Everything as if the virtual tokens were tokens: changes `kwargs`, and returns ids with something in their places."
+        virtual = self.active_peft_config.num_virtual_tokens
+        past_length, queries = _get_cache_length(kwargs.get("past_key_values")), new_tokens + virtual_queries * virtual
+        kwargs["attention_mask"] = _extend_attention_mask(kwargs.get("attention_mask"), len(input_ids), virtual, virtual_queries, order)
+        self._check_length(past_length + queries)
+        self._shift_or_drop_positions(kwargs, new_tokens, virtual_queries, order)
+        if SLICES_BY_LENGTH:
+            kwargs["next_sequence_length"] = queries
+        if kwargs.get("cache_position") is not None:
+            kwargs["cache_position"] = torch.arange(queries, device=input_ids.device) + (kwargs["cache_position"][:1] + virtual if _has_state(kwargs) else past_length)
+        missing = max(past_length + queries - input_ids.shape[1], virtual)  # virtual tokens, and real ones that were passed as embeddings or earlier
+        return torch.cat((input_ids.new_zeros(len(input_ids), missing), input_ids), dim=1)
 
-    def _inject_embeddings(self, model_kwargs, batch_size, task_ids):
-        "Replace `input_ids` by embeddings with the virtual tokens in front."
-        inputs_embeds = model_kwargs.get("inputs_embeds")
-        if inputs_embeds is None:
-            inputs_embeds = self.word_embeddings(model_kwargs["input_ids"])  # [batch, sequence, hidden]
-        prompts = self.get_prompt(batch_size=batch_size, task_ids=task_ids)  # [batch, virtual, hidden]
-        prompts = prompts.to(inputs_embeds.dtype)
-        model_kwargs["inputs_embeds"] = torch.cat((prompts, inputs_embeds), dim=1)  # [batch, virtual + sequence, hidden]
-        model_kwargs["input_ids"] = None
+    def _ask_base_model(self, placeholders, new_tokens, virtual_queries, attention_mask=None, **kwargs):
+        "What the base model prepares; masks that it would not expect come back as they are."
+        plain = attention_mask if _is_plain(attention_mask) else None
+        model_kwargs = self.base_model_prepare_inputs_for_generation(placeholders, attention_mask=plain, **kwargs)
+        if plain is not attention_mask:
+            model_kwargs["attention_mask"] = attention_mask
+        if self.active_peft_config.peft_type != PeftType.PREFIX_TUNING:
+            model_kwargs.pop("cache_position", None)  # the base model counts in the cache, which has the virtual tokens
+        if "position_ids" in kwargs:
+            return model_kwargs
+        model_kwargs.pop("position_ids", None)  # transformers 4 counts them in the mask
+        if self.base_model_counts_in_mask and plain is not None and not _is_plain(model_kwargs["attention_mask"]):  # it cannot in a mask of four dimensions
+            model_kwargs["position_ids"] = _count_positions(plain, new_tokens + virtual_queries * self.active_peft_config.num_virtual_tokens)
+        return model_kwargs
 
-    def _prepare_positions(self, model_kwargs):
-        "With a prefix, positions come later; with virtual tokens in the sequence, the base model counts by itself."
-        peft_config = self.active_peft_config
-        for name in "position_ids", "cache_position":  # the second up to transformers 4
-            positions = model_kwargs.pop(name, None)
-            if positions is not None and peft_config.peft_type == PeftType.PREFIX_TUNING:
-                new_tokens = _get_sequence_length(model_kwargs.get("input_ids"), model_kwargs.get("inputs_embeds"))
-                model_kwargs[name] = positions[..., -new_tokens:] + peft_config.num_virtual_tokens
 
 # %% ../nbs/11_causal_lm.ipynb #d0fd7abc
 MODELS[TaskType.CAUSAL_LM] = PeftModelForCausalLM
@@ -299,6 +443,7 @@ def get_peft_model(model:nn.Module,                   # the base model; methods 
                    autocast_adapter_dtype:bool=True,  # keep float16 and bfloat16 adapters of injected layers in float32
                    revision:str|None=None,            # the base model's version, noted in the configuration
                    low_cpu_mem_usage:bool=False,      # adapters on the meta device: not here
+                   corrected_positions:bool=False,    # virtual tokens behind the padding of a row, and positions that do not count it; False: as peft
                   ) -> PeftModel:
     """A base model with an adapter. Without a `task_type`, methods that change layers give a plain `PeftModel`.
 
@@ -310,7 +455,8 @@ def get_peft_model(model:nn.Module,                   # the base model; methods 
     check_config(peft_config)
     if peft_config.task_type is None and peft_config.is_prompt_learning:
         raise ValueError(f"{type(peft_config).__name__} needs to know the task; pass task_type='CAUSAL_LM'")
-    peft_model = MODELS[peft_config.task_type](model, peft_config, adapter_name, autocast_adapter_dtype)
+    options = dict(corrected_positions=True) if corrected_positions and peft_config.task_type else {}  # (without a task there are no virtual tokens)
+    peft_model = MODELS[peft_config.task_type](model, peft_config, adapter_name, autocast_adapter_dtype, **options)
     for config in peft_model.peft_config.values():
         config.base_model_name_or_path = getattr(model, "name_or_path", None) or None
         config.revision = revision or config.revision

@@ -248,6 +248,8 @@ class PeftModel(nn.Module):
                    batch_size:int,                     # rows
                    task_ids:torch.Tensor|None=None,    # [batch], for methods with tasks
                    max_cache_len:int|None=None,        # room the caller will need in the cache; this one grows by itself
+                   past_key_values=None,               # an empty cache to fill, for methods that do; None: a new one
+                   order=None,                         # [batch, virtual + sequence]: where virtual tokens go in a cache, see `to_cache`
                   ):  # [batch, virtual, token_dim], or a cache with the virtual tokens in it
         "The active adapter's virtual tokens: embeddings to put before the input's, or a filled key/value cache."
         peft_config = self.active_peft_config
@@ -257,7 +259,7 @@ class PeftModel(nn.Module):
             rows = prompt_encoder(prompt_tokens.expand(batch_size, -1))  # [batch, virtual, layers * 2 * token_dim]
             rows = rows.to(self.base_model.dtype)
             key_values = split_key_values(rows, peft_config)  # [layers, 2, batch, heads, virtual, head_dim]
-            return to_cache(key_values, self.base_model.config)
+            return to_cache(key_values, self.base_model.config, past_key_values, order)
         elif peft_config.peft_type == PeftType.MULTITASK_PROMPT_TUNING:
             return prompt_encoder(prompt_tokens.expand(batch_size, -1), task_ids)  # [batch, virtual, token_dim], a prompt for each row's task
         else:
@@ -319,6 +321,7 @@ class PeftModel(nn.Module):
                         autocast_adapter_dtype:bool=True,   # as in the constructor
                         torch_device:str|None=None,         # where to read the file to; the adapter goes where the base model is
                         subfolder:str|None=None,            # in the folder
+                        **options,                          # what else the class of the model takes, such as `corrected_positions`
                        ) -> PeftModel:  # of the class for the configuration's task
         "A base model with an adapter from a folder. If it does not fit, nothing is changed."
         if isinstance(model, PeftModel) or any(isinstance(m, BaseTunerLayer) for m in model.modules()):
@@ -327,8 +330,8 @@ class PeftModel(nn.Module):
         tensors = checkpoint.load_peft_weights(model_id, torch_device, subfolder)
         cls = MODELS.get(config.task_type, cls) if config.task_type else cls
         with checkpoint.rehearsal(model) as shadow:
-            checkpoint.set_peft_model_state_dict(cls(shadow, config, adapter_name, autocast_adapter_dtype), tensors, adapter_name)
-        peft_model = cls(model, config, adapter_name, autocast_adapter_dtype)
+            checkpoint.set_peft_model_state_dict(cls(shadow, config, adapter_name, autocast_adapter_dtype, **options), tensors, adapter_name)
+        peft_model = cls(model, config, adapter_name, autocast_adapter_dtype, **options)
         checkpoint.set_peft_model_state_dict(peft_model, tensors, adapter_name)
         return peft_model if is_trainable else peft_model.eval()
 

@@ -154,29 +154,55 @@ def test_last_token_alone_where_the_rest_is_cached(make, kind):
     assert step["past_key_values"] is cache and step["attention_mask"].shape == (2, V + 6)
 
 
-def test_a_cache_that_knows_more_than_the_ids():
-    "Nothing is cut off that the cache holds already; the base model decides."
-    model, *_ = prompted("gpt2")
-    cache = model(IDS).past_key_values
-    model.base_model_prepare_inputs_for_generation = lambda input_ids, **kwargs: dict(kwargs, input_ids=input_ids[:, -1:])
-    step = model.prepare_inputs_for_generation(IDS[:, :3], past_key_values=cache)
-    assert torch.equal(step["input_ids"], IDS[:, 2:3]) and step["attention_mask"] is None
+@pytest.mark.parametrize("make", [prompted, prefixed])
+def test_new_tokens_alone(make):
+    "Fewer ids than the cache holds are the new ones; so they are with a mask for all, of which the base model gets everything."
+    model, *_ = make()
+    with torch.no_grad():
+        whole = model(torch.cat((IDS, IDS[:, :3]), 1)).logits[:, -1]
+        for mask in (None, torch.ones(2, 8, dtype=torch.long)):
+            cache = model(IDS).past_key_values
+            step = model.prepare_inputs_for_generation(IDS[:, :3], attention_mask=mask, past_key_values=cache, **at(5, 8))
+            assert torch.equal(step["input_ids"], IDS[:, :3]) and (mask is None or step["attention_mask"].shape == (2, V + 8))
+            torch.testing.assert_close(model.base_model(**step).logits[:, -1], whole, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("make", [prompted, prefixed])
-@pytest.mark.parametrize("name", ["position_ids", "cache_position"])
-def test_positions_of_a_decoding_step(make, name):
-    "After a prefix they come later; where virtual tokens are in the sequence the base model counts by itself. The second name is transformers 4's."
+@pytest.mark.parametrize("corrected", [False, True])
+def test_positions_of_a_decoding_step(make, corrected):
+    "After a prefix they come later; where virtual tokens are in the sequence the base model counts by itself, unless positions are corrected."
     model, *_ = make()
-    positions = torch.arange(5) if name == "cache_position" else torch.arange(5).expand(2, -1)
-    model.base_model_prepare_inputs_for_generation = lambda input_ids, **kwargs: dict(kwargs, input_ids=input_ids)
-    step = model.prepare_inputs_for_generation(IDS, attention_mask=MASK, **{name: positions})
-    if make is prompted:
-        assert name not in step
+    model.corrected_positions = corrected
+    positions = torch.tensor([[7, 8, 9, 10, 11], [0, 1, 2, 3, 4]])
+    step = model.prepare_inputs_for_generation(IDS, attention_mask=torch.ones_like(IDS), position_ids=positions, **at(0, 5))
+    if make is prefixed:
+        assert torch.equal(step["position_ids"], positions + V)
+    elif corrected:
+        assert torch.equal(step["position_ids"], torch.cat((torch.arange(V).expand(2, -1), positions + V), 1))
     else:
-        assert torch.equal(step[name], positions + V)
-        later = model.prepare_inputs_for_generation(torch.cat((IDS, IDS[:, :1]), 1), past_key_values=step["past_key_values"], **{name: positions[..., :1] + 5})
-        assert torch.equal(later[name], positions[..., :1] + 5 + V)
+        assert "position_ids" not in step
+    cache, longer = model(IDS).past_key_values, torch.cat((IDS, IDS[:, :1]), 1)
+    step = model.prepare_inputs_for_generation(longer, past_key_values=cache, position_ids=torch.cat((positions, positions[:, -1:] + 1), 1), **at(5, 6))
+    assert step["input_ids"].shape == (2, 1)
+    if make is prefixed or corrected:
+        assert torch.equal(step["position_ids"], positions[:, -1:] + 1 + V)
+    else:
+        assert "position_ids" not in step
+
+
+@pytest.mark.parametrize("make", [prompted, prefixed])
+def test_cache_position_counts_virtual_tokens(make):
+    "transformers 4 passes it; whatever it says, it is what the cache says."
+    model, *_ = make()
+    told = []
+    model.base_model_prepare_inputs_for_generation = lambda input_ids, **kwargs: told.append(kwargs["cache_position"]) or dict(kwargs, input_ids=input_ids)
+    step = model.prepare_inputs_for_generation(IDS, attention_mask=MASK, cache_position=torch.arange(5))
+    assert torch.equal(told[-1], torch.arange(V + 5)[-(5 + V * (make is prompted)):])
+    assert ("cache_position" in step) == (make is prefixed)  # else the base model counts by itself
+    cache, longer = model(IDS).past_key_values, torch.cat((IDS, IDS[:, :1]), 1)
+    for given in (torch.arange(5, 6), torch.arange(0)):  # of a decoding step; of a new generate with a cache that holds more than transformers thinks
+        step = model.prepare_inputs_for_generation(longer, past_key_values=cache, cache_position=given)
+        assert torch.equal(told[-1], torch.tensor([V + 5])) and torch.equal(step["input_ids"], IDS[:, :1])
 
 
 def test_embeddings_for_the_first_step():

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 from ..config import CPTConfig
+from .sequence import insert
 
 # %% auto #0
 __all__ = ['INPUT_TEMPLATE', 'INPUT', 'ANSWER_TEMPLATE', 'ANSWER', 'IGNORED', 'is_kind', 'CPTEmbedding', 'token_ids',
@@ -94,22 +95,24 @@ def extend_types(input_type_mask:torch.Tensor,  # [batch, sequence]
                  config:CPTConfig,              # with the examples' types
                  batch_size:int,                # rows
                  length:int,                    # of the sequence
+                 order:torch.Tensor|None=None,  # see `insert`
                 ) -> torch.Tensor:  # [batch, virtual + sequence], a new tensor
     "The examples' types, then the input's, shifted behind them. Raises ValueError unless there is a type for each token."
     if input_type_mask.shape != (batch_size, length):
         raise ValueError(f"input_type_mask has shape {list(input_type_mask.shape)}; it must hold a type for each token, {[batch_size, length]}")
     prefix_type_mask = torch.tensor(config.cpt_tokens_type_mask, device=input_type_mask.device).expand(batch_size, -1)
     shifted = input_type_mask + (input_type_mask > 0) * prefix_type_mask.max()
-    return torch.cat((prefix_type_mask, shifted), dim=1)
+    return insert(prefix_type_mask, shifted, order)
 
 
 def answers_only(labels:torch.Tensor,     # [batch, sequence]
                  type_mask:torch.Tensor,  # [batch, virtual + sequence]
                  config:CPTConfig,        # with the examples' tokens
+                 order:torch.Tensor|None=None,  # see `insert`
                 ) -> torch.Tensor:  # [batch, virtual + sequence], a new tensor
     "The examples' tokens, then the given labels; -100 wherever no answer stands."
     prefix_labels = torch.tensor(config.cpt_token_ids, device=labels.device).expand(len(labels), -1)
-    cpt_labels = torch.cat((prefix_labels, labels), dim=1)
+    cpt_labels = insert(prefix_labels, labels, order)
     cpt_labels = cpt_labels.masked_fill(~is_kind(type_mask.to(labels.device), ANSWER), IGNORED)
     if not (cpt_labels[:, 1:] != IGNORED).any():
         largest = max(config.cpt_tokens_type_mask)

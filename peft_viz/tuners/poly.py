@@ -102,9 +102,7 @@ class PolyLayer(BaseTunerLayer):
               ) -> torch.Tensor:  # [batch, sequence, out_features]
         "What one adapter adds to the layer's output."
         A, B = self.mixed(adapter_name)
-        if x.dim() == 2:  # some families put all tokens of all rows in one line
-            x = x.unflatten(0, (len(A), -1))
-        x = x.to(A.dtype)
+        x = x.reshape(len(A), -1, x.shape[-1]).to(A.dtype)  # some families put all tokens of all rows in one line, some bring heads
         return x.bmm(A).bmm(B) / self.r[adapter_name]
 
     def mixed(self,

@@ -6,12 +6,13 @@
 from __future__ import annotations
 import torch
 from torch import nn
-from transformers import DynamicCache
+from transformers import Cache, DynamicCache
 from ..architectures import prefix_layout
 from ..config import PrefixTuningConfig
+from .sequence import places
 
 # %% auto #0
-__all__ = ['PrefixEncoder', 'split_key_values', 'to_cache']
+__all__ = ['PrefixEncoder', 'split_key_values', 'to_cache', 'exchange']
 
 # %% ../../nbs/02_tuners/03_prefix.ipynb #364c075c
 class PrefixEncoder(nn.Module):
@@ -60,10 +61,38 @@ def split_key_values(rows:torch.Tensor,          # [batch, virtual, layers * 2 *
 
 def to_cache(key_values:torch.Tensor,  # [layers, 2, batch, heads, virtual, head_dim]
              model_config,             # the base model's configuration
-            ) -> DynamicCache:
-    "A cache that holds the virtual tokens' keys and values, ready for the first real token."
-    cache = DynamicCache(config=model_config)
-    for layer, ((keys, values), shape) in enumerate(zip(key_values, prefix_layout(model_config))):  # each [batch, heads, virtual, head_dim]
-        if shape is not None:
-            cache.update(keys[:, :shape.heads, :, :shape.key_dim], values[:, :shape.heads, :, :shape.value_dim], layer)
+             cache:Cache|None=None,    # an empty cache of any kind to fill; None: make one that grows
+             order:torch.Tensor|None=None,  # [batch, virtual + sequence], see `insert`; None: virtual tokens in front
+            ) -> Cache:
+    """A cache that holds the virtual tokens' keys and values, ready for the first real token.
+
+    With an `order`, it is ready for the whole sequence, something in the virtual tokens' places: those keys and values are exchanged when they come."""
+    cache = DynamicCache(config=model_config) if cache is None else cache
+    layers = enumerate(zip(key_values, prefix_layout(model_config)))  # each [batch, heads, virtual, head_dim]
+    prefix = {i: (keys[:, :shape.heads, :, :shape.key_dim], values[:, :shape.heads, :, :shape.value_dim]) for i, ((keys, values), shape) in layers if shape is not None}
+    if order is not None:
+        exchange(cache, prefix, places(order, key_values.shape[-2]))
+        return cache
+    for layer, (keys, values) in prefix.items():
+        cache.update(keys, values, layer)
     return cache
+
+
+def exchange(cache:Cache,           # an empty cache
+             prefix:dict,           # layer -> keys and values, each [batch, heads, virtual, head_dim]
+             columns:torch.Tensor,  # [batch, virtual], where they go in the sequence that comes first
+            ):
+    "At the first update of each layer, put the prefix's keys and values into these columns."
+    update, waiting = cache.update, dict(prefix)
+
+    def put(new, own):
+        return new.scatter(2, columns[:, None, :, None].expand(own.shape), own)
+
+    def first_update(keys, values, layer, *args, **kwargs):
+        if layer in waiting:
+            own_keys, own_values = waiting.pop(layer)
+            keys, values = put(keys, own_keys), put(values, own_values)
+        if not waiting:
+            vars(cache).pop("update", None)
+        return update(keys, values, layer, *args, **kwargs)
+    cache.update = first_update
