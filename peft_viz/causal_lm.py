@@ -46,7 +46,7 @@ def _get_cache_length(past_key_values):
         return 0
     if isinstance(past_key_values, (tuple, list)):
         return past_key_values[0][0].shape[-2]
-    return int(past_key_values.get_seq_length())
+    return int(past_key_values.get_seq_length() or 0)
 
 
 def _has_state(kwargs):
@@ -223,7 +223,7 @@ class PeftModelForCausalLM(PeftModel):
             labels = _extend_labels(labels, len(order), virtual, order)
             first = (places(order, virtual)[:, -1:] + 1).clamp(max=order.shape[1] - 1)
             labels = labels.scatter(1, first, IGNORED)  # nobody is before the first token who could predict it
-        output = self.base_model(**self._with_places(input_ids, inputs_embeds, order), labels=labels, return_dict=True, **kwargs)
+        output = self.base_model(**self._with_virtual_tokens(input_ids, inputs_embeds, order), labels=labels, return_dict=True, **kwargs)
         real = (order >= virtual).nonzero()[:, 1].view(len(order), -1)  # [batch, sequence]
         output.logits = _take_columns(output.logits, real)
         if output.get("hidden_states") is not None:
@@ -233,19 +233,18 @@ class PeftModelForCausalLM(PeftModel):
     def _forward_embeddings(self, input_ids, inputs_embeds, batch_size, task_ids, order, labels=None, **kwargs):
         "Virtual tokens before the embeddings; labels get as many -100 in front."
         labels = _extend_labels(labels, batch_size, self.active_peft_config.num_virtual_tokens, order)
-        inputs_embeds = self._extend_embeddings(input_ids, inputs_embeds, batch_size, task_ids, order)  # [batch, virtual + sequence, hidden]
-        return self.base_model(inputs_embeds=inputs_embeds, labels=labels, **kwargs)
+        return self.base_model(**self._with_virtual_tokens(input_ids, inputs_embeds, order, task_ids), labels=labels, **kwargs)
 
     def _cpt_forward(self, input_ids, inputs_embeds, batch_size, order, labels=None, input_type_mask=None, **kwargs):
         "Virtual tokens before the embeddings; labels and types of the examples in front, and the loss where an answer stands."
         peft_config = self.active_peft_config
+        length = _get_sequence_length(input_ids, inputs_embeds)
         if input_type_mask is None:
-            input_type_mask = torch.full((batch_size, _get_sequence_length(input_ids, inputs_embeds)), ANSWER, device=self.word_embeddings.weight.device)
+            input_type_mask = torch.full((batch_size, length), ANSWER, device=self.word_embeddings.weight.device)
         if labels is not None:
-            cpt_type_mask = extend_types(input_type_mask, peft_config, batch_size, _get_sequence_length(input_ids, inputs_embeds), order)  # [batch, virtual + sequence]
+            cpt_type_mask = extend_types(input_type_mask, peft_config, batch_size, length, order)  # [batch, virtual + sequence]
             labels = answers_only(labels, cpt_type_mask, peft_config, order)  # [batch, virtual + sequence]
-        inputs_embeds = self._extend_embeddings(input_ids, inputs_embeds, batch_size, None, order)  # [batch, virtual + sequence, hidden]
-        base_model_output = self.base_model(inputs_embeds=inputs_embeds, labels=labels, **kwargs)
+        base_model_output = self.base_model(**self._with_virtual_tokens(input_ids, inputs_embeds, order), labels=labels, **kwargs)
         if labels is None:
             return base_model_output
         return with_cpt_loss(base_model_output, labels, cpt_type_mask, peft_config)
@@ -268,26 +267,26 @@ class PeftModelForCausalLM(PeftModel):
         "Do virtual tokens have places in the sequence that the base model gets, or are they in the cache before it?"
         return self.active_peft_config.peft_type != PeftType.PREFIX_TUNING or order is not None
 
-    def _with_places(self, input_ids, inputs_embeds, order):
-        "Ids or embeddings with something in the virtual tokens' places."
-        virtual = self.active_peft_config.num_virtual_tokens
+    def _with_virtual_tokens(self, input_ids, inputs_embeds, order, task_ids=None):
+        "The sequence with virtual tokens in it, as embeddings; with prefix tuning, which has none, with something in their places."
+        is_prefix = self.active_peft_config.peft_type == PeftType.PREFIX_TUNING
+        if is_prefix and inputs_embeds is None:
+            places = input_ids.new_zeros(len(input_ids), self.active_peft_config.num_virtual_tokens)
+            return dict(input_ids=insert(places, input_ids, order))
         if inputs_embeds is None:
-            return dict(input_ids=insert(input_ids.new_zeros(len(input_ids), virtual), input_ids, order))
-        return dict(inputs_embeds=insert(torch.zeros_like(inputs_embeds[:, :1]).expand(-1, virtual, -1), inputs_embeds, order))
+            inputs_embeds = self.word_embeddings(input_ids)  # [batch, sequence, hidden]
+        if is_prefix:
+            prompts = inputs_embeds.new_zeros(len(inputs_embeds), self.active_peft_config.num_virtual_tokens, inputs_embeds.shape[2])
+        else:
+            prompts = self.get_prompt(batch_size=len(inputs_embeds), task_ids=task_ids)  # [batch, virtual, hidden]
+        prompts = prompts.to(inputs_embeds.dtype)
+        return dict(inputs_embeds=insert(prompts, inputs_embeds, order))  # [batch, virtual + sequence, hidden]
 
     def _check_length(self, length):
         maximum = maximum_length(self.base_model.config)
         if maximum is not None and length > maximum:
             virtual = self.active_peft_config.num_virtual_tokens
             raise ValueError(f"{length} tokens, {virtual} of them virtual, are more than the {maximum} that {type(self.base_model).__name__} has positions for; pass at most {maximum - virtual} tokens")
-
-    def _extend_embeddings(self, input_ids, inputs_embeds, batch_size, task_ids, order):
-        "`[batch, virtual + sequence, hidden]`"
-        if inputs_embeds is None:
-            inputs_embeds = self.word_embeddings(input_ids)  # [batch, sequence, hidden]
-        prompts = self.get_prompt(batch_size=batch_size, task_ids=task_ids)  # [batch, virtual, hidden]
-        prompts = prompts.to(inputs_embeds.dtype)
-        return insert(prompts, inputs_embeds, order)
 
     def _keeps_positions(self):
         "The caller's positions can be used behind a prefix, and where they are said to be counted right."
@@ -348,9 +347,9 @@ class PeftModelForCausalLM(PeftModel):
         if self.corrected_positions and getattr(generation_config, "prefill_chunk_size", None):
             raise ValueError("prefill_chunk_size cuts between padding and virtual tokens; leave it out, or use corrected_positions=False")
         past_length = _get_cache_length(model_kwargs.get("past_key_values"))
-        if past_length and not SLICES_BY_LENGTH:
-            real = model_kwargs["attention_mask"].shape[1]
-            model_kwargs["cache_position"] = torch.arange(past_length - self.active_peft_config.num_virtual_tokens, real, device=model_kwargs["attention_mask"].device)
+        attention_mask = model_kwargs.get("attention_mask")
+        if past_length and _is_plain(attention_mask) and not SLICES_BY_LENGTH:
+            model_kwargs["cache_position"] = torch.arange(past_length - self.active_peft_config.num_virtual_tokens, attention_mask.shape[1], device=attention_mask.device)
 
     def prepare_inputs_for_generation(self,
                                       input_ids:torch.Tensor,             # [batch, all tokens so far]
@@ -366,26 +365,20 @@ class PeftModelForCausalLM(PeftModel):
                 model_kwargs["task_ids"] = task_ids
             return model_kwargs
 
-        batch_size, is_prefix = input_ids.shape[0], peft_config.peft_type == PeftType.PREFIX_TUNING
         requires_prompt_injection = not _get_cache_length(kwargs.get("past_key_values")) and not _has_state(kwargs)
         order = self._order(kwargs.get("attention_mask"))
-        if requires_prompt_injection and is_prefix:
-            kwargs["past_key_values"] = self.get_prompt(batch_size, past_key_values=kwargs.get("past_key_values"), order=order)
+        if requires_prompt_injection and peft_config.peft_type == PeftType.PREFIX_TUNING:
+            kwargs["past_key_values"] = self.get_prompt(input_ids.shape[0], past_key_values=kwargs.get("past_key_values"), order=order)
         new_tokens = self._count_new_tokens(input_ids, inputs_embeds, kwargs)
         virtual_queries = requires_prompt_injection and self._in_sequence(order)
         placeholders = self._extend_for_base_model(input_ids, new_tokens, virtual_queries, order, kwargs)
         model_kwargs = self._ask_base_model(placeholders, new_tokens, virtual_queries, **kwargs)
 
-        if virtual_queries and not is_prefix:
-            model_kwargs["inputs_embeds"] = self._extend_embeddings(input_ids, inputs_embeds, batch_size, task_ids, order)
+        if virtual_queries:
             model_kwargs["input_ids"] = None
+            model_kwargs.update(self._with_virtual_tokens(input_ids, inputs_embeds, order, task_ids))
         elif inputs_embeds is not None and input_ids.shape[1] < new_tokens:
-            model_kwargs["inputs_embeds"] = inputs_embeds[:, -new_tokens:]
-            model_kwargs["input_ids"] = None
-            if virtual_queries:
-                model_kwargs.update(self._with_places(None, inputs_embeds, order))
-        elif virtual_queries:
-            model_kwargs.update(self._with_places(input_ids, None, order))
+            model_kwargs.update(input_ids=None, inputs_embeds=inputs_embeds[:, -new_tokens:])
         elif not _has_state(kwargs):
             model_kwargs["input_ids"] = input_ids[:, -new_tokens:]  # what is in the cache is not computed again
         return model_kwargs
@@ -402,6 +395,7 @@ class PeftModelForCausalLM(PeftModel):
         elif inputs_embeds is not None:
             return inputs_embeds.shape[1] - past_length
         return input_ids.shape[1] - (past_length if past_length < input_ids.shape[1] else 0)
+
     def _extend_for_base_model(self, input_ids, new_tokens, virtual_queries, order, kwargs):
         "Everything as if the virtual tokens were tokens: changes `kwargs`, and returns ids with something in their places."
         virtual = self.active_peft_config.num_virtual_tokens
@@ -427,8 +421,9 @@ class PeftModelForCausalLM(PeftModel):
         if "position_ids" in kwargs:
             return model_kwargs
         model_kwargs.pop("position_ids", None)  # transformers 4 counts them in the mask
-        if self.base_model_counts_in_mask and plain is not None and not _is_plain(model_kwargs["attention_mask"]):  # it cannot in a mask of four dimensions
-            model_kwargs["position_ids"] = _count_positions(plain, new_tokens + virtual_queries * self.active_peft_config.num_virtual_tokens)
+        if self.base_model_counts_in_mask and not _is_plain(model_kwargs.get("attention_mask", placeholders)):  # it cannot in a mask of four dimensions
+            queries = new_tokens + virtual_queries * self.active_peft_config.num_virtual_tokens
+            model_kwargs["position_ids"] = _count_positions(torch.ones_like(placeholders) if plain is None else plain, queries)
         return model_kwargs
 
 
