@@ -8,7 +8,7 @@ export PYTHON ?= python3
 PY := .venv/bin/python
 TOUR := nbs/tutorials/01_tour.ipynb
 
-.PHONY: help demo lab test docs bench export notebooks check smollm2 env env-era4 browser ci era4 coverage clean
+.PHONY: help demo lab test docs bench export notebooks check smollm2 env env-era4 browser ci era4 coverage matrix clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,10 @@ era4: env env-era4  ## run the reference's tests on transformers 4.57 and peft 0
 
 coverage: env  ## run the reference's tests and list the branches that none of them reaches
 	@$(PY) scripts/test.py reference
+
+matrix: env env-era4  ## measure the invariant matrix, ours and peft's, in both environments (tests/matrix.json)
+	@$(PY) tests/matrix.py --store
+	@.venv-era4/bin/python tests/matrix.py --store
 
 docs: env  ## render the site into _docs/
 	@$(PY) scripts/docs.py

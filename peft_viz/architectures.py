@@ -15,8 +15,8 @@ from transformers.pytorch_utils import Conv1D
 # %% auto #0
 __all__ = ['CONFIG_NAMES', 'KEY_VALUE_HEADS', 'CACHE_LAYERS', 'NO_PREFIX', 'ENCODERS', 'ATTENTION', 'FEEDFORWARD', 'LORA_TARGETS',
            'ADALORA_TARGETS', 'IA3_TARGETS', 'Dimensions', 'text_config', 'maximum_length', 'KeyValues',
-           'key_value_shapes', 'causal_lm_class', 'dimensions', 'prefix_layout', 'accepts', 'counts_in_mask',
-           'linear_names', 'default_targets', 'lora_targets', 'adalora_targets', 'ia3_targets']
+           'key_value_shapes', 'causal_lm_class', 'dimensions', 'prefix_layout', 'keeps_state', 'accepts',
+           'counts_in_mask', 'linear_names', 'default_targets', 'lora_targets', 'adalora_targets', 'ia3_targets']
 
 # %% ../nbs/01_architectures.ipynb #4c65dcbb
 @dataclass(frozen=True)
@@ -133,6 +133,7 @@ CACHE_LAYERS = {"DynamicLayer": True, "DynamicSlidingWindowLayer": True, "Linear
 # what cannot be seen from outside
 NO_PREFIX = {
     "cpmant": "it puts a prompt of its own before every input and cannot tell another one from it",
+    "recurrent_gemma": "its layers keep their recurrent state to themselves, and take up an old one where the cache is not empty",
     **dict.fromkeys(("prophetnet", "xlm-prophetnet"), "once its cache is filled, it takes one token at a time"),
 }
 ENCODERS = {*MODEL_FOR_MASKED_LM_MAPPING_NAMES, "bert-generation"}  # unless they say is_decoder=True; or encoder-decoder models
@@ -158,6 +159,12 @@ def prefix_layout(config,  # a transformers configuration
     if not any(own):
         raise ValueError(f"prefix tuning cannot work with this {config.model_type}: none of its layers keeps keys and values")
     return [shape if has_place else None for shape, has_place in zip(shapes, own)]
+
+
+def keeps_state(config,  # a transformers configuration
+               ) -> bool:
+    "Does a layer keep a recurrent state, alone or beside keys and values?"
+    return any(type(layer).__name__.startswith("LinearAttention") for layer in DynamicCache(config=config).layers)
 
 
 def _obstacle(config):

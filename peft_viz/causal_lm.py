@@ -8,7 +8,7 @@ import inspect, warnings
 import torch
 from torch import nn
 from transformers import GenerationMixin
-from .architectures import accepts, counts_in_mask, maximum_length, prefix_layout
+from .architectures import accepts, counts_in_mask, keeps_state, maximum_length
 from .config import PeftConfig, PeftType, TaskType
 from .model import check_config, MODELS, PeftModel
 from .tuners.cpt import ANSWER, answers_only, extend_types, with_cpt_loss
@@ -151,13 +151,15 @@ class PeftModelForCausalLM(PeftModel):
         batch_size, length = _get_batch_size(input_ids, inputs_embeds), _get_sequence_length(input_ids, inputs_embeds)
         past_length = _get_cache_length(kwargs.get("past_key_values"))
         is_first = not past_length and not _has_state(kwargs)
-        self._check_length(length + (past_length or peft_config.num_virtual_tokens))
         order = self._order(attention_mask)
         virtual_queries = is_first and self._in_sequence(order)
+        if is_first and not virtual_queries:
+            past_length = peft_config.num_virtual_tokens  # the prefix that will be in the cache
+        self._check_length(past_length + length + virtual_queries * peft_config.num_virtual_tokens)
         attention_mask = _extend_attention_mask(attention_mask, batch_size, peft_config.num_virtual_tokens, virtual_queries, order)
         kwargs.update(attention_mask=attention_mask, labels=labels)
         self._warn_of_positions(kwargs)
-        self._shift_or_drop_positions(kwargs, length, virtual_queries, order)
+        self._shift_or_drop_positions(kwargs, length, past_length, virtual_queries, order)
 
         if not is_first:
             return self._forward_continued(input_ids, inputs_embeds, **kwargs)
@@ -261,7 +263,7 @@ class PeftModelForCausalLM(PeftModel):
 
     def _prefix_goes_behind(self, attention_mask):
         "Where there is padding, and no layer with a recurrent state, which would see what stands in the virtual tokens' places."
-        return not attention_mask[:, 0].all() and None not in prefix_layout(self.base_model.config)
+        return not attention_mask[:, 0].all() and not keeps_state(self.base_model.config)
 
     def _in_sequence(self, order):
         "Do virtual tokens have places in the sequence that the base model gets, or are they in the cache before it?"
@@ -298,16 +300,17 @@ class PeftModelForCausalLM(PeftModel):
         if kwargs.get("token_type_ids") is not None:
             warnings.warn("Token type ids are not supported for parameter efficient tuning. Ignoring token type ids")
 
-    def _shift_or_drop_positions(self, kwargs, new_tokens, virtual_queries, order):
+    def _shift_or_drop_positions(self, kwargs, new_tokens, past_length, virtual_queries, order):
         "Positions and token types were made for the sequence without virtual tokens. Changes `kwargs`, in which the mask is extended already."
         position_ids, attention_mask = kwargs.pop("position_ids", None), kwargs.get("attention_mask")
         kwargs.pop("token_type_ids", None)
-        if not self._keeps_positions():
-            return
-        if position_ids is not None:
+        queries = new_tokens + virtual_queries * self.active_peft_config.num_virtual_tokens
+        if position_ids is not None and self._keeps_positions():
             kwargs["position_ids"] = self._shifted(position_ids[..., -new_tokens:], virtual_queries, order)
         elif self.corrected_positions and self.base_model_accepts_positions and _is_plain(attention_mask):
-            kwargs["position_ids"] = _count_positions(attention_mask, new_tokens + virtual_queries * self.active_peft_config.num_virtual_tokens)
+            kwargs["position_ids"] = _count_positions(attention_mask, queries)
+        elif self.corrected_positions and self.base_model_accepts_positions:  # a few models count from 0 whatever the cache holds
+            kwargs["position_ids"] = torch.arange(past_length, past_length + queries, device=self.base_model.device)[None]
 
     def _shifted(self, position_ids, virtual_queries, order):
         "Every token comes later; where virtual tokens are in the sequence, they have the first positions."
@@ -375,8 +378,9 @@ class PeftModelForCausalLM(PeftModel):
         model_kwargs = self._ask_base_model(placeholders, new_tokens, virtual_queries, **kwargs)
 
         if virtual_queries:
+            prepared = model_kwargs["input_ids"][:, peft_config.num_virtual_tokens:]  # a few models add a token of their own
             model_kwargs["input_ids"] = None
-            model_kwargs.update(self._with_virtual_tokens(input_ids, inputs_embeds, order, task_ids))
+            model_kwargs.update(self._with_virtual_tokens(prepared, inputs_embeds, order, task_ids))
         elif inputs_embeds is not None and input_ids.shape[1] < new_tokens:
             model_kwargs.update(input_ids=None, inputs_embeds=inputs_embeds[:, -new_tokens:])
         elif not _has_state(kwargs):
@@ -386,10 +390,10 @@ class PeftModelForCausalLM(PeftModel):
     def _count_new_tokens(self, input_ids, inputs_embeds, kwargs):
         "How many real tokens the base model has not seen. `generate` passes all so far, or, if a cache holds the others, the new ones."
         past_length = max(_get_cache_length(kwargs.get("past_key_values")) - self.active_peft_config.num_virtual_tokens, 0)
-        if kwargs.get("next_sequence_length") is not None and not kwargs.get("is_first_iteration"):
-            return kwargs["next_sequence_length"]
-        elif _has_state(kwargs):
+        if _has_state(kwargs):
             return 1
+        elif past_length and kwargs.get("next_sequence_length") is not None and not kwargs.get("is_first_iteration"):
+            return kwargs["next_sequence_length"]
         elif _is_plain(kwargs.get("attention_mask")):
             return kwargs["attention_mask"].shape[1] - past_length
         elif inputs_embeds is not None:
@@ -402,7 +406,7 @@ class PeftModelForCausalLM(PeftModel):
         past_length, queries = _get_cache_length(kwargs.get("past_key_values")), new_tokens + virtual_queries * virtual
         kwargs["attention_mask"] = _extend_attention_mask(kwargs.get("attention_mask"), len(input_ids), virtual, virtual_queries, order)
         self._check_length(past_length + queries)
-        self._shift_or_drop_positions(kwargs, new_tokens, virtual_queries, order)
+        self._shift_or_drop_positions(kwargs, new_tokens, past_length, virtual_queries, order)
         if SLICES_BY_LENGTH:
             kwargs["next_sequence_length"] = queries
         if kwargs.get("cache_position") is not None:

@@ -321,7 +321,7 @@ class PeftModel(nn.Module):
                         autocast_adapter_dtype:bool=True,   # as in the constructor
                         torch_device:str|None=None,         # where to read the file to; the adapter goes where the base model is
                         subfolder:str|None=None,            # in the folder
-                        **options,                          # what else the class of the model takes, such as `corrected_positions`
+                        corrected_positions:bool=False,     # see `PeftModelForCausalLM`
                        ) -> PeftModel:  # of the class for the configuration's task
         "A base model with an adapter from a folder. If it does not fit, nothing is changed."
         if isinstance(model, PeftModel) or any(isinstance(m, BaseTunerLayer) for m in model.modules()):
@@ -329,6 +329,7 @@ class PeftModel(nn.Module):
         config = checkpoint.config_to_load(model_id, is_trainable, config, subfolder)
         tensors = checkpoint.load_peft_weights(model_id, torch_device, subfolder)
         cls = MODELS.get(config.task_type, cls) if config.task_type else cls
+        options = dict(corrected_positions=True) if corrected_positions else {}
         with checkpoint.rehearsal(model) as shadow:
             checkpoint.set_peft_model_state_dict(cls(shadow, config, adapter_name, autocast_adapter_dtype, **options), tensors, adapter_name)
         peft_model = cls(model, config, adapter_name, autocast_adapter_dtype, **options)

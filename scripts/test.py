@@ -19,7 +19,7 @@ WORKERS = max(1, min(4, os.cpu_count() or 1))
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"}
 
 # Every tests/test_*.py stands in one of these; tests/test_lanes.py misses those that do not.
-REFERENCE = "adalora architectures branches checkpoint config lora merge parity parity_more poly prompt_branches reference reference_errors training".split()    # what the models compute
+REFERENCE = "adalora architectures branches checkpoint config lora matrix merge parity parity_more poly prompt_branches properties reference reference_errors right training".split()    # what the models compute
 REST = "docs lab lanes layout models plot project record specification trace viewer widgets".split()     # record and specification trace what runs themselves: no coverage tool may do so besides
 
 PARTS = {   # part: (Python environment, test files, pytest's options)

@@ -1,6 +1,8 @@
 """The invariant matrix: what must hold for a language model with an adapter whatever the family and the method, measured on `peft_viz`, on Hugging Face peft, and on the base model alone.
 
-    python tests/matrix.py [--families gpt2 llama] [--methods lora prefix] [--implementations ours peft] [--json FILE] [-v]
+    python tests/matrix.py [--families gpt2 llama] [--methods lora prefix] [--implementations ours peft] [--json FILE] [--store] [-v]
+
+What was measured stands in matrix.json, a lane for each generation of transformers: `make matrix` writes it, test_matrix.py measures again and compares, and nbs/61_matrix.ipynb shows it.
 
 Weights are random, of adapters too, and so large that texts depend on every token and on the adapter. Where the base model alone breaks an invariant, the cell says so and counts for nobody.
 An invariant is a function of a `Subject`, a model with its three rows of text; it raises where it does not hold."""
@@ -15,6 +17,7 @@ import tempfile
 import time
 import warnings
 from functools import lru_cache
+from pathlib import Path
 from unittest.mock import patch
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -44,6 +47,9 @@ SCALES = {"ia3_": 0.4, "lora_E": 1.0, "lora_": 0.4, "poly_": 0.5, "prompt_encode
 MULTIPLY = "ia3_", "magnitude"  # weights that something is multiplied with: near one
 LEFT_OUT = 3, 1, 0  # tokens that a row lacks where rows differ in length
 NEW = 5             # tokens to generate
+RESULTS = Path(__file__).with_name("matrix.json")
+LANE = f"transformers {transformers.__version__.partition('.')[0]}"
+IMPLEMENTATIONS = "ours", "peft"
 
 
 # --- subjects --------------------------------------------------------------------------------------------------
@@ -397,7 +403,13 @@ ABOUT_ADAPTERS = "disable", "save and load", "restored"  # nothing to ask the ba
 # --- measuring -------------------------------------------------------------------------------------------------
 
 def one_line(error):
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"[:120]
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"[:300]
+
+
+def plain(reason):
+    "Without the numbers, which differ from cell to cell, and not too long."
+    reason = re.sub(r"(?<![\w.])-?\d[\d.]*(e-?\d+)?(?!\w)", "#", reason)
+    return reason if len(reason) < 160 else reason[:160].rpartition(" ")[0] + " …"
 
 
 def broken(invariant, subject):
@@ -430,7 +442,13 @@ def measure(implementation, family, method):
 
 
 def matrix(implementation, families=FAMILIES, methods=METHODS):
-    return {(family, method): measure(implementation, family, method) for family in families for method in methods}
+    "All cells, with a line for each family on stderr."
+    cells = {}
+    for i, family in enumerate(families, 1):
+        start = time.perf_counter()
+        cells |= {(family, method): measure(implementation, family, method) for method in methods}
+        print(f"  {LANE}, {implementation}: {i:2}/{len(families)} {family:12} {time.perf_counter() - start:5.1f} s", file=sys.stderr, flush=True)
+    return cells
 
 
 def count(cells, invariant):
@@ -461,9 +479,67 @@ def failures(cells):
         refused = len(reasons) == 1 and "" not in reasons  # one reason for all: the model was not even made
         for invariant, reason in {"all": reasons.pop()}.items() if refused else cell.items():
             if reason:
-                by_reason.setdefault((invariant, re.sub(r"\d[\d.e-]*", "#", reason)), []).append(f"{family}/{method}")
+                by_reason.setdefault((invariant, plain(reason)), []).append(f"{family}/{method}")
     for (invariant, reason), where in sorted(by_reason.items(), key=lambda item: ["all", *INVARIANTS].index(item[0][0])):
         yield f"  {invariant}: {reason}\n      {len(where)}: {' '.join(where)}"
+
+
+# --- what was measured, in a file ------------------------------------------------------------------------------
+
+def versions():
+    return {module.__name__: module.__version__.partition("+")[0] for module in (torch, transformers, peft)}
+
+
+def kind(reason):
+    "What matters of a cell's invariant: does it hold, does it fail, or is it the base model's?"
+    return "base" if reason.startswith(BASE) else "fails" if reason else "holds"
+
+
+def pack(results):
+    "Implementation -> (family, method) -> invariant -> reason, as a lane of the file: of each cell what does not hold, and the number of the reason; one number where nothing holds for one reason."
+    reasons = sorted({plain(reason) for cells in results.values() for cell in cells.values() for reason in cell.values() if reason})
+    number = {reason: i for i, reason in enumerate(reasons)}
+    lane = dict(versions=versions(), reasons=reasons, cells={})
+    for implementation, cells in results.items():
+        for (family, method), cell in cells.items():
+            found = {name: number[plain(reason)] for name, reason in cell.items() if reason}
+            refused = len(found) == len(INVARIANTS) and len(set(found.values())) == 1
+            lane["cells"].setdefault(implementation, {}).setdefault(family, {})[method] = found.popitem()[1] if refused else found
+    return lane
+
+
+def unpack(lane):
+    "What `pack` was given, the reasons without numbers."
+    reasons = lane["reasons"]
+    def cell(found):
+        found = dict.fromkeys(INVARIANTS, found) if isinstance(found, int) else found
+        return {name: reasons[found[name]] if name in found else "" for name in INVARIANTS}
+    return {implementation: {(family, method): cell(found) for family, row in rows.items() for method, found in row.items()} for implementation, rows in lane["cells"].items()}
+
+
+def stored(path=RESULTS):
+    "Lane -> its part of the file, the newest first; none where there is no file yet."
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def store(results, path=RESULTS):
+    "Write this lane, and leave the other as it is. A line for each cell, so that a change is a short one."
+    lanes = dict(sorted({**stored(path), LANE: pack(results)}.items(), reverse=True))
+    path.write_text(_short(lanes) + "\n", encoding="utf-8")
+
+
+def _short(value, depth=0):
+    "JSON, broken into lines down to a cell."
+    indent = "\n" + " " * (depth + 1)
+    if isinstance(value, list):
+        return "[" + ",".join(indent + _dumps(item) for item in value) + "]"
+    if isinstance(value, dict) and depth < 5:
+        return "{" + ",".join(f"{indent}{_dumps(key)}: {_short(item, depth + 1)}" for key, item in value.items()) + "}"
+    return _dumps(value)
+
+
+def _dumps(value):
+    return json.dumps(value, ensure_ascii=False)
 
 
 def quiet():
@@ -476,10 +552,13 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--families", nargs="+", default=FAMILIES, choices=families.FAMILIES, metavar="FAMILY", help="any of tests/families.py")
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=list(parity.METHODS), metavar="METHOD", help=", ".join(parity.METHODS))
-    parser.add_argument("--implementations", nargs="+", default=["ours", "peft"], choices=["ours", "peft"])
+    parser.add_argument("--implementations", nargs="+", default=IMPLEMENTATIONS, choices=IMPLEMENTATIONS)
     parser.add_argument("--json", help="write all cells to this file")
+    parser.add_argument("--store", action="store_true", help=f"write all cells to this lane of {RESULTS.name}")
     parser.add_argument("-v", action="store_true", help="list what does not hold, and why")
     args = parser.parse_args(arguments)
+    if args.store and (args.families, args.methods, args.implementations) != (FAMILIES, METHODS, IMPLEMENTATIONS):
+        parser.error("--store needs the whole matrix")
     quiet()
     results, seconds = {}, {}
     for name in args.implementations:
@@ -491,6 +570,8 @@ def main(arguments=None):
     if args.v:
         for name, cells in results.items():
             print(f"\n{name}", *failures(cells), sep="\n")
+    if args.store:
+        store(results)
     if args.json:
         with open(args.json, "w") as file:
             json.dump({name: {f"{family}/{method}": cell for (family, method), cell in cells.items()} for name, cells in results.items()}, file, indent=1)

@@ -18,6 +18,7 @@ from transformers import DynamicCache
 from transformers.utils import logging
 
 import peft_viz
+from peft_viz import causal_lm
 from peft_viz.causal_lm import get_peft_model, PeftModelForCausalLM
 from peft_viz.config import CPTConfig, get_peft_config
 from peft_viz.model import PeftModel
@@ -97,12 +98,12 @@ METHODS = {
 
 def config(method, **more): return get_peft_config(dict(task_type="CAUSAL_LM", **METHODS[method], **more))
 
-def model_of(method, family="llama", dtype=torch.float32):
-    base = tiny_random(family).to(dtype)
+def model_of(method, family="llama", corrected=False, **sizes):
+    base = tiny_random(family, **sizes)
     base.generation_config.eos_token_id = None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return get_peft_model(base, config(method)).eval()
+        return get_peft_model(base, config(method), corrected_positions=corrected).eval()
 
 @contextmanager
 def quiet():
@@ -123,19 +124,46 @@ def recording(act, model):
     with quiet(), record(model) as trace: act(model)
     return trace
 
-def forward(method, family="llama", **given):
+@contextmanager
+def slicing(by_length):
+    "As with transformers 5, which tells the base model how many tokens are new, or as with 4, which tells their places in the cache."
+    now, causal_lm.SLICES_BY_LENGTH = causal_lm.SLICES_BY_LENGTH, by_length
+    try: yield
+    finally: causal_lm.SLICES_BY_LENGTH = now
+
+def forward(method, family="llama", corrected=False, **given):
     if "inputs_embeds" not in given: given = {"input_ids": IDS, **given}
-    model = model_of(method, family)
+    model = model_of(method, family, corrected)
     if given.get("inputs_embeds") is True: given["inputs_embeds"] = model.get_input_embeddings()(IDS).detach()
     return recording(lambda m: m(**given), model)
 
-def generate(method, family="llama", **given):
-    return recording(lambda m: m.generate(IDS, max_new_tokens=2, do_sample=False, **given), model_of(method, family))
+def generate(method, family="llama", corrected=False, **given):
+    return recording(lambda m: m.generate(IDS, max_new_tokens=2, do_sample=False, **given), model_of(method, family, corrected))
 
-def step(method, family="llama", cache=None, input_ids=IDS, lenient=False, **given):
-    "One call of prepare_inputs_for_generation. `cache` makes one from the model; `lenient`: the base model hands everything on."
+def making_room(method, off=False, corrected=False, **given):
+    "generate, and what happens in `_prepare_cache_for_generation`, which it calls."
+    def act(model):
+        if off: model.disable_adapter_layers()
+        model.generate(IDS, attention_mask=MASK, max_new_tokens=2, do_sample=False, **given)
+    return making(act, PeftModelForCausalLM._prepare_cache_for_generation, base=model_of(method, corrected=corrected))
+
+def continuing(by_length):
+    "What is said to `generate` about a filled cache that it continues from."
+    with slicing(by_length):
+        return making(lambda m: m._room_for_virtual_tokens(m.generation_config, dict(past_key_values=filled(m), attention_mask=LONGER_MASK)),
+                      PeftModelForCausalLM._room_for_virtual_tokens, base=model_of("prompt"))
+
+def going_on(method, family="llama", **given):
+    "forward with a cache from an earlier forward."
     model = model_of(method, family)
+    with torch.no_grad(): cache = filled(model)
+    return recording(lambda m: m(LONGER[:, -1:], attention_mask=LONGER_MASK, past_key_values=cache, **given), model)
+
+def step(method, family="llama", cache=None, input_ids=IDS, lenient=False, corrected=False, **given):
+    "One call of prepare_inputs_for_generation. `cache` makes one from the model; `lenient`: the base model hands everything on."
+    model = model_of(method, family, corrected)
     with torch.no_grad(): cache = cache and cache(model)
+    if given.get("inputs_embeds") is True: given["inputs_embeds"] = embeds(model)
     if lenient: model.base_model_prepare_inputs_for_generation = lambda input_ids, **kwargs: dict({k: v for k, v in kwargs.items() if v is not None}, input_ids=input_ids)
     elif ERA_4: given.setdefault("cache_position", torch.arange(input_ids.shape[1])[-1 if cache is not None and cache.get_seq_length() else 0:])
     return recording(lambda m: m.prepare_inputs_for_generation(input_ids, past_key_values=cache, **given), model)
@@ -144,6 +172,10 @@ def disabled(act, method="prompt"):
     def inside(model):
         with model.disable_adapter(): act(model)
     return recording(inside, model_of(method))
+
+def state_step(): return step("prompt", input_ids=LONGER, cache_params=object(), attention_mask=LONGER_MASK, cache_position=torch.arange(5, 6), lenient=True)
+def by_era(by_length):
+    with slicing(by_length): return step("prompt", attention_mask=MASK, lenient=True)
 
 LONGER = torch.cat((IDS, torch.tensor([[13], [14]])), 1)    # one token later
 LONGER_MASK = (LONGER != PAD).long()
@@ -291,11 +323,13 @@ row(S, "a prompt method does not say for which task", "peft_config.task_type is 
 row(S, "nothing speaks against it: the model is made, and its configurations note the base model's name", "PeftModelForCausalLM(model, peft_config)", WRAP, "for config in peft_model.peft_config.values():", None,
     REFERENCE + "attributes_of_the_base_model[prompt]", lambda: got("prompt"),
     also=(("if mixed or low_cpu_mem_usage:", False), ("if isinstance(model, PeftModel)", False), ("if peft_config.task_type is None and", False)))
+row(S, "positions shall be corrected", "", WRAP, "options = dict(corrected_positions=True)", None, HERE + "behind_padding_is_as_without[prompt]", lambda: got("prompt", corrected_positions=True),
+    shows=lambda seen: seen.made["options"].items, here="Not in the specification: see forward.")
 
 # ---- forward
 
 S, F = "forward", CLASS + "forward"
-INJECTED, PREFIX, EMBEDDINGS = CLASS + "_forward_injected", CLASS + "_forward_prefix", CLASS + "_forward_embeddings"
+INJECTED, PREFIX = CLASS + "_forward_injected", CLASS + "_forward_prefix"
 ADAPTERS_OFF = "Not in the specification: peft exchanges the method while its adapters are switched off; here it is a branch."
 
 row(S, "the adapters are switched off", "", F, "if self._adapters_disabled:", True, PARITY + "disabled_is_the_base_model[prompt-llama]",
@@ -340,38 +374,97 @@ row(S, "there is a mask: ones for the virtual tokens in front", "attention_mask 
 row(S, "there is no mask: then none reaches the base model", "attention_mask is None", MASKS, "if attention_mask is None:", True, PARITY + "forward_and_gradients[eval-input_ids-none-prompt-llama]",
     lambda: forward("prompt"), shows=lambda seen: "attention_mask" not in seen.base)
 
-POSITIONS = "causal_lm:_shift_or_drop_positions"
-row(S, "`position_ids` are given: a warning, and they are dropped", 'kwargs.get("position_ids") is not None', POSITIONS, "== PeftType.PREFIX_TUNING:", False,
+LIMIT, ORDER = CLASS + "_check_length", CLASS + "_order"
+row(S, "more tokens, virtual ones included, than the base model has positions for", "", LIMIT, "if maximum is not None and", True, HERE + "too_many_tokens",
+    lambda: recording(lambda m: m(IDS, attention_mask=MASK), model_of("prompt", "gpt2", n_positions=7)), ends="ValueError",
+    here="Not in the specification: the base model would fail somewhere inside, or count on where nothing was learned.")
+row(S, "there is room for all tokens", "", LIMIT, "if maximum is not None and", False, HERE + "too_many_tokens", lambda: forward("prompt", "gpt2", attention_mask=MASK), here="Not in the specification.")
+row(S, "the virtual tokens will be in the cache, before the first token", "", F, "if is_first and not virtual_queries:", True, HERE + "corrected_positions_without_a_mask[prefix]", lambda: forward("prefix", attention_mask=MASK),
+    here="Not in the specification: for the check of the length, and for counting positions.")
+row(S, "the virtual tokens are in the sequence, or have been put into the cache before", "", F, "if is_first and not virtual_queries:", False, HERE + "corrected_positions_without_a_mask[prompt]", lambda: forward("prompt", attention_mask=MASK),
+    here="Not in the specification.")
+row(S, "virtual tokens stand in front of everything", "torch.cat((prefix_attention_mask, attention_mask), dim=1)", ORDER, "if not self.corrected_positions or", True,
+    PARITY + "what_the_base_model_is_told[prompt-llama]", lambda: forward("prompt", attention_mask=MASK), shows=lambda seen: seen.base["attention_mask"].nested()[0] == [1, 1, 1, 0, 0, 1, 1, 1],
+    here="As the specification and peft have it: padding on the left comes between the virtual tokens and the text, and is counted.")
+row(S, "`corrected_positions=True`: virtual tokens stand behind the padding of their row", "", ORDER, "if not self.corrected_positions or", False, HERE + "behind_padding_is_as_without[prompt]",
+    lambda: forward("prompt", corrected=True, attention_mask=MASK), also=(("PeftType.PREFIX_TUNING and not", False),), shows=lambda seen: seen.base["attention_mask"].nested()[0] == [0, 0, 1, 1, 1, 1, 1, 1],
+    here="Not in the specification: so a row with padding gives what it gives without.")
+row(S, "`corrected_positions=True`, a prefix and no padding: the prefix is in the cache, as ever", "", ORDER, "PeftType.PREFIX_TUNING and not", True, HERE + "a_prefix_without_padding_stays_in_front",
+    lambda: forward("prefix", corrected=True, attention_mask=torch.ones_like(MASK)), shows=lambda seen: seen.base["past_key_values"].length == V, here="Not in the specification.")
+
+WARN, POSITIONS, SHIFTED = CLASS + "_warn_of_positions", CLASS + "_shift_or_drop_positions", CLASS + "_shifted"
+row(S, "`position_ids` are given: a warning", 'kwargs.get("position_ids") is not None', WARN, 'if kwargs.get("position_ids") is not None and', True,
+    PARITY + "given_positions_are_dropped_before_a_prompt[llama]", lambda: forward("prompt", position_ids=torch.arange(5).expand(2, -1)))
+row(S, "and they are dropped", 'kwargs["position_ids"] = None', POSITIONS, "if position_ids is not None and", False,
     PARITY + "given_positions_are_dropped_before_a_prompt[llama]", lambda: forward("prompt", position_ids=torch.arange(5).expand(2, -1)),
     shows=lambda seen: "position_ids" not in seen.base)
-row(S, "`position_ids` are given with a prefix: they count on behind it", 'kwargs.get("position_ids") is not None', POSITIONS, "== PeftType.PREFIX_TUNING:", True,
-    HERE + "positions_behind_a_prefix", lambda: forward("prefix", position_ids=torch.arange(5).expand(2, -1)), also=(('if kwargs.get("position_ids") is not None:', True),),
+row(S, "`position_ids` are given with a prefix: they count on behind it", 'kwargs.get("position_ids") is not None', POSITIONS, "if position_ids is not None and", True,
+    HERE + "positions_behind_a_prefix", lambda: forward("prefix", position_ids=torch.arange(5).expand(2, -1)),
     shows=lambda seen: seen.base["position_ids"].nested()[0] == [3, 4, 5, 6, 7],
     here="The specification, and peft up to 0.18, drop them with a warning here too. The text is what the positions say, only behind a prefix: peft 0.21 and this reference add its length.")
-row(S, "no `position_ids` are given", 'kwargs.get("position_ids") is None', POSITIONS, 'if kwargs.get("position_ids") is not None:', False,
+row(S, "all positions move by the number of virtual tokens", "", SHIFTED, "if not virtual_queries:", True, HERE + "positions_behind_a_prefix", lambda: forward("prefix", position_ids=torch.arange(5).expand(2, -1)),
+    here="Not in the specification: no query belongs to a prefix in the cache.")
+row(S, "`corrected_positions=True`: given positions move, and virtual tokens have the first ones", "", SHIFTED, "if not virtual_queries:", False, HERE + "given_positions_are_corrected[prompt]",
+    lambda: forward("prompt", corrected=True, attention_mask=MASK, position_ids=torch.tensor([[0, 0, 0, 1, 2], [0, 1, 2, 3, 4]])), shows=lambda seen: seen.base["position_ids"].nested()[0] == [3, 3, 0, 1, 2, 3, 4, 5],
+    here="Not in the specification: what a caller counts is right where positions are said to be counted right. What stands at padding is nobody's business.")
+row(S, "`corrected_positions=True`: no positions are given, they are counted in the mask", "", POSITIONS, "self.base_model_accepts_positions and", True, HERE + "behind_padding_is_as_without[prompt]",
+    lambda: forward("prompt", corrected=True, attention_mask=MASK), also=(("if position_ids is not None and", False),), shows=lambda seen: seen.base["position_ids"].nested()[0] == [0, 0, 0, 1, 2, 3, 4, 5],
+    here="Not in the specification: padding is not counted.")
+row(S, "`corrected_positions=True`: there is no mask to count in, so positions are counted from the cache's length on", "", POSITIONS, "self.base_model_accepts_positions:", True,
+    HERE + "corrected_positions_without_a_mask[prefix]", lambda: forward("prefix", corrected=True), also=(("self.base_model_accepts_positions and", False),), shows=lambda seen: seen.base["position_ids"].nested() == [[3, 4, 5, 6, 7]],
+    here="Not in the specification: a few models count from 0, whatever the cache holds.")
+row(S, "no positions are given, and none are made", "", POSITIONS, "self.base_model_accepts_positions:", False, PARITY + "what_the_base_model_is_told[prefix-llama]", lambda: forward("prefix", attention_mask=MASK),
+    shows=lambda seen: "position_ids" not in seen.base, here="The base model counts by itself, as in the specification.")
+row(S, "no `position_ids` are given: no warning", 'kwargs.get("position_ids") is None', WARN, 'if kwargs.get("position_ids") is not None and', False,
     PARITY + "no_warning_without_a_reason[prompt]", lambda: forward("prompt", attention_mask=MASK))
-row(S, "`token_type_ids` are given: a warning, and they are dropped", 'kwargs.get("token_type_ids") is not None', POSITIONS, 'if kwargs.get("token_type_ids") is not None:', True,
+row(S, "`token_type_ids` are given: a warning, and they are dropped", 'kwargs.get("token_type_ids") is not None', WARN, 'if kwargs.get("token_type_ids") is not None:', True,
     PARITY + "token_types_are_dropped[prompt]", lambda: forward("prompt", "gpt2", token_type_ids=torch.ones_like(IDS)), shows=lambda seen: "token_type_ids" not in seen.base)
-row(S, "no `token_type_ids` are given", 'kwargs.get("token_type_ids") is None', POSITIONS, 'if kwargs.get("token_type_ids") is not None:', False,
+row(S, "no `token_type_ids` are given", 'kwargs.get("token_type_ids") is None', WARN, 'if kwargs.get("token_type_ids") is not None:', False,
     PARITY + "no_warning_without_a_reason[prefix]", lambda: forward("prefix", attention_mask=MASK))
 
+CONTINUED = "Not in the specification, which would put the virtual tokens in a second time."
+row(S, "a cache from an earlier pass: the virtual tokens are in it", "", F, "if not is_first:", True, HERE + "forward_goes_on[prompt]", lambda: going_on("prompt"),
+    shows=lambda seen: seen.base["past_key_values"].length == V + 5 and seen.base["input_ids"].shape == (2, 1), here=CONTINUED)
+row(S, "there is nothing yet", "", F, "if not is_first:", False, HERE + "forward_goes_on[prompt]", lambda: forward("prompt", attention_mask=MASK), here=CONTINUED)
+row(S, "the base model's state, if it is recurrent: has it seen something?", "", "causal_lm:_has_state", "return any(", None, HERE + "a_recurrent_state_has_seen_all_but_one",
+    lambda: state_step(), shows=lambda seen: seen.returned.value is True, here="Not in the specification: a state has no length to ask for. Recorded in a decoding step, with something that stands for a state.")
+
 row(S, "prefix tuning", "peft_config.peft_type == PeftType.PREFIX_TUNING", F, "if peft_config.peft_type == PeftType.PREFIX_TUNING:", True,
-    PARITY + "forward_and_gradients[train-input_ids-left-prefix-llama]", lambda: forward("prefix", attention_mask=MASK, labels=LABELS))
+    PARITY + "forward_and_gradients[train-input_ids-left-prefix-llama]", lambda: forward("prefix", attention_mask=MASK, labels=LABELS), also=(("if not is_first:", False),))
 LENGTH = "causal_lm:_get_sequence_length"
 row(S, "prefix tuning: the cache's length from `input_ids`", "input_ids is not None", LENGTH, "if input_ids is not None:", True,
     PARITY + "forward_and_gradients[train-input_ids-none-prefix-llama]", lambda: forward("prefix"))
 row(S, "prefix tuning: the cache's length from `inputs_embeds`", "input_ids is None", LENGTH, "if input_ids is not None:", False,
     PARITY + "forward_and_gradients[train-inputs_embeds-none-prefix-llama]", lambda: forward("prefix", inputs_embeds=True))
 row(S, "prefix tuning: virtual tokens go into the cache, labels stay", 'kwargs["past_key_values"] = self.get_prompt(...)', PREFIX, 'kwargs["past_key_values"] = past_key_values', None,
-    PARITY + "what_the_base_model_is_told[prefix-llama]", lambda: forward("prefix", attention_mask=MASK, labels=LABELS),
+    PARITY + "what_the_base_model_is_told[prefix-llama]", lambda: forward("prefix", attention_mask=MASK, labels=LABELS), also=(("if order is not None:", False),),
     shows=lambda seen: seen.base["past_key_values"].length == V and seen.base["labels"].shape == (2, 5))
+BEHIND, WITH = CLASS + "_forward_prefix_behind_padding", CLASS + "_with_virtual_tokens"
+PLACES = "Not in the specification. Keys and values of the prefix have no query; something stands in their places, and they are exchanged on the way into the cache."
+row(S, "`corrected_positions=True`, a prefix and padding: the sequence gets places for the virtual tokens", "", PREFIX, "if order is not None:", True, HERE + "behind_padding_is_as_without[prefix]",
+    lambda: forward("prefix", corrected=True, attention_mask=MASK), shows=lambda seen: seen.base["input_ids"].shape == (2, V + 5), here=PLACES)
+row(S, "a prefix behind padding, labels: -100 in the places, and at the first token", "", BEHIND, "if labels is not None:", True, HERE + "behind_padding_is_as_without[prefix]",
+    lambda: forward("prefix", corrected=True, attention_mask=MASK, labels=LABELS), shows=lambda seen: seen.base["labels"].nested()[1] == [-100] * (V + 1) + IDS[1, 1:].tolist(),
+    here="Not in the specification: nobody is before the first token who could predict it, only the places are.")
+row(S, "a prefix behind padding, no labels", "", BEHIND, "if labels is not None:", False, HERE + "a_prefix_behind_padding_hands_on_what_was_asked_for", lambda: forward("prefix", corrected=True, attention_mask=MASK),
+    shows=lambda seen: "labels" not in seen.base, here="Not in the specification.")
+row(S, "a prefix behind padding: hidden states without the places", "", BEHIND, 'if output.get("hidden_states") is not None:', True, HERE + "a_prefix_behind_padding_hands_on_what_was_asked_for",
+    lambda: forward("prefix", corrected=True, attention_mask=MASK, output_hidden_states=True), here="Not in the specification: logits and hidden states keep the sequence's length, as with a prefix in front.")
+row(S, "a prefix behind padding: no hidden states", "", BEHIND, 'if output.get("hidden_states") is not None:', False, HERE + "a_prefix_behind_padding_hands_on_what_was_asked_for",
+    lambda: forward("prefix", corrected=True, attention_mask=MASK), here="Not in the specification.")
+row(S, "a prefix behind padding: a tuple, if `return_dict=False`", "", BEHIND, "return output if return_dict is not False", None, HERE + "a_prefix_behind_padding_hands_on_what_was_asked_for",
+    lambda: forward("prefix", corrected=True, attention_mask=MASK, return_dict=False), shows=lambda seen: seen.returned.type == "tuple", here="Not in the specification.")
+row(S, "a prefix behind padding, ids are given: ids in the places", "", WITH, "if is_prefix and inputs_embeds is None:", True, HERE + "behind_padding_is_as_without[prefix]",
+    lambda: forward("prefix", corrected=True, attention_mask=MASK), here=PLACES)
+row(S, "a prefix behind padding, embeddings are given: zeros in the places", "", WITH, "        if is_prefix:", True, HERE + "a_prefix_behind_padding_hands_on_what_was_asked_for",
+    lambda: forward("prefix", corrected=True, attention_mask=MASK, inputs_embeds=True), also=(("if is_prefix and inputs_embeds is None:", False),), here=PLACES)
 row(S, "CPT has a forward of its own", "peft_config.peft_type == PeftType.CPT", F, "elif peft_config.peft_type == PeftType.CPT:", True,
     PARITY + "forward_and_gradients[train-input_ids-left-cpt-llama]", lambda: forward("cpt", attention_mask=MASK, labels=LABELS))
 row(S, "any other prompt method: virtual tokens before the embeddings", "else", F, "elif peft_config.peft_type == PeftType.CPT:", False,
     PARITY + "forward_and_gradients[train-input_ids-left-multitask-llama]", lambda: forward("multitask", attention_mask=MASK, task_ids=TASKS), also=(("if peft_config.peft_type == PeftType.PREFIX_TUNING:", False),))
-row(S, "ids are given: the base model's embeddings of them", "inputs_embeds is None", EMBEDDINGS, "if inputs_embeds is None:", True,
-    PARITY + "forward_and_gradients[eval-input_ids-left-prompt-llama]", lambda: forward("prompt", attention_mask=MASK))
-row(S, "embeddings are given", "inputs_embeds is not None", EMBEDDINGS, "if inputs_embeds is None:", False,
+row(S, "ids are given: the base model's embeddings of them", "inputs_embeds is None", WITH, "        if inputs_embeds is None:", True,
+    PARITY + "forward_and_gradients[eval-input_ids-left-prompt-llama]", lambda: forward("prompt", attention_mask=MASK), also=(("        if is_prefix:", False),))
+row(S, "embeddings are given", "inputs_embeds is not None", WITH, "        if inputs_embeds is None:", False,
     PARITY + "forward_and_gradients[eval-inputs_embeds-left-prompt-llama]", lambda: forward("prompt", attention_mask=MASK, inputs_embeds=True))
 row(S, "labels are given: -100 for the virtual tokens in front", "labels is not None", "causal_lm:_extend_labels", "if labels is None:", False,
     PARITY + "what_the_base_model_is_told[prompt-llama]", lambda: forward("prompt", attention_mask=MASK, labels=LABELS),
@@ -387,15 +480,14 @@ TYPES_OF, ANSWERS, WITH_LOSS, LOSS = "tuners.cpt:extend_types", "tuners.cpt:answ
 row(S, "`input_type_mask` is given", '"input_type_mask" in kwargs.keys()', C, "if input_type_mask is None:", False, MORE + "given_types[input_ids-cpt-llama]",
     lambda: forward("cpt", attention_mask=MASK, labels=LABELS, input_type_mask=TYPES))
 row(S, "no `input_type_mask`: every token is an answer; counted in `input_ids`", "input_ids is not None", C, "if input_type_mask is None:", True, PARITY + "forward_and_gradients[train-input_ids-none-cpt-llama]",
-    lambda: forward("cpt", attention_mask=MASK, labels=LABELS), also=(("if inputs_embeds is None:", True),), shows=lambda seen: seen.call.args.get("input_ids") is not None,
-    here="Both counts come to the same once the embeddings are there: one line makes the default.")
+    lambda: forward("cpt", attention_mask=MASK, labels=LABELS), shows=lambda seen: seen["inputs_embeds"] is None, here="One line makes the default for both; the count is `_get_sequence_length`, as elsewhere.")
 row(S, "no `input_type_mask`: every token is an answer; counted in `inputs_embeds`", "input_ids is None", C, "if input_type_mask is None:", True, PARITY + "forward_and_gradients[train-inputs_embeds-none-cpt-llama]",
-    lambda: forward("cpt", attention_mask=MASK, labels=LABELS, inputs_embeds=True), also=(("if inputs_embeds is None:", False),))
+    lambda: forward("cpt", attention_mask=MASK, labels=LABELS, inputs_embeds=True), shows=lambda seen: seen["input_ids"] is None)
 row(S, "a type for each token, or a clear error", "", TYPES_OF, "if input_type_mask.shape !=", True, MORE + "cpt_mistakes", lambda: forward("cpt", attention_mask=MASK, labels=LABELS, input_type_mask=TYPES[:, 1:]), ends="ValueError",
     here="Not in the specification: types of another shape would be added or joined to something.")
-row(S, "ids are given: the base model's embeddings of them", "inputs_embeds is None", C, "if inputs_embeds is None:", True, PARITY + "forward_and_gradients[train-input_ids-left-cpt-llama]",
+row(S, "ids are given: the base model's embeddings of them", "inputs_embeds is None", WITH, "        if inputs_embeds is None:", True, PARITY + "forward_and_gradients[train-input_ids-left-cpt-llama]",
     lambda: forward("cpt", attention_mask=MASK, labels=LABELS))
-row(S, "embeddings are given", "inputs_embeds is not None", C, "if inputs_embeds is None:", False, PARITY + "forward_and_gradients[train-inputs_embeds-left-cpt-llama]",
+row(S, "embeddings are given", "inputs_embeds is not None", WITH, "        if inputs_embeds is None:", False, PARITY + "forward_and_gradients[train-inputs_embeds-left-cpt-llama]",
     lambda: forward("cpt", attention_mask=MASK, labels=LABELS, inputs_embeds=True))
 row(S, "labels are given: labels and types get the examples' in front", "labels is not None", C, "if labels is not None:", True, MORE + "cpt_labels_are_the_answers",
     lambda: forward("cpt", attention_mask=MASK, labels=LABELS, input_type_mask=TYPES))
@@ -443,7 +535,7 @@ row(S, "one prompt for all rows", "else", G, "elif peft_config.peft_type == Peft
 S, N = "generate", CLASS + "generate"
 LEND, TAKE = CLASS + "_lend_to_base_model", CLASS + "_take_back"
 LENT_HERE = ("The specification gives the settings to `base_model.model` if there is one, which under a prompt method is the transformer's inside; "
-             "here they, and `prepare_inputs_for_generation`, go to the transformers model itself, which is what asks for them.")
+             "here they, and the methods of ours that `generate` calls, go to the transformers model itself, which is what asks for them.")
 
 row(S, "the base model is wrapped once more (`base_model.model`): that gets our settings", 'hasattr(self.base_model, "model")', LEND, "for name in names:", None,
     REFERENCE + "generation_settings_of_the_wrapper_count[lora]", lambda: generate("lora"), here=LENT_HERE)
@@ -469,30 +561,46 @@ row(S, "what is lent is taken off again", "self.base_model.prepare_inputs_for_ge
 row(S, "and what somebody else had put there is put back", "self.base_model.prepare_inputs_for_generation = self.base_model_prepare_inputs_for_generation", TAKE, "setattr(transformer, name, value)", None,
     REFERENCE + "a_patched_base_model_gets_its_patch_back", patched, also=(("for name, value in had.items():", None),))
 
+CACHE, ROOM = CLASS + "_prepare_cache_for_generation", CLASS + "_room_for_virtual_tokens"
+row(S, "the base model makes a cache: with room for the virtual tokens, too", "", CACHE, "if not self._adapters_disabled and", True, HERE + "static_cache[prompt]",
+    lambda: making_room("prompt", cache_implementation="static"), also=(("max_cache_length += ", None),),
+    here="Not in the specification, which looks at the cache's length one step later, for a prefix only. A cache of fixed size would be too small.")
+row(S, "there are no virtual tokens to make room for", "", CACHE, "if not self._adapters_disabled and", False, HERE + "static_cache[lora]", lambda: making_room("lora", cache_implementation="static"), here="Not in the specification.")
+row(S, "`corrected_positions=True`, and the text shall be read in chunks", "", ROOM, "if self.corrected_positions and", True, HERE + "chunks_and_corrected_positions",
+    lambda: making_room("prompt", corrected=True, prefill_chunk_size=2), ends="ValueError", here="Not in the specification: a chunk may end inside the padding, or inside the virtual tokens.")
+row(S, "the text is read at once, or positions are as in peft", "", ROOM, "if self.corrected_positions and", False, HERE + "chunks_and_corrected_positions", lambda: making_room("prompt"), here="Not in the specification.")
+row(S, "`generate` continues from a filled cache (transformers 4): `cache_position` without the virtual tokens", "", ROOM, "if past_length and _is_plain(attention_mask) and", True,
+    HERE + "told_by_cache_position_or_by_length", lambda: continuing(by_length=False), also=(('model_kwargs["cache_position"] = ', None),),
+    here="Not in the specification: transformers 4 counts what is new from the cache's length, virtual tokens included, and would find too little. Recorded with the switch for transformers 4 set.")
+row(S, "transformers 5 counts by itself, or there is nothing to continue from", "", ROOM, "if past_length and _is_plain(attention_mask) and", False,
+    HERE + "told_by_cache_position_or_by_length", lambda: continuing(by_length=True), here="Not in the specification.")
+
 # ---- prepare_inputs_for_generation
 
 S, P = "prepare_inputs_for_generation", CLASS + "prepare_inputs_for_generation"
-KEEP, INJECT, PLACE, CACHED = CLASS + "_keep_new_tokens", CLASS + "_inject_embeddings", CLASS + "_prepare_positions", "causal_lm:_get_cache_length"
+COUNT, EXTEND, ASK, CACHED = CLASS + "_count_new_tokens", CLASS + "_extend_for_base_model", CLASS + "_ask_base_model", "causal_lm:_get_cache_length"
+NEEDED = "if requires_prompt_injection and"
 FIRST = "if self._adapters_disabled or not peft_config.is_prompt_learning:"
 
 row(S, "the method changes layers: the base model prepares", "not peft_config.is_prompt_learning", P, FIRST, True, PARITY + "greedy_generate[keyword-none-lora-llama]", lambda: generate("lora", attention_mask=MASK))
 row(S, "the method has virtual tokens", "peft_config.is_prompt_learning", P, FIRST, False, PARITY + "greedy_generate[keyword-none-prompt-llama]", lambda: step("prompt", attention_mask=MASK))
 row(S, "`past_key_values`: there is no cache yet, the prompt goes in", 'model_kwargs.get("past_key_values", None) is None', CACHED, "if past_key_values is None:", True,
     BRANCHES + "injection_where_there_is_nothing_yet[no cache-prompted]", lambda: step("prompt", attention_mask=MASK, lenient=True))
-row(S, "`past_key_values`: the cache is empty, the prompt goes in", "not past_key_values.get_seq_length()", CACHED, "return past_key_values.get_seq_length()", None,
+row(S, "`past_key_values`: the cache is empty, the prompt goes in", "not past_key_values.get_seq_length()", CACHED, "return int(past_key_values.get_seq_length()", None,
     BRANCHES + "injection_where_there_is_nothing_yet[empty cache-prompted]", lambda: step("prompt", cache=empty, attention_mask=MASK), shows=lambda seen: seen.returned.value == 0,
     also=(("if past_key_values is None:", False),),
     here="In transformers 5 this is how the prefill is told; `cache_position`, which said so before, is gone.")
-row(S, "`past_key_values`: the cache holds something, the prompt went in before", "not requires_prompt_injection", P, "if not requires_prompt_injection:", True,
-    BRANCHES + "last_token_alone_where_the_rest_is_cached[cache-prompted]", lambda: step("prompt", cache=filled, input_ids=LONGER, attention_mask=LONGER_MASK))
-row(S, "`past_key_values`: prefix tuning needs its prompt, a cache with the prefix", "requires_prompt_injection and peft_type == PREFIX_TUNING", P, "elif peft_config.peft_type == PeftType.PREFIX_TUNING:", True,
-    BRANCHES + "injection_where_there_is_nothing_yet[empty cache-prefixed]", lambda: step("prefix", cache=empty, attention_mask=MASK), also=(("if not requires_prompt_injection:", False),))
-row(S, "`past_key_values`: prefix tuning, how long the cache may become", "max_cache_len", P, 'model_kwargs["past_key_values"] = self.get_prompt(', None, HERE + "static_cache[prefix]", lambda: generate("prefix", cache_implementation="static"),
-    here="The prefix's cache grows by itself and needs to be told no length, also where a cache of fixed size was asked for; peft crashes there.")
-row(S, "`attention_mask`: none", "attention_mask is None", MASKS, "if attention_mask is None:", True, BRANCHES + "a_cache_that_knows_more_than_the_ids", lambda: step("prompt", cache=filled, input_ids=LONGER))
+row(S, "`past_key_values`: the cache holds something, the prompt went in before", "not requires_prompt_injection", P, NEEDED, False,
+    BRANCHES + "last_token_alone_where_the_rest_is_cached[cache-prompted]", lambda: step("prompt", cache=filled, input_ids=LONGER, attention_mask=LONGER_MASK),
+    also=(("if virtual_queries:", False),))
+row(S, "`past_key_values`: prefix tuning needs its prompt, a cache with the prefix", "requires_prompt_injection and peft_type == PREFIX_TUNING", P, NEEDED, True,
+    BRANCHES + "injection_where_there_is_nothing_yet[empty cache-prefixed]", lambda: step("prefix", cache=empty, attention_mask=MASK))
+row(S, "`past_key_values`: prefix tuning, how long the cache may become", "max_cache_len", P, 'kwargs["past_key_values"] = self.get_prompt(', None, HERE + "static_cache[prefix]", lambda: generate("prefix", cache_implementation="static"),
+    here="The prefix goes into the cache that there is, whatever its kind; `generate` has made room in it. peft crashes where a cache of fixed size was asked for.")
+row(S, "`attention_mask`: none", "attention_mask is None", MASKS, "if attention_mask is None:", True, BRANCHES + "new_tokens_alone[prompted]", lambda: step("prompt", cache=filled, input_ids=LONGER))
 row(S, "`attention_mask`: [batch, sequence]", "attention_mask.dim() != 4", MASKS, "if attention_mask.dim() == 4:", False, BRANCHES + "injection_where_there_is_nothing_yet[empty cache-prompted]",
     lambda: step("prompt", cache=empty, attention_mask=MASK), also=(("if isinstance(attention_mask, dict):", False),),
-    here="The caller's mask is held back from the base model's own preparation, which with a static cache would turn it into one of four dimensions, without the virtual tokens. So only a caller brings a 4-D mask.")
+    here="It is extended before the base model prepares, not after: with a static cache the base model makes one of four dimensions of it, which then has the virtual tokens. So only a caller brings a 4-D mask.")
 row(S, "`attention_mask`: [batch, heads, query, key], first step, virtual tokens in the sequence", "is_prefill and peft_type != PREFIX_TUNING", MASK_4D, "if not virtual_queries:", False,
     BRANCHES + "4d_mask_at_the_first_and_at_a_later_step[prompted]", lambda: step("prompt", attention_mask=square(), lenient=True),
     here="The specification makes a new mask of ones, and so forgets padding; here the given one is kept and gets columns and rows for the virtual tokens.")
@@ -507,32 +615,63 @@ row(S, "`attention_mask`: a dictionary of several masks", "len(attention_mask) !
     lambda: step("prompt", attention_mask={"full_attention": MASK, "sliding_attention": MASK}), ends="ValueError", here="The message says what to pass instead.")
 row(S, "`attention_mask`: it came in a dictionary", "isinstance(attention_mask, dict)", MASKS, "if isinstance(attention_mask, dict):", True, BRANCHES + "4d_mask_in_forward[dictionary-bool-prompted]",
     lambda: forward("prompt", attention_mask={"full_attention": square()}), here="forward takes these masks too.")
-row(S, "`inputs_embeds`: the prompt before the embeddings of the ids; the ids go", "requires_prompt_injection and peft_type != PREFIX_TUNING", P, "elif peft_config.peft_type == PeftType.PREFIX_TUNING:", False,
-    BRANCHES + "injection_where_there_is_nothing_yet[no cache-prompted]", lambda: step("prompt", attention_mask=MASK), shows=lambda seen: seen.returned.items and "input_ids" in seen.returned.items)
-row(S, "`inputs_embeds`: the caller gave ids", "inputs_embeds = self.word_embeddings(input_ids)", INJECT, "if inputs_embeds is None:", True, REFERENCE + "generate_from_embeddings[ids-prompt]", lambda: generate("prompt"))
-row(S, "`inputs_embeds`: the caller gave embeddings", "", INJECT, "if inputs_embeds is None:", False, REFERENCE + "generate_from_embeddings[embeddings-prompt]",
+row(S, "`attention_mask`: not [batch, sequence]: it comes back as it is", "attention_mask.dim() == 4", ASK, "if plain is not attention_mask:", True, BRANCHES + "4d_mask_at_the_first_and_at_a_later_step[prompted]",
+    lambda: step("prompt", attention_mask=square()), also=(("plain = attention_mask if", None),), here="The base model prepares without it: it might count positions in it, or make a mask of its own of it.")
+row(S, "`attention_mask`: [batch, sequence]: the base model gets it to prepare", "attention_mask.dim() != 4", ASK, "if plain is not attention_mask:", False, BRANCHES + "injection_where_there_is_nothing_yet[empty cache-prompted]",
+    lambda: step("prompt", cache=empty, attention_mask=MASK))
+row(S, "`inputs_embeds`: the prompt goes before the embeddings of the ids; the ids go", "requires_prompt_injection and peft_type != PREFIX_TUNING", P, "if virtual_queries:", True,
+    BRANCHES + "injection_where_there_is_nothing_yet[no cache-prompted]", lambda: step("prompt", attention_mask=MASK), shows=lambda seen: seen.returned.items and "inputs_embeds" in seen.returned.items)
+row(S, "`inputs_embeds`: the caller gave ids", "inputs_embeds = self.word_embeddings(input_ids)", WITH, "        if inputs_embeds is None:", True, REFERENCE + "generate_from_embeddings[ids-prompt]", lambda: generate("prompt"))
+row(S, "`inputs_embeds`: the caller gave embeddings", "", WITH, "        if inputs_embeds is None:", False, REFERENCE + "generate_from_embeddings[embeddings-prompt]",
     lambda: recording(lambda m: m.generate(inputs_embeds=embeds(m), max_new_tokens=2, do_sample=False), model_of("prompt")), here="The specification embeds `input_ids`, which are empty then.")
 row(S, "`input_ids`: the cache is made of tuples", "isinstance(past_key_values, (tuple, list))", CACHED, "if isinstance(past_key_values, (tuple, list)):", True,
     BRANCHES + "last_token_alone_where_the_rest_is_cached[tuples-prompted]", lambda: step("prompt", "gpt2", cache=tuples, input_ids=LONGER, attention_mask=LONGER_MASK, lenient=True))
 row(S, "`input_ids`: the cache is a transformers cache", "else", CACHED, "if isinstance(past_key_values, (tuple, list)):", False,
     BRANCHES + "last_token_alone_where_the_rest_is_cached[cache-prompted]", lambda: step("prompt", cache=filled, input_ids=LONGER, attention_mask=LONGER_MASK))
-row(S, "`input_ids`: what is cached is not computed again; the last one stays", 'seq_len >= model_kwargs["input_ids"].shape[1]', KEEP, "if cached_tokens < input_ids.shape[1]:", True,
-    BRANCHES + "last_token_alone_where_the_rest_is_cached[cache-prefixed]", lambda: step("prefix", cache=filled, input_ids=LONGER, attention_mask=LONGER_MASK),
+row(S, "`input_ids`: what is cached is not computed again; the new ones stay", 'seq_len >= model_kwargs["input_ids"].shape[1]', P, "elif not _has_state(kwargs):", True,
+    BRANCHES + "last_token_alone_where_the_rest_is_cached[cache-prefixed]", lambda: step("prefix", cache=filled, input_ids=LONGER, attention_mask=LONGER_MASK), also=(("elif inputs_embeds is not None and", False), ('model_kwargs["input_ids"] = input_ids[', None)),
     here="The virtual tokens in the cache are not counted as tokens, so that several new ones stay several.")
-row(S, "`input_ids`: the cache knows more than the ids: the base model's choice stays", "", KEEP, "if cached_tokens < input_ids.shape[1]:", False, BRANCHES + "a_cache_that_knows_more_than_the_ids",
-    lambda: step("prompt", cache=filled, input_ids=IDS[:, :3]),
-    here="The specification keeps the last token whenever the cache is at least as long as the ids.")
-row(S, "`cache_position`: the first step behind a prefix, moved by its length", "is_prefill and peft_type == PREFIX_TUNING", PLACE, "if positions is not None and", True,
-    BRANCHES + "positions_of_a_decoding_step[cache_position-prefixed]", lambda: step("prefix", attention_mask=MASK, cache_position=torch.arange(5), lenient=True),
-    shows=lambda seen: seen.before["name"].value == "cache_position" and seen["positions"] == [0, 1, 2, 3, 4],
-    here="transformers 5 knows it no longer; where it is passed, it is treated alike. `position_ids` go the same way.")
-row(S, "`cache_position`: a later step behind a prefix", "peft_type == PREFIX_TUNING and not is_prefill", PLACE, "if positions is not None and", True,
-    BRANCHES + "positions_of_a_decoding_step[cache_position-prefixed]", lambda: step("prefix", cache=filled, input_ids=LONGER, attention_mask=LONGER_MASK, cache_position=torch.arange(5, 6), lenient=True),
-    shows=lambda seen: seen.before["name"].value == "cache_position" and seen["positions"] == [5],
-    also=(('for name in "position_ids", "cache_position":', None),), here="The caller counts tokens, without the prefix: it is moved as at the first step.")
-row(S, "`cache_position`: taken out where virtual tokens are in the sequence", "peft_type != PREFIX_TUNING", PLACE, "if positions is not None and", False,
-    BRANCHES + "positions_of_a_decoding_step[cache_position-prompted]", lambda: step("prompt", attention_mask=MASK, cache_position=torch.arange(5), lenient=True),
-    shows=lambda seen: seen.before["name"].value == "cache_position" and "cache_position" not in seen.trace.value(seen.trace.roots[0].returned).items)
+row(S, "`input_ids`: the base model carries a recurrent state: its choice stays", "", P, "elif not _has_state(kwargs):", False, HERE + "a_recurrent_state_has_seen_all_but_one",
+    lambda: state_step(), here="Not in the specification.")
+row(S, "`input_ids`: the text came as embeddings, behind a prefix: so the new ones", "", P, "elif inputs_embeds is not None and", True, REFERENCE + "generate_from_embeddings[embeddings-prefix]",
+    lambda: recording(lambda m: m.generate(inputs_embeds=embeds(m), max_new_tokens=2, do_sample=False), model_of("prefix")), here="Not in the specification, which leaves them to the base model.")
+row(S, "how many are new: `generate` says so", "", COUNT, 'kwargs.get("next_sequence_length") is not None and', True, HERE + "how_many_tokens_are_new",
+    lambda: step("prompt", cache=filled, input_ids=LONGER, attention_mask=LONGER_MASK, next_sequence_length=1, lenient=True), here="In transformers 5 it does, after the first step.")
+row(S, "how many are new: it does not say", "", COUNT, 'kwargs.get("next_sequence_length") is not None and', False, BRANCHES + "new_tokens_alone[prompted]", lambda: step("prompt", attention_mask=MASK),
+    here="At the first step it does not know what else is in the cache; transformers 4 never says.")
+row(S, "how many are new: behind a recurrent state, one", "", COUNT, "if _has_state(kwargs):", True, HERE + "how_many_tokens_are_new", lambda: state_step(),
+    here="Not in the specification: a state does not say how many tokens it has seen.")
+row(S, "how many are new: those of the mask that are not in the cache", "", COUNT, 'elif _is_plain(kwargs.get("attention_mask")):', True, HERE + "how_many_tokens_are_new",
+    lambda: step("prompt", cache=filled, input_ids=LONGER, attention_mask=LONGER_MASK), also=(("if _has_state(kwargs):", False),), here="The mask is for all tokens, whatever the ids are for.")
+row(S, "how many are new: there is no such mask, so the embeddings that are not in the cache", "", COUNT, "elif inputs_embeds is not None:", True, HERE + "how_many_tokens_are_new",
+    lambda: step("prompt", input_ids=IDS[:, :0], inputs_embeds=True, lenient=True), also=(('elif _is_plain(kwargs.get("attention_mask")):', False),), here="Not in the specification.")
+row(S, "how many are new: there are ids alone, those that are not in the cache", 'seq_len >= model_kwargs["input_ids"].shape[1]', COUNT, "return input_ids.shape[1] - (", None, HERE + "how_many_tokens_are_new",
+    lambda: step("prompt", cache=filled, input_ids=LONGER), also=(("elif inputs_embeds is not None:", False),))
+row(S, "how many are new: the cache holds more than the ids, so all of them", 'seq_len >= model_kwargs["input_ids"].shape[1]', COUNT, "return input_ids.shape[1] - (", None, BRANCHES + "new_tokens_alone[prompted]",
+    lambda: step("prompt", cache=filled, input_ids=IDS[:, :3]), shows=lambda seen: seen.before["past_length"].value == 5 and seen.returned.value == 3,
+    here="The specification keeps the last token alone whenever the cache is at least as long as the ids.")
+row(S, "the base model is told how many tokens are new, virtual ones included (transformers 5)", "", EXTEND, "if SLICES_BY_LENGTH:", True, HERE + "told_by_cache_position_or_by_length",
+    lambda: by_era(True), also=(('kwargs["next_sequence_length"] = queries', None),), here="Not in the specification: transformers 5 slices by this number.")
+row(S, "the base model is not told so (transformers 4)", "", EXTEND, "if SLICES_BY_LENGTH:", False, HERE + "told_by_cache_position_or_by_length", lambda: by_era(False),
+    here="Not in the specification: transformers 4 slices by `cache_position`. Recorded with the switch for transformers 4 set.")
+row(S, "`cache_position`: moved behind the prefix before the base model prepares", "is_prefill and peft_type == PREFIX_TUNING", EXTEND, 'if kwargs.get("cache_position") is not None:', True,
+    BRANCHES + "cache_position_counts_virtual_tokens[prefixed]", lambda: step("prefix", attention_mask=MASK, cache_position=torch.arange(5), lenient=True), also=(('kwargs["cache_position"] = torch.arange(queries', None),),
+    shows=lambda seen: seen.trace.value(seen.trace.roots[0].returned).items and seen.trace.value(seen.trace.value(seen.trace.roots[0].returned).items["cache_position"]).nested() == [3, 4, 5, 6, 7],
+    here="transformers 5 knows it no longer; where it is passed, it becomes what the cache says.")
+row(S, "`cache_position`: none", "", EXTEND, 'if kwargs.get("cache_position") is not None:', False, HERE + "told_by_cache_position_or_by_length", lambda: step("prefix", attention_mask=MASK, lenient=True), here="transformers 5 has none.")
+row(S, "`cache_position`: it stays behind a prefix", "peft_type == PREFIX_TUNING", ASK, "if self.active_peft_config.peft_type != PeftType.PREFIX_TUNING:", False,
+    BRANCHES + "cache_position_counts_virtual_tokens[prefixed]", lambda: step("prefix", cache=filled, input_ids=LONGER, attention_mask=LONGER_MASK, cache_position=torch.arange(5, 6), lenient=True),
+    shows=lambda seen: seen.trace.value(seen.trace.value(seen.trace.roots[0].returned).items["cache_position"]).nested() == [8], here="At a later step, too, it counts the prefix.")
+row(S, "`cache_position`: taken out where virtual tokens are in the sequence", "peft_type != PREFIX_TUNING", ASK, "if self.active_peft_config.peft_type != PeftType.PREFIX_TUNING:", True,
+    BRANCHES + "cache_position_counts_virtual_tokens[prompted]", lambda: step("prompt", attention_mask=MASK, cache_position=torch.arange(5), lenient=True),
+    shows=lambda seen: "cache_position" not in seen.trace.value(seen.trace.roots[0].returned).items)
+row(S, "`position_ids`: ours, or the caller's moved, stay", "", ASK, 'if "position_ids" in kwargs:', True, HERE + "behind_padding_is_as_without_in_generate[prompt]", lambda: generate("prompt", corrected=True, attention_mask=MASK),
+    shows=lambda seen: seen.base["position_ids"].nested()[0][2:] == [0, 1, 2, 3, 4, 5], here="Not in the specification: `corrected_positions=True`, or a prefix (see forward).")
+row(S, "`position_ids`: none; the base model's own go, and it counts when it runs", "", ASK, 'if "position_ids" in kwargs:', False, PARITY + "greedy_generate[keyword-left-prompt-llama]", lambda: generate("prompt", attention_mask=MASK),
+    also=(("if self.base_model_counts_in_mask and", False),), shows=lambda seen: "position_ids" not in seen.base, here="The specification does not name them. transformers 4 prepares some, from the mask; forward drops them before a prompt, and a text goes on as forward says.")
+row(S, "`position_ids`: a model that counts in the mask, which has four dimensions: so we count", "", ASK, "if self.base_model_counts_in_mask and", True, HERE + "a_model_that_counts_in_the_mask[mask]",
+    lambda: generate("prompt", "opt", attention_mask=MASK, cache_implementation="static"), also=(('model_kwargs["position_ids"] = _count_positions(', None),),
+    here="Not in the specification: OPT counts in a mask [batch, sequence], and with a static cache it gets none.")
 row(S, "`task_ids`: POLY gets them at every step", "peft_config.peft_type == PeftType.POLY", P, "if peft_config.peft_type == PeftType.POLY and", True, HERE + "poly_gives_each_row_its_task_in_generate", lambda: generate("poly", task_ids=TASKS))
 row(S, "`task_ids`: no other method that changes layers does", "peft_config.peft_type != PeftType.POLY", P, "if peft_config.peft_type == PeftType.POLY and", False,
     PARITY + "greedy_generate[keyword-none-lora-gpt2]", lambda: generate("lora", "gpt2"))

@@ -7,7 +7,7 @@ from specification import measure, ROWS, V
 from peft_viz import layout
 
 SECTIONS = list(dict.fromkeys(row.section for row in ROWS))
-NEAR = 5        # lines of the source around the deciding one
+NEAR = 4        # lines of the source around the deciding one
 text = html.escape
 
 
@@ -39,7 +39,7 @@ def grid(rows, mark) -> str:
     "Rows of small cells; read aloud row by row."
     shown = [[mark(n) for n in row] for row in rows]
     said = "; ".join(f"row {i}: " + " ".join(str(s) for *_, s in row) for i, row in enumerate(shown, 1))
-    return f'<span class="sm-grid" role="img" aria-label="{text(said)}">' + "".join("<span>" + "".join(f'<i class="{c}">{s}</i>' for c, s, _ in row) + "</span>" for row in shown) + "</span>"
+    return f'<span class="sm-grid" role="img" aria-label="{text(said)}">' + "".join("<span>" + "".join(f"<i class={c}>{s}</i>" for c, s, _ in row) + "</span>" for row in shown) + "</span>"
 
 def cells(value) -> str:
     if value is None or value.kind != "tensor" or not (numbers := value.nested()) or value.role == "loss": return ""

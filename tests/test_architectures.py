@@ -11,8 +11,8 @@ from transformers import BertConfig, CONFIG_MAPPING, DynamicCache, FalconConfig,
 
 from families import FAMILIES, tiny_config, tiny_model, V5
 from peft_viz import architectures
-from peft_viz.architectures import (accepts, adalora_targets, causal_lm_class, Dimensions, dimensions, ia3_targets, key_value_shapes, KeyValues, linear_names,
-                                    lora_targets, prefix_layout, text_config)
+from peft_viz.architectures import (accepts, adalora_targets, causal_lm_class, counts_in_mask, Dimensions, dimensions, ia3_targets, keeps_state, key_value_shapes, KeyValues, linear_names,
+                                    lora_targets, maximum_length, prefix_layout, text_config)
 from test_parity import quiet_and_single
 
 IDS = torch.arange(10).reshape(2, 5) + 5
@@ -52,13 +52,13 @@ NO_PREFIX = {  # reason -> families
     "of its own$": {"minimax"},
     "one token at a time": {"prophetnet"},
     "a prompt of its own": {"cpmant"},
+    "recurrent state to themselves": {"recurrent_gemma"},
 }
 if V5:
     NO_PREFIX["none of its layers"] = {"bamba", "granitemoehybrid"}  # in their default configuration, without a single attention layer
     NO_PREFIX["more than keys and values"] = {"axk2", "deepseek_v32", "deepseek_v4", "dots3_note", "dots3_note_text", "glm_moe_dsa", "hy_v4", "qwen4_exp", "qwen4_exp_text"}
     NO_PREFIX["past_key_values"] |= {"gemma4_unified_assistant"}
 else:
-    NO_PREFIX["past_key_values"] |= {"recurrent_gemma"}
     NO_PREFIX["of its own$"] |= {"bamba", "falcon_h1", "granitemoehybrid", "jamba", "lfm2", "mega", "open-llama", "qdqbert", "qwen3_next", "speech_to_text_2", "zamba", "zamba2"}
     NO_PREFIX["past_key_values"] |= {"transfo-xl"}
     NO_PREFIX["one token at a time"] |= {"xlm-prophetnet"}
@@ -179,6 +179,29 @@ def test_the_cache_and_a_prefix_in_it(family):
             cache.update(torch.randn(2, shape.heads, 3, shape.key_dim), torch.randn(2, shape.heads, 3, shape.value_dim), layer)
     logits = model(IDS, past_key_values=cache, attention_mask=torch.ones(2, 8, dtype=torch.long), use_cache=True).logits
     assert logits.isfinite().all() and not torch.allclose(logits, model(IDS).logits)
+
+
+@pytest.mark.parametrize("family, length", [("gpt2", 1024), ("llama", 2048), ("mpt", 2048), ("opt", 2048), ("bloom", None), ("xlnet", None), ("mllama_text_model" if V5 else "mistral", 131072)])
+def test_how_long_a_sequence_may_be(family, length):
+    assert maximum_length(CONFIG_MAPPING[family]()) == length
+
+
+@pytest.mark.parametrize("family", ["opt", "gpt2", "llama"])
+def test_who_counts_positions_in_the_mask(family):
+    "Padding on the left, no positions: OPT gives the real tokens the positions that they would have alone."
+    model = model_of(family)
+    assert counts_in_mask(model) == (family == "opt")
+    with torch.no_grad():
+        padded = model(torch.cat((torch.zeros_like(IDS), IDS), 1), attention_mask=torch.cat((torch.zeros_like(IDS), torch.ones_like(IDS)), 1)).logits[:, 5:]
+        alone = model(IDS).logits
+    if family != "llama":  # whose positions are relative
+        assert torch.allclose(padded, alone, atol=1e-5) == counts_in_mask(model)
+
+
+@pytest.mark.skipif(not V5, reason="caches of transformers 4 have no layers with states")
+@pytest.mark.parametrize("family, state", [("llama", False), ("mistral", False), ("qwen3_next", True), ("falcon_h1", True), ("mamba", True)])
+def test_who_keeps_a_recurrent_state(family, state):
+    assert keeps_state(model_of(family).config) == state
 
 
 def test_layers_without_a_place_for_a_prefix():

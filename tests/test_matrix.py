@@ -1,14 +1,23 @@
-"The invariant matrix of `peft_viz`: every invariant holds for every family and method, apart from cells with a reason; and every invariant can fail."
+"""The invariant matrix of `peft_viz`: every invariant holds for every family and method, apart from cells with a reason; and every invariant can fail.
+peft is measured beside it, and both must be what matrix.json says, which is what the page shows."""
+import json
+import sys
 from contextlib import nullcontext
 from fnmatch import fnmatch
+from pathlib import Path
 
 import pytest
 import torch
 
 import families
 import matrix
+import matrix_page as pages
 from matrix import BASE, INVARIANTS, Subject
 from parity import INJECTED, PROMPTS
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOK = ROOT/"nbs"/"61_matrix.ipynb"
+AGAIN = "`make matrix` measures again"
 
 # What is refused or impossible: family, method, invariant -> why.
 LISTED = {
@@ -31,12 +40,66 @@ def listed(*cell):
     return any(all(map(fnmatch, cell, pattern)) for pattern in LISTED)
 
 
+@pytest.fixture(scope="module")
+def stored():
+    "This lane of matrix.json: implementation -> (family, method) -> invariant -> reason."
+    assert matrix.LANE in matrix.stored(), f"{matrix.RESULTS.name} knows nothing of {matrix.LANE}: {AGAIN}"
+    return matrix.unpack(matrix.stored()[matrix.LANE])
+
+
+def test_measured_with_these_versions():
+    assert matrix.stored()[matrix.LANE]["versions"] == matrix.versions(), AGAIN
+
+
 @pytest.mark.parametrize("method", matrix.METHODS)
 @pytest.mark.parametrize("family", matrix.FAMILIES)
-def test_every_invariant_holds(family, method):
-    cells = {name: reason for name, reason in matrix.measure("ours", family, method).items() if not reason.startswith(BASE)}
+def test_every_invariant_holds(family, method, stored):
+    "Ours hold, and both implementations are what the page shows."
+    measured = {name: matrix.measure(name, family, method) for name in matrix.IMPLEMENTATIONS}
+    cells = {name: reason for name, reason in measured["ours"].items() if not reason.startswith(BASE)}
     unexpected = {name: reason for name, reason in cells.items() if bool(reason) != listed(family, method, name)}
     assert not unexpected, "\n".join(f"{name}: {reason or 'holds, though it is listed'}" for name, reason in unexpected.items())
+    differ = list(differences(measured, {name: stored[name].get((family, method), {}) for name in measured}))
+    assert not differ, "\n".join([f"{matrix.RESULTS.name} is not what was measured; {AGAIN}:", *differ])
+
+
+def differences(measured, before):
+    "Of peft only whether it holds; the reasons of ours too."
+    for implementation, cell in measured.items():
+        for name, reason in cell.items():
+            old = before[implementation].get(name, "never measured")
+            same = matrix.plain(reason) == old if implementation == "ours" else matrix.kind(reason) == matrix.kind(old)
+            if not same:
+                yield f"{implementation}, {name}: now {reason or 'holds'}, before {old or 'holds'}"
+
+
+def test_a_cell_that_changed_is_noticed():
+    holds, other = dict(train=""), dict(train="ValueError: 2 rows")
+    for now, before, noticed in ((holds, holds, False), (other, dict(train="ValueError: # rows"), False), (holds, other, True), (other, holds, True), (holds, {}, True), (dict(train=BASE), other, True)):
+        for implementation in matrix.IMPLEMENTATIONS:
+            assert bool(list(differences({implementation: now}, {implementation: before}))) == noticed
+    assert not list(differences(dict(peft=other), dict(peft=dict(train="KeyError: 'x'")))) and list(differences(dict(ours=other), dict(ours=dict(train="KeyError: 'x'"))))
+
+
+def test_the_file_gives_back_what_was_written(tmp_path):
+    results = {name: {(family, method): dict.fromkeys(INVARIANTS, "") for family in ("gpt2", "llama") for method in ("lora", "cpt")} for name in matrix.IMPLEMENTATIONS}
+    results["peft"]["gpt2", "lora"]["beams"] = "ValueError: a “word” in GPT2"
+    results["peft"]["llama", "cpt"] = dict.fromkeys(INVARIANTS, BASE + "no")
+    path = tmp_path/"matrix.json"
+    matrix.store(results, path)
+    first = path.read_bytes()
+    assert matrix.unpack(matrix.stored(path)[matrix.LANE]) == results
+    matrix.store(results, path)
+    assert path.read_bytes() == first
+    assert matrix.plain("row 1: 3 of -5 differ by 1.2e-05 in GPT2 at [3, 7]") == "row #: # of # differ by # in GPT2 at [#, #]"
+
+
+def test_the_table(stored, capsys):
+    "What the tests above have measured, for whoever reads the output of a run."
+    lines = list(matrix.table(stored))
+    with capsys.disabled():
+        print(f"\n{matrix.LANE}: invariants that hold, of those the base model keeps", *lines, sep="\n", file=sys.stderr)  # what a worker of xdist writes there is seen
+    assert len(lines) == len(INVARIANTS) + 2
 
 
 def test_the_base_model_excuses_little():
@@ -195,3 +258,46 @@ def test_can_fail(name):
     subject = Subject("ours", "gpt2", "lora")
     SPOILT[name](subject)
     assert "AssertionError" in matrix.broken(INVARIANTS[name], subject)
+
+
+# --- the page --------------------------------------------------------------------------------------------------
+
+def saved():
+    "The HTML that the notebook was saved with."
+    outputs = [output for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"] for output in cell.get("outputs", [])]
+    return ["".join(output["data"]["text/html"]) for output in outputs if "text/html" in output.get("data", {})]
+
+
+def test_the_page_shows_what_was_measured():
+    assert saved() == pages.figures(), "the page is older than matrix.json; run make notebooks NB=nbs/61_matrix.ipynb"
+
+
+def test_the_page_tells_of_every_invariant_and_is_small():
+    assert list(pages.SAID) == list(INVARIANTS)
+    assert NOTEBOOK.stat().st_size < 300_000 and matrix.RESULTS.stat().st_size < 100_000
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(not families.V5, reason="one page for both lanes")
+@pytest.mark.parametrize("scheme, paper", [("default", "white"), ("alternate", "#13171c")], ids=["light", "dark"])
+def test_figures_are_accessible(new_page, scheme, paper):
+    axe = pytest.importorskip("axe_playwright_python", reason="axe is not installed: pip install axe-playwright-python")
+    tab = new_page()
+    tab.show(f'<!doctype html><html lang="en" data-scheme="{scheme}"><title>matrix</title><body style="background: {paper}; color: gray"><main>{"".join(saved())}</main>')
+    tab.evaluate("document.querySelectorAll('.mx details').forEach((d, i) => i % 8 == 2 ? d.open = true : d.remove())")  # they are all made alike
+    tab.evaluate((Path(axe.__file__).parent/"axe.min.js").read_text(encoding="utf-8") + "; 0")
+    found = tab.evaluate("async () => (await axe.run('main')).violations.map(v => [v.id, ...v.nodes.slice(0, 3).map(n => n.html.slice(0, 160))])")
+    assert found == [] and tab.problems == []
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(not families.V5, reason="one page for both lanes")
+def test_each_family_opens_with_the_keyboard(page):
+    page.show(f'<!doctype html><html lang="en"><title>matrix</title><body>{"".join(saved())}')
+    links = page.locator(".mx-grid tbody th a")
+    assert links.count() == len(matrix.FAMILIES) * len(matrix.stored()) and page.locator(".mx-why:visible").count() == 0
+    for i in (0, 17):
+        links.nth(i).focus()
+        page.keyboard.press("Enter")
+        page.locator(links.nth(i).get_attribute("href")).wait_for(state="visible")
+    assert page.locator(".mx-why:visible").count() == 2 and page.problems == []
