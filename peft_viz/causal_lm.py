@@ -108,7 +108,7 @@ def _is_plain(attention_mask):
 
 def _count_positions(attention_mask, tokens):
     "Positions `[batch, tokens]` of the last tokens, padding not counted."
-    return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -tokens:]
+    return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -tokens:].contiguous()
 
 # %% ../nbs/11_causal_lm.ipynb #218725bd
 class PeftModelForCausalLM(PeftModel):
@@ -420,7 +420,7 @@ class PeftModelForCausalLM(PeftModel):
         model_kwargs = self.base_model_prepare_inputs_for_generation(placeholders, attention_mask=plain, **kwargs)
         if plain is not attention_mask:
             model_kwargs["attention_mask"] = attention_mask
-        if self.active_peft_config.peft_type != PeftType.PREFIX_TUNING:
+        if self.active_peft_config.peft_type != PeftType.PREFIX_TUNING and self.base_model._supports_default_dynamic_cache():
             model_kwargs.pop("cache_position", None)  # the base model counts in the cache, which has the virtual tokens
         if "position_ids" in kwargs:
             return model_kwargs

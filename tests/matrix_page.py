@@ -38,10 +38,8 @@ def version(lane, name):
     return matrix.stored()[lane]["versions"][name]
 
 
-def words(items):
-    "One, two and three."
-    *most, last = items
-    return f"{', '.join(most)} and {last}" if most else last
+def minor(lane, name):
+    return ".".join(version(lane, name).split(".")[:2])
 
 
 # ---- invariants: how often each holds
@@ -57,8 +55,8 @@ def counted(holds, of):
 def by_invariant() -> str:
     "A row for each invariant, ours and peft's, in both lanes."
     columns = [(lane, name, cells) for lane, results in lanes().items() for name, cells in results.items()]
-    head = "".join(f'<th scope="colgroup" colspan="{len(results)}">{lane}</th>' for lane, results in lanes().items())
-    names = "".join(f'<th scope="col">{NAME[name]}</th>' for _, name, _ in columns)
+    head = "".join(f'<th scope="colgroup" colspan="{len(results)}">transformers {minor(lane, "transformers")}</th>' for lane, results in lanes().items())
+    names = "".join(f'<th scope="col">{NAME[name]}{f" {minor(lane, name)}" if name == "peft" else ""}</th>' for lane, name, _ in columns)
     rows, totals = [], [(0, 0)] * len(columns)
     for invariant in INVARIANTS:
         counts = [matrix.count(cells, invariant)[:2] for *_, cells in columns]
@@ -94,12 +92,12 @@ def grid(lane) -> str:
     "Families by methods."
     results = lanes()[lane]
     families = list(dict.fromkeys(family for family, _ in results["ours"]))
-    head = "".join(f'<th scope="col">{METHOD_NAMES.get(method, method)}</th>' for method in METHODS)
+    head = "".join(f'<th scope="col">{METHOD_NAMES.get(method, method).replace(", ", ",<br>")}</th>' for method in METHODS)
     rows = []
     for family in families:
         row = "".join('<td><span class="mx-pair">' + "".join(chip(name, cells[family, method]) for name, cells in results.items()) + "</span></td>" for method in METHODS)
         rows.append(f'<tr><th scope="row"><a href="#{key(lane, family)}">{FAMILY_NAMES.get(family, family)}</a></th>{row}</tr>')
-    caption = f"{lane.capitalize()} ({version(lane, 'transformers')}, peft {version(lane, 'peft')}): how many of the {len(INVARIANTS)} invariants hold, here on the left, in peft on the right"
+    caption = f"With transformers {version(lane, 'transformers')} and peft {version(lane, 'peft')}: how many of the {len(INVARIANTS)} invariants hold, here on the left, in peft on the right"
     return (f'<div class="mx"><div class="mx-wide" role="region" aria-label="Families and methods, {lane}" tabindex="0"><table class="mx-grid"><caption>{caption}</caption>'
             f'<thead><tr><th scope="col">family</th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div><p class="mx-legend">{legend()}<span><b>*</b> the base model alone breaks the rest</span></p>'
             + "".join(why(lane, family, results) for family in families) + "</div>")
@@ -161,21 +159,21 @@ def style() -> str:
 .mx caption {{ caption-side: top; text-align: left; color: var(--soft); font-size: 13px; padding: 4px 0 8px; }}
 .mx th, .mx td {{ text-align: left !important; padding: 5px 14px 5px 0 !important; border: 0 !important; border-bottom: 1px solid var(--line) !important; vertical-align: middle !important; color: inherit; font-weight: 400; background: none; }}
 .mx thead th {{ font-weight: 600; vertical-align: bottom !important; }}
-.mx-invariants {{ min-width: 760px !important; }} .mx-invariants tbody th {{ font-weight: 600; }} .mx-invariants small {{ display: block; font-size: 12px; font-weight: 400; color: var(--soft); }}
-.mx-count {{ white-space: nowrap; font-variant-numeric: tabular-nums; width: 118px; color: var(--soft); }} .mx .mx-whole {{ color: var(--ink); }} .mx-count > span:last-child {{ display: block; }}
-.mx-bar {{ display: block; height: 7px; width: 104px; background: var(--m1); border-radius: 2px; margin: 2px 0 3px; overflow: hidden; }} .mx-bar i {{ display: block; height: 100%; background: var(--m2); }} .mx-whole .mx-bar i {{ background: var(--m3); }}
+.mx .mx-invariants {{ min-width: 640px !important; }} .mx-invariants tbody th {{ font-weight: 600; }} .mx-invariants small {{ display: block; font-size: 12px; font-weight: 400; color: var(--soft); }}
+.mx-count {{ white-space: nowrap; font-variant-numeric: tabular-nums; width: 98px; padding-right: 8px !important; color: var(--soft); }} .mx .mx-whole {{ color: var(--ink); }} .mx-count > span:last-child {{ display: block; }}
+.mx-bar {{ display: block; height: 7px; width: 84px; background: var(--m1); border-radius: 2px; margin: 2px 0 3px; overflow: hidden; }} .mx-bar i {{ display: block; height: 100%; background: var(--m2); }} .mx-whole .mx-bar i {{ background: var(--m3); }}
 .mx-all th, .mx-all td {{ font-weight: 600 !important; border-bottom: 0 !important; }}
-.mx-grid {{ min-width: 840px !important; table-layout: fixed; }} .mx-grid thead th:first-child {{ width: 94px; }} .mx-grid th, .mx-grid td {{ padding: 3px 4px 3px 0 !important; }} .mx-grid thead th {{ font-size: 12px; line-height: 1.25; }} .mx-grid tbody th {{ font-weight: 600; white-space: nowrap; padding-right: 10px !important; }}
+.mx .mx-grid {{ min-width: 728px !important; table-layout: fixed; }} .mx-grid thead th:first-child {{ width: 86px; }} .mx .mx-grid th, .mx .mx-grid td {{ padding: 3px 3px 3px 0 !important; }} .mx .mx-grid thead th {{ font-size: 11px; line-height: 1.25; white-space: nowrap; padding-right: 0 !important; }} .mx .mx-grid tbody th {{ font-size: 12px; font-weight: 600; white-space: nowrap; }}
 .mx-grid a {{ color: var(--bar) !important; }}
-.mx-pair {{ display: inline-flex; gap: 1px; }} .mx-pair > span, .mx-legend span > span {{ display: inline-block; min-width: 31px; box-sizing: border-box; padding: 2px 3px; text-align: center; font-size: 12px; font-variant-numeric: tabular-nums; }}
+.mx-pair {{ display: inline-flex; gap: 1px; }} .mx-pair > span, .mx-legend span > span {{ display: inline-block; width: 27px; box-sizing: border-box; padding: 2px 0; text-align: center; font-size: 11.5px; font-variant-numeric: tabular-nums; }}
 .mx-pair > span:first-child {{ border-radius: 4px 0 0 4px; }} .mx-pair > span:last-child {{ border-radius: 0 4px 4px 0; }} .mx-legend span > span {{ border-radius: 4px; margin-right: 4px; }}
 {levels} .mx .mx-0 {{ box-shadow: inset 0 0 0 1px var(--m0t); }}
 .mx-legend {{ display: flex; flex-wrap: wrap; gap: 4px 18px; margin: 0 0 10px; font-size: 12px; color: var(--soft); }}
-.mx-said {{ position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; min-width: 0 !important; padding: 0 !important; }}
+.mx-said {{ position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }}
 .mx details {{ border-top: 1px solid var(--line); }} .mx details:last-of-type {{ border-bottom: 1px solid var(--line); margin-bottom: 12px; }}
 .mx summary {{ display: grid; grid-template-columns: 9em minmax(0, 1fr); gap: 2px 12px; padding: 5px 4px; cursor: pointer; list-style: none; }} .mx summary::-webkit-details-marker {{ display: none; }}
 .mx summary b {{ font-weight: 600; }} .mx summary b::before {{ content: "▸ "; font-size: 10px; color: var(--soft); }} .mx details[open] summary b::before {{ content: "▾ "; }} .mx summary span {{ color: var(--soft); }}
 .mx summary:hover, .mx details[open] > summary {{ background: var(--code); }}
-.mx-why {{ padding: 2px 4px 10px 1.2em; scroll-margin-top: 9rem; }} .mx-why table {{ min-width: 620px !important; table-layout: fixed; }} .mx-why caption {{ font-weight: 600; color: var(--ink); padding: 8px 0 2px; }}
+.mx-why {{ padding: 2px 4px 10px 1.2em; scroll-margin-top: 9rem; }} .mx .mx-why table {{ min-width: 600px !important; table-layout: fixed; }} .mx-why caption {{ font-weight: 600; color: var(--ink); padding: 8px 0 2px; }}
 .mx-why th, .mx-why td {{ vertical-align: top !important; font-size: 12px; overflow-wrap: break-word; }} .mx-why th:nth-child(1) {{ width: 24%; }} .mx-why th:nth-child(2) {{ width: 26%; }}
 </style>"""

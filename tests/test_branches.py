@@ -351,3 +351,24 @@ def test_half_made_models_do_not_look_for_themselves():
         half.anything
     model, *_ = prompted()
     assert torch.equal(copy.deepcopy(model)(IDS).logits, model(IDS).logits)
+
+
+# --- families that prepare in a way of their own --------------------------------------------------------------------
+
+@pytest.mark.parametrize("family", ["mamba", "jamba", "bamba", "falcon_h1", "openai-gpt"])
+@torch.no_grad()
+def test_a_prompt_before_states_and_without_a_cache(family):
+    "Recurrent states, alone or beside a cache, and no cache at all: what is generated is what one pass says."
+    from families import tiny_model
+    base = tiny_model(family)
+    base.generation_config.eos_token_id = None
+    for name, parameter in sorted(base.named_parameters()):
+        if parameter.dim() == 2:
+            parameter.data = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(len(name))) / parameter.shape[-1] ** 0.5
+    ids = IDS + 20  # no padding
+    model = ours.get_peft_model(base, PromptTuningConfig(num_virtual_tokens=V, **CLM)).eval()
+    text = model.generate(ids, max_new_tokens=4, do_sample=False)
+    assert text.shape == (2, 9) and torch.equal(model(text[:, :-1]).logits[:, -4:].argmax(-1), text[:, -4:])
+    assert torch.equal(model.generate(ids, max_new_tokens=4, do_sample=False, use_cache=False), text)
+    alone = model.generate(ids[1:], max_new_tokens=4, do_sample=False)
+    assert torch.equal(alone, text[1:])

@@ -403,7 +403,10 @@ def test_corrected_positions_are_asked_for(tmp_path, method):
 # --- a prefix behind padding -----------------------------------------------------------------------------------
 
 def labelled(s, side):
-    ids, mask = padded(s.ids, side)
+    "The same three texts, with padding on the one side or the other."
+    ids, mask = padded(s.ids, "left")
+    if side == "right":
+        ids, mask = (torch.stack([row.roll(-n) for row, n in zip(tensor, matrix.LEFT_OUT)]) for tensor in (ids, mask))
     return dict(input_ids=ids, attention_mask=mask, labels=ids.masked_fill(mask == 0, -100))
 
 
