@@ -76,7 +76,7 @@ def level(holds, of):
 def chip(name, cell):
     holds, kinds = sum(not reason for reason in cell.values()), [matrix.kind(reason) for reason in cell.values()]
     of = len(kinds) - kinds.count("base")
-    return f'<span class="mx-{level(holds, of)}"><span class="mx-said">{NAME[name]} </span>{holds}{"*" if of < len(kinds) else ""}<span class="mx-said"> of {of}</span></span>'
+    return f'<span class="mx-level{level(holds, of)}"><span class="mx-said">{NAME[name]} </span>{holds}{"*" if of < len(kinds) else ""}<span class="mx-said"> of {of}</span></span>'
 
 
 def key(lane, family):
@@ -85,7 +85,7 @@ def key(lane, family):
 
 def legend() -> str:
     shown = ("none", "some", "two thirds or more", "all of them")
-    return "".join(f'<span><span class="mx-{i}" aria-hidden="true">{n}</span> {words_}</span>' for i, (n, words_) in enumerate(zip((0, 8, 15, 19), shown)))
+    return "".join(f'<span><span class="mx-level{i}" aria-hidden="true">{n}</span> {words_}</span>' for i, (n, words_) in enumerate(zip((0, 8, 15, 19), shown)))
 
 
 def grid(lane) -> str:
@@ -104,16 +104,19 @@ def grid(lane) -> str:
 
 
 def reasons(cells, family):
-    "[(methods, invariants, reason)]: equal ones together, what fails most first."
-    found = {}
+    "[(methods, invariants, reason)]: equal ones together, what fails most first; what the base model breaks comes last."
+    found, measured = {}, {}
     for method in METHODS:
         for invariant, reason in cells[family, method].items():
+            if not reason.startswith(BASE):
+                measured.setdefault(method, []).append(invariant)
             if reason:
                 found.setdefault((method, reason), []).append(invariant)
     together = {}
     for (method, reason), invariants in found.items():
-        together.setdefault((tuple(invariants), reason), []).append(method)
-    return sorted(((methods, invariants, reason) for (invariants, reason), methods in together.items()), key=lambda item: (item[2].startswith(BASE), -len(item[1]) * len(item[0])))
+        shown = ("all of them",) if invariants == measured[method] else tuple(invariants)
+        together.setdefault((reason.startswith(BASE), -len(invariants), shown, reason), []).append(method)
+    return [(methods, invariants, reason) for (_, _, invariants, reason), methods in sorted(together.items(), key=lambda item: item[0][:2])]
 
 
 def why(lane, family, results) -> str:
@@ -123,7 +126,7 @@ def why(lane, family, results) -> str:
         kinds = [matrix.kind(reason) for method in METHODS for reason in cells[family, method].values()]
         told.append(f"{NAME[name]} {kinds.count('fails') or 'none'}")
         rows = "".join(f'<tr><td>{", ".join(METHOD_NAMES.get(method, method).replace(", ", " ") for method in methods) if len(methods) < len(METHODS) else "all methods"}</td>'
-                       f'<td>{"; ".join(invariants) if len(invariants) < len(INVARIANTS) else "all: the model cannot be made"}</td><td>{reason_(reason)}</td></tr>' for methods, invariants, reason in reasons(cells, family))
+                       f'<td>{"; ".join(invariants)}</td><td>{reason_(reason)}</td></tr>' for methods, invariants, reason in reasons(cells, family))
         if rows:
             parts.append(f'<table><caption>{"Here" if name == "ours" else "In peft"}</caption><thead><tr><th scope="col">methods</th><th scope="col">invariants</th><th scope="col">why</th></tr></thead><tbody>{rows}</tbody></table>')
     label = FAMILY_NAMES.get(family, family)
@@ -149,7 +152,7 @@ NIGHT = DARK_INK + " --m3: #8cc6ff; --m3t: #06192b; --m2: #2a649b; --m2t: #fff; 
 
 def style() -> str:
     dark = ", ".join(f"{where} .mx" for where in DARK)
-    levels = " ".join(f".mx .mx-{i} {{ background: var(--m{i}); color: var(--m{i}t); }}" for i in range(4))
+    levels = " ".join(f".mx .mx-level{i} {{ background: var(--m{i}); color: var(--m{i}t); }}" for i in range(4))
     return f"""<style>
 .mx {{ {LIGHT} color: var(--ink); font-size: 13px; line-height: 1.4; }}
 {dark} {{ {NIGHT} }}
@@ -163,11 +166,11 @@ def style() -> str:
 .mx-count {{ white-space: nowrap; font-variant-numeric: tabular-nums; width: 98px; padding-right: 8px !important; color: var(--soft); }} .mx .mx-whole {{ color: var(--ink); }} .mx-count > span:last-child {{ display: block; }}
 .mx-bar {{ display: block; height: 7px; width: 84px; background: var(--m1); border-radius: 2px; margin: 2px 0 3px; overflow: hidden; }} .mx-bar i {{ display: block; height: 100%; background: var(--m2); }} .mx-whole .mx-bar i {{ background: var(--m3); }}
 .mx-all th, .mx-all td {{ font-weight: 600 !important; border-bottom: 0 !important; }}
-.mx .mx-grid {{ min-width: 728px !important; table-layout: fixed; }} .mx-grid thead th:first-child {{ width: 86px; }} .mx .mx-grid th, .mx .mx-grid td {{ padding: 3px 3px 3px 0 !important; }} .mx .mx-grid thead th {{ font-size: 11px; line-height: 1.25; white-space: nowrap; padding-right: 0 !important; }} .mx .mx-grid tbody th {{ font-size: 12px; font-weight: 600; white-space: nowrap; }}
+.mx .mx-grid {{ min-width: 728px !important; table-layout: fixed; }} .mx-grid thead th:first-child {{ width: 86px; }} .mx .mx-grid th, .mx .mx-grid td {{ padding: 3px 3px 3px 0 !important; }} .mx .mx-grid thead th {{ font-size: 11px; line-height: 1.25; letter-spacing: -.02em; white-space: nowrap; padding-right: 0 !important; }} .mx .mx-grid tbody th {{ font-size: 12px; font-weight: 600; white-space: nowrap; }}
 .mx-grid a {{ color: var(--bar) !important; }}
 .mx-pair {{ display: inline-flex; gap: 1px; }} .mx-pair > span, .mx-legend span > span {{ display: inline-block; width: 27px; box-sizing: border-box; padding: 2px 0; text-align: center; font-size: 11.5px; font-variant-numeric: tabular-nums; }}
 .mx-pair > span:first-child {{ border-radius: 4px 0 0 4px; }} .mx-pair > span:last-child {{ border-radius: 0 4px 4px 0; }} .mx-legend span > span {{ border-radius: 4px; margin-right: 4px; }}
-{levels} .mx .mx-0 {{ box-shadow: inset 0 0 0 1px var(--m0t); }}
+{levels} .mx .mx-level0 {{ box-shadow: inset 0 0 0 1px var(--m0t); }}
 .mx-legend {{ display: flex; flex-wrap: wrap; gap: 4px 18px; margin: 0 0 10px; font-size: 12px; color: var(--soft); }}
 .mx-said {{ position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }}
 .mx details {{ border-top: 1px solid var(--line); }} .mx details:last-of-type {{ border-bottom: 1px solid var(--line); margin-bottom: 12px; }}

@@ -95,7 +95,7 @@ def test_half_precision_is_what_peft_makes_of_it(family, dtype, method):
 # Graphs more than the base model's own one, which has no break: method -> how many, and why. All others have none more.
 MORE_GRAPHS = {"poly": 3, "multitask": 7,                         # task ids are checked, which looks at numbers
                "p-tuning-lstm": 5,                                # torch.compile does not take an LSTM
-               "prefix": 2, "prefix-projection": 2}               # only corrected: is there padding at all?
+               "prefix": 2}                                       # only corrected: is there padding at all?
 
 
 def compiled(model, **kwargs):
@@ -111,6 +111,15 @@ def compiled(model, **kwargs):
     return logits, len(graphs)
 
 
+def one_layer(family, method, corrected=False):
+    "A subject that is compiled soon."
+    s = subject(family, method, corrected)
+    base = families.tiny_model(family, **{**matrix.CHANGES[family], "n_layer" if family == "gpt2" else "num_hidden_layers": 1})
+    s.model = wrap_ours(base, method).eval()
+    s.model.corrected_positions = corrected
+    return s
+
+
 def compiles(s, more_graphs, **kwargs):
     with torch.no_grad():
         expected = s.model(**kwargs, **s.extra()).logits
@@ -119,26 +128,25 @@ def compiles(s, more_graphs, **kwargs):
     assert graphs <= 1 + more_graphs
 
 
-@two
-def test_the_base_model_compiles_into_one_graph(family):
-    s = Subject("base", family)
+def test_the_base_model_compiles_into_one_graph():
+    s = Subject("base", "llama")
     assert compiled(s.model, input_ids=s.ids)[1] == 1
 
 
 @all_methods
 def test_compiles(method):
-    compiles(s := subject("llama", method, corrected=False), 0 if method in PREFIX else MORE_GRAPHS.get(method, 0), input_ids=s.ids, attention_mask=padded(s.ids, "left")[1])
+    compiles(s := one_layer("llama", method), 0 if method == "prefix" else MORE_GRAPHS.get(method, 0), input_ids=s.ids, attention_mask=padded(s.ids, "left")[1])
 
 
-@pytest.mark.parametrize("method", ["prompt", "prefix", "prefix-projection", "p-tuning", "cpt"])
+@pytest.mark.parametrize("method", ["prompt", "prefix", "cpt"])
 def test_compiles_with_corrected_positions(method):
-    compiles(s := subject("llama", method), MORE_GRAPHS.get(method, 0), input_ids=s.ids, attention_mask=padded(s.ids, "left")[1])
+    compiles(s := one_layer("llama", method, corrected=True), MORE_GRAPHS.get(method, 0), input_ids=s.ids, attention_mask=padded(s.ids, "left")[1])
 
 
 @pytest.mark.parametrize("family", ["gpt2", "mistral"])
-@pytest.mark.parametrize("method", ["lora", "prompt", "prefix"])
+@pytest.mark.parametrize("method", ["lora", "prefix"])
 def test_compiles_in_other_families(family, method):
-    compiles(s := subject(family, method, corrected=False), 0, input_ids=s.ids)
+    compiles(s := one_layer(family, method), 0, input_ids=s.ids)
 
 
 # --- ways to generate ------------------------------------------------------------------------------------------
@@ -149,7 +157,7 @@ def sampled(s):
 
 
 @all_methods
-@some
+@two
 def test_samples_several_sequences(family, method):
     "The generator is drawn from as often as with peft: the same texts."
     mine = sampled(subject(family, method, corrected=False))
@@ -464,8 +472,9 @@ def test_embeddings_and_caches_behind_padding(family, method):
     ids, mask = padded(s.ids, "left")
     embeds = s.plain.get_input_embeddings()(ids).detach()
     close(taken(s, input_ids=None, inputs_embeds=embeds).logits, expected, "from embeddings: logits")
-    static = StaticCache(config=s.plain.config, max_cache_len=20)
-    close(taken(s, past_key_values=static).logits[mask == 1], expected[mask == 1], "with a static cache: logits")
+    if family != "bloom":  # which can only generate with a static cache: its ALiBi is as long as the mask
+        static = StaticCache(config=s.plain.config, max_cache_len=20)
+        close(taken(s, past_key_values=static).logits[mask == 1], expected[mask == 1], "with a static cache: logits")
     text = s.generate(input_ids=ids, attention_mask=mask)[:, 7:]
     if "inputs_embeds" in inspect.signature(s.plain.prepare_inputs_for_generation).parameters:
         same_text(s.generate(inputs_embeds=embeds, attention_mask=mask), text)
