@@ -74,6 +74,12 @@ def _take_columns(tensor, columns):
     return tensor.gather(1, columns[..., None].expand(-1, -1, tensor.shape[2]))
 
 
+def _take_attentions(weights, queries, keys):
+    "`[batch, heads, length, length]` to `[batch, heads, queries, keys]`, others for each row."
+    weights = weights.gather(2, queries[:, None, :, None].expand(-1, weights.shape[1], -1, weights.shape[3]))
+    return weights.gather(3, keys[:, None, None].expand(-1, *weights.shape[1:3], -1))
+
+
 def _extend_labels(labels, batch_size, num_virtual_tokens, order=None):
     "`[batch, sequence]` to `[batch, virtual + sequence]`: nobody is asked to predict a virtual token."
     if labels is None:
@@ -218,7 +224,7 @@ class PeftModelForCausalLM(PeftModel):
             return self._forward_prefix_behind_padding(input_ids, inputs_embeds, order, **kwargs)
         return self.base_model(input_ids=input_ids, inputs_embeds=inputs_embeds, **kwargs)
 
-    def _forward_prefix_behind_padding(self, input_ids, inputs_embeds, order, labels=None, return_dict=None, **kwargs):
+    def _forward_prefix_behind_padding(self, input_ids, inputs_embeds, order, labels=None, return_dict=None, logits_to_keep=0, **kwargs):
         "The base model gets a sequence with something in the virtual tokens' places; what it says there is taken out again."
         virtual = self.active_peft_config.num_virtual_tokens
         if labels is not None:
@@ -226,10 +232,14 @@ class PeftModelForCausalLM(PeftModel):
             first = (places(order, virtual)[:, -1:] + 1).clamp(max=order.shape[1] - 1)
             labels = labels.scatter(1, first, IGNORED)  # nobody is before the first token who could predict it
         output = self.base_model(**self._with_virtual_tokens(input_ids, inputs_embeds, order), labels=labels, return_dict=True, **kwargs)
-        real = (order >= virtual).nonzero()[:, 1].view(len(order), -1)  # [batch, sequence]
-        output.logits = _take_columns(output.logits, real)
+        columns = order.argsort(dim=1)  # [batch, virtual + sequence], the virtual tokens', then the real ones'
+        real = columns[:, virtual:]
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        output.logits = _take_columns(output.logits, real[:, kept])
         if output.get("hidden_states") is not None:
             output.hidden_states = tuple(_take_columns(states, real) for states in output.hidden_states)
+        if output.get("attentions") is not None:
+            output.attentions = tuple(_take_attentions(weights, real, columns) for weights in output.attentions)
         return output if return_dict is not False else output.to_tuple()
 
     def _forward_embeddings(self, input_ids, inputs_embeds, batch_size, task_ids, order, labels=None, **kwargs):
@@ -368,8 +378,9 @@ class PeftModelForCausalLM(PeftModel):
                 model_kwargs["task_ids"] = task_ids
             return model_kwargs
 
-        requires_prompt_injection = not _get_cache_length(kwargs.get("past_key_values")) and not _has_state(kwargs)
         order = self._order(kwargs.get("attention_mask"))
+        self._empty_where_cropped(kwargs.get("past_key_values"), order)
+        requires_prompt_injection = not _get_cache_length(kwargs.get("past_key_values")) and not _has_state(kwargs)
         if requires_prompt_injection and peft_config.peft_type == PeftType.PREFIX_TUNING:
             kwargs["past_key_values"] = self.get_prompt(input_ids.shape[0], past_key_values=kwargs.get("past_key_values"), order=order)
         new_tokens = self._count_new_tokens(input_ids, inputs_embeds, kwargs)
@@ -386,6 +397,15 @@ class PeftModelForCausalLM(PeftModel):
         elif not _has_state(kwargs):
             model_kwargs["input_ids"] = input_ids[:, -new_tokens:]  # what is in the cache is not computed again
         return model_kwargs
+
+    def _empty_where_cropped(self, past_key_values, order):
+        "Assisted generation of transformers 4 crops a cache without knowing of virtual tokens. Where it cut into them, we begin anew."
+        virtual, past_length = self.active_peft_config.num_virtual_tokens, _get_cache_length(past_key_values)
+        if SLICES_BY_LENGTH or not past_length:
+            return
+        needed = virtual if order is None else int(places(order, virtual).max()) + 1
+        if past_length < needed:
+            past_key_values.crop(0)
 
     def _count_new_tokens(self, input_ids, inputs_embeds, kwargs):
         "How many real tokens the base model has not seen. `generate` passes all so far, or, if a cache holds the others, the new ones."

@@ -97,7 +97,7 @@ def grid(lane) -> str:
     for family in families:
         row = "".join('<td><span class="mx-pair">' + "".join(chip(name, cells[family, method]) for name, cells in results.items()) + "</span></td>" for method in METHODS)
         rows.append(f'<tr><th scope="row"><a href="#{key(lane, family)}">{FAMILY_NAMES.get(family, family)}</a></th>{row}</tr>')
-    caption = f"With transformers {version(lane, 'transformers')} and peft {version(lane, 'peft')}: how many of the {len(INVARIANTS)} invariants hold, here on the left, in peft on the right"
+    caption = f"With transformers {version(lane, 'transformers')} and peft {version(lane, 'peft')}: how many of the {len(INVARIANTS)} invariants hold: left here, right in peft"
     return (f'<div class="mx"><div class="mx-wide" role="region" aria-label="Families and methods, {lane}" tabindex="0"><table class="mx-grid"><caption>{caption}</caption>'
             f'<thead><tr><th scope="col">family</th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div><p class="mx-legend">{legend()}<span><b>*</b> the base model alone breaks the rest</span></p>'
             + "".join(why(lane, family, results) for family in families) + "</div>")
@@ -166,7 +166,7 @@ def style() -> str:
 .mx-count {{ white-space: nowrap; font-variant-numeric: tabular-nums; width: 98px; padding-right: 8px !important; color: var(--soft); }} .mx .mx-whole {{ color: var(--ink); }} .mx-count > span:last-child {{ display: block; }}
 .mx-bar {{ display: block; height: 7px; width: 84px; background: var(--m1); border-radius: 2px; margin: 2px 0 3px; overflow: hidden; }} .mx-bar i {{ display: block; height: 100%; background: var(--m2); }} .mx-whole .mx-bar i {{ background: var(--m3); }}
 .mx-all th, .mx-all td {{ font-weight: 600 !important; border-bottom: 0 !important; }}
-.mx .mx-grid {{ min-width: 728px !important; table-layout: fixed; }} .mx-grid thead th:first-child {{ width: 86px; }} .mx .mx-grid th, .mx .mx-grid td {{ padding: 3px 3px 3px 0 !important; }} .mx .mx-grid thead th {{ font-size: 11px; line-height: 1.25; letter-spacing: -.02em; white-space: nowrap; padding-right: 0 !important; }} .mx .mx-grid tbody th {{ font-size: 12px; font-weight: 600; white-space: nowrap; }}
+.mx .mx-grid {{ min-width: 728px !important; table-layout: fixed; }} .mx-grid thead th:first-child {{ width: 92px; }} .mx .mx-grid th, .mx .mx-grid td {{ padding: 3px 3px 3px 0 !important; }} .mx .mx-grid thead th {{ font-size: 10.5px; line-height: 1.25; letter-spacing: -.02em; white-space: nowrap; padding-right: 0 !important; }} .mx .mx-grid tbody th {{ font-size: 11.5px; font-weight: 600; white-space: nowrap; }}
 .mx-grid a {{ color: var(--bar) !important; }}
 .mx-pair {{ display: inline-flex; gap: 1px; }} .mx-pair > span, .mx-legend span > span {{ display: inline-block; width: 27px; box-sizing: border-box; padding: 2px 0; text-align: center; font-size: 11.5px; font-variant-numeric: tabular-nums; }}
 .mx-pair > span:first-child {{ border-radius: 4px 0 0 4px; }} .mx-pair > span:last-child {{ border-radius: 0 4px 4px 0; }} .mx-legend span > span {{ border-radius: 4px; margin-right: 4px; }}

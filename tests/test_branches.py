@@ -372,3 +372,27 @@ def test_a_prompt_before_states_and_without_a_cache(family):
     assert torch.equal(model.generate(ids, max_new_tokens=4, do_sample=False, use_cache=False), text)
     alone = model.generate(ids[1:], max_new_tokens=4, do_sample=False)
     assert torch.equal(alone, text[1:])
+
+
+# --- a cache that was cropped -----------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("corrected", [False, True])
+@pytest.mark.parametrize("make", [prompted, prefixed])
+def test_a_cache_cropped_into_the_virtual_tokens(make, corrected, monkeypatch):
+    "As assisted generation of transformers 4 does: what is left cannot be gone on with. What was cut further back can."
+    monkeypatch.setattr(ours, "SLICES_BY_LENGTH", False)
+    model, *_ = make()
+    model.corrected_positions = corrected
+
+    class Cache:
+        def __init__(self, length): self.length = length
+        def get_seq_length(self): return self.length
+        def crop(self, length): self.length = length
+    order = model._order(torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]]))
+    needed = V + 2 * corrected
+    for length, left in (0, 0), (1, 0), (needed - 1, 0), (needed, needed), (needed + 3, needed + 3):
+        model._empty_where_cropped(cache := Cache(length), order)
+        assert cache.length == left
+    monkeypatch.setattr(ours, "SLICES_BY_LENGTH", True)  # transformers 5 crops by how many to remove
+    model._empty_where_cropped(cache := Cache(1), order)
+    assert cache.length == 1

@@ -277,6 +277,23 @@ def test_mixed_batches_switched_off():
     assert torch.equal(off, base_model("gpt2")(**batch(labels=False)).logits)
 
 
+@pytest.mark.parametrize("how", [dict(num_return_sequences=2, do_sample=True), dict(num_return_sequences=2, num_beams=3), dict(do_sample=False)])
+def test_adapter_names_for_each_copy_of_a_row(how):
+    "The rows that generate makes of one row get its adapter, whether sequences or beams are more."
+    model = pair("gpt2")[1].eval()
+    model.generation_config.eos_token_id = None
+    names, ids = ["default", "__base__", "default"], batch(labels=False)["input_ids"]
+    copies = how.get("num_return_sequences", 1)
+    torch.manual_seed(0)
+    mixed = model.generate(ids, adapter_names=names, max_new_tokens=4, **how)
+    assert mixed.shape == (3 * copies, 11)
+    rows = [torch.equal(model(row[None, :-1], adapter_names=[name]).logits, model(row[None, :-1]).logits) for row, name in zip(mixed, [n for n in names for _ in range(copies)])]
+    assert rows == [name == "default" for name in names for _ in range(copies)]
+    if not how.get("do_sample"):
+        alone = [model.generate(ids[i:i + 1], adapter_names=names[i:i + 1], max_new_tokens=4, **how) for i in range(3)]
+        assert torch.equal(mixed, torch.cat(alone))
+
+
 @pytest.mark.parametrize("names, message", [(["default"] * 2, "2 names, but a layer got 3 rows"), (["default", "nobody", "__base__"], "no adapter 'nobody'")])
 def test_adapter_names_that_do_not_fit(names, message):
     _, model = pair("gpt2")

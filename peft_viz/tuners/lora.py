@@ -312,7 +312,7 @@ class LoraModel(BaseTuner):
             yield
             return
         self._check_adapter_names(adapter_names)
-        copies = max(num_beams or 1, num_return_sequences or 1)  # of each row, in generate
+        copies = max(num_beams, num_return_sequences)  # of each row, in generate
         adapter_names = [name for name in adapter_names for _ in range(copies)]
         hooks = [module.register_forward_pre_hook(partial(_insert_adapter_names, adapter_names), with_kwargs=True) for module in self.adapted()]
         try:

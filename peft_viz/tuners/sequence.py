@@ -35,4 +35,4 @@ def places(order:torch.Tensor,      # [batch, virtual + sequence], from `behind_
            num_virtual_tokens:int,  # how many
           ) -> torch.Tensor:  # [batch, virtual]
     "The columns of the virtual tokens."
-    return (order < num_virtual_tokens).nonzero()[:, 1].view(-1, num_virtual_tokens)
+    return order.argsort(dim=1)[:, :num_virtual_tokens]
