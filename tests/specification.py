@@ -173,6 +173,14 @@ def disabled(act, method="prompt"):
         with model.disable_adapter(): act(model)
     return recording(inside, model_of(method))
 
+def cropped(length, by_length=False):
+    "The check of a cache that was cut to a length."
+    def act(model):
+        cache = filled(model)
+        cache.crop(length - cache.get_seq_length())   # so many fewer, in both eras
+        with slicing(by_length): model._empty_where_cropped(cache, None)
+    return making(act, PeftModelForCausalLM._empty_where_cropped, base=model_of("prompt"))
+
 def state_step(): return step("prompt", input_ids=LONGER, cache_params=object(), attention_mask=LONGER_MASK, cache_position=torch.arange(5, 6), lenient=True)
 def by_era(by_length):
     with slicing(by_length): return step("prompt", attention_mask=MASK, lenient=True)
@@ -452,6 +460,12 @@ row(S, "a prefix behind padding: hidden states without the places", "", BEHIND, 
     lambda: forward("prefix", corrected=True, attention_mask=MASK, output_hidden_states=True), here="Not in the specification: logits and hidden states keep the sequence's length, as with a prefix in front.")
 row(S, "a prefix behind padding: no hidden states", "", BEHIND, 'if output.get("hidden_states") is not None:', False, HERE + "a_prefix_behind_padding_hands_on_what_was_asked_for",
     lambda: forward("prefix", corrected=True, attention_mask=MASK), here="Not in the specification.")
+row(S, "a prefix behind padding: attention weights of the text's queries", "", BEHIND, 'if output.get("attentions") is not None:', True, HERE + "attention_weights_of_a_prefix_behind_padding",
+    lambda: forward("prefix", corrected=True, attention_mask=MASK, output_attentions=True), here="Not in the specification: [batch, heads, sequence, virtual + sequence], the prefix's keys first, as with a prefix in front.")
+row(S, "a prefix behind padding: no attention weights", "", BEHIND, 'if output.get("attentions") is not None:', False, HERE + "a_prefix_behind_padding_hands_on_what_was_asked_for",
+    lambda: forward("prefix", corrected=True, attention_mask=MASK), here="Not in the specification.")
+row(S, "a prefix behind padding: logits of the last tokens alone, if so many are asked for", "", BEHIND, "kept = ", None, "tests/test_right.py::test_only_the_last_logits[prefix-llama]",
+    lambda: forward("prefix", corrected=True, attention_mask=MASK, logits_to_keep=2), shows=lambda seen: seen.made["kept"] is not None, here="Not in the specification: of the text's tokens, which are not always the sequence's last ones.")
 row(S, "a prefix behind padding: a tuple, if `return_dict=False`", "", BEHIND, "return output if return_dict is not False", None, HERE + "a_prefix_behind_padding_hands_on_what_was_asked_for",
     lambda: forward("prefix", corrected=True, attention_mask=MASK, return_dict=False), shows=lambda seen: seen.returned.type == "tuple", here="Not in the specification.")
 row(S, "a prefix behind padding, ids are given: ids in the places", "", WITH, "if is_prefix and inputs_embeds is None:", True, HERE + "behind_padding_is_as_without[prefix]",
@@ -635,6 +649,12 @@ row(S, "`input_ids`: the base model carries a recurrent state: its choice stays"
     lambda: state_step(), here="Not in the specification.")
 row(S, "`input_ids`: the text came as embeddings, behind a prefix: so the new ones", "", P, "elif inputs_embeds is not None and", True, REFERENCE + "generate_from_embeddings[embeddings-prefix]",
     lambda: recording(lambda m: m.generate(inputs_embeds=embeds(m), max_new_tokens=2, do_sample=False), model_of("prefix")), here="Not in the specification, which leaves them to the base model.")
+CROP, CROPPED = CLASS + "_empty_where_cropped", BRANCHES + "a_cache_cropped_into_the_virtual_tokens"
+row(S, "the cache was not cropped: transformers 5 knows how many tokens to take off", "", CROP, "if SLICES_BY_LENGTH or not past_length:", True, CROPPED + "[prompted-False]", lambda: cropped(2, by_length=True), here="Not in the specification.")
+row(S, "the cache may have been cropped, by assisted generation of transformers 4", "", CROP, "if SLICES_BY_LENGTH or not past_length:", False, CROPPED + "[prompted-True]", lambda: cropped(2), also=(("needed = ", None),),
+    here="Not in the specification: it crops to a number of tokens that does not count virtual ones. Recorded with the switch for transformers 4 set.")
+row(S, "the cache was cropped into the virtual tokens: it is emptied, and the prompt goes in anew", "", CROP, "if past_length < needed:", True, CROPPED + "[prefixed-False]", lambda: cropped(V - 1), here="Not in the specification.")
+row(S, "all virtual tokens are left: what is missing of the text is computed again", "", CROP, "if past_length < needed:", False, CROPPED + "[prefixed-True]", lambda: cropped(V), here="Not in the specification.")
 row(S, "how many are new: `generate` says so", "", COUNT, 'kwargs.get("next_sequence_length") is not None and', True, HERE + "how_many_tokens_are_new",
     lambda: step("prompt", cache=filled, input_ids=LONGER, attention_mask=LONGER_MASK, next_sequence_length=1, lenient=True), here="In transformers 5 it does, after the first step.")
 row(S, "how many are new: it does not say", "", COUNT, 'kwargs.get("next_sequence_length") is not None and', False, BRANCHES + "new_tokens_alone[prompted]", lambda: step("prompt", attention_mask=MASK),
@@ -659,10 +679,10 @@ row(S, "`cache_position`: moved behind the prefix before the base model prepares
     shows=lambda seen: seen.trace.value(seen.trace.roots[0].returned).items and seen.trace.value(seen.trace.value(seen.trace.roots[0].returned).items["cache_position"]).nested() == [3, 4, 5, 6, 7],
     here="transformers 5 knows it no longer; where it is passed, it becomes what the cache says.")
 row(S, "`cache_position`: none", "", EXTEND, 'if kwargs.get("cache_position") is not None:', False, HERE + "told_by_cache_position_or_by_length", lambda: step("prefix", attention_mask=MASK, lenient=True), here="transformers 5 has none.")
-row(S, "`cache_position`: it stays behind a prefix", "peft_type == PREFIX_TUNING", ASK, "if self.active_peft_config.peft_type != PeftType.PREFIX_TUNING:", False,
+row(S, "`cache_position`: it stays behind a prefix", "peft_type == PREFIX_TUNING", ASK, "if self.active_peft_config.peft_type != PeftType.PREFIX_TUNING and", False,
     BRANCHES + "cache_position_counts_virtual_tokens[prefixed]", lambda: step("prefix", cache=filled, input_ids=LONGER, attention_mask=LONGER_MASK, cache_position=torch.arange(5, 6), lenient=True),
     shows=lambda seen: seen.trace.value(seen.trace.value(seen.trace.roots[0].returned).items["cache_position"]).nested() == [8], here="At a later step, too, it counts the prefix.")
-row(S, "`cache_position`: taken out where virtual tokens are in the sequence", "peft_type != PREFIX_TUNING", ASK, "if self.active_peft_config.peft_type != PeftType.PREFIX_TUNING:", True,
+row(S, "`cache_position`: taken out where virtual tokens are in the sequence", "peft_type != PREFIX_TUNING", ASK, "if self.active_peft_config.peft_type != PeftType.PREFIX_TUNING and", True,
     BRANCHES + "cache_position_counts_virtual_tokens[prompted]", lambda: step("prompt", attention_mask=MASK, cache_position=torch.arange(5), lenient=True),
     shows=lambda seen: "cache_position" not in seen.trace.value(seen.trace.roots[0].returned).items)
 row(S, "`position_ids`: ours, or the caller's moved, stay", "", ASK, 'if "position_ids" in kwargs:', True, HERE + "behind_padding_is_as_without_in_generate[prompt]", lambda: generate("prompt", corrected=True, attention_mask=MASK),

@@ -212,6 +212,17 @@ def test_a_prefix_behind_padding_hands_on_what_was_asked_for():
 
 
 @torch.no_grad()
+def test_attention_weights_of_a_prefix_behind_padding():
+    "The prefix's keys come first, as they do where it stands in front; the row's own are those of the row alone."
+    model = model_of("prefix", corrected=True)
+    model.base_model.set_attn_implementation("eager")
+    weights = model(IDS, attention_mask=MASK, output_attentions=True).attentions
+    for ours, right in zip(weights, model(TEXT, output_attentions=True).attentions, strict=True):
+        assert ours.shape[2:] == (5, spec.V + 5) and not ours[0, :, 2:, spec.V:spec.V + 2].any()
+        torch.testing.assert_close(torch.cat((ours[:1, :, 2:, :spec.V], ours[:1, :, 2:, spec.V + 2:]), 3), right, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("method", ["prompt", "prefix"])
 def test_given_positions_are_corrected(method):
     "Those that the mask says make no difference; others do, where they stand."
