@@ -6,8 +6,10 @@ import copy
 
 import pytest
 import torch
+import transformers as tf
 from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MptConfig, MptForCausalLM
 
+import parity
 import peft_viz.causal_lm as ours
 from peft_viz.config import CPTConfig, IA3Config, LoraConfig, PrefixTuningConfig, PromptTuningConfig
 from test_parity import base_model, batch, OLD_PEFT, PAD, quiet_and_single, TOKENS, VOCABULARY
@@ -396,3 +398,58 @@ def test_a_cache_cropped_into_the_virtual_tokens(make, corrected, monkeypatch):
     monkeypatch.setattr(ours, "SLICES_BY_LENGTH", True)  # transformers 5 crops by how many to remove
     model._empty_where_cropped(cache := Cache(1), order)
     assert cache.length == 1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("padded", [False, True])
+def test_positions_for_a_model_that_counts_in_the_mask(padded):
+    "OPT does so, and with a cache of fixed length its mask has four dimensions: there it is told what it would count."
+    torch.manual_seed(0)
+    base = tf.OPTForCausalLM(tf.OPTConfig(hidden_size=32, word_embed_proj_dim=32, ffn_dim=48, num_hidden_layers=2, num_attention_heads=4, **TOKENS)).eval()
+    base.generation_config.eos_token_id = None
+    model = ours.get_peft_model(base, PromptTuningConfig(num_virtual_tokens=V, **CLM)).eval()
+    given = dict(attention_mask=MASK) if padded else dict(attention_mask=torch.ones_like(MASK))
+    how = dict(max_new_tokens=6, do_sample=False, **given)
+    assert torch.equal(model.generate(IDS, cache_implementation="static", **how), model.generate(IDS, **how))
+
+
+@pytest.mark.parametrize("make", [prompted, prefixed])
+@pytest.mark.parametrize("slices_by_length", [False, True])
+def test_how_each_era_is_told_what_is_new(make, slices_by_length, monkeypatch):
+    "A cache that generate continues from holds more than transformers 4 would think; 5 is told a number."
+    monkeypatch.setattr(ours, "SLICES_BY_LENGTH", slices_by_length)
+    model, *_ = make()
+    cache, longer = model(IDS).past_key_values, torch.cat((MASK, MASK[:, -1:]), 1)
+    for mask, filled, expected in (longer, cache, [5]), (None, cache, None), (longer, None, None), (square(longer), cache, None):
+        told = dict(past_key_values=filled, attention_mask=mask)
+        model._room_for_virtual_tokens(model.generation_config, told)
+        assert (told["cache_position"].tolist() if "cache_position" in told else None) == (None if slices_by_length else expected)
+    model.base_model_prepare_inputs_for_generation = lambda input_ids, **kwargs: dict(kwargs, input_ids=input_ids)
+    step = model.prepare_inputs_for_generation(IDS, attention_mask=MASK)
+    assert step.get("next_sequence_length") == ((V + 5 if make is prompted else 5) if slices_by_length else None)
+
+
+@pytest.mark.parametrize("make", [prompted, prefixed])
+def test_which_masks_the_base_model_prepares(make):
+    "Of two dimensions, with the virtual tokens in it. Another one comes back as it is, extended, and is not shown."
+    model, *_ = make()
+    for mask in MASK, square(MASK), None:
+        told = []
+        model.base_model_prepare_inputs_for_generation = lambda input_ids, **kwargs: told.append(kwargs["attention_mask"]) or dict(input_ids=input_ids, attention_mask="prepared")
+        step = model.prepare_inputs_for_generation(IDS, attention_mask=mask)
+        if mask is MASK:
+            assert torch.equal(told[0], torch.cat((torch.ones(2, V, dtype=torch.long), MASK), 1)) and step["attention_mask"] == "prepared"
+        else:
+            assert told == [None] and (step["attention_mask"] == "prepared" if mask is None else step["attention_mask"].dim() == 4)
+
+
+@pytest.mark.parametrize("family, takes", [("bloom", False), ("mpt", False), ("gpt2", True)])
+@pytest.mark.parametrize("config", [PromptTuningConfig(num_virtual_tokens=V, **CLM), PrefixTuningConfig(num_virtual_tokens=V, **CLM)], ids=lambda c: c.peft_type.value)
+@torch.no_grad()
+def test_corrected_positions_are_for_those_who_take_positions(family, takes, config):
+    model = ours.get_peft_model(parity.base_model(family), config, corrected_positions=True).eval()
+    told = []
+    model.base_model.register_forward_pre_hook(lambda module, args, kwargs: told.append(kwargs), with_kwargs=True)
+    model(IDS, attention_mask=MASK), model(IDS)
+    model.generate(IDS, attention_mask=MASK, max_new_tokens=2, do_sample=False)
+    assert [kwargs.get("position_ids") is not None for kwargs in told] == [takes] * 4

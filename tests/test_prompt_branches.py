@@ -150,6 +150,27 @@ def test_prefix_rows_become_keys_and_values():
         assert torch.equal(layer[0], kept.keys) and torch.equal(layer[1], kept.values)
 
 
+def test_prefix_is_exchanged_at_each_layers_first_update():
+    "Behind the padding: other columns in each row, in the first update of a layer alone; then the cache is an ordinary one."
+    from transformers import DynamicCache, LlamaConfig
+    from peft_viz.tuners.sequence import behind_padding
+    key_values = torch.arange(2 * 2 * 2 * 2 * 3 * 2.0).view(2, 2, 2, 2, 3, 2) + 1
+    order = behind_padding(torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]]), 3)
+    cache = prefix.to_cache(key_values, LlamaConfig(num_hidden_layers=2), order=order)
+    assert cache.get_seq_length() == 0
+    new, later = torch.zeros(2, 2, 7, 2), -torch.ones(2, 2, 1, 2)
+    first = cache.update(new, new, 0)
+    cache.update(later, later, 0)
+    assert "update" in vars(cache)  # the second layer still waits
+    cache.update(new, new, 1)
+    assert "update" not in vars(cache) and not new.any()
+    for i, layer in enumerate(cache.layers):
+        for kept, own in zip((layer.keys, layer.values), key_values[i]):
+            assert torch.equal(kept[0, :, 2:5], own[0]) and torch.equal(kept[1, :, :3], own[1])
+            assert not kept[0, :, :2].any() and not kept[0, :, 5:7].any() and not kept[1, :, 3:7].any()
+    assert torch.equal(cache.layers[0].keys[:, :, 7:], later) and torch.equal(first[0], cache.layers[0].keys[:, :, :7])
+
+
 # --- multitask prompt tuning -----------------------------------------------------------------------------------
 
 def multitask_config(tasks=2, **more):
