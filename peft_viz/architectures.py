@@ -13,10 +13,11 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, 
 from transformers.pytorch_utils import Conv1D
 
 # %% auto #0
-__all__ = ['CONFIG_NAMES', 'KEY_VALUE_HEADS', 'CACHE_LAYERS', 'NO_PREFIX', 'ENCODERS', 'ATTENTION', 'FEEDFORWARD', 'LORA_TARGETS',
-           'ADALORA_TARGETS', 'IA3_TARGETS', 'Dimensions', 'text_config', 'maximum_length', 'KeyValues',
+__all__ = ['CONFIG_NAMES', 'KEY_VALUE_HEADS', 'CACHE_LAYERS', 'NO_PREFIX', 'ENCODERS', 'NEEDS_IDS', 'ATTENTION', 'FEEDFORWARD',
+           'LORA_TARGETS', 'ADALORA_TARGETS', 'IA3_TARGETS', 'Dimensions', 'text_config', 'maximum_length', 'KeyValues',
            'key_value_shapes', 'causal_lm_class', 'dimensions', 'prefix_layout', 'keeps_state', 'accepts',
-           'counts_in_mask', 'linear_names', 'default_targets', 'lora_targets', 'adalora_targets', 'ia3_targets']
+           'takes_prompts', 'counts_in_mask', 'linear_names', 'default_targets', 'lora_targets', 'adalora_targets',
+           'ia3_targets']
 
 # %% ../nbs/01_architectures.ipynb #4c65dcbb
 @dataclass(frozen=True)
@@ -190,6 +191,22 @@ def accepts(model,     # a base model, or its class
 
     `**kwargs` do not count: much of transformers takes them and silently ignores what it does not know."""
     return name in inspect.signature(model.forward).parameters
+
+
+NEEDS_IDS = {  # families that look at the ids, besides embedding them -> when, and what for
+    "gemma4_text": (lambda config: config.hidden_size_per_layer_input, "looks up embeddings of the ids in each layer"),
+    "deepseek_v4": (lambda config: "hash_moe" in config.mlp_layer_types, "chooses experts by the ids"),
+}
+
+
+def takes_prompts(model,  # a base model
+                 ) -> tuple[bool, str]:
+    "Can embeddings of no token stand before those of the input? If not, why."
+    part = text_config(model.config)
+    needs, purpose = NEEDS_IDS.get(part.model_type, (lambda config: False, ""))
+    if not accepts(model, "inputs_embeds"):
+        return False, "takes no inputs_embeds"
+    return not needs(part), purpose
 
 
 def counts_in_mask(model:nn.Module,  # a base model

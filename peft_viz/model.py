@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 from . import checkpoint
-from .architectures import accepts, dimensions, prefix_layout
+from .architectures import dimensions, prefix_layout, takes_prompts
 from .config import config_class, CONFIGS, PeftConfig, PeftType, PromptLearningConfig, TaskType
 from .tuners.adalora import AdaLoraModel
 from .tuners.cpt import CPTEmbedding
@@ -165,8 +165,9 @@ class PeftModel(nn.Module):
 
     def _add_prompt_encoder(self, adapter_name, peft_config):
         model = self.base_model
-        if self.peft_type != PeftType.PREFIX_TUNING and not accepts(model, "inputs_embeds"):
-            raise ValueError(f"{self.peft_type.value} puts virtual tokens before the embeddings of the input, and {type(model).__name__} takes no inputs_embeds; use a method that changes layers, such as LoRA")
+        takes, why_not = takes_prompts(model)
+        if self.peft_type != PeftType.PREFIX_TUNING and not takes:
+            raise ValueError(f"{self.peft_type.value} puts virtual tokens before the embeddings of the input, and {type(model).__name__} {why_not}; use a method that changes layers, such as LoRA")
         word_embeddings = model.get_input_embeddings()
         fit_to_model(peft_config, model.config, word_embeddings)
         if self.peft_type == PeftType.PREFIX_TUNING and uses_checkpointing(model):

@@ -13,6 +13,8 @@ from families import FAMILIES, tiny_config, tiny_model, V5
 from peft_viz import architectures
 from peft_viz.architectures import (accepts, adalora_targets, causal_lm_class, counts_in_mask, Dimensions, dimensions, ia3_targets, keeps_state, key_value_shapes, KeyValues, linear_names,
                                     lora_targets, maximum_length, prefix_layout, text_config)
+from peft_viz.causal_lm import get_peft_model
+from peft_viz.config import PromptTuningConfig
 from test_parity import quiet_and_single
 
 IDS = torch.arange(10).reshape(2, 5) + 5
@@ -232,6 +234,22 @@ def test_embeddings_in_place_of_ids(family):
     assert accepts(model, "inputs_embeds") == accepts(type(model), "inputs_embeds") == (family != "cpmant")
     if family not in ("cpmant", "deepseek_v4", "open-llama"):  # (deepseek_v4 chooses experts by the ids, open-llama normalises only embeddings that it looked up)
         assert torch.allclose(model(inputs_embeds=model.get_input_embeddings()(IDS)).logits, model(IDS).logits, atol=1e-5)
+
+
+@pytest.mark.skipif(not V5, reason="these families came with transformers 5")
+@pytest.mark.parametrize("family, what, without", [
+    ("gemma4_text", "looks up embeddings of the ids in each layer", dict(hidden_size_per_layer_input=0)),
+    ("deepseek_v4", "chooses experts by the ids", dict(mlp_layer_types=["moe"] * 4)),
+])
+def test_who_needs_ids_takes_no_prompts(family, what, without):
+    "Refused before anything is changed, with the reason; without what needs them, such a family takes prompts."
+    config, model = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3), tiny_model(family)
+    before = [(name, p.requires_grad) for name, p in model.named_parameters()]
+    with pytest.raises(ValueError, match=f"PROMPT_TUNING puts virtual tokens before the embeddings of the input, and .* {what}; use a method"):
+        get_peft_model(model, config)
+    assert [(name, p.requires_grad) for name, p in model.named_parameters()] == before
+    with torch.no_grad():
+        assert get_peft_model(tiny_model(family, **without), config)(IDS).logits.shape[:2] == (2, 8)
 
 
 def test_keywords_that_are_taken_but_ignored_do_not_count():
