@@ -22,7 +22,7 @@ lab: env  ## open the tour, live, in JupyterLab
 test: env browser  ## run every notebook and every test
 	@$(PY) scripts/test.py
 
-era4: env env-era4  ## run the reference's tests on transformers 4.57 and peft 0.18
+era4: env env-era4  ## run the tests on transformers 4.57 and peft 0.18
 	@$(PY) scripts/test.py era4
 
 coverage: env  ## run the reference's tests and list the branches that none of them reaches

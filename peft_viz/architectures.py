@@ -178,7 +178,7 @@ def _obstacle(config):
     if not accepts(base, "past_key_values"):
         return "its forward takes no past_key_values, so there is nothing to write keys and values into"
     if not getattr(base, "_supports_default_dynamic_cache", lambda: False)():
-        return "it keeps its cache in a class of its own"
+        return "it keeps its cache in a class of its own, and takes one with keys and values in it for one that has its states, too"
     if family in ENCODERS and not config.is_encoder_decoder and not config.is_decoder:
         return "it is an encoder, which sees the text in both directions and keeps no cache; load it with is_decoder=True"
     return None

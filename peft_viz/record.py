@@ -11,7 +11,7 @@ __all__ = ['MAX_SCAN', 'SMALL', 'ENTRY_POINTS', 'TRUE_IS_MASKED', 'role_of', 'at
 import ast, dis, inspect, platform, re, sys, textwrap, warnings, weakref
 from contextlib import contextmanager
 from enum import Enum
-from functools import lru_cache
+from functools import lru_cache, wraps
 from importlib.metadata import PackageNotFoundError, version as package_version
 from pathlib import Path
 
@@ -77,8 +77,20 @@ _WATCHED = torch.Tensor, transformers.Cache        # these can change while they
 def _stamp(obj):
     "Moves when `obj` changes in place."
     if isinstance(obj, torch.Tensor): return None if obj.is_inference() else obj._version   # inference tensors keep no count
-    if isinstance(obj, transformers.Cache): return int(obj.get_seq_length())
+    if isinstance(obj, transformers.Cache): return _held(obj)
     return len(obj) if isinstance(obj, list) else None
+
+def _held(cache) -> int:
+    "Tokens whose keys and values a cache holds. Recurrent states are none; asked about a cache of nothing else, transformers 5 raises."
+    first = next(iter(getattr(cache, "layers", ())), None)
+    if hasattr(first, "max_cache_len") and not hasattr(first, "cumulative_length"): return _filled(first.keys)
+    try: return int(cache.get_seq_length())
+    except ValueError: return 0
+
+def _filled(keys) -> int:
+    "The static caches of transformers 4 do not count. They look for keys that are not zero, in the first row; but keys of padding may be zero, and stand in front."
+    used = [] if keys is None else keys.any(3).flatten(0, 1).any(0).nonzero()   # places, in any row and head
+    return int(used[-1]) + 1 if len(used) else 0
 
 class Album:
     "Describes objects as `Value`s; equal descriptions are kept once."
@@ -142,7 +154,7 @@ def _cache(c) -> Value:
     keys = getattr(layers[0], "keys", None) if layers else None
     shape = tuple(keys.shape) if isinstance(keys, torch.Tensor) and keys.ndim == 4 else None
     limit = getattr(layers[0], "max_cache_len", None) if layers else None
-    return Value("cache", type=type(c).__name__, length=int(c.get_seq_length()), layers=len(layers), shape=shape, max_length=limit)
+    return Value("cache", type=type(c).__name__, length=_held(c), layers=len(layers), shape=shape, max_length=limit)
 
 # %% ../nbs/21_record.ipynb #8fca01e9
 @lru_cache
@@ -309,13 +321,24 @@ def _home(model) -> str:
 # %% ../nbs/21_record.ipynb #79f0e785
 TRUE_IS_MASKED = frozenset(("MptAttention",))   # attention classes whose boolean mask says what *not* to attend to
 
+def _guarded(hook):
+    "An error in a hook must not reach the model that is watched."
+    @wraps(hook)
+    def guarded(self, *args):
+        try: hook(self, *args)
+        except Exception as e: self.recorder.give_up(e)
+    return guarded
+
 class _SDPA(TorchFunctionMode):
     "Notes the first call of `scaled_dot_product_attention`: who may attend to whom."
-    def __init__(self): super().__init__(); self.grid = None
+    def __init__(self, recorder): super().__init__(); self.recorder, self.grid = recorder, None
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if func is F.scaled_dot_product_attention and self.grid is None: self.grid = _sdpa_grid(*args, **kwargs)
+        if func is F.scaled_dot_product_attention and self.grid is None: self.note(args, kwargs)
         return func(*args, **kwargs)
+
+    @_guarded
+    def note(self, args, kwargs): self.grid = _sdpa_grid(*args, **kwargs)
 
 def _sdpa_grid(query, key, value=None, attn_mask=None, dropout_p=0.0, is_causal=False, **kwargs) -> torch.Tensor:
     "[batch or 1, 1, query, key] bool, by the rules of PyTorch's documentation."
@@ -345,27 +368,44 @@ class BaseModelHooks:
     "Notes what reaches the base model, what its attention layers do with it, and what comes back."
     def __init__(self, recorder, base):
         self.recorder, self.call, self.masks, self.sdpa = recorder, None, {}, None
-        kw = dict(with_kwargs=True)
-        self.handles = [base.register_forward_pre_hook(self.before, prepend=True, **kw), base.register_forward_hook(self.after, always_call=True, **kw)]
+        self.base, self.had = base, vars(base).get("forward")
+        base.forward = self.watched(base.forward)   # not as a hook: some versions of peft call `forward` past the hooks
+        kw, self.handles = dict(with_kwargs=True), []
         for i, m in attention_layers(base):
             self.handles += [m.register_forward_pre_hook(lambda m, a, k, i=i: self.enter_layer(i, m, a, k), **kw),
                              m.register_forward_hook(lambda m, a, k, out, i=i: self.leave_layer(i), always_call=True, **kw)]
 
-    def before(self, module, args, kwargs):
-        rec = self.recorder
-        rec.pause()
-        inputs = _bind(module, args, kwargs)
-        self.call, self.masks = rec.open("base", f"{type(module).__name__}.forward"), {}
+    def watched(self, forward):
+        @wraps(forward)
+        def watched(*args, **kwargs):
+            out = error = None
+            self.recorder.pause()
+            self.before(args, kwargs)
+            try:
+                out = forward(*args, **kwargs)
+                return out
+            except BaseException as e:
+                error = e
+                raise
+            finally:
+                self.after(out, error)
+                self.recorder.resume()
+        return watched
+
+    @_guarded
+    def before(self, args, kwargs):
+        rec, inputs = self.recorder, _bind(self.base, args, kwargs)
+        self.call, self.masks = rec.open("base", f"{type(self.base).__name__}.forward"), {}
         self.call.args = {k: rec.album.add(v, k) for k, v in inputs.items()}
 
-    def after(self, module, args, kwargs, out):
+    @_guarded
+    def after(self, out, error):
         rec, call, self.call = self.recorder, self.call, None
-        error = sys.exc_info()[1] if out is None else None   # this hook also runs when forward raised
         if error is not None: call.raised = dict(type=type(error).__name__, message=str(error), line=None)
         if isinstance(out, dict): call.outputs = {k: rec.album.add(out[k], k) for k in ("loss", "logits", "past_key_values") if out.get(k) is not None}
         rec.close(call)
-        rec.resume()
 
+    @_guarded
     def enter_layer(self, i, module, args, kwargs):
         if self.call is None: return
         mask = _bind(module, args, kwargs).get("attention_mask")
@@ -375,9 +415,10 @@ class BaseModelHooks:
             self.masks[key] = dict(layers=[i], value=None, how="none")
             self.call.attention.append(self.masks[key])
             if type(module).__name__ in TRUE_IS_MASKED and mask is not None: mask = ~mask
-            self.sdpa, self.entry, self.mask = _SDPA(), self.masks[key], mask
+            self.sdpa, self.entry, self.mask = _SDPA(self.recorder), self.masks[key], mask
             self.sdpa.__enter__()
 
+    @_guarded
     def leave_layer(self, i):
         if self.sdpa is None: return
         sdpa, self.sdpa = self.sdpa, None
@@ -387,6 +428,8 @@ class BaseModelHooks:
         if grid is not None: self.entry.update(value=self.recorder.album.add(grid, "attention_mask"), how=how)
 
     def remove(self):
+        if self.had is None: del self.base.forward
+        else: self.base.forward = self.had
         for h in self.handles: h.remove()
 
 # %% ../nbs/21_record.ipynb #424bb26c

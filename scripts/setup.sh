@@ -2,7 +2,7 @@
 # Make the development environments, or do nothing when they are already there.
 #
 #   scripts/setup.sh            the Python environment, .venv
-#   scripts/setup.sh era4       a second one, .venv-era4: transformers 4.57 and peft 0.18, to run the reference's tests with
+#   scripts/setup.sh era4       a second one, .venv-era4: transformers 4.57 and peft 0.18, to run the tests with
 #   scripts/setup.sh browser    Chromium and a Chinese font, for the browser tests (needs apt-get and root to install them)
 #   scripts/setup.sh smollm2    SmolLM2-135M, a small real language model (93 MB)
 #

@@ -20,12 +20,13 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARAL
 
 # Every tests/test_*.py stands in one of these; tests/test_lanes.py misses those that do not.
 REFERENCE = "adalora architectures branches checkpoint config lora matrix merge parity parity_more poly prompt_branches properties reference reference_errors right training".split()    # what the models compute
-REST = "docs lab lanes layout models plot project record specification trace viewer widgets".split()     # record and specification trace what runs themselves: no coverage tool may do so besides
+WATCHING = "layout models plot record specification trace widgets".split()     # what is recorded and drawn of it; record and specification trace what runs themselves: no coverage tool may do so besides
+REST = "docs lab lanes project viewer".split()
 
 PARTS = {   # part: (Python environment, test files, pytest's options)
     "reference": (".venv", REFERENCE, ["--dist", "worksteal", "--cov", "--cov-report=term-missing:skip-covered"]),
-    "rest": (".venv", REST, ["--dist", "loadfile", "--no-loadscope-reorder"]),
-    "era4": (".venv-era4", REFERENCE, ["--dist", "worksteal"]),
+    "rest": (".venv", WATCHING + REST, ["--dist", "loadfile", "--no-loadscope-reorder"]),
+    "era4": (".venv-era4", REFERENCE + WATCHING, ["--dist", "worksteal"]),
 }
 
 

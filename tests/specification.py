@@ -135,6 +135,7 @@ def forward(method, family="llama", corrected=False, **given):
     if "inputs_embeds" not in given: given = {"input_ids": IDS, **given}
     model = model_of(method, family, corrected)
     if given.get("inputs_embeds") is True: given["inputs_embeds"] = model.get_input_embeddings()(IDS).detach()
+    if given.get("output_attentions"): model.get_base_model().set_attn_implementation("eager")     # the only one that has weights to give
     return recording(lambda m: m(**given), model)
 
 def generate(method, family="llama", corrected=False, **given):

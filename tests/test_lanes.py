@@ -14,14 +14,14 @@ def pins(name): return dict(line.split("==") for line in (ROOT/"requirements"/na
 
 
 def test_every_file_of_tests_stands_in_one_list():
-    listed = runner.REFERENCE + runner.REST
+    listed = runner.REFERENCE + runner.WATCHING + runner.REST
     assert sorted(listed) == sorted(path.stem.removeprefix("test_") for path in (ROOT/"tests").glob("test_*.py"))
 
 
-def test_the_parts_run_every_file_here_and_the_reference_in_both_lanes():
+def test_the_parts_run_every_file_here_and_in_both_lanes_what_needs_no_browser():
     ran = {venv: [f for where, files, _ in runner.PARTS.values() if where == venv for f in files] for venv in (".venv", ".venv-era4")}
-    assert sorted(ran[".venv"]) == sorted(runner.REFERENCE + runner.REST)
-    assert sorted(ran[".venv-era4"]) == sorted(runner.REFERENCE)
+    assert sorted(ran[".venv"]) == sorted(runner.REFERENCE + runner.WATCHING + runner.REST)
+    assert sorted(ran[".venv-era4"]) == sorted(runner.REFERENCE + runner.WATCHING)
     measured = [file for _, files, options in runner.PARTS.values() if "--cov" in options for file in files]
     assert measured == runner.REFERENCE
 

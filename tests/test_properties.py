@@ -4,9 +4,7 @@ import re
 
 import pytest
 import torch
-
-hypothesis = pytest.importorskip("hypothesis")  # (only in the first environment)
-from hypothesis import given, settings, strategies as st  # noqa: E402
+from hypothesis import given, settings, strategies as st
 
 import matrix
 import peft_viz.causal_lm as ours

@@ -256,7 +256,6 @@ def test_forward_goes_on(method):
 
 
 @torch.no_grad()
-@pytest.mark.skipif(spec.ERA_4, reason="Mamba of transformers 4 is told where it is by cache_position, which is taken out")
 def test_recurrent_states_go_on():
     "A state that has seen the virtual tokens does not see them again."
     torch.manual_seed(0)
