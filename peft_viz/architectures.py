@@ -13,10 +13,10 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, 
 from transformers.pytorch_utils import Conv1D
 
 # %% auto #0
-__all__ = ['CONFIG_NAMES', 'KEY_VALUE_HEADS', 'CACHE_LAYERS', 'NO_PREFIX', 'ENCODERS', 'NEEDS_IDS', 'ATTENTION', 'FEEDFORWARD',
+__all__ = ['CONFIG_NAMES', 'KEY_VALUE_HEADS', 'NEEDS_IDS', 'CACHE_LAYERS', 'NO_PREFIX', 'ENCODERS', 'ATTENTION', 'FEEDFORWARD',
            'LORA_TARGETS', 'ADALORA_TARGETS', 'IA3_TARGETS', 'Dimensions', 'text_config', 'maximum_length', 'KeyValues',
-           'key_value_shapes', 'causal_lm_class', 'dimensions', 'prefix_layout', 'keeps_state', 'accepts',
-           'takes_prompts', 'counts_in_mask', 'linear_names', 'default_targets', 'lora_targets', 'adalora_targets',
+           'key_value_shapes', 'causal_lm_class', 'dimensions', 'accepts', 'takes_prompts', 'counts_in_mask',
+           'prefix_layout', 'keeps_state', 'linear_names', 'default_targets', 'lora_targets', 'adalora_targets',
            'ia3_targets']
 
 # %% ../nbs/01_architectures.ipynb #4c65dcbb
@@ -126,6 +126,37 @@ def dimensions(config,  # a transformers configuration; of a composite model, th
     return Dimensions(num_layers=_first(part, "num_layers"), hidden_size=_first(part, "hidden_size"), num_attention_heads=heads,
                       num_key_value_heads=max(s.heads for s in shapes), head_dim=max(max(s.key_dim, s.value_dim) for s in shapes))
 
+# %% ../nbs/01_architectures.ipynb #5e0a2011
+def accepts(model,     # a base model, or its class
+            name:str,  # a keyword
+           ) -> bool:
+    """Does `forward` have a parameter of this name?
+
+    `**kwargs` do not count: much of transformers takes them and silently ignores what it does not know."""
+    return name in inspect.signature(model.forward).parameters
+
+# %% ../nbs/01_architectures.ipynb #5e0a2012
+NEEDS_IDS = {  # families that look at the ids, besides embedding them -> when, and what for
+    "gemma4_text": (lambda config: config.hidden_size_per_layer_input, "looks up embeddings of the ids in each layer"),
+    "deepseek_v4": (lambda config: "hash_moe" in config.mlp_layer_types, "chooses experts by the ids"),
+}
+
+
+def takes_prompts(model,  # a base model
+                 ) -> tuple[bool, str]:
+    "Can embeddings of no token stand before those of the input? If not, why."
+    part = text_config(model.config)
+    needs, purpose = NEEDS_IDS.get(part.model_type, (lambda config: False, ""))
+    if not accepts(model, "inputs_embeds"):
+        return False, "takes no inputs_embeds"
+    return not needs(part), purpose
+
+# %% ../nbs/01_architectures.ipynb #5e0a2013
+def counts_in_mask(model:nn.Module,  # a base model
+                  ) -> bool:
+    "Where nobody passes positions, does it count them in the attention mask, and so leave out padding? Then an embedding of it takes the mask."
+    return any(isinstance(module, nn.Embedding) and accepts(module, "attention_mask") for module in model.modules())
+
 # %% ../nbs/01_architectures.ipynb #d746a975
 # class of a cache layer -> does it hold keys and values, and no more than a recurrent state besides?
 CACHE_LAYERS = {"DynamicLayer": True, "DynamicSlidingWindowLayer": True, "LinearAttentionAndFullAttentionLayer": True, "LinearAttentionAndSlidingWindowAttentionLayer": True,
@@ -138,7 +169,6 @@ NO_PREFIX = {
     **dict.fromkeys(("prophetnet", "xlm-prophetnet"), "once its cache is filled, it takes one token at a time"),
 }
 ENCODERS = {*MODEL_FOR_MASKED_LM_MAPPING_NAMES, "bert-generation"}  # unless they say is_decoder=True; or encoder-decoder models
-
 
 
 def prefix_layout(config,  # a transformers configuration
@@ -178,41 +208,10 @@ def _obstacle(config):
     if not accepts(base, "past_key_values"):
         return "its forward takes no past_key_values, so there is nothing to write keys and values into"
     if not getattr(base, "_supports_default_dynamic_cache", lambda: False)():
-        return "it keeps its cache in a class of its own, and takes one with keys and values in it for one that has its states, too"
+        return "its own class of cache cannot have keys and values before it has states"
     if family in ENCODERS and not config.is_encoder_decoder and not config.is_decoder:
         return "it is an encoder, which sees the text in both directions and keeps no cache; load it with is_decoder=True"
     return None
-
-
-def accepts(model,     # a base model, or its class
-            name:str,  # a keyword
-           ) -> bool:
-    """Does `forward` have a parameter of this name?
-
-    `**kwargs` do not count: much of transformers takes them and silently ignores what it does not know."""
-    return name in inspect.signature(model.forward).parameters
-
-
-NEEDS_IDS = {  # families that look at the ids, besides embedding them -> when, and what for
-    "gemma4_text": (lambda config: config.hidden_size_per_layer_input, "looks up embeddings of the ids in each layer"),
-    "deepseek_v4": (lambda config: "hash_moe" in config.mlp_layer_types, "chooses experts by the ids"),
-}
-
-
-def takes_prompts(model,  # a base model
-                 ) -> tuple[bool, str]:
-    "Can embeddings of no token stand before those of the input? If not, why."
-    part = text_config(model.config)
-    needs, purpose = NEEDS_IDS.get(part.model_type, (lambda config: False, ""))
-    if not accepts(model, "inputs_embeds"):
-        return False, "takes no inputs_embeds"
-    return not needs(part), purpose
-
-
-def counts_in_mask(model:nn.Module,  # a base model
-                  ) -> bool:
-    "Where nobody passes positions, does it count them in the attention mask, and so leave out padding? Then an embedding of it takes the mask."
-    return any(isinstance(module, nn.Embedding) and accepts(module, "attention_mask") for module in model.modules())
 
 # %% ../nbs/01_architectures.ipynb #d25552af
 # names, or ends of names, of the layers that make queries and values; and keys and values

@@ -51,7 +51,7 @@ ENCODERS = {"bert", "bert-generation", "big_bird", "camembert", "data2vec-text",
 NO_PREFIX = {  # reason -> families
     "past_key_values": {*RECURRENT, "mamba2", "openai-gpt", "reformer", "xlm", "xlnet", "xlstm"},
     "encoder": ENCODERS,
-    "of its own, and takes": {"minimax"},
+    "before it has states": {"minimax"},
     "one token at a time": {"prophetnet"},
     "a prompt of its own": {"cpmant"},
     "recurrent state to themselves": {"recurrent_gemma"},
@@ -61,7 +61,7 @@ if V5:
     NO_PREFIX["more than keys and values"] = {"axk2", "deepseek_v32", "deepseek_v4", "dots3_note", "dots3_note_text", "glm_moe_dsa", "hy_v4", "qwen4_exp", "qwen4_exp_text"}
     NO_PREFIX["past_key_values"] |= {"gemma4_unified_assistant"}
 else:
-    NO_PREFIX["of its own, and takes"] |= {"bamba", "falcon_h1", "granitemoehybrid", "jamba", "lfm2", "mega", "open-llama", "qdqbert", "qwen3_next", "speech_to_text_2", "zamba", "zamba2"}
+    NO_PREFIX["before it has states"] |= {"bamba", "falcon_h1", "granitemoehybrid", "jamba", "lfm2", "mega", "open-llama", "qdqbert", "qwen3_next", "speech_to_text_2", "zamba", "zamba2"}
     NO_PREFIX["past_key_values"] |= {"transfo-xl"}
     NO_PREFIX["one token at a time"] |= {"xlm-prophetnet"}
 REASON = {family: reason for reason, families in NO_PREFIX.items() for family in families}

@@ -22,7 +22,7 @@ AGAIN = "`make matrix` measures again"
 # What is refused or impossible: family, method, invariant -> why.
 LISTED = {
     **{("mpt", method, "embeddings"): "the specification's MPT branch refuses inputs_embeds" for method in INJECTED},
-    **{(family, "prefix*", "*"): "transformers 4 keeps its cache in a class of its own" for family in ("qwen3_next", "lfm2") if not families.V5},
+    **{(family, "prefix*", "*"): "their own classes of cache, in transformers 4, cannot have keys and values before they have states" for family in ("qwen3_next", "lfm2") if not families.V5},
 }
 # What the base model alone cannot do in transformers 4: family, invariant.
 EXCUSED = {("qwen3_next", "continue"), ("lfm2", "beams"), ("lfm2", "left padding*"), ("lfm2", "continue"), ("deepseek_v3", "*static cache")}
