@@ -13,7 +13,7 @@ import families
 import matrix
 import matrix_page as pages
 from matrix import BASE, INVARIANTS, Subject
-from parity import INJECTED, PROMPTS
+from parity import INJECTED, PROMPTS, quiet_and_single
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT/"nbs"/"61_matrix.ipynb"
@@ -26,14 +26,6 @@ LISTED = {
 }
 # What the base model alone cannot do in transformers 4: family, invariant.
 EXCUSED = {("qwen3_next", "continue"), ("lfm2", "beams"), ("lfm2", "left padding*"), ("lfm2", "continue"), ("deepseek_v3", "*static cache")}
-
-
-@pytest.fixture(autouse=True)
-def quiet_and_single():
-    threads = torch.get_num_threads()
-    matrix.quiet()
-    yield
-    torch.set_num_threads(threads)
 
 
 def listed(*cell):

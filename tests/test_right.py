@@ -12,7 +12,7 @@ import parity
 import peft_viz.causal_lm as ours
 import peft_viz.config as our_config
 from matrix import close, NEW, padded, same_text, Subject, wrap_ours
-from parity import INJECTED, METHODS, peft, PROMPTS
+from parity import INJECTED, METHODS, peft, PROMPTS, quiet_and_single
 from peft_viz.model import PeftModel
 
 FEW = "gpt2", "llama", "opt", "bloom", "mistral"  # learned positions of two kinds, rotary ones, ALiBi, a window shorter than the text
@@ -23,14 +23,6 @@ some = pytest.mark.parametrize("family", ["gpt2", "mistral"])
 all_methods = pytest.mark.parametrize("method", METHODS)
 prompts = pytest.mark.parametrize("method", PROMPTS)
 prefixes = pytest.mark.parametrize("method", PREFIX)
-
-
-@pytest.fixture(autouse=True)
-def quiet_and_single():
-    threads = torch.get_num_threads()
-    matrix.quiet()
-    yield
-    torch.set_num_threads(threads)
 
 
 def subject(family, method, corrected=True):
