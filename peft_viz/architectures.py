@@ -13,11 +13,11 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, 
 from transformers.pytorch_utils import Conv1D
 
 # %% auto #0
-__all__ = ['CONFIG_NAMES', 'KEY_VALUE_HEADS', 'NEEDS_IDS', 'CACHE_LAYERS', 'NO_PREFIX', 'ENCODERS', 'ATTENTION', 'FEEDFORWARD',
-           'LORA_TARGETS', 'ADALORA_TARGETS', 'IA3_TARGETS', 'Dimensions', 'text_config', 'maximum_length', 'KeyValues',
-           'key_value_shapes', 'causal_lm_class', 'dimensions', 'accepts', 'takes_prompts', 'counts_in_mask',
-           'prefix_layout', 'keeps_state', 'linear_names', 'default_targets', 'lora_targets', 'adalora_targets',
-           'ia3_targets']
+__all__ = ['CONFIG_NAMES', 'KEY_VALUE_HEADS', 'NEEDS_IDS', 'PREPARES_IDS', 'CACHE_LAYERS', 'NO_PREFIX', 'ENCODERS', 'ATTENTION',
+           'FEEDFORWARD', 'LORA_TARGETS', 'ADALORA_TARGETS', 'IA3_TARGETS', 'Dimensions', 'text_config',
+           'maximum_length', 'KeyValues', 'key_value_shapes', 'causal_lm_class', 'dimensions', 'accepts',
+           'takes_positions', 'check_generates', 'takes_prompts', 'counts_in_mask', 'prefix_layout',
+           'prefix_goes_behind', 'linear_names', 'default_targets', 'lora_targets', 'adalora_targets', 'ia3_targets']
 
 # %% ../nbs/01_architectures.ipynb #4c65dcbb
 @dataclass(frozen=True)
@@ -135,11 +135,28 @@ def accepts(model,     # a base model, or its class
     `**kwargs` do not count: much of transformers takes them and silently ignores what it does not know."""
     return name in inspect.signature(model.forward).parameters
 
+
+def takes_positions(model:nn.Module,  # a base model
+                   ) -> bool:
+    "Does `forward` have `position_ids`, or hand on what it does not know to a decoder that has?"
+    hands_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in inspect.signature(model.forward).parameters.values())
+    return accepts(model, "position_ids") or (hands_on and hasattr(model, "get_decoder") and accepts(model.get_decoder(), "position_ids"))
+
 # %% ../nbs/01_architectures.ipynb #5e0a2012
 NEEDS_IDS = {  # families that look at the ids, besides embedding them -> when, and what for
     "gemma4_text": (lambda config: config.hidden_size_per_layer_input, "looks up embeddings of the ids in each layer"),
     "deepseek_v4": (lambda config: "hash_moe" in config.mlp_layer_types, "chooses experts by the ids"),
 }
+
+
+PREPARES_IDS = {"reformer", "xlnet"}  # families that prepare more for a decoding step than a token, and from ids alone
+
+
+def check_generates(config,  # a transformers configuration
+                   ):
+    "Can `generate` begin with embeddings of no token? Raises ValueError if it cannot."
+    if config.model_type in PREPARES_IDS:
+        raise ValueError(f"{config.model_type} prepares ids of its own for each step of generate, where virtual tokens have no place; only its forward takes them")
 
 
 def takes_prompts(model,  # a base model
@@ -179,7 +196,7 @@ def prefix_layout(config,  # a transformers configuration
     obstacle = _obstacle(config)
     if obstacle:
         raise ValueError(f"prefix tuning cannot work with {config.model_type}: {obstacle}")
-    layers = [type(layer).__name__ for layer in DynamicCache(config=config).layers]
+    layers = _layer_classes(config)
     strange = sorted(set(layers) - set(CACHE_LAYERS))
     if strange:
         raise ValueError(f"prefix tuning cannot work with {config.model_type}: its cache keeps more than keys and values ({', '.join(strange)})")
@@ -192,10 +209,19 @@ def prefix_layout(config,  # a transformers configuration
     return [shape if has_place else None for shape, has_place in zip(shapes, own)]
 
 
-def keeps_state(config,  # a transformers configuration
-               ) -> bool:
-    "Does a layer keep a recurrent state, alone or beside keys and values?"
-    return any(type(layer).__name__.startswith("LinearAttention") for layer in DynamicCache(config=config).layers)
+def prefix_goes_behind(config,  # a transformers configuration
+                      ) -> bool:
+    """Can a prefix have places in the sequence, behind padding? Not where a recurrent state would see what stands in them; there it stays in front.
+
+    Raises ValueError where that does not help: layers with a window as well notice the padding in between."""
+    layers = _layer_classes(config)
+    if "LinearAttentionAndSlidingWindowAttentionLayer" in layers:
+        raise ValueError(f"{config.model_type} counts what stands between a prefix and the text, so it must not be padding; pass rows of equal length, or use corrected_positions=False")
+    return not any(layer.startswith("LinearAttention") for layer in layers)
+
+
+def _layer_classes(config):
+    return [type(layer).__name__ for layer in DynamicCache(config=config).layers]
 
 
 def _obstacle(config):
@@ -243,7 +269,8 @@ LORA_TARGETS = {
     "phi": "q_proj v_proj fc1 fc2",
     "nemotron_h": "q_proj k_proj v_proj o_proj",
     "rwkv": "key value receptance output",
-    "git": "query value",                          # (ours: its image encoder has the more familiar names)
+    "git": "query value",                          # } ours: their encoders of images and sound have the more familiar names
+    "phi4_multimodal": "qkv_proj",                 # }
 }
 ADALORA_TARGETS = {
     **LORA_TARGETS,
@@ -259,6 +286,7 @@ IA3_TARGETS = {
     "mixtral": "k_proj v_proj w2 | w2",
     "bloom": "query_key_value | mlp.dense_4h_to_h",
     "git": "key value | output.dense",
+    "phi4_multimodal": "qkv_proj | mlp.down_proj",
 }
 
 

@@ -8,7 +8,7 @@ import inspect, warnings
 import torch
 from torch import nn
 from transformers import GenerationMixin
-from .architectures import accepts, counts_in_mask, keeps_state, maximum_length
+from .architectures import check_generates, counts_in_mask, maximum_length, prefix_goes_behind, takes_positions
 from .config import PeftConfig, PeftType, TaskType
 from .model import check_config, MODELS, PeftModel
 from .tuners.cpt import ANSWER, answers_only, extend_types, with_cpt_loss
@@ -128,7 +128,7 @@ class PeftModelForCausalLM(PeftModel):
                 ):
         super().__init__(model, peft_config, adapter_name, autocast_adapter_dtype)
         self.corrected_positions = corrected_positions
-        self.base_model_accepts_positions, self.base_model_counts_in_mask = accepts(model, "position_ids"), counts_in_mask(model)
+        self.base_model_accepts_positions, self.base_model_counts_in_mask = takes_positions(model), counts_in_mask(model)
         self.base_model_prepare_inputs_for_generation = self.base_model.prepare_inputs_for_generation
         self.base_model_prepare_cache_for_generation = self.base_model._prepare_cache_for_generation
 
@@ -165,7 +165,7 @@ class PeftModelForCausalLM(PeftModel):
         attention_mask = _extend_attention_mask(attention_mask, batch_size, peft_config.num_virtual_tokens, virtual_queries, order)
         kwargs.update(attention_mask=attention_mask, labels=labels)
         self._warn_of_positions(kwargs)
-        self._shift_or_drop_positions(kwargs, length, past_length, virtual_queries, order)
+        self._shift_or_drop_positions(kwargs, batch_size, length, past_length, virtual_queries, order)
 
         if not is_first:
             return self._forward_continued(input_ids, inputs_embeds, **kwargs)
@@ -273,7 +273,7 @@ class PeftModelForCausalLM(PeftModel):
 
     def _prefix_goes_behind(self, attention_mask):
         "Where there is padding, and no layer with a recurrent state, which would see what stands in the virtual tokens' places."
-        return not attention_mask[:, 0].all() and not keeps_state(self.base_model.config)
+        return not attention_mask[:, 0].all() and prefix_goes_behind(self.base_model.config)
 
     def _in_sequence(self, order):
         "Do virtual tokens have places in the sequence that the base model gets, or are they in the cache before it?"
@@ -310,7 +310,7 @@ class PeftModelForCausalLM(PeftModel):
         if kwargs.get("token_type_ids") is not None:
             warnings.warn("Token type ids are not supported for parameter efficient tuning. Ignoring token type ids")
 
-    def _shift_or_drop_positions(self, kwargs, new_tokens, past_length, virtual_queries, order):
+    def _shift_or_drop_positions(self, kwargs, batch_size, new_tokens, past_length, virtual_queries, order):
         "Positions and token types were made for the sequence without virtual tokens. Changes `kwargs`, in which the mask is extended already."
         position_ids, attention_mask = kwargs.pop("position_ids", None), kwargs.get("attention_mask")
         kwargs.pop("token_type_ids", None)
@@ -320,7 +320,7 @@ class PeftModelForCausalLM(PeftModel):
         elif self.corrected_positions and self.base_model_accepts_positions and _is_plain(attention_mask):
             kwargs["position_ids"] = _count_positions(attention_mask, queries)
         elif self.corrected_positions and self.base_model_accepts_positions:  # a few models count from 0 whatever the cache holds
-            kwargs["position_ids"] = torch.arange(past_length, past_length + queries, device=self.base_model.device)[None]
+            kwargs["position_ids"] = torch.arange(past_length, past_length + queries, device=self.base_model.device).expand(batch_size, -1)
 
     def _shifted(self, position_ids, virtual_queries, order):
         "Every token comes later; where virtual tokens are in the sequence, they have the first positions."
@@ -351,6 +351,7 @@ class PeftModelForCausalLM(PeftModel):
     def _prepare_cache_for_generation(self, generation_config, model_kwargs, generation_mode, batch_size, max_cache_length):
         "A cache of fixed length needs room for the virtual tokens, too."
         if not self._adapters_disabled and self.active_peft_config.is_prompt_learning:
+            check_generates(self.base_model.config)
             self._room_for_virtual_tokens(generation_config, model_kwargs)
             max_cache_length += self.active_peft_config.num_virtual_tokens
         return self.base_model_prepare_cache_for_generation(generation_config, model_kwargs, generation_mode, batch_size, max_cache_length)
@@ -426,7 +427,7 @@ class PeftModelForCausalLM(PeftModel):
         past_length, queries = _get_cache_length(kwargs.get("past_key_values")), new_tokens + virtual_queries * virtual
         kwargs["attention_mask"] = _extend_attention_mask(kwargs.get("attention_mask"), len(input_ids), virtual, virtual_queries, order)
         self._check_length(past_length + queries)
-        self._shift_or_drop_positions(kwargs, new_tokens, past_length, virtual_queries, order)
+        self._shift_or_drop_positions(kwargs, len(input_ids), new_tokens, past_length, virtual_queries, order)
         if SLICES_BY_LENGTH:
             kwargs["next_sequence_length"] = queries
         if kwargs.get("cache_position") is not None:

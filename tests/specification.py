@@ -420,7 +420,7 @@ row(S, "`corrected_positions=True`: no positions are given, they are counted in 
     lambda: forward("prompt", corrected=True, attention_mask=MASK), also=(("if position_ids is not None and", False),), shows=lambda seen: seen.base["position_ids"].nested()[0] == [0, 0, 0, 1, 2, 3, 4, 5],
     here="Not in the specification: padding is not counted.")
 row(S, "`corrected_positions=True`: there is no mask to count in, so positions are counted from the cache's length on", "", POSITIONS, "self.base_model_accepts_positions:", True,
-    HERE + "corrected_positions_without_a_mask[prefix]", lambda: forward("prefix", corrected=True), also=(("self.base_model_accepts_positions and", False),), shows=lambda seen: seen.base["position_ids"].nested() == [[3, 4, 5, 6, 7]],
+    HERE + "corrected_positions_without_a_mask[prefix]", lambda: forward("prefix", corrected=True), also=(("self.base_model_accepts_positions and", False),), shows=lambda seen: seen.base["position_ids"].nested() == [[3, 4, 5, 6, 7]] * 2,
     here="Not in the specification: a few models count from 0, whatever the cache holds.")
 row(S, "no positions are given, and none are made", "", POSITIONS, "self.base_model_accepts_positions:", False, PARITY + "what_the_base_model_is_told[prefix-llama]", lambda: forward("prefix", attention_mask=MASK),
     shows=lambda seen: "position_ids" not in seen.base, here="The base model counts by itself, as in the specification.")

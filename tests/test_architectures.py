@@ -11,10 +11,10 @@ from transformers import BertConfig, CONFIG_MAPPING, DynamicCache, FalconConfig,
 
 from families import FAMILIES, tiny_config, tiny_model, V5
 from peft_viz import architectures
-from peft_viz.architectures import (accepts, adalora_targets, causal_lm_class, counts_in_mask, Dimensions, dimensions, ia3_targets, keeps_state, key_value_shapes, KeyValues, linear_names,
-                                    lora_targets, maximum_length, prefix_layout, text_config)
+from peft_viz.architectures import (accepts, adalora_targets, causal_lm_class, check_generates, counts_in_mask, Dimensions, dimensions, ia3_targets, key_value_shapes, KeyValues, linear_names,
+                                    lora_targets, maximum_length, prefix_goes_behind, prefix_layout, takes_positions, text_config)
 from peft_viz.causal_lm import get_peft_model
-from peft_viz.config import PromptTuningConfig
+from peft_viz.config import PrefixTuningConfig, PromptTuningConfig
 from test_parity import quiet_and_single
 
 IDS = torch.arange(10).reshape(2, 5) + 5
@@ -73,7 +73,7 @@ FUSED = {"bloom": "query_key_value", "codegen": "qkv_proj", "dbrx": "Wqkv", "fal
 LATENT = {"axk1", "axk2", "deepseek_v2", "deepseek_v3", "deepseek_v32", "glm4_moe_lite", "glm_moe_dsa", "hy_v4", "longcat_flash", "minicpm3", "youtu"}
 LORA = {**FUSED, **dict.fromkeys(LATENT, "q_b_proj kv_b_proj"), "axk2": "q_a_proj kv_b_proj", **dict.fromkeys([*ENCODERS, "git", "reformer", "qdqbert"], "query value"),
         **dict.fromkeys(("mamba", "mamba2", "falcon_mamba"), "in_proj"), "phi": "q_proj v_proj fc1 fc2", "nemotron_h": "q_proj k_proj v_proj o_proj",
-        "rwkv": "key value receptance output", "deepseek_v4": "q_b_proj kv_proj", "zaya": "q_proj v_proj_current v_proj_delayed", "moshi": "q_proj.linear v_proj.linear",
+        "rwkv": "key value receptance output", "deepseek_v4": "q_b_proj kv_proj", "zaya": "q_proj v_proj_current v_proj_delayed", "phi4_multimodal": "qkv_proj", "moshi": "q_proj.linear v_proj.linear",
         "prophetnet": "query_proj value_proj", "xlm-prophetnet": "query_proj value_proj", "cpmant": "project_q project_v", "xlm": "q_lin v_lin", "ctrl": "Wq Wv"}
 NO_TARGETS = {"xlnet", "xlstm", "mega"}            # queries and values are made by other things than linear layers, or by layers whose names tell nothing
 NO_KEYS = NO_TARGETS | {"mamba", "mamba2", "falcon_mamba"}
@@ -201,9 +201,43 @@ def test_who_counts_positions_in_the_mask(family):
 
 
 @pytest.mark.skipif(not V5, reason="caches of transformers 4 have no layers with states")
-@pytest.mark.parametrize("family, state", [("llama", False), ("mistral", False), ("qwen3_next", True), ("falcon_h1", True), ("mamba", True)])
-def test_who_keeps_a_recurrent_state(family, state):
-    assert keeps_state(model_of(family).config) == state
+@pytest.mark.parametrize("family, behind", [("llama", True), ("mistral", True), ("qwen3_next", False), ("falcon_h1", False), ("mamba", False)])
+def test_where_a_prefix_goes_behind_padding(family, behind):
+    "Where no layer keeps a recurrent state."
+    assert prefix_goes_behind(model_of(family).config) == behind
+
+
+@pytest.mark.skipif(not V5, reason="this family came with transformers 5")
+def test_no_padding_between_a_prefix_and_a_window_with_a_state():
+    "As in peft, padding is in between, and noticed; to ask for something better is refused, with the reason. Without padding there is nothing to refuse."
+    config, mask = PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3), torch.ones_like(IDS)
+    mask[0, 0] = 0
+    model = get_peft_model(tiny_model("inkling_text"), config, corrected_positions=True)
+    with torch.no_grad():
+        assert model(IDS, attention_mask=torch.ones_like(IDS)).logits.shape[:2] == (2, 5)
+        for call in (model, model.generate):
+            with pytest.raises(ValueError, match="inkling_text counts what stands between a prefix and the text, so it must not be padding; .* or use corrected_positions=False"):
+                call(IDS, attention_mask=mask)
+        assert get_peft_model(tiny_model("inkling_text"), config)(IDS, attention_mask=mask).logits.shape[:2] == (2, 5)
+
+
+@pytest.mark.parametrize("family, takes", [("llama", True), ("gpt2", True), ("bloom", False), ("mpt", False), ("mamba", False), ("bart", False), *[("moss_transcribe_diarize", True)] * V5])
+def test_who_takes_positions(family, takes):
+    "By name, or, as the last one, by handing them on to a decoder that does."
+    assert takes_positions(model_of(family)) == takes and accepts(model_of(family), "position_ids") == (takes and family != "moss_transcribe_diarize")
+
+
+@pytest.mark.parametrize("family", ["xlnet", "reformer"])
+@torch.no_grad()
+def test_who_generates_from_ids_alone(family):
+    "Virtual tokens have no place among what these families prepare for a step; a forward pass takes them, and without them generate works."
+    model = get_peft_model(tiny_model(family), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3))
+    assert model(IDS).logits.shape[:2] == (2, 8)
+    with pytest.raises(ValueError, match=f"{family} prepares ids of its own for each step of generate"):
+        model.generate(IDS, max_new_tokens=2)
+    with model.disable_adapter():
+        assert model.generate(IDS, max_new_tokens=2, do_sample=False).shape == (2, 7)
+    assert check_generates(LlamaConfig()) is None
 
 
 def test_layers_without_a_place_for_a_prefix():

@@ -241,7 +241,7 @@ def test_corrected_positions_without_a_mask(method):
     model.get_base_model().register_forward_pre_hook(lambda module, args, kwargs: told.append(kwargs["position_ids"].tolist()), with_kwargs=True)
     cache = model(IDS).past_key_values
     model(IDS[:, :2], past_key_values=cache)
-    assert told == [[list(range(8))[spec.V * (method == "prefix"):]], [[8, 9]]]
+    assert told == [[list(range(8))[spec.V * (method == "prefix"):]] * 2, [[8, 9]] * 2]
 
 
 @torch.no_grad()

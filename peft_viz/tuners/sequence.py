@@ -14,12 +14,12 @@ def insert(virtual:torch.Tensor,          # [batch, virtual, ...] or [..., virtu
            real:torch.Tensor,             # [batch, sequence, ...], of the same dtype
            order:torch.Tensor|None=None,  # [batch, virtual + sequence], from `behind_padding`; None: virtual tokens in front
           ) -> torch.Tensor:  # [batch, virtual + sequence, ...], a new tensor
-    "Virtual tokens among the real ones."
+    "Virtual tokens among the real ones. Tokens that the order does not know of stay at the end."
     joined = torch.cat((virtual, real), dim=1)
     if order is None:
         return joined
     index = order.view(*order.shape, *[1] * (joined.dim() - 2)).expand(-1, -1, *joined.shape[2:])
-    return joined.gather(1, index)
+    return torch.cat((joined.gather(1, index), joined[:, order.shape[1]:]), dim=1)
 
 
 def behind_padding(attention_mask:torch.Tensor,  # [batch, sequence]
