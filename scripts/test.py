@@ -65,7 +65,9 @@ def pytest(part, *arguments):
         report = Path(folder)/"report.xml"
         command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=10", "--durations-min=10", "-n", str(WORKERS), *options, f"--junitxml={report}", *arguments, *paths(files)]
         # What is measured lies in this run's own folder: left in the checkout, the data of a run that was killed, or of one beside this, would be counted here.
-        status = subprocess.run(command, cwd=ROOT, env={**os.environ, "COVERAGE_FILE": f"{folder}/coverage"}).returncode
+        environment = {**os.environ, "COVERAGE_FILE": f"{folder}/coverage"}
+        if venv != ".venv": environment.pop("PEFT_VIZ_BROWSER", None)    # no Playwright there: a browser shows what it shows here
+        status = subprocess.run(command, cwd=ROOT, env=environment).returncode
         suites = ElementTree.parse(report).getroot().iter("testsuite") if report.exists() else []
         total, failed, skipped = map(sum, zip((0, 0, 0), *((int(s.get("tests")), int(s.get("failures")) + int(s.get("errors")), int(s.get("skipped"))) for s in suites)))
     if status and not failed: failed, total = 1, total + 1      # pytest gave up, or too little is covered: that must show in the count

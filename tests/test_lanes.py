@@ -53,6 +53,16 @@ def test_coverage_counts_this_run_alone(monkeypatch):
     assert len(set(seen)) == 2
 
 
+def test_only_the_first_environment_has_a_browser(monkeypatch):
+    seen = []
+    class Done: returncode = 0
+    monkeypatch.setattr(runner.subprocess, "run", lambda command, cwd, env: seen.append(env.get("PEFT_VIZ_BROWSER")) or Done)
+    monkeypatch.setattr(Path, "exists", lambda path: path.suffix != ".xml")     # (there may be no second environment)
+    monkeypatch.setenv("PEFT_VIZ_BROWSER", "required")
+    runner.pytest("rest"), runner.pytest("era4")
+    assert seen == ["required", None]
+
+
 def test_the_locks_agree_where_they_may():
     main, era4 = pins("torch.txt") | pins("dev.txt"), pins("era4.txt")
     different = {name for name in era4 if era4[name] != main[name]}
