@@ -129,6 +129,7 @@ class PeftModelForCausalLM(PeftModel):
         super().__init__(model, peft_config, adapter_name, autocast_adapter_dtype)
         self.corrected_positions = corrected_positions
         self.base_model_accepts_positions, self.base_model_counts_in_mask = takes_positions(model), counts_in_mask(model)
+        self.base_model_maximum_length = maximum_length(model.config)
         self.base_model_prepare_inputs_for_generation = self.base_model.prepare_inputs_for_generation
         self.base_model_prepare_cache_for_generation = self.base_model._prepare_cache_for_generation
 
@@ -295,7 +296,7 @@ class PeftModelForCausalLM(PeftModel):
         return dict(inputs_embeds=insert(prompts, inputs_embeds, order))  # [batch, virtual + sequence, hidden]
 
     def _check_length(self, length):
-        maximum = maximum_length(self.base_model.config)
+        maximum = self.base_model_maximum_length
         if maximum is not None and length > maximum:
             virtual = self.active_peft_config.num_virtual_tokens
             raise ValueError(f"{length} tokens, {virtual} of them virtual, are more than the {maximum} that {type(self.base_model).__name__} has positions for; pass at most {maximum - virtual} tokens")
