@@ -227,6 +227,17 @@ def test_who_takes_positions(family, takes):
     assert takes_positions(model_of(family)) == takes and accepts(model_of(family), "position_ids") == (takes and family != "moss_transcribe_diarize")
 
 
+def test_positions_that_are_not_handed_on():
+    class Decoder:
+        def forward(self, x, position_ids=None): pass
+    class Wrapper:
+        def get_decoder(self): return Decoder()
+        def forward(self, x): pass
+    class Open(Wrapper):
+        def forward(self, x, **kwargs): pass
+    assert [takes_positions(model) for model in (Decoder(), Wrapper(), Open())] == [True, False, True]
+
+
 @pytest.mark.parametrize("family", ["xlnet", "reformer"])
 @torch.no_grad()
 def test_who_generates_from_ids_alone(family):
