@@ -13,10 +13,10 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, 
 from transformers.pytorch_utils import Conv1D
 
 # %% auto #0
-__all__ = ['CONFIG_NAMES', 'KEY_VALUE_HEADS', 'NEEDS_IDS', 'PREPARES_IDS', 'CACHE_LAYERS', 'NO_PREFIX', 'ENCODERS', 'ATTENTION',
-           'FEEDFORWARD', 'LORA_TARGETS', 'ADALORA_TARGETS', 'IA3_TARGETS', 'Dimensions', 'text_config',
-           'maximum_length', 'KeyValues', 'key_value_shapes', 'causal_lm_class', 'dimensions', 'accepts',
-           'takes_positions', 'check_generates', 'takes_prompts', 'counts_in_mask', 'prefix_layout',
+__all__ = ['CONFIG_NAMES', 'KEY_VALUE_HEADS', 'NEEDS_IDS', 'EMBEDS_AGAIN', 'PREPARES_IDS', 'CACHE_LAYERS', 'NO_PREFIX',
+           'ENCODERS', 'ATTENTION', 'FEEDFORWARD', 'LORA_TARGETS', 'ADALORA_TARGETS', 'IA3_TARGETS', 'Dimensions',
+           'text_config', 'maximum_length', 'KeyValues', 'key_value_shapes', 'causal_lm_class', 'dimensions', 'accepts',
+           'takes_positions', 'embeds_again', 'check_generates', 'takes_prompts', 'counts_in_mask', 'prefix_layout',
            'prefix_goes_behind', 'linear_names', 'default_targets', 'lora_targets', 'adalora_targets', 'ia3_targets']
 
 # %% ../nbs/01_architectures.ipynb #4c65dcbb
@@ -144,9 +144,18 @@ def takes_positions(model:nn.Module,  # a base model
 
 # %% ../nbs/01_architectures.ipynb #5e0a2012
 NEEDS_IDS = {  # families that look at the ids, besides embedding them -> when, and what for
-    "gemma4_text": (lambda config: config.hidden_size_per_layer_input, "looks up embeddings of the ids in each layer"),
     "deepseek_v4": (lambda config: "hash_moe" in config.mlp_layer_types, "chooses experts by the ids"),
 }
+EMBEDS_AGAIN = {"gemma4_text"}  # families that embed the ids once more, for each layer, and cannot do without
+
+
+def embeds_again(model:nn.Module,  # a base model
+                ) -> dict:  # keyword of `forward` -> what makes it of ids or, if they are None, of embeddings
+    "What `forward` needs to know of tokens besides their embeddings: `[batch, sequence, layers, width]`. In most families, nothing."
+    part = text_config(model.config)
+    if part.model_type not in EMBEDS_AGAIN or not part.hidden_size_per_layer_input:
+        return {}
+    return dict(per_layer_inputs=next(module for module in model.modules() if hasattr(module, "embed_tokens_per_layer")).get_per_layer_inputs)
 
 
 PREPARES_IDS = {"reformer", "xlnet"}  # families that prepare more for a decoding step than a token, and from ids alone

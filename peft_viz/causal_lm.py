@@ -8,7 +8,7 @@ import inspect, warnings
 import torch
 from torch import nn
 from transformers import GenerationMixin
-from .architectures import check_generates, counts_in_mask, maximum_length, prefix_goes_behind, takes_positions
+from .architectures import check_generates, counts_in_mask, embeds_again, maximum_length, prefix_goes_behind, takes_positions
 from .config import PeftConfig, PeftType, TaskType
 from .model import check_config, MODELS, PeftModel
 from .tuners.cpt import ANSWER, answers_only, extend_types, with_cpt_loss
@@ -129,7 +129,7 @@ class PeftModelForCausalLM(PeftModel):
         super().__init__(model, peft_config, adapter_name, autocast_adapter_dtype)
         self.corrected_positions = corrected_positions
         self.base_model_accepts_positions, self.base_model_counts_in_mask = takes_positions(model), counts_in_mask(model)
-        self.base_model_maximum_length = maximum_length(model.config)
+        self.base_model_maximum_length, self.base_model_embeds_again = maximum_length(model.config), embeds_again(model)
         self.base_model_prepare_inputs_for_generation = self.base_model.prepare_inputs_for_generation
         self.base_model_prepare_cache_for_generation = self.base_model._prepare_cache_for_generation
 
@@ -286,6 +286,7 @@ class PeftModelForCausalLM(PeftModel):
         if is_prefix and inputs_embeds is None:
             places = input_ids.new_zeros(len(input_ids), self.active_peft_config.num_virtual_tokens)
             return dict(input_ids=insert(places, input_ids, order))
+        again = self._embedded_again(input_ids, inputs_embeds, order)
         if inputs_embeds is None:
             inputs_embeds = self.word_embeddings(input_ids)  # [batch, sequence, hidden]
         if is_prefix:
@@ -293,7 +294,13 @@ class PeftModelForCausalLM(PeftModel):
         else:
             prompts = self.get_prompt(batch_size=len(inputs_embeds), task_ids=task_ids)  # [batch, virtual, hidden]
         prompts = prompts.to(inputs_embeds.dtype)
-        return dict(inputs_embeds=insert(prompts, inputs_embeds, order))  # [batch, virtual + sequence, hidden]
+        return dict(inputs_embeds=insert(prompts, inputs_embeds, order), **again)  # [batch, virtual + sequence, hidden]
+
+    def _embedded_again(self, input_ids, inputs_embeds, order):
+        "A few base models embed tokens for each layer, too. Virtual ones are none of the vocabulary, and have nothing there."
+        input_ids, virtual = input_ids if inputs_embeds is None else None, self.active_peft_config.num_virtual_tokens
+        again = {name: embed(input_ids, inputs_embeds) for name, embed in self.base_model_embeds_again.items()}  # each [batch, sequence, layers, width]
+        return {name: insert(real.new_zeros(len(real), virtual, *real.shape[2:]), real, order) for name, real in again.items()}
 
     def _check_length(self, length):
         maximum = self.base_model_maximum_length

@@ -481,6 +481,9 @@ row(S, "ids are given: the base model's embeddings of them", "inputs_embeds is N
     PARITY + "forward_and_gradients[eval-input_ids-left-prompt-llama]", lambda: forward("prompt", attention_mask=MASK), also=(("        if is_prefix:", False),))
 row(S, "embeddings are given", "inputs_embeds is not None", WITH, "        if inputs_embeds is None:", False,
     PARITY + "forward_and_gradients[eval-inputs_embeds-left-prompt-llama]", lambda: forward("prompt", attention_mask=MASK, inputs_embeds=True))
+row(S, "a base model that embeds tokens again, for each layer, gets that too", "", CLASS + "_embedded_again", "input_ids if inputs_embeds is None", None,
+    PARITY + "forward_and_gradients[eval-input_ids-left-prompt-llama]", lambda: forward("prompt", attention_mask=MASK), shows=lambda seen: "per_layer_inputs" not in seen.base,
+    here="Not in the specification. Gemma 4 does; Llama, here, has nothing of the kind.")
 row(S, "labels are given: -100 for the virtual tokens in front", "labels is not None", "causal_lm:_extend_labels", "if labels is None:", False,
     PARITY + "what_the_base_model_is_told[prompt-llama]", lambda: forward("prompt", attention_mask=MASK, labels=LABELS),
     shows=lambda seen: seen.base["labels"].nested()[1] == [-100] * V + IDS[1].tolist())

@@ -1,6 +1,7 @@
 """What `architectures` says about every family that transformers calls a causal language model, against the models themselves.
 
 Every family is either answered for or named here with the reason why not; a family that a new transformers adds is tested like the others and, if it is special, shows."""
+import copy
 import re
 from functools import lru_cache
 
@@ -11,7 +12,7 @@ from transformers import BertConfig, CONFIG_MAPPING, DynamicCache, FalconConfig,
 
 from families import FAMILIES, tiny_config, tiny_model, V5
 from peft_viz import architectures
-from peft_viz.architectures import (accepts, adalora_targets, causal_lm_class, check_generates, counts_in_mask, Dimensions, dimensions, ia3_targets, key_value_shapes, KeyValues, linear_names,
+from peft_viz.architectures import (accepts, adalora_targets, causal_lm_class, check_generates, counts_in_mask, Dimensions, dimensions, embeds_again, ia3_targets, key_value_shapes, KeyValues, linear_names,
                                     lora_targets, maximum_length, prefix_goes_behind, prefix_layout, takes_positions, text_config)
 from peft_viz.causal_lm import get_peft_model
 from peft_viz.config import PrefixTuningConfig, PromptTuningConfig
@@ -281,20 +282,44 @@ def test_embeddings_in_place_of_ids(family):
         assert torch.allclose(model(inputs_embeds=model.get_input_embeddings()(IDS)).logits, model(IDS).logits, atol=1e-5)
 
 
-@pytest.mark.skipif(not V5, reason="these families came with transformers 5")
-@pytest.mark.parametrize("family, what, without", [
-    ("gemma4_text", "looks up embeddings of the ids in each layer", dict(hidden_size_per_layer_input=0)),
-    ("deepseek_v4", "chooses experts by the ids", dict(mlp_layer_types=["moe"] * 4)),
-])
-def test_who_needs_ids_takes_no_prompts(family, what, without):
+@pytest.mark.skipif(not V5, reason="this family came with transformers 5")
+def test_who_needs_ids_takes_no_prompts():
     "Refused before anything is changed, with the reason; without what needs them, such a family takes prompts."
-    config, model = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3), tiny_model(family)
+    config, model = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3), tiny_model("deepseek_v4")
     before = [(name, p.requires_grad) for name, p in model.named_parameters()]
-    with pytest.raises(ValueError, match=f"PROMPT_TUNING puts virtual tokens before the embeddings of the input, and .* {what}; use a method"):
+    with pytest.raises(ValueError, match="PROMPT_TUNING puts virtual tokens before the embeddings of the input, and .* chooses experts by the ids; use a method"):
         get_peft_model(model, config)
     assert [(name, p.requires_grad) for name, p in model.named_parameters()] == before
     with torch.no_grad():
-        assert get_peft_model(tiny_model(family, **without), config)(IDS).logits.shape[:2] == (2, 8)
+        assert get_peft_model(tiny_model("deepseek_v4", mlp_layer_types=["moe"] * 4), config)(IDS).logits.shape[:2] == (2, 8)
+
+
+@pytest.mark.skipif(not V5, reason="this family came with transformers 5")
+@pytest.mark.parametrize("family", ["gemma4_text", "gemma4"])
+@pytest.mark.parametrize("corrected", [False, True])
+@torch.no_grad()
+def test_who_embeds_tokens_again(family, corrected):
+    "Real tokens have in each layer what they have without virtual ones, which have nothing there; of ids, and of embeddings of ids."
+    model, told = get_peft_model(copy.deepcopy(model_of(family)), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3), corrected_positions=corrected), []
+    base, mask = model.get_base_model(), torch.ones_like(IDS)
+    mask[0, :2] = 0
+    text = next(module for module in base.modules() if hasattr(module, "embed_tokens_per_layer"))
+    text.register_forward_pre_hook(lambda module, args, kwargs: told.append(kwargs["per_layer_inputs"]), with_kwargs=True)
+    model(IDS, attention_mask=mask)
+    model(inputs_embeds=text.embed_tokens(IDS), attention_mask=mask)
+    expected, virtual = text.get_per_layer_inputs(IDS, None), [[2, 3, 4] if corrected else [0, 1, 2], [0, 1, 2]]
+    for given in told:
+        for row, columns in enumerate(virtual):
+            rest = [column for column in range(8) if column not in columns]
+            assert not given[row, columns].any() and torch.equal(given[row, rest], expected[row])
+    assert len(told) == 2 and expected.any()
+
+
+@pytest.mark.skipif(not V5, reason="this family came with transformers 5")
+def test_who_does_not_embed_again():
+    assert not any(embeds_again(model) for model in (model_of("llama"), model_of("gemma3n_text"), tiny_model("gemma4_text", hidden_size_per_layer_input=0)))
+    again = embeds_again(model_of("gemma4_text"))
+    assert again.keys() == {"per_layer_inputs"} and embeds_again(copy.deepcopy(model_of("gemma4_text")))["per_layer_inputs"].__self__ is not again["per_layer_inputs"].__self__
 
 
 def test_keywords_that_are_taken_but_ignored_do_not_count():

@@ -57,12 +57,13 @@ def test_every_invariant_holds(family, method, stored):
 
 OTHERS = [(family, method) for family, methods in {  # families that are in no table here, and what is special about them
     "gpt_bigcode": "prefix", "qwen2": "prompt", "olmo2": "prefix", "stablelm": "prompt", "starcoder2": "prefix", "persimmon": "cpt", "gptj": "prefix cpt", "biogpt": "prompt",
-    "mamba": "prompt", "recurrent_gemma": "multitask", "minicpm3": "prefix", "jamba": "prefix", "glm_moe_dsa": "prompt", "gemma4_text": "prefix",
+    "mamba": "prompt", "recurrent_gemma": "multitask", "minicpm3": "prefix", "jamba": "prefix", "glm_moe_dsa": "prompt",
+    "gemma4_text": "prompt prefix cpt", "gemma4": "multitask",  # embeds tokens once more for each layer
     "xlm": "prompt cpt",                      # adds a token of its own when it generates, and wants positions for each row
     "moss_transcribe_diarize": "prefix",      # hands positions on to its decoder
     "phi4_multimodal": "lora ia3",            # layers of the usual names are in its encoders
 }.items() for method in methods.split() if family in matrix.families.FAMILIES]
-NOT_HERE = {("gemma4_text", "untouched"), ("recurrent_gemma", "embeddings"), ("recurrent_gemma", "continue")}  # takes no embeddings without ids; in transformers 4, keeps its state to itself
+NOT_HERE = {("recurrent_gemma", "embeddings"), ("recurrent_gemma", "continue")}  # in transformers 4, keeps its state to itself
 
 
 @pytest.mark.parametrize("family, method", OTHERS)
