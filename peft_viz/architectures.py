@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 __all__ = ['CONFIG_NAMES', 'KEY_VALUE_HEADS', 'NEEDS_IDS', 'EMBEDS_AGAIN', 'PREPARES_IDS', 'CACHE_LAYERS', 'NO_PREFIX',
            'ENCODERS', 'ATTENTION', 'FEEDFORWARD', 'LORA_TARGETS', 'ADALORA_TARGETS', 'IA3_TARGETS', 'Dimensions',
            'text_config', 'maximum_length', 'KeyValues', 'key_value_shapes', 'causal_lm_class', 'dimensions', 'accepts',
-           'takes_positions', 'embeds_again', 'check_generates', 'takes_prompts', 'counts_in_mask', 'prefix_layout',
+           'takes_positions', 'takes_prompts', 'embeds_again', 'check_generates', 'counts_in_mask', 'prefix_layout',
            'prefix_goes_behind', 'linear_names', 'default_targets', 'lora_targets', 'adalora_targets', 'ia3_targets']
 
 # %% ../nbs/01_architectures.ipynb #4c65dcbb
@@ -146,6 +146,18 @@ def takes_positions(model:nn.Module,  # a base model
 NEEDS_IDS = {  # families that look at the ids, besides embedding them -> when, and what for
     "deepseek_v4": (lambda config: "hash_moe" in config.mlp_layer_types, "chooses experts by the ids"),
 }
+
+
+def takes_prompts(model,  # a base model
+                 ) -> tuple[bool, str]:
+    "Can embeddings of no token stand before those of the input? If not, why."
+    part = text_config(model.config)
+    needs, purpose = NEEDS_IDS.get(part.model_type, (lambda config: False, ""))
+    if not accepts(model, "inputs_embeds"):
+        return False, "takes no inputs_embeds"
+    return not needs(part), purpose
+
+# %% ../nbs/01_architectures.ipynb #5e0a2017
 EMBEDS_AGAIN = {"gemma4_text"}  # families that embed the ids once more, for each layer, and cannot do without
 
 
@@ -157,7 +169,7 @@ def embeds_again(model:nn.Module,  # a base model
         return {}
     return dict(per_layer_inputs=next(module for module in model.modules() if hasattr(module, "embed_tokens_per_layer")).get_per_layer_inputs)
 
-
+# %% ../nbs/01_architectures.ipynb #5e0a2019
 PREPARES_IDS = {"reformer", "xlnet"}  # families that prepare more for a decoding step than a token, and from ids alone
 
 
@@ -166,16 +178,6 @@ def check_generates(config,  # a transformers configuration
     "Can `generate` begin with embeddings of no token? Raises ValueError if it cannot."
     if config.model_type in PREPARES_IDS:
         raise ValueError(f"{config.model_type} prepares ids of its own for each step of generate, where virtual tokens have no place; only its forward takes them")
-
-
-def takes_prompts(model,  # a base model
-                 ) -> tuple[bool, str]:
-    "Can embeddings of no token stand before those of the input? If not, why."
-    part = text_config(model.config)
-    needs, purpose = NEEDS_IDS.get(part.model_type, (lambda config: False, ""))
-    if not accepts(model, "inputs_embeds"):
-        return False, "takes no inputs_embeds"
-    return not needs(part), purpose
 
 # %% ../nbs/01_architectures.ipynb #5e0a2013
 def counts_in_mask(model:nn.Module,  # a base model
