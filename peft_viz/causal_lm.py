@@ -8,7 +8,14 @@ import inspect, warnings
 import torch
 from torch import nn
 from transformers import GenerationMixin
-from .architectures import check_generates, counts_in_mask, embeds_again, maximum_length, prefix_goes_behind, takes_positions
+from peft_viz.architectures import (
+    check_generates,
+    counts_in_mask,
+    embeds_again,
+    maximum_length,
+    prefix_goes_behind,
+    takes_positions,
+)
 from .config import PeftConfig, PeftType, TaskType
 from .model import check_config, MODELS, PeftModel
 from .tuners.cpt import ANSWER, answers_only, extend_types, with_cpt_loss
@@ -20,8 +27,15 @@ __all__ = ['IGNORED', 'STATES', 'SLICES_BY_LENGTH', 'PeftModelForCausalLM', 'get
 
 # %% ../nbs/11_causal_lm.ipynb #37ec67b1
 IGNORED = -100  # a label that the loss skips
-STATES = "cache_params", "state", "mems", "past_buckets_states"  # what recurrent and some older models carry along instead of past_key_values
-SLICES_BY_LENGTH = "next_sequence_length" in inspect.signature(GenerationMixin.prepare_inputs_for_generation).parameters  # transformers 5; 4 slices by cache_position
+STATES = (
+    "cache_params",
+    "state",
+    "mems",
+    "past_buckets_states",
+)  # what recurrent and some older models carry along instead of past_key_values
+SLICES_BY_LENGTH = (
+    "next_sequence_length" in inspect.signature(GenerationMixin.prepare_inputs_for_generation).parameters
+)  # transformers 5; 4 slices by cache_position
 
 
 def _get_batch_size(input_ids, inputs_embeds):
@@ -52,7 +66,9 @@ def _get_cache_length(past_key_values):
 def _has_state(kwargs):
     "Is there a recurrent state that has seen something? It does not say how much."
     states = [kwargs[name] for name in STATES if kwargs.get(name) is not None]
-    return any(state.has_previous_state() if hasattr(state, "has_previous_state") else True for state in states)
+    return any(
+        state.has_previous_state() if hasattr(state, "has_previous_state") else True for state in states
+    )
 
 
 def _extend_attention_mask(attention_mask, batch_size, num_virtual_tokens, virtual_queries, order=None):
@@ -90,7 +106,9 @@ def _extend_labels(labels, batch_size, num_virtual_tokens, order=None):
 # %% ../nbs/11_causal_lm.ipynb #86d6d2f1
 def _only_mask(attention_mask):
     if len(attention_mask) != 1:
-        raise ValueError(f"expected a single attention mask, got {len(attention_mask)}: {', '.join(attention_mask)}; pass a mask [batch, sequence] and the base model will make its own of it")
+        raise ValueError(
+            f"expected a single attention mask, got {len(attention_mask)}: {', '.join(attention_mask)}; pass a mask [batch, sequence] and the base model will make its own of it"
+        )
     return next(iter(attention_mask.values()))
 
 
@@ -99,10 +117,15 @@ def _extend_4d_mask(attention_mask, num_virtual_tokens, virtual_queries):
     batch_size, heads, queries, keys = attention_mask.shape
     additive = attention_mask.is_floating_point()
     attend, masked = (0, torch.finfo(attention_mask.dtype).min) if additive else (1, 0)
-    attention_mask = torch.cat((attention_mask.new_full((batch_size, heads, queries, num_virtual_tokens), attend), attention_mask), dim=3)
+    attention_mask = torch.cat(
+        (attention_mask.new_full((batch_size, heads, queries, num_virtual_tokens), attend), attention_mask),
+        dim=3,
+    )
     if not virtual_queries:
         return attention_mask
-    later = torch.ones(num_virtual_tokens, num_virtual_tokens + keys, dtype=torch.bool, device=attention_mask.device).triu(1)  # [virtual, virtual + key]
+    later = torch.ones(
+        num_virtual_tokens, num_virtual_tokens + keys, dtype=torch.bool, device=attention_mask.device
+    ).triu(1)  # [virtual, virtual + key]
     rows = attention_mask.new_full(later.shape, attend).masked_fill(later, masked)
     return torch.cat((rows.expand(batch_size, heads, -1, -1), attention_mask), dim=2)
 
@@ -119,43 +142,61 @@ def _count_positions(attention_mask, tokens):
 # %% ../nbs/11_causal_lm.ipynb #218725bd
 class PeftModelForCausalLM(PeftModel):
     "A causal language model with adapters. Source: the specification, sections *forward*, *generate* and *prepare_inputs_for_generation*."
-    def __init__(self,
-                 model:nn.Module,                    # a transformers causal language model
-                 peft_config:PeftConfig,             # what to train
-                 adapter_name:str="default",         # name of this first adapter
-                 autocast_adapter_dtype:bool=True,   # keep float16 and bfloat16 adapters of injected layers in float32
-                 corrected_positions:bool=False,     # virtual tokens behind the padding of a row, and positions that do not count it; False: as peft
-                ):
+
+    def __init__(
+        self,
+        model: nn.Module,  # a transformers causal language model
+        peft_config: PeftConfig,  # what to train
+        adapter_name: str = "default",  # name of this first adapter
+        autocast_adapter_dtype: bool = True,  # keep float16 and bfloat16 adapters of injected layers in float32
+        corrected_positions: bool = False,  # virtual tokens behind the padding of a row, and positions that do not count it; False: as peft
+    ):
         super().__init__(model, peft_config, adapter_name, autocast_adapter_dtype)
         self.corrected_positions = corrected_positions
-        self.base_model_accepts_positions, self.base_model_counts_in_mask = takes_positions(model), counts_in_mask(model)
-        self.base_model_maximum_length, self.base_model_embeds_again = maximum_length(model.config), embeds_again(model)
+        self.base_model_accepts_positions, self.base_model_counts_in_mask = (
+            takes_positions(model),
+            counts_in_mask(model),
+        )
+        self.base_model_maximum_length, self.base_model_embeds_again = (
+            maximum_length(model.config),
+            embeds_again(model),
+        )
         self.base_model_prepare_inputs_for_generation = self.base_model.prepare_inputs_for_generation
         self.base_model_prepare_cache_for_generation = self.base_model._prepare_cache_for_generation
 
-    def forward(self,
-                input_ids:torch.Tensor|None=None,       # [batch, sequence]
-                attention_mask:torch.Tensor|None=None,  # [batch, sequence]
-                inputs_embeds:torch.Tensor|None=None,   # [batch, sequence, hidden], instead of `input_ids`
-                labels:torch.Tensor|None=None,          # [batch, sequence]
-                output_attentions:bool|None=None,       # } handed through
-                output_hidden_states:bool|None=None,    # }
-                return_dict:bool|None=None,             # }
-                task_ids:torch.Tensor|None=None,        # [batch], for methods with tasks
-                **kwargs,                               # handed through; CPT takes `input_type_mask`, [batch, sequence], out
-               ):  # what the base model returns
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,  # [batch, sequence]
+        attention_mask: torch.Tensor | None = None,  # [batch, sequence]
+        inputs_embeds: torch.Tensor | None = None,  # [batch, sequence, hidden], instead of `input_ids`
+        labels: torch.Tensor | None = None,  # [batch, sequence]
+        output_attentions: bool | None = None,  # } handed through
+        output_hidden_states: bool | None = None,  # }
+        return_dict: bool | None = None,  # }
+        task_ids: torch.Tensor | None = None,  # [batch], for methods with tasks
+        **kwargs,  # handed through; CPT takes `input_type_mask`, [batch, sequence], out
+    ):  # what the base model returns
         """One pass. Logits are `[batch, virtual + sequence, vocabulary]` with virtual tokens in the sequence, else `[batch, sequence, vocabulary]`.
 
         With a cache from an earlier pass, the virtual tokens are in it: then `attention_mask` is for all real tokens so far, everything else for the new ones."""
         peft_config = self.active_peft_config
-        kwargs.update(output_attentions=output_attentions, output_hidden_states=output_hidden_states, return_dict=return_dict)
+        kwargs.update(
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=return_dict,
+        )
 
         if self._adapters_disabled:
             return self._forward_disabled(input_ids, attention_mask, inputs_embeds, labels, **kwargs)
         if not peft_config.is_prompt_learning:
-            return self._forward_injected(input_ids, attention_mask, inputs_embeds, labels, task_ids, **kwargs)
+            return self._forward_injected(
+                input_ids, attention_mask, inputs_embeds, labels, task_ids, **kwargs
+            )
 
-        batch_size, length = _get_batch_size(input_ids, inputs_embeds), _get_sequence_length(input_ids, inputs_embeds)
+        batch_size, length = (
+            _get_batch_size(input_ids, inputs_embeds),
+            _get_sequence_length(input_ids, inputs_embeds),
+        )
         past_length = _get_cache_length(kwargs.get("past_key_values"))
         is_first = not past_length and not _has_state(kwargs)
         order = self._order(attention_mask)
@@ -163,7 +204,9 @@ class PeftModelForCausalLM(PeftModel):
         if is_first and not virtual_queries:
             past_length = peft_config.num_virtual_tokens  # the prefix that will be in the cache
         self._check_length(past_length + length + virtual_queries * peft_config.num_virtual_tokens)
-        attention_mask = _extend_attention_mask(attention_mask, batch_size, peft_config.num_virtual_tokens, virtual_queries, order)
+        attention_mask = _extend_attention_mask(
+            attention_mask, batch_size, peft_config.num_virtual_tokens, virtual_queries, order
+        )
         kwargs.update(attention_mask=attention_mask, labels=labels)
         self._warn_of_positions(kwargs)
         self._shift_or_drop_positions(kwargs, batch_size, length, past_length, virtual_queries, order)
@@ -198,7 +241,13 @@ class PeftModelForCausalLM(PeftModel):
         "The base model alone. What is said to the methods is said to nobody."
         for name in "adapter_names", "input_type_mask":
             kwargs.pop(name, None)
-        return self.get_base_model()(input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, labels=labels, **kwargs)
+        return self.get_base_model()(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            inputs_embeds=inputs_embeds,
+            labels=labels,
+            **kwargs,
+        )
 
     def _forward_injected(self, input_ids, attention_mask, inputs_embeds, labels, task_ids, **kwargs):
         "LoRA, AdaLoRA, IA3, POLY: the layers have been changed, the inputs have not."
@@ -207,10 +256,18 @@ class PeftModelForCausalLM(PeftModel):
         if self.base_model.config.model_type == "mpt":
             if inputs_embeds is not None:
                 raise AssertionError("forward in MPTForCausalLM does not support inputs_embeds")
-            return self.base_model(input_ids=input_ids, attention_mask=attention_mask, labels=labels, **kwargs)
+            return self.base_model(
+                input_ids=input_ids, attention_mask=attention_mask, labels=labels, **kwargs
+            )
         with self._enable_peft_forward_hooks(**kwargs):
             kwargs = self._without_special_args(kwargs)
-            return self.base_model(input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, labels=labels, **kwargs)
+            return self.base_model(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                inputs_embeds=inputs_embeds,
+                labels=labels,
+                **kwargs,
+            )
 
     def _forward_continued(self, input_ids, inputs_embeds, input_type_mask=None, **kwargs):
         "The rest of a sequence whose virtual tokens are in the cache already. Nobody's loss looks at types here."
@@ -218,46 +275,78 @@ class PeftModelForCausalLM(PeftModel):
 
     def _forward_prefix(self, input_ids, inputs_embeds, batch_size, order, **kwargs):
         "Virtual tokens in the cache; the sequence, and with it labels and logits, keeps its length."
-        max_cache_len = self.active_peft_config.num_virtual_tokens + _get_sequence_length(input_ids, inputs_embeds)
-        past_key_values = self.get_prompt(batch_size, max_cache_len=max_cache_len, past_key_values=kwargs.get("past_key_values"), order=order)  # per layer [batch, heads, virtual, head_dim]
+        max_cache_len = self.active_peft_config.num_virtual_tokens + _get_sequence_length(
+            input_ids, inputs_embeds
+        )
+        past_key_values = self.get_prompt(
+            batch_size,
+            max_cache_len=max_cache_len,
+            past_key_values=kwargs.get("past_key_values"),
+            order=order,
+        )  # per layer [batch, heads, virtual, head_dim]
         kwargs["past_key_values"] = past_key_values
         if order is not None:
             return self._forward_prefix_behind_padding(input_ids, inputs_embeds, order, **kwargs)
         return self.base_model(input_ids=input_ids, inputs_embeds=inputs_embeds, **kwargs)
 
-    def _forward_prefix_behind_padding(self, input_ids, inputs_embeds, order, labels=None, return_dict=None, logits_to_keep=0, **kwargs):
+    def _forward_prefix_behind_padding(
+        self, input_ids, inputs_embeds, order, labels=None, return_dict=None, logits_to_keep=0, **kwargs
+    ):
         "The base model gets a sequence with something in the virtual tokens' places; what it says there is taken out again."
         virtual = self.active_peft_config.num_virtual_tokens
         if labels is not None:
             labels = _extend_labels(labels, len(order), virtual, order)
             first = (places(order, virtual)[:, -1:] + 1).clamp(max=order.shape[1] - 1)
-            labels = labels.scatter(1, first, IGNORED)  # nobody is before the first token who could predict it
-        output = self.base_model(**self._with_virtual_tokens(input_ids, inputs_embeds, order), labels=labels, return_dict=True, **kwargs)
-        columns = order.argsort(dim=1)  # [batch, virtual + sequence], the virtual tokens', then the real ones'
+            labels = labels.scatter(
+                1, first, IGNORED
+            )  # nobody is before the first token who could predict it
+        output = self.base_model(
+            **self._with_virtual_tokens(input_ids, inputs_embeds, order),
+            labels=labels,
+            return_dict=True,
+            **kwargs,
+        )
+        columns = order.argsort(
+            dim=1
+        )  # [batch, virtual + sequence], the virtual tokens', then the real ones'
         real = columns[:, virtual:]
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         output.logits = _take_columns(output.logits, real[:, kept])
         if output.get("hidden_states") is not None:
             output.hidden_states = tuple(_take_columns(states, real) for states in output.hidden_states)
         if output.get("attentions") is not None:
-            output.attentions = tuple(_take_attentions(weights, real, columns) for weights in output.attentions)
+            output.attentions = tuple(
+                _take_attentions(weights, real, columns) for weights in output.attentions
+            )
         return output if return_dict is not False else output.to_tuple()
 
-    def _forward_embeddings(self, input_ids, inputs_embeds, batch_size, task_ids, order, labels=None, **kwargs):
+    def _forward_embeddings(
+        self, input_ids, inputs_embeds, batch_size, task_ids, order, labels=None, **kwargs
+    ):
         "Virtual tokens before the embeddings; labels get as many -100 in front."
         labels = _extend_labels(labels, batch_size, self.active_peft_config.num_virtual_tokens, order)
-        return self.base_model(**self._with_virtual_tokens(input_ids, inputs_embeds, order, task_ids), labels=labels, **kwargs)
+        return self.base_model(
+            **self._with_virtual_tokens(input_ids, inputs_embeds, order, task_ids), labels=labels, **kwargs
+        )
 
-    def _cpt_forward(self, input_ids, inputs_embeds, batch_size, order, labels=None, input_type_mask=None, **kwargs):
+    def _cpt_forward(
+        self, input_ids, inputs_embeds, batch_size, order, labels=None, input_type_mask=None, **kwargs
+    ):
         "Virtual tokens before the embeddings; labels and types of the examples in front, and the loss where an answer stands."
         peft_config = self.active_peft_config
         length = _get_sequence_length(input_ids, inputs_embeds)
         if input_type_mask is None:
-            input_type_mask = torch.full((batch_size, length), ANSWER, device=self.word_embeddings.weight.device)
+            input_type_mask = torch.full(
+                (batch_size, length), ANSWER, device=self.word_embeddings.weight.device
+            )
         if labels is not None:
-            cpt_type_mask = extend_types(input_type_mask, peft_config, batch_size, length, order)  # [batch, virtual + sequence]
+            cpt_type_mask = extend_types(
+                input_type_mask, peft_config, batch_size, length, order
+            )  # [batch, virtual + sequence]
             labels = answers_only(labels, cpt_type_mask, peft_config, order)  # [batch, virtual + sequence]
-        base_model_output = self.base_model(**self._with_virtual_tokens(input_ids, inputs_embeds, order), labels=labels, **kwargs)
+        base_model_output = self.base_model(
+            **self._with_virtual_tokens(input_ids, inputs_embeds, order), labels=labels, **kwargs
+        )
         if labels is None:
             return base_model_output
         return with_cpt_loss(base_model_output, labels, cpt_type_mask, peft_config)
@@ -268,7 +357,9 @@ class PeftModelForCausalLM(PeftModel):
         "Where virtual tokens stand in a sequence (see `insert`): as in peft in front, or behind the padding of each row."
         if not self.corrected_positions or not _is_plain(attention_mask):
             return None
-        if self.active_peft_config.peft_type == PeftType.PREFIX_TUNING and not self._prefix_goes_behind(attention_mask):
+        if self.active_peft_config.peft_type == PeftType.PREFIX_TUNING and not self._prefix_goes_behind(
+            attention_mask
+        ):
             return None
         return behind_padding(attention_mask, self.active_peft_config.num_virtual_tokens)
 
@@ -290,23 +381,39 @@ class PeftModelForCausalLM(PeftModel):
         if inputs_embeds is None:
             inputs_embeds = self.word_embeddings(input_ids)  # [batch, sequence, hidden]
         if is_prefix:
-            prompts = inputs_embeds.new_zeros(len(inputs_embeds), self.active_peft_config.num_virtual_tokens, inputs_embeds.shape[2])
+            prompts = inputs_embeds.new_zeros(
+                len(inputs_embeds), self.active_peft_config.num_virtual_tokens, inputs_embeds.shape[2]
+            )
         else:
-            prompts = self.get_prompt(batch_size=len(inputs_embeds), task_ids=task_ids)  # [batch, virtual, hidden]
+            prompts = self.get_prompt(
+                batch_size=len(inputs_embeds), task_ids=task_ids
+            )  # [batch, virtual, hidden]
         prompts = prompts.to(inputs_embeds.dtype)
-        return dict(inputs_embeds=insert(prompts, inputs_embeds, order), **again)  # [batch, virtual + sequence, hidden]
+        return dict(
+            inputs_embeds=insert(prompts, inputs_embeds, order), **again
+        )  # [batch, virtual + sequence, hidden]
 
     def _embedded_again(self, input_ids, inputs_embeds, order):
         "A few base models embed tokens for each layer, too. Virtual ones are none of the vocabulary, and have nothing there."
-        input_ids, virtual = input_ids if inputs_embeds is None else None, self.active_peft_config.num_virtual_tokens
-        again = {name: embed(input_ids, inputs_embeds) for name, embed in self.base_model_embeds_again.items()}  # each [batch, sequence, layers, width]
-        return {name: insert(real.new_zeros(len(real), virtual, *real.shape[2:]), real, order) for name, real in again.items()}
+        input_ids, virtual = (
+            input_ids if inputs_embeds is None else None,
+            self.active_peft_config.num_virtual_tokens,
+        )
+        again = {
+            name: embed(input_ids, inputs_embeds) for name, embed in self.base_model_embeds_again.items()
+        }  # each [batch, sequence, layers, width]
+        return {
+            name: insert(real.new_zeros(len(real), virtual, *real.shape[2:]), real, order)
+            for name, real in again.items()
+        }
 
     def _check_length(self, length):
         maximum = self.base_model_maximum_length
         if maximum is not None and length > maximum:
             virtual = self.active_peft_config.num_virtual_tokens
-            raise ValueError(f"{length} tokens, {virtual} of them virtual, are more than the {maximum} that {type(self.base_model).__name__} has positions for; pass at most {maximum - virtual} tokens")
+            raise ValueError(
+                f"{length} tokens, {virtual} of them virtual, are more than the {maximum} that {type(self.base_model).__name__} has positions for; pass at most {maximum - virtual} tokens"
+            )
 
     def _keeps_positions(self):
         "The caller's positions can be used behind a prefix, and where they are said to be counted right."
@@ -314,9 +421,13 @@ class PeftModelForCausalLM(PeftModel):
 
     def _warn_of_positions(self, kwargs):
         if kwargs.get("position_ids") is not None and not self._keeps_positions():
-            warnings.warn("Position ids are not supported for parameter efficient tuning. Ignoring position ids.")
+            warnings.warn(
+                "Position ids are not supported for parameter efficient tuning. Ignoring position ids."
+            )
         if kwargs.get("token_type_ids") is not None:
-            warnings.warn("Token type ids are not supported for parameter efficient tuning. Ignoring token type ids")
+            warnings.warn(
+                "Token type ids are not supported for parameter efficient tuning. Ignoring token type ids"
+            )
 
     def _shift_or_drop_positions(self, kwargs, batch_size, new_tokens, past_length, virtual_queries, order):
         "Positions and token types were made for the sequence without virtual tokens. Changes `kwargs`, in which the mask is extended already."
@@ -327,8 +438,12 @@ class PeftModelForCausalLM(PeftModel):
             kwargs["position_ids"] = self._shifted(position_ids[..., -new_tokens:], virtual_queries, order)
         elif self.corrected_positions and self.base_model_accepts_positions and _is_plain(attention_mask):
             kwargs["position_ids"] = _count_positions(attention_mask, queries)
-        elif self.corrected_positions and self.base_model_accepts_positions:  # a few models count from 0 whatever the cache holds
-            kwargs["position_ids"] = torch.arange(past_length, past_length + queries, device=self.base_model.device).expand(batch_size, -1)
+        elif (
+            self.corrected_positions and self.base_model_accepts_positions
+        ):  # a few models count from 0 whatever the cache holds
+            kwargs["position_ids"] = torch.arange(
+                past_length, past_length + queries, device=self.base_model.device
+            ).expand(batch_size, -1)
 
     def _shifted(self, position_ids, virtual_queries, order):
         "Every token comes later; where virtual tokens are in the sequence, they have the first positions."
@@ -356,55 +471,76 @@ class PeftModelForCausalLM(PeftModel):
         for name, value in had.items():
             setattr(transformer, name, value)
 
-    def _prepare_cache_for_generation(self, generation_config, model_kwargs, generation_mode, batch_size, max_cache_length):
+    def _prepare_cache_for_generation(
+        self, generation_config, model_kwargs, generation_mode, batch_size, max_cache_length
+    ):
         "A cache of fixed length needs room for the virtual tokens, too."
         if not self._adapters_disabled and self.active_peft_config.is_prompt_learning:
             check_generates(self.base_model.config)
             self._room_for_virtual_tokens(generation_config, model_kwargs)
             max_cache_length += self.active_peft_config.num_virtual_tokens
-        return self.base_model_prepare_cache_for_generation(generation_config, model_kwargs, generation_mode, batch_size, max_cache_length)
+        return self.base_model_prepare_cache_for_generation(
+            generation_config, model_kwargs, generation_mode, batch_size, max_cache_length
+        )
 
     def _room_for_virtual_tokens(self, generation_config, model_kwargs):
         "Before `generate` begins to count: a cache that it continues from has more tokens than it knows."
         if self.corrected_positions and getattr(generation_config, "prefill_chunk_size", None):
-            raise ValueError("prefill_chunk_size cuts between padding and virtual tokens; leave it out, or use corrected_positions=False")
+            raise ValueError(
+                "prefill_chunk_size cuts between padding and virtual tokens; leave it out, or use corrected_positions=False"
+            )
         past_length = _get_cache_length(model_kwargs.get("past_key_values"))
         attention_mask = model_kwargs.get("attention_mask")
         if past_length and _is_plain(attention_mask) and not SLICES_BY_LENGTH:
-            model_kwargs["cache_position"] = torch.arange(past_length - self.active_peft_config.num_virtual_tokens, attention_mask.shape[1], device=attention_mask.device)
+            model_kwargs["cache_position"] = torch.arange(
+                past_length - self.active_peft_config.num_virtual_tokens,
+                attention_mask.shape[1],
+                device=attention_mask.device,
+            )
 
-    def prepare_inputs_for_generation(self,
-                                      input_ids:torch.Tensor,             # [batch, all tokens so far]
-                                      inputs_embeds:torch.Tensor|None=None,  # [batch, sequence, hidden], at the first step
-                                      task_ids:torch.Tensor|None=None,    # [batch], for methods with tasks
-                                      **kwargs,                           # `past_key_values`, `attention_mask`, ... as the base model's method has them
-                                     ) -> dict:  # arguments for one call of the base model
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: torch.Tensor,  # [batch, all tokens so far]
+        inputs_embeds: torch.Tensor | None = None,  # [batch, sequence, hidden], at the first step
+        task_ids: torch.Tensor | None = None,  # [batch], for methods with tasks
+        **kwargs,  # `past_key_values`, `attention_mask`, ... as the base model's method has them
+    ) -> dict:  # arguments for one call of the base model
         "The inputs of one decoding step. What the base model prepares is prepared with the virtual tokens: mask, positions and cache are extended before it is asked."
         peft_config = self.active_peft_config
         if self._adapters_disabled or not peft_config.is_prompt_learning:
-            model_kwargs = self.base_model_prepare_inputs_for_generation(input_ids, inputs_embeds=inputs_embeds, **kwargs)
+            model_kwargs = self.base_model_prepare_inputs_for_generation(
+                input_ids, inputs_embeds=inputs_embeds, **kwargs
+            )
             if peft_config.peft_type == PeftType.POLY and not self._adapters_disabled:
                 model_kwargs["task_ids"] = task_ids
             return model_kwargs
 
         order = self._order(kwargs.get("attention_mask"))
         self._empty_where_cropped(kwargs.get("past_key_values"), order)
-        requires_prompt_injection = not _get_cache_length(kwargs.get("past_key_values")) and not _has_state(kwargs)
+        requires_prompt_injection = not _get_cache_length(kwargs.get("past_key_values")) and not _has_state(
+            kwargs
+        )
         if requires_prompt_injection and peft_config.peft_type == PeftType.PREFIX_TUNING:
-            kwargs["past_key_values"] = self.get_prompt(input_ids.shape[0], past_key_values=kwargs.get("past_key_values"), order=order)
+            kwargs["past_key_values"] = self.get_prompt(
+                input_ids.shape[0], past_key_values=kwargs.get("past_key_values"), order=order
+            )
         new_tokens = self._count_new_tokens(input_ids, inputs_embeds, kwargs)
         virtual_queries = requires_prompt_injection and self._in_sequence(order)
         placeholders = self._extend_for_base_model(input_ids, new_tokens, virtual_queries, order, kwargs)
         model_kwargs = self._ask_base_model(placeholders, new_tokens, virtual_queries, **kwargs)
 
         if virtual_queries:
-            prepared = model_kwargs["input_ids"][:, peft_config.num_virtual_tokens:]  # a few models add a token of their own
+            prepared = model_kwargs["input_ids"][
+                :, peft_config.num_virtual_tokens :
+            ]  # a few models add a token of their own
             model_kwargs["input_ids"] = None
             model_kwargs.update(self._with_virtual_tokens(prepared, inputs_embeds, order, task_ids))
         elif inputs_embeds is not None and input_ids.shape[1] < new_tokens:
             model_kwargs.update(input_ids=None, inputs_embeds=inputs_embeds[:, -new_tokens:])
         elif not _has_state(kwargs):
-            model_kwargs["input_ids"] = input_ids[:, -new_tokens:]  # what is in the cache is not computed again
+            model_kwargs["input_ids"] = input_ids[
+                :, -new_tokens:
+            ]  # what is in the cache is not computed again
         return model_kwargs
 
     def _empty_where_cropped(self, past_key_values, order):
@@ -418,10 +554,16 @@ class PeftModelForCausalLM(PeftModel):
 
     def _count_new_tokens(self, input_ids, inputs_embeds, kwargs):
         "How many real tokens the base model has not seen. `generate` passes all so far, or, if a cache holds the others, the new ones."
-        past_length = max(_get_cache_length(kwargs.get("past_key_values")) - self.active_peft_config.num_virtual_tokens, 0)
+        past_length = max(
+            _get_cache_length(kwargs.get("past_key_values")) - self.active_peft_config.num_virtual_tokens, 0
+        )
         if _has_state(kwargs):
             return 1
-        elif past_length and kwargs.get("next_sequence_length") is not None and not kwargs.get("is_first_iteration"):
+        elif (
+            past_length
+            and kwargs.get("next_sequence_length") is not None
+            and not kwargs.get("is_first_iteration")
+        ):
             return kwargs["next_sequence_length"]
         elif _is_plain(kwargs.get("attention_mask")):
             return kwargs["attention_mask"].shape[1] - past_length
@@ -432,59 +574,85 @@ class PeftModelForCausalLM(PeftModel):
     def _extend_for_base_model(self, input_ids, new_tokens, virtual_queries, order, kwargs):
         "Everything as if the virtual tokens were tokens: changes `kwargs`, and returns ids with something in their places."
         virtual = self.active_peft_config.num_virtual_tokens
-        past_length, queries = _get_cache_length(kwargs.get("past_key_values")), new_tokens + virtual_queries * virtual
-        kwargs["attention_mask"] = _extend_attention_mask(kwargs.get("attention_mask"), len(input_ids), virtual, virtual_queries, order)
+        past_length, queries = (
+            _get_cache_length(kwargs.get("past_key_values")),
+            new_tokens + virtual_queries * virtual,
+        )
+        kwargs["attention_mask"] = _extend_attention_mask(
+            kwargs.get("attention_mask"), len(input_ids), virtual, virtual_queries, order
+        )
         self._check_length(past_length + queries)
         self._shift_or_drop_positions(kwargs, len(input_ids), new_tokens, past_length, virtual_queries, order)
         if SLICES_BY_LENGTH:
             kwargs["next_sequence_length"] = queries
         if kwargs.get("cache_position") is not None:
-            kwargs["cache_position"] = torch.arange(queries, device=input_ids.device) + (kwargs["cache_position"][:1] + virtual if _has_state(kwargs) else past_length)
-        missing = max(past_length + queries - input_ids.shape[1], virtual)  # virtual tokens, and real ones that were passed as embeddings or earlier
+            kwargs["cache_position"] = torch.arange(queries, device=input_ids.device) + (
+                kwargs["cache_position"][:1] + virtual if _has_state(kwargs) else past_length
+            )
+        missing = max(
+            past_length + queries - input_ids.shape[1], virtual
+        )  # virtual tokens, and real ones that were passed as embeddings or earlier
         return torch.cat((input_ids.new_zeros(len(input_ids), missing), input_ids), dim=1)
 
     def _ask_base_model(self, placeholders, new_tokens, virtual_queries, attention_mask=None, **kwargs):
         "What the base model prepares; masks that it would not expect come back as they are."
         plain = attention_mask if _is_plain(attention_mask) else None
-        model_kwargs = self.base_model_prepare_inputs_for_generation(placeholders, attention_mask=plain, **kwargs)
+        model_kwargs = self.base_model_prepare_inputs_for_generation(
+            placeholders, attention_mask=plain, **kwargs
+        )
         if plain is not attention_mask:
             model_kwargs["attention_mask"] = attention_mask
-        if self.active_peft_config.peft_type != PeftType.PREFIX_TUNING and self.base_model._supports_default_dynamic_cache():
-            model_kwargs.pop("cache_position", None)  # the base model counts in the cache, which has the virtual tokens
+        if (
+            self.active_peft_config.peft_type != PeftType.PREFIX_TUNING
+            and self.base_model._supports_default_dynamic_cache()
+        ):
+            model_kwargs.pop(
+                "cache_position", None
+            )  # the base model counts in the cache, which has the virtual tokens
         if "position_ids" in kwargs:
             return model_kwargs
         model_kwargs.pop("position_ids", None)  # transformers 4 counts them in the mask
-        if self.base_model_counts_in_mask and not _is_plain(model_kwargs.get("attention_mask", placeholders)):  # it cannot in a mask of four dimensions
+        if self.base_model_counts_in_mask and not _is_plain(
+            model_kwargs.get("attention_mask", placeholders)
+        ):  # it cannot in a mask of four dimensions
             queries = new_tokens + virtual_queries * self.active_peft_config.num_virtual_tokens
-            model_kwargs["position_ids"] = _count_positions(torch.ones_like(placeholders) if plain is None else plain, queries)
+            model_kwargs["position_ids"] = _count_positions(
+                torch.ones_like(placeholders) if plain is None else plain, queries
+            )
         return model_kwargs
-
 
 # %% ../nbs/11_causal_lm.ipynb #d0fd7abc
 MODELS[TaskType.CAUSAL_LM] = PeftModelForCausalLM
 
 
-def get_peft_model(model:nn.Module,                   # the base model; methods like LoRA replace layers in it
-                   peft_config:PeftConfig,            # what to train
-                   adapter_name:str="default",        # name of this first adapter
-                   mixed:bool=False,                  # several methods in one model: not here
-                   autocast_adapter_dtype:bool=True,  # keep float16 and bfloat16 adapters of injected layers in float32
-                   revision:str|None=None,            # the base model's version, noted in the configuration
-                   low_cpu_mem_usage:bool=False,      # adapters on the meta device: not here
-                   corrected_positions:bool=False,    # virtual tokens behind the padding of a row, and positions that do not count it; False: as peft
-                  ) -> PeftModel:
+def get_peft_model(
+    model: nn.Module,  # the base model; methods like LoRA replace layers in it
+    peft_config: PeftConfig,  # what to train
+    adapter_name: str = "default",  # name of this first adapter
+    mixed: bool = False,  # several methods in one model: not here
+    autocast_adapter_dtype: bool = True,  # keep float16 and bfloat16 adapters of injected layers in float32
+    revision: str | None = None,  # the base model's version, noted in the configuration
+    low_cpu_mem_usage: bool = False,  # adapters on the meta device: not here
+    corrected_positions: bool = False,  # virtual tokens behind the padding of a row, and positions that do not count it; False: as peft
+) -> PeftModel:
     """A base model with an adapter. Without a `task_type`, methods that change layers give a plain `PeftModel`.
 
     Raises ValueError for a configuration that does not fit and NotImplementedError for what is not there yet, both before anything in the base model is changed."""
     if mixed or low_cpu_mem_usage:
         raise NotImplementedError("mixed=True and low_cpu_mem_usage=True are not implemented in peft_viz")
     if isinstance(model, PeftModel) or any(isinstance(m, BaseTunerLayer) for m in model.modules()):
-        raise ValueError("the model has adapters already; add another one with add_adapter, or start from a fresh base model")
+        raise ValueError(
+            "the model has adapters already; add another one with add_adapter, or start from a fresh base model"
+        )
     check_config(peft_config)
     if peft_config.task_type is None and peft_config.is_prompt_learning:
         raise ValueError(f"{type(peft_config).__name__} needs to know the task; pass task_type='CAUSAL_LM'")
-    options = dict(corrected_positions=True) if corrected_positions and peft_config.task_type else {}  # (without a task there are no virtual tokens)
-    peft_model = MODELS[peft_config.task_type](model, peft_config, adapter_name, autocast_adapter_dtype, **options)
+    options = (
+        dict(corrected_positions=True) if corrected_positions and peft_config.task_type else {}
+    )  # (without a task there are no virtual tokens)
+    peft_model = MODELS[peft_config.task_type](
+        model, peft_config, adapter_name, autocast_adapter_dtype, **options
+    )
     for config in peft_model.peft_config.values():
         config.base_model_name_or_path = getattr(model, "name_or_path", None) or None
         config.revision = revision or config.revision

@@ -20,8 +20,10 @@ from .tuners.multitask import read_state_dict
 
 CONFIG_NAME = "adapter_config.json"
 SAFETENSORS_WEIGHTS_NAME = "adapter_model.safetensors"
-WEIGHTS_NAME = "adapter_model.bin"      # a pickle; other versions of these files have been written, and some still are
-PEFT_FORMAT = "0.21.2"                  # the version of peft that writes files like ours
+WEIGHTS_NAME = (
+    "adapter_model.bin"  # a pickle; other versions of these files have been written, and some still are
+)
+PEFT_FORMAT = "0.21.2"  # the version of peft that writes files like ours
 
 # %% auto #0
 __all__ = ['CONFIG_NAME', 'SAFETENSORS_WEIGHTS_NAME', 'WEIGHTS_NAME', 'PEFT_FORMAT', 'NOT_SAVED', 'EMBEDDING_LAYER_NAMES',
@@ -35,9 +37,10 @@ __all__ = ['CONFIG_NAME', 'SAFETENSORS_WEIGHTS_NAME', 'WEIGHTS_NAME', 'PEFT_FORM
 NOT_SAVED = {"base_layer", "original_module", "ranknum"}
 
 
-def own_keys(model:nn.Module,   # a PeftModel
-             adapter_name:str,  # whose tensors
-            ) -> dict[str, str]:
+def own_keys(
+    model: nn.Module,  # a PeftModel
+    adapter_name: str,  # whose tensors
+) -> dict[str, str]:
     "The tensors that an adapter has inside of the base model: their names in a file, and in the model's state."
     keys = {}
     for module_name, module in model.named_modules():
@@ -57,9 +60,10 @@ def _in_file(kind, rest):
     return [kind, *rest]
 
 # %% ../nbs/09_checkpoint.ipynb #a185f05e
-def prompt_keys(model:nn.Module,   # a PeftModel
-                adapter_name:str,  # whose tensors
-               ) -> dict[str, str]:
+def prompt_keys(
+    model: nn.Module,  # a PeftModel
+    adapter_name: str,  # whose tensors
+) -> dict[str, str]:
     "The tensors that an adapter has beside the base model, in a file and in the model's state."
     if not model.peft_config[adapter_name].is_prompt_learning:
         return {}
@@ -69,9 +73,10 @@ def prompt_keys(model:nn.Module,   # a PeftModel
     return {saved: f"prompt_encoder.{adapter_name}.{name}" for saved, name in names.items()}
 
 
-def get_prompt_embedding_to_save(model:nn.Module,   # a PeftModel
-                                 adapter_name:str,  # whose prompt
-                                ) -> torch.Tensor:  # [virtual, token_dim]; for a prefix [virtual, layers * 2 * token_dim]
+def get_prompt_embedding_to_save(
+    model: nn.Module,  # a PeftModel
+    adapter_name: str,  # whose prompt
+) -> torch.Tensor:  # [virtual, token_dim]; for a prefix [virtual, layers * 2 * token_dim]
     "The virtual tokens as inference will see them: without dropout, even in the middle of a training. (peft 0.21.2 saves whatever an LSTM with dropout gave that time.)"
     encoder = model.prompt_encoder[adapter_name]
     if model.peft_config[adapter_name].peft_type == PeftType.MULTITASK_PROMPT_TUNING:
@@ -79,26 +84,39 @@ def get_prompt_embedding_to_save(model:nn.Module,   # a PeftModel
     was_training = encoder.training
     encoder.eval()
     try:
-        return encoder(model.prompt_tokens[adapter_name][None].to(encoder.embedding.weight.device))[0].detach()
+        return encoder(model.prompt_tokens[adapter_name][None].to(encoder.embedding.weight.device))[
+            0
+        ].detach()
     finally:
         encoder.train(was_training)
 
 # %% ../nbs/09_checkpoint.ipynb #a4abbc72
-def bias_keys(model:nn.Module,   # a PeftModel
-              adapter_name:str,  # whose configuration asks for biases
-             ) -> dict[str, str]:
+def bias_keys(
+    model: nn.Module,  # a PeftModel
+    adapter_name: str,  # whose configuration asks for biases
+) -> dict[str, str]:
     "The biases of the base model that are trained with an adapter, in a file and in the model's state."
     which, state = getattr(model.peft_config[adapter_name], "bias", "none"), model.state_dict()
     if which == "all":
-        return {_without(adapter_name, key): key for key in state if key.endswith(".bias") and key not in _of_others(model, adapter_name)}
+        return {
+            _without(adapter_name, key): key
+            for key in state
+            if key.endswith(".bias") and key not in _of_others(model, adapter_name)
+        }
     if which == "lora_only":
-        biases = [f"{name}.base_layer.bias" for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
+        biases = [
+            f"{name}.base_layer.bias"
+            for name, module in model.named_modules()
+            if isinstance(module, BaseTunerLayer)
+        ]
         return {key: key for key in biases if key in state}
     return {}
 
 
 def _of_others(model, adapter_name):
-    return {key for other in model.peft_config if other != adapter_name for key in own_keys(model, other).values()}
+    return {
+        key for other in model.peft_config if other != adapter_name for key in own_keys(model, other).values()
+    }
 
 
 def _without(adapter_name, key):
@@ -114,19 +132,25 @@ def _without(adapter_name, key):
 EMBEDDING_LAYER_NAMES = {"embed_tokens", "lm_head"}
 
 
-def targets_embeddings(model:nn.Module,   # a PeftModel
-                       adapter_name:str,  # which adapter
-                      ) -> bool:
+def targets_embeddings(
+    model: nn.Module,  # a PeftModel
+    adapter_name: str,  # which adapter
+) -> bool:
     "Does an adapter change the embeddings, under a name that peft knows?"
     targets = getattr(model.peft_config[adapter_name], "target_modules", None) or ()
     if isinstance(targets, str):
-        return any(name_matches(targets, name) for name, _ in model.get_base_model().named_modules() if name_matches(EMBEDDING_LAYER_NAMES, name))
+        return any(
+            name_matches(targets, name)
+            for name, _ in model.get_base_model().named_modules()
+            if name_matches(EMBEDDING_LAYER_NAMES, name)
+        )
     return not EMBEDDING_LAYER_NAMES.isdisjoint(targets)
 
 
-def vocabulary_was_resized(model:nn.Module,   # a PeftModel
-                           adapter_name:str,  # whose configuration says where the base model is from
-                          ) -> bool:
+def vocabulary_was_resized(
+    model: nn.Module,  # a PeftModel
+    adapter_name: str,  # whose configuration says where the base model is from
+) -> bool:
     "Has the base model another number of tokens than its folder says? A base model that is known by name only counts as unchanged."
     folder = model.peft_config[adapter_name].base_model_name_or_path
     if not folder:
@@ -139,9 +163,10 @@ def vocabulary_was_resized(model:nn.Module,   # a PeftModel
     return size != model.get_base_model().config.get_text_config().vocab_size
 
 
-def embedding_keys(model:nn.Module,   # a PeftModel
-                   adapter_name:str,  # whose parts of an adapted embedding belong to it
-                  ) -> dict[str, str]:
+def embedding_keys(
+    model: nn.Module,  # a PeftModel
+    adapter_name: str,  # whose parts of an adapted embedding belong to it
+) -> dict[str, str]:
     "The base model's embeddings, in a file and in the model's state."
     targeted, keys = targets_embeddings(model, adapter_name), {}
     names = {module: name for name, module in model.named_modules()}
@@ -150,23 +175,34 @@ def embedding_keys(model:nn.Module,   # a PeftModel
         name = names.get(inside if targeted else layer)
         if name is not None:
             others = _of_others(model, adapter_name)
-            keys.update({_without(adapter_name, key): key for key in model.state_dict() if key.startswith(name + ".") and key not in others})
+            keys.update(
+                {
+                    _without(adapter_name, key): key
+                    for key in model.state_dict()
+                    if key.startswith(name + ".") and key not in others
+                }
+            )
     return keys
 
 # %% ../nbs/09_checkpoint.ipynb #3d78a33b
-def get_peft_model_state_dict(model:nn.Module,                            # a PeftModel
-                              state_dict:dict[str, torch.Tensor]|None=None, # its state, where someone else gathered it; a prompt is always taken from the model
-                              adapter_name:str="default",                 # which adapter
-                              unwrap_compiled:bool=False,                 # the model comes from torch.compile
-                              save_embedding_layers:bool|str="auto",      # with the base model's embeddings? "auto": if they were changed
-                             ) -> dict[str, torch.Tensor]:
+def get_peft_model_state_dict(
+    model: nn.Module,  # a PeftModel
+    state_dict: dict[str, torch.Tensor]
+    | None = None,  # its state, where someone else gathered it; a prompt is always taken from the model
+    adapter_name: str = "default",  # which adapter
+    unwrap_compiled: bool = False,  # the model comes from torch.compile
+    save_embedding_layers: bool
+    | str = "auto",  # with the base model's embeddings? "auto": if they were changed
+) -> dict[str, torch.Tensor]:
     "An adapter's tensors, by their names in a file. Raises ValueError where something is missing in `state_dict`, or the embeddings to be saved have an adapter merged into them."
     if unwrap_compiled:
         model = getattr(model, "_orig_mod", model)
     config = _config_of(model, adapter_name)
     keys = {**own_keys(model, adapter_name), **bias_keys(model, adapter_name)}
     if save_embedding_layers == "auto":
-        save_embedding_layers = targets_embeddings(model, adapter_name) or vocabulary_was_resized(model, adapter_name)
+        save_embedding_layers = targets_embeddings(model, adapter_name) or vocabulary_was_resized(
+            model, adapter_name
+        )
     if save_embedding_layers:
         _refuse_merged(model, set(model.peft_config), "saving the embeddings")
         keys.update(embedding_keys(model, adapter_name))
@@ -179,7 +215,9 @@ def get_peft_model_state_dict(model:nn.Module,                            # a Pe
         tensors = model.resize_state_dict_by_rank_pattern(config.rank_pattern, tensors, adapter_name)
     result = {saved: tensors[key] for saved, key in keys.items()}
     if config.is_prompt_learning:
-        result.update({saved: model.state_dict()[key] for saved, key in prompt_keys(model, adapter_name).items()})
+        result.update(
+            {saved: model.state_dict()[key] for saved, key in prompt_keys(model, adapter_name).items()}
+        )
         result["prompt_embeddings"] = get_prompt_embedding_to_save(model, adapter_name)
     return result
 
@@ -196,9 +234,13 @@ def _rank_pattern(model, adapter_name):
 
 
 def _refuse_merged(model, adapter_names, what):
-    merged = {name for module in model.modules() for name in getattr(module, "merged_adapters", ())} & adapter_names
+    merged = {
+        name for module in model.modules() for name in getattr(module, "merged_adapters", ())
+    } & adapter_names
     if merged:
-        raise ValueError(f"{what} is not possible while {', '.join(sorted(merged))} is merged into the base model; call unmerge_adapter() first")
+        raise ValueError(
+            f"{what} is not possible while {', '.join(sorted(merged))} is merged into the base model; call unmerge_adapter() first"
+        )
 
 
 def _some(lines, limit=6):
@@ -209,43 +251,56 @@ def _some(lines, limit=6):
 RUNTIME_ONLY = {"runtime_config"}
 
 
-def config_to_save(model:nn.Module,   # a PeftModel
-                   adapter_name:str,  # which adapter
-                  ) -> PeftConfig:
+def config_to_save(
+    model: nn.Module,  # a PeftModel
+    adapter_name: str,  # which adapter
+) -> PeftConfig:
     "A copy of an adapter's configuration with everything that a file should say. The model's own stays as it is."
     config, base = copy.copy(_config_of(model, adapter_name)), model.get_base_model()
     config.inference_mode = True
-    config.base_model_name_or_path = config.base_model_name_or_path or getattr(base, "name_or_path", None) or None
+    config.base_model_name_or_path = (
+        config.base_model_name_or_path or getattr(base, "name_or_path", None) or None
+    )
     if config.task_type is None:
-        config.auto_mapping = {"base_model_class": type(base).__name__, "parent_library": type(base).__module__}
+        config.auto_mapping = {
+            "base_model_class": type(base).__name__,
+            "parent_library": type(base).__module__,
+        }
     if _rank_pattern(model, adapter_name):
-        config.rank_pattern = {key.removesuffix(f".{adapter_name}"): pattern for key, pattern in config.rank_pattern.items()}
+        config.rank_pattern = {
+            key.removesuffix(f".{adapter_name}"): pattern for key, pattern in config.rank_pattern.items()
+        }
     return config
 
 
-def config_to_json(config:PeftConfig  # of any method
-                  ) -> str:
+def config_to_json(
+    config: PeftConfig,  # of any method
+) -> str:
     "The text of `adapter_config.json`."
     plain = {name: value for name, value in config.to_dict().items() if name not in RUNTIME_ONLY}
     return json.dumps(dict(plain, peft_version=PEFT_FORMAT), indent=2, sort_keys=True)
 
 
-def write_config(config:PeftConfig,        # of any method
-                 folder:str|os.PathLike,   # where to; it is made if it is not there
-                ):
+def write_config(
+    config: PeftConfig,  # of any method
+    folder: str | os.PathLike,  # where to; it is made if it is not there
+):
     "Write `adapter_config.json`."
     path = _place(_made(folder), CONFIG_NAME)
     with replacing(path) as temporary:
         temporary.write_text(config_to_json(config), encoding="utf-8")
 
 # %% ../nbs/09_checkpoint.ipynb #95f59ea6
-def read_config(model_id:str|os.PathLike,   # a folder
-                subfolder:str|None=None,    # in it
-               ) -> PeftConfig:
+def read_config(
+    model_id: str | os.PathLike,  # a folder
+    subfolder: str | None = None,  # in it
+) -> PeftConfig:
     "The configuration in a folder. Raises ValueError, with the file's name, if there is none or it is none of ours, and NotImplementedError for variants of a method that are not implemented."
     path = _existing(_folder(model_id, subfolder), CONFIG_NAME)
     if path is None:
-        raise ValueError(f"there is no {CONFIG_NAME} in {_folder(model_id, subfolder)}; an adapter that was saved under a name of its own is in the subfolder of that name")
+        raise ValueError(
+            f"there is no {CONFIG_NAME} in {_folder(model_id, subfolder)}; an adapter that was saved under a name of its own is in the subfolder of that name"
+        )
     try:
         return config_from_json(path.read_text(encoding="utf-8"))
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
@@ -254,8 +309,9 @@ def read_config(model_id:str|os.PathLike,   # a folder
         raise NotImplementedError(f"{path}: {error}") from error
 
 
-def config_from_json(text:str  # of `adapter_config.json`
-                    ) -> PeftConfig:
+def config_from_json(
+    text: str,  # of `adapter_config.json`
+) -> PeftConfig:
     "The configuration that a text describes. Raises ValueError, TypeError or NotImplementedError."
     fields = json.loads(text)
     if not isinstance(fields, dict):
@@ -266,14 +322,18 @@ def config_from_json(text:str  # of `adapter_config.json`
     said = {name: value for name, value in fields.items() if name in known or value}
     strangers = [f"{name}={value!r}" for name, value in said.items() if name not in known]
     if strangers:
-        raise ValueError(f"{cls.__name__} here knows nothing of {_some(strangers)}, which peft {fields.get('peft_version')} wrote; the result would not be the same without it")
+        raise ValueError(
+            f"{cls.__name__} here knows nothing of {_some(strangers)}, which peft {fields.get('peft_version')} wrote; the result would not be the same without it"
+        )
     return get_peft_config(said)
 
 # %% ../nbs/09_checkpoint.ipynb #ea0a7569
 def _folder(model_id, subfolder=None):
     folder = Path(model_id, subfolder or "")
     if not folder.is_dir():
-        raise ValueError(f"{str(folder)!r} is not a folder on this machine; adapters are read from local folders only (one that is on the Hugging Face Hub has to be downloaded first: hf download NAME --local-dir FOLDER)")
+        raise ValueError(
+            f"{str(folder)!r} is not a folder on this machine; adapters are read from local folders only (one that is on the Hugging Face Hub has to be downloaded first: hf download NAME --local-dir FOLDER)"
+        )
     return folder
 
 
@@ -281,14 +341,17 @@ def _existing(folder, name):
     "The path of a file, or None if there is nothing of that name."
     path = folder / name
     if os.path.lexists(path) and not path.is_file():
-        raise ValueError(f"{path} is not a file but {'a directory' if path.is_dir() else 'a broken link or something else'}")
+        raise ValueError(
+            f"{path} is not a file but {'a directory' if path.is_dir() else 'a broken link or something else'}"
+        )
     return path if path.is_file() else None
 
 
-def load_peft_weights(model_id:str|os.PathLike,  # a folder
-                      device:str|None=None,      # where the tensors are to be; None: in main memory
-                      subfolder:str|None=None,   # in the folder
-                     ) -> dict[str, torch.Tensor]:
+def load_peft_weights(
+    model_id: str | os.PathLike,  # a folder
+    device: str | None = None,  # where the tensors are to be; None: in main memory
+    subfolder: str | None = None,  # in the folder
+) -> dict[str, torch.Tensor]:
     "The tensors in a folder, by their names in the file. Raises ValueError, with the file's name, if there are none or the file is damaged."
     folder = _folder(model_id, subfolder)
     path = _existing(folder, SAFETENSORS_WEIGHTS_NAME) or _existing(folder, WEIGHTS_NAME)
@@ -297,15 +360,21 @@ def load_peft_weights(model_id:str|os.PathLike,  # a folder
     try:
         tensors = read_state_dict(str(path))
     except Exception as error:  # what a damaged file makes its reader raise can be anything
-        raise ValueError(f"{path} cannot be read; it may be damaged, cut off, or hold something else than tensors: {' '.join(repr(error).split())[:200]}") from error
-    if not isinstance(tensors, dict) or not all(isinstance(k, str) and isinstance(v, torch.Tensor) and v.layout == torch.strided for k, v in tensors.items()):
+        raise ValueError(
+            f"{path} cannot be read; it may be damaged, cut off, or hold something else than tensors: {' '.join(repr(error).split())[:200]}"
+        ) from error
+    if not isinstance(tensors, dict) or not all(
+        isinstance(k, str) and isinstance(v, torch.Tensor) and v.layout == torch.strided
+        for k, v in tensors.items()
+    ):
         raise ValueError(f"{path} does not hold tensors by name")
     return {name: tensor.to(device or "cpu") for name, tensor in tensors.items()}
 
 # %% ../nbs/09_checkpoint.ipynb #ac424ab4
 @contextmanager
-def replacing(path:Path  # of a file that may be there already
-             ):
+def replacing(
+    path: Path,  # of a file that may be there already
+):
     "A path to write to. If all goes well, what was written takes the place of the file; if not, the file is as it was."
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
@@ -329,47 +398,56 @@ def _place(folder, name):
     return folder / name
 
 # %% ../nbs/09_checkpoint.ipynb #fa83fb0d
-def save_pretrained(model:nn.Module,                             # a PeftModel
-                    save_directory:str|os.PathLike,              # where to; it is made if it is not there
-                    safe_serialization:bool=True,                # a safetensors file; False: a pickle
-                    selected_adapters:list[str]|None=None,       # None: all
-                    save_embedding_layers:bool|str="auto",       # with the base model's embeddings? "auto": if they were changed
-                    is_main_process:bool=True,                   # False: another process writes the files
-                    state_dict:dict[str, torch.Tensor]|None=None,  # the model's state, where someone else gathered it
-                   ):
+def save_pretrained(
+    model: nn.Module,  # a PeftModel
+    save_directory: str | os.PathLike,  # where to; it is made if it is not there
+    safe_serialization: bool = True,  # a safetensors file; False: a pickle
+    selected_adapters: list[str] | None = None,  # None: all
+    save_embedding_layers: bool
+    | str = "auto",  # with the base model's embeddings? "auto": if they were changed
+    is_main_process: bool = True,  # False: another process writes the files
+    state_dict: dict[str, torch.Tensor] | None = None,  # the model's state, where someone else gathered it
+):
     """Write each adapter's `adapter_config.json` and `adapter_model.safetensors`.
 
     Raises ValueError, before anything is written, for an adapter that is not there, a name that is no name of a folder, or a place that is taken."""
     names = list(model.peft_config) if selected_adapters is None else list(selected_adapters)
     contents = {}
     for name in names:
-        tensors = get_peft_model_state_dict(model, state_dict, name, save_embedding_layers=save_embedding_layers)
+        tensors = get_peft_model_state_dict(
+            model, state_dict, name, save_embedding_layers=save_embedding_layers
+        )
         contents[adapter_folder(save_directory, name)] = config_to_save(model, name), tensors
     if is_main_process:
         for folder, (config, tensors) in contents.items():
             write_adapter(folder, config, tensors, safe_serialization)
 
 
-def adapter_folder(save_directory:str|os.PathLike,  # the checkpoint's folder
-                   adapter_name:str,                # an adapter in it
-                  ) -> Path:
+def adapter_folder(
+    save_directory: str | os.PathLike,  # the checkpoint's folder
+    adapter_name: str,  # an adapter in it
+) -> Path:
     "Where an adapter's files are. Raises ValueError for a name that is no name of a folder."
     if adapter_name in ("", ".", "..") or not {"/", "\\", "\0"}.isdisjoint(adapter_name):
         raise ValueError(f"an adapter is saved in a folder of its name, and {adapter_name!r} cannot be one")
     return Path(save_directory) if adapter_name == "default" else Path(save_directory, adapter_name)
 
 
-def write_adapter(folder:str|os.PathLike,            # where to; it is made if it is not there
-                  config:PeftConfig,                 # of any method
-                  tensors:dict[str, torch.Tensor],   # by their names in a file
-                  safe_serialization:bool=True,      # a safetensors file; False: a pickle
-                 ):
+def write_adapter(
+    folder: str | os.PathLike,  # where to; it is made if it is not there
+    config: PeftConfig,  # of any method
+    tensors: dict[str, torch.Tensor],  # by their names in a file
+    safe_serialization: bool = True,  # a safetensors file; False: a pickle
+):
     "Write the two files of an adapter. Until both are complete, what was there before stays."
     from safetensors.torch import save_file
+
     folder = _made(folder)
-    name, other = (SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME)[::1 if safe_serialization else -1]
+    name, other = (SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME)[:: 1 if safe_serialization else -1]
     weights, stale, settings = _place(folder, name), _place(folder, other), _place(folder, CONFIG_NAME)
-    copies = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}  # tied tensors apart, views whole
+    copies = {
+        k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()
+    }  # tied tensors apart, views whole
     with replacing(settings) as new_settings, replacing(weights) as new_weights:
         new_settings.write_text(config_to_json(config), encoding="utf-8")
         if safe_serialization:
@@ -379,63 +457,116 @@ def write_adapter(folder:str|os.PathLike,            # where to; it is made if i
     stale.unlink(missing_ok=True)
 
 # %% ../nbs/09_checkpoint.ipynb #4cd59363
-def expected(model:nn.Module,   # a PeftModel
-             adapter_name:str,  # which adapter
-            ) -> dict[str, torch.Tensor]:
+def expected(
+    model: nn.Module,  # a PeftModel
+    adapter_name: str,  # which adapter
+) -> dict[str, torch.Tensor]:
     "What a file for this adapter holds: tensors of the right shapes, by their names in the file. For AdaLoRA, as they are once the layers have been pruned to the configuration's `rank_pattern`."
     pattern = _rank_pattern(model, adapter_name)
     if pattern:
         model = without_weights(model)
         model.resize_modules_by_rank_pattern(pattern, adapter_name)
-    keys, state = {**own_keys(model, adapter_name), **bias_keys(model, adapter_name), **prompt_keys(model, adapter_name)}, model.state_dict()
+    keys, state = (
+        {
+            **own_keys(model, adapter_name),
+            **bias_keys(model, adapter_name),
+            **prompt_keys(model, adapter_name),
+        },
+        model.state_dict(),
+    )
     return {saved: state[key] for saved, key in keys.items()}
 
 
-def check_fit(model:nn.Module,                  # a PeftModel
-              tensors:dict[str, torch.Tensor],  # from a file
-              adapter_name:str,                 # where they are to go
-             ) -> bool:  # are there biases of `bias="lora_only"` that the file does not have?
+def check_fit(
+    model: nn.Module,  # a PeftModel
+    tensors: dict[str, torch.Tensor],  # from a file
+    adapter_name: str,  # where they are to go
+) -> bool:  # are there biases of `bias="lora_only"` that the file does not have?
     "Raises ValueError unless the tensors fit the adapter, and says which do not."
     places, state = expected(model, adapter_name), model.state_dict()
     allowed = {**{saved: state[key] for saved, key in embedding_keys(model, adapter_name).items()}, **places}
-    biases = bias_keys(model, adapter_name).keys() if getattr(model.peft_config[adapter_name], "bias", "none") == "lora_only" else set()
+    biases = (
+        bias_keys(model, adapter_name).keys()
+        if getattr(model.peft_config[adapter_name], "bias", "none") == "lora_only"
+        else set()
+    )
     forgotten = bool(biases) and tensors.keys().isdisjoint(biases)
     both = [(name, tensor, allowed[name]) for name, tensor in tensors.items() if name in allowed]
     problems = {
-        "missing": [f"{name} {list(place.shape)}" for name, place in places.items() if name not in tensors and not (forgotten and name in biases)],
-        "unexpected": [f"{name} {list(tensor.shape)}" for name, tensor in tensors.items() if name not in allowed],
-        "of another shape": [f"{name} {list(tensor.shape)} instead of {list(place.shape)}" for name, tensor, place in both if tensor.shape != place.shape],
-        "of another kind": [f"{name} {tensor.dtype} instead of {place.dtype}" for name, tensor, place in both if tensor.is_floating_point() != place.is_floating_point()],
+        "missing": [
+            f"{name} {list(place.shape)}"
+            for name, place in places.items()
+            if name not in tensors and not (forgotten and name in biases)
+        ],
+        "unexpected": [
+            f"{name} {list(tensor.shape)}" for name, tensor in tensors.items() if name not in allowed
+        ],
+        "of another shape": [
+            f"{name} {list(tensor.shape)} instead of {list(place.shape)}"
+            for name, tensor, place in both
+            if tensor.shape != place.shape
+        ],
+        "of another kind": [
+            f"{name} {tensor.dtype} instead of {place.dtype}"
+            for name, tensor, place in both
+            if tensor.is_floating_point() != place.is_floating_point()
+        ],
     }
     if any(problems.values()):
         found = "; ".join(f"{what}: {_some(names)}" for what, names in problems.items() if names)
-        raise ValueError(f"the checkpoint does not fit adapter {adapter_name!r}, a {type(model.peft_config[adapter_name]).__name__} for {type(model.get_base_model()).__name__}; {found}{_hint(problems)}")
+        raise ValueError(
+            f"the checkpoint does not fit adapter {adapter_name!r}, a {type(model.peft_config[adapter_name]).__name__} for {type(model.get_base_model()).__name__}; {found}{_hint(problems)}"
+        )
     return forgotten
 
 
 def _hint(problems):
-    resized = any(f"{name}." in line for line in problems["of another shape"] for name in EMBEDDING_LAYER_NAMES)
-    return ". If the vocabulary was resized for the training, call resize_token_embeddings on the base model first" if resized else ""
+    resized = any(
+        f"{name}." in line for line in problems["of another shape"] for name in EMBEDDING_LAYER_NAMES
+    )
+    return (
+        ". If the vocabulary was resized for the training, call resize_token_embeddings on the base model first"
+        if resized
+        else ""
+    )
 
 # %% ../nbs/09_checkpoint.ipynb #462cc3dc
-FINISHED = {"embedding.weight", "delta_embedding.weight", "prefix_task_cols", "prefix_task_rows"}  # of prompts without a network
+FINISHED = {
+    "embedding.weight",
+    "delta_embedding.weight",
+    "prefix_task_cols",
+    "prefix_task_rows",
+}  # of prompts without a network
 
 
 @torch.no_grad()
-def set_peft_model_state_dict(model:nn.Module,                                  # a PeftModel with the adapter in it
-                              peft_model_state_dict:dict[str, torch.Tensor],    # by their names in a file
-                              adapter_name:str="default",                       # where they are to go
-                             ) -> _IncompatibleKeys:  # nothing missing, nothing unexpected
+def set_peft_model_state_dict(
+    model: nn.Module,  # a PeftModel with the adapter in it
+    peft_model_state_dict: dict[str, torch.Tensor],  # by their names in a file
+    adapter_name: str = "default",  # where they are to go
+) -> _IncompatibleKeys:  # nothing missing, nothing unexpected
     "Load an adapter's tensors. Raises ValueError, before anything is changed, if they do not fit, or the adapter cannot take them as it is."
     config = _config_of(model, adapter_name)
     _refuse_merged(model, {adapter_name}, "loading")
     if config.is_prompt_learning and model.prompt_encoder[adapter_name].state_dict().keys() - FINISHED:
-        raise ValueError(f"the checkpoint holds a finished prompt, and adapter {adapter_name!r} has a network that is still to produce one; load it under another name, for inference")
+        raise ValueError(
+            f"the checkpoint holds a finished prompt, and adapter {adapter_name!r} has a network that is still to produce one; load it under another name, for inference"
+        )
     if check_fit(model, peft_model_state_dict, adapter_name):
-        warnings.warn("the checkpoint has no biases, although bias='lora_only'; some versions of peft forget to save them. The base model's stay as they are")
+        warnings.warn(
+            "the checkpoint has no biases, although bias='lora_only'; some versions of peft forget to save them. The base model's stay as they are"
+        )
     if _rank_pattern(model, adapter_name):
         model.resize_modules_by_rank_pattern(config.rank_pattern, adapter_name)
-    keys, state = {**embedding_keys(model, adapter_name), **own_keys(model, adapter_name), **bias_keys(model, adapter_name), **prompt_keys(model, adapter_name)}, model.state_dict()
+    keys, state = (
+        {
+            **embedding_keys(model, adapter_name),
+            **own_keys(model, adapter_name),
+            **bias_keys(model, adapter_name),
+            **prompt_keys(model, adapter_name),
+        },
+        model.state_dict(),
+    )
     for saved, tensor in peft_model_state_dict.items():
         state[keys[saved]].copy_(tensor)
     if config.peft_type == PeftType.CPT:
@@ -443,38 +574,49 @@ def set_peft_model_state_dict(model:nn.Module,                                  
     return _IncompatibleKeys([], [])
 
 # %% ../nbs/09_checkpoint.ipynb #b224004f
-def without_weights(model:nn.Module  # anything, of any size
-                   ) -> nn.Module:
+def without_weights(
+    model: nn.Module,  # anything, of any size
+) -> nn.Module:
     "A copy of a model whose parameters and buffers have shapes, but no numbers."
     empty = {}
     for tensor in itertools.chain(model.parameters(), model.buffers()):
         meta = torch.empty_like(tensor, device="meta", requires_grad=False)
-        empty[id(tensor)] = nn.Parameter(meta, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else meta
+        empty[id(tensor)] = (
+            nn.Parameter(meta, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else meta
+        )
     for value in itertools.chain.from_iterable(vars(module).values() for module in model.modules()):
         if isinstance(value, torch.Tensor):
-            empty.setdefault(id(value), value.detach().clone())  # something that was computed and kept cannot be copied with its history
+            empty.setdefault(
+                id(value), value.detach().clone()
+            )  # something that was computed and kept cannot be copied with its history
     return copy.deepcopy(model, empty)  # deepcopy believes that these have been copied already
 
 
 @contextmanager
-def rehearsal(model:nn.Module  # that something is about to be done to
-             ):
+def rehearsal(
+    model: nn.Module,  # that something is about to be done to
+):
     "A copy without weights to try it on. Random numbers that are drawn meanwhile, and warnings, do not count."
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield without_weights(model)
 
 
-def config_to_load(model_id:str|os.PathLike,        # a folder
-                   is_trainable:bool=False,         # go on training?
-                   config:PeftConfig|None=None,     # instead of the one in the folder
-                   subfolder:str|None=None,         # in the folder
-                  ) -> PeftConfig:
+def config_to_load(
+    model_id: str | os.PathLike,  # a folder
+    is_trainable: bool = False,  # go on training?
+    config: PeftConfig | None = None,  # instead of the one in the folder
+    subfolder: str | None = None,  # in the folder
+) -> PeftConfig:
     "The configuration of an adapter that is about to be added. Raises ValueError for a finished prompt that is to be trained, as peft does."
     config = read_config(model_id, subfolder) if config is None else copy.copy(config)
     if not isinstance(config, PeftConfig):
-        raise ValueError(f"config must be a peft_viz configuration, not {type(config).__module__}.{type(config).__name__}")
+        raise ValueError(
+            f"config must be a peft_viz configuration, not {type(config).__module__}.{type(config).__name__}"
+        )
     if config.is_prompt_learning and is_trainable:
-        raise ValueError(f"a {type(config).__name__} that is loaded is finished and cannot be trained; to go on from it, make a new adapter with get_peft_model or add_adapter and load_adapter into that one")
+        raise ValueError(
+            f"a {type(config).__name__} that is loaded is finished and cannot be trained; to go on from it, make a new adapter with get_peft_model or add_adapter and load_adapter into that one"
+        )
     config.inference_mode = not is_trainable
     return config

@@ -21,6 +21,7 @@ __all__ = ['CONFIGS', 'FORGOTTEN', 'PeftType', 'TaskType', 'PromptTuningInit', '
 # %% ../nbs/00_config.ipynb #87007422
 class PeftType(str, enum.Enum):
     "The nine methods."
+
     PROMPT_TUNING = "PROMPT_TUNING"
     MULTITASK_PROMPT_TUNING = "MULTITASK_PROMPT_TUNING"
     P_TUNING = "P_TUNING"
@@ -34,6 +35,7 @@ class PeftType(str, enum.Enum):
 
 class TaskType(str, enum.Enum):
     "What the base model is for. This package covers `CAUSAL_LM`; the others are named so that they can be refused by name."
+
     CAUSAL_LM = "CAUSAL_LM"
     SEQ_2_SEQ_LM = "SEQ_2_SEQ_LM"
     SEQ_CLS = "SEQ_CLS"
@@ -44,6 +46,7 @@ class TaskType(str, enum.Enum):
 
 class PromptTuningInit(str, enum.Enum):
     "Where the first values of a soft prompt come from."
+
     TEXT = "TEXT"
     SAMPLE_VOCAB = "SAMPLE_VOCAB"
     RANDOM = "RANDOM"
@@ -51,6 +54,7 @@ class PromptTuningInit(str, enum.Enum):
 
 class MultitaskPromptTuningInit(str, enum.Enum):
     "The same for multitask prompt tuning; the last three begin with what was trained on other tasks."
+
     TEXT = "TEXT"
     RANDOM = "RANDOM"
     AVERAGE_SOURCE_TASKS = "AVERAGE_SOURCE_TASKS"
@@ -60,30 +64,35 @@ class MultitaskPromptTuningInit(str, enum.Enum):
 
 class PromptEncoderReparameterizationType(str, enum.Enum):
     "The network that produces P-tuning's virtual tokens."
+
     MLP = "MLP"
     LSTM = "LSTM"
 
 # %% ../nbs/00_config.ipynb #6093f409
-def member(kind:type[enum.Enum],  # one of the enumerations above
-           value:str|enum.Enum,   # a member, or its name
-          ) -> enum.Enum:
+def member(
+    kind: type[enum.Enum],  # one of the enumerations above
+    value: str | enum.Enum,  # a member, or its name
+) -> enum.Enum:
     "The member of `kind` called `value`. Raises ValueError, with every valid name, when there is none."
     try:
         return kind(value)
     except ValueError:
-        raise ValueError(f"{value!r} is not a {kind.__name__}; it must be one of {', '.join(m.value for m in kind)}") from None
+        raise ValueError(
+            f"{value!r} is not a {kind.__name__}; it must be one of {', '.join(m.value for m in kind)}"
+        ) from None
 
 # %% ../nbs/00_config.ipynb #85ead654
 @dataclass(repr=False)
 class PeftConfig:
     "The fields that all methods share; use the class of a method, such as `LoraConfig`, to train something."
-    task_type: TaskType|None = None             # what the base model is for
-    peft_type: PeftType|None = None             # the method; each subclass fills it in
-    auto_mapping: dict|None = None              # where the base class lives, for models outside transformers
-    peft_version: str|None = None               # who wrote the configuration
-    base_model_name_or_path: str|None = None    # the base model it belongs to
-    revision: str|None = None                   # and its version
-    inference_mode: bool = False                # True: nothing here will be trained
+
+    task_type: TaskType | None = None  # what the base model is for
+    peft_type: PeftType | None = None  # the method; each subclass fills it in
+    auto_mapping: dict | None = None  # where the base class lives, for models outside transformers
+    peft_version: str | None = None  # who wrote the configuration
+    base_model_name_or_path: str | None = None  # the base model it belongs to
+    revision: str | None = None  # and its version
+    inference_mode: bool = False  # True: nothing here will be trained
 
     def __post_init__(self):
         if self.task_type is not None:
@@ -101,19 +110,25 @@ class PeftConfig:
         return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
 
     @classmethod
-    def from_pretrained(cls,
-                        pretrained_model_name_or_path,  # a folder with `adapter_config.json`
-                        subfolder:str|None=None,        # in it
-                       ) -> PeftConfig:  # of the method that the file names
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path,  # a folder with `adapter_config.json`
+        subfolder: str | None = None,  # in it
+    ) -> PeftConfig:  # of the method that the file names
         "The configuration of a saved adapter."
-        from peft_viz.checkpoint import read_config  # here: files are the business of checkpoint, which knows this module
+        from peft_viz.checkpoint import (
+            read_config,
+        )  # here: files are the business of checkpoint, which knows this module
+
         return read_config(pretrained_model_name_or_path, subfolder)
 
-    def save_pretrained(self,
-                        save_directory,  # a folder
-                       ):
+    def save_pretrained(
+        self,
+        save_directory,  # a folder
+    ):
         "Write `adapter_config.json`."
         from peft_viz.checkpoint import write_config
+
         write_config(self, save_directory)
 
     def _names_as_sets(self, *fields):
@@ -150,12 +165,13 @@ def _at_least_one(config, *fields):
 @dataclass(repr=False)
 class PromptLearningConfig(PeftConfig):
     "Methods that add virtual tokens before the real ones."
-    num_virtual_tokens: int|None = None             # how many
-    token_dim: int|None = None                      # width of one virtual token
-    num_transformer_submodules: int|None = None     # 1; encoder-decoder models would have 2
-    num_attention_heads: int|None = None            # heads of the key/value cache
-    num_layers: int|None = None                     # layers of the base model
-    modules_to_save: list[str]|None = None          # modules of the base model to train in full besides
+
+    num_virtual_tokens: int | None = None  # how many
+    token_dim: int | None = None  # width of one virtual token
+    num_transformer_submodules: int | None = None  # 1; encoder-decoder models would have 2
+    num_attention_heads: int | None = None  # heads of the key/value cache
+    num_layers: int | None = None  # layers of the base model
+    modules_to_save: list[str] | None = None  # modules of the base model to train in full besides
 
     def __post_init__(self):
         super().__post_init__()
@@ -166,9 +182,13 @@ class PromptLearningConfig(PeftConfig):
         "Raises ValueError unless there is at least one virtual token."
         n = self.num_virtual_tokens
         if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-            raise ValueError(f"{type(self).__name__} needs at least one virtual token, but num_virtual_tokens={n!r}; pass for example num_virtual_tokens=8")
+            raise ValueError(
+                f"{type(self).__name__} needs at least one virtual token, but num_virtual_tokens={n!r}; pass for example num_virtual_tokens=8"
+            )
         if self.num_transformer_submodules not in (None, 1):
-            raise ValueError(f"num_transformer_submodules={self.num_transformer_submodules} is for encoder-decoder models; a causal language model has 1")
+            raise ValueError(
+                f"num_transformer_submodules={self.num_transformer_submodules} is for encoder-decoder models; a causal language model has 1"
+            )
 
     @property
     def is_prompt_learning(self) -> bool:
@@ -178,11 +198,12 @@ class PromptLearningConfig(PeftConfig):
 @dataclass(repr=False)
 class PromptTuningConfig(PromptLearningConfig):
     "A learned embedding per virtual token ([Lester et al. 2021](https://arxiv.org/abs/2104.08691))."
-    prompt_tuning_init: PromptTuningInit|str = PromptTuningInit.RANDOM  # RANDOM, TEXT or SAMPLE_VOCAB
-    prompt_tuning_init_text: str|None = None                            # TEXT: start from the embeddings of this
-    tokenizer_name_or_path: str|None = None                             # TEXT: cut by this tokenizer
-    tokenizer_kwargs: dict|None = None                                  # TEXT: loaded with these arguments
-    init_kind = PromptTuningInit                                        # no field: what `prompt_tuning_init` is one of
+
+    prompt_tuning_init: PromptTuningInit | str = PromptTuningInit.RANDOM  # RANDOM, TEXT or SAMPLE_VOCAB
+    prompt_tuning_init_text: str | None = None  # TEXT: start from the embeddings of this
+    tokenizer_name_or_path: str | None = None  # TEXT: cut by this tokenizer
+    tokenizer_kwargs: dict | None = None  # TEXT: loaded with these arguments
+    init_kind = PromptTuningInit  # no field: what `prompt_tuning_init` is one of
 
     def __post_init__(self):
         self.peft_type = PeftType.PROMPT_TUNING
@@ -191,7 +212,9 @@ class PromptTuningConfig(PromptLearningConfig):
         if self.prompt_tuning_init == PromptTuningInit.TEXT:
             for needed in "tokenizer_name_or_path", "prompt_tuning_init_text":
                 if not getattr(self, needed):
-                    raise ValueError(f"prompt_tuning_init='TEXT' needs {needed}, which is {getattr(self, needed)!r}")
+                    raise ValueError(
+                        f"prompt_tuning_init='TEXT' needs {needed}, which is {getattr(self, needed)!r}"
+                    )
         elif self.tokenizer_kwargs:
             raise ValueError("tokenizer_kwargs only make sense with prompt_tuning_init='TEXT'")
 
@@ -199,11 +222,14 @@ class PromptTuningConfig(PromptLearningConfig):
 @dataclass(repr=False)
 class MultitaskPromptTuningConfig(PromptTuningConfig):
     "A shared prompt, and a low-rank factor of it for each task ([Wang et al. 2023](https://arxiv.org/abs/2303.02861))."
-    prompt_tuning_init: MultitaskPromptTuningInit|str = MultitaskPromptTuningInit.RANDOM    # RANDOM, TEXT, or one of the three that load
-    prompt_tuning_init_state_dict_path: str|None = None     # loading: the file
-    prompt_tuning_init_task: int|None = 0                   # EXACT_SOURCE_TASK: which of its tasks
-    num_ranks: int|None = 1                                 # rank of the factors
-    num_tasks: int|None = 1                                 # how many tasks
+
+    prompt_tuning_init: MultitaskPromptTuningInit | str = (
+        MultitaskPromptTuningInit.RANDOM
+    )  # RANDOM, TEXT, or one of the three that load
+    prompt_tuning_init_state_dict_path: str | None = None  # loading: the file
+    prompt_tuning_init_task: int | None = 0  # EXACT_SOURCE_TASK: which of its tasks
+    num_ranks: int | None = 1  # rank of the factors
+    num_tasks: int | None = 1  # how many tasks
     init_kind = MultitaskPromptTuningInit
 
     def __post_init__(self):
@@ -211,20 +237,26 @@ class MultitaskPromptTuningConfig(PromptTuningConfig):
         self.peft_type = PeftType.MULTITASK_PROMPT_TUNING
         _at_least_one(self, "num_ranks", "num_tasks")
         if self.loads_source and not self.prompt_tuning_init_state_dict_path:
-            raise ValueError(f"prompt_tuning_init={self.prompt_tuning_init.value!r} begins with prompts that were trained before; prompt_tuning_init_state_dict_path must name their file")
+            raise ValueError(
+                f"prompt_tuning_init={self.prompt_tuning_init.value!r} begins with prompts that were trained before; prompt_tuning_init_state_dict_path must name their file"
+            )
 
     @property
     def loads_source(self) -> bool:
         "Does the prompt begin with what was trained on other tasks?"
-        return self.prompt_tuning_init not in (MultitaskPromptTuningInit.RANDOM, MultitaskPromptTuningInit.TEXT)
+        return self.prompt_tuning_init not in (
+            MultitaskPromptTuningInit.RANDOM,
+            MultitaskPromptTuningInit.TEXT,
+        )
 
 # %% ../nbs/00_config.ipynb #f21dca54
 @dataclass(repr=False)
 class PrefixTuningConfig(PromptLearningConfig):
     "Learned keys and values in front of every layer's cache ([Li and Liang 2021](https://arxiv.org/abs/2101.00190))."
-    init_weights: str|None = None           # "zero": keys and values start at zero; None: at random
-    encoder_hidden_size: int|None = None    # width of the projection's hidden layer; None: token_dim
-    prefix_projection: bool = False         # produce keys and values from a small embedding by a two-layer network
+
+    init_weights: str | None = None  # "zero": keys and values start at zero; None: at random
+    encoder_hidden_size: int | None = None  # width of the projection's hidden layer; None: token_dim
+    prefix_projection: bool = False  # produce keys and values from a small embedding by a two-layer network
 
     def __post_init__(self):
         self.peft_type = PeftType.PREFIX_TUNING
@@ -236,30 +268,41 @@ class PrefixTuningConfig(PromptLearningConfig):
 @dataclass(repr=False)
 class PromptEncoderConfig(PromptLearningConfig):
     "Virtual tokens produced by a small network ([Liu et al. 2021](https://arxiv.org/abs/2103.10385))."
-    encoder_reparameterization_type: str|PromptEncoderReparameterizationType = PromptEncoderReparameterizationType.MLP  # MLP or LSTM
-    encoder_hidden_size: int|None = None    # width of the network; None: token_dim
-    encoder_num_layers: int = 2             # LSTM: layers; an MLP always has three
-    encoder_dropout: float = 0.0            # LSTM: dropout between its layers while training
+
+    encoder_reparameterization_type: str | PromptEncoderReparameterizationType = (
+        PromptEncoderReparameterizationType.MLP
+    )  # MLP or LSTM
+    encoder_hidden_size: int | None = None  # width of the network; None: token_dim
+    encoder_num_layers: int = 2  # LSTM: layers; an MLP always has three
+    encoder_dropout: float = 0.0  # LSTM: dropout between its layers while training
 
     def __post_init__(self):
         self.peft_type = PeftType.P_TUNING
         super().__post_init__()
-        self.encoder_reparameterization_type = member(PromptEncoderReparameterizationType, self.encoder_reparameterization_type)
-        if self.encoder_reparameterization_type == PromptEncoderReparameterizationType.MLP and self.encoder_num_layers != 2:
-            warnings.warn(f"encoder_num_layers={self.encoder_num_layers} counts the layers of an LSTM; with encoder_reparameterization_type='MLP' it is ignored")
+        self.encoder_reparameterization_type = member(
+            PromptEncoderReparameterizationType, self.encoder_reparameterization_type
+        )
+        if (
+            self.encoder_reparameterization_type == PromptEncoderReparameterizationType.MLP
+            and self.encoder_num_layers != 2
+        ):
+            warnings.warn(
+                f"encoder_num_layers={self.encoder_num_layers} counts the layers of an LSTM; with encoder_reparameterization_type='MLP' it is ignored"
+            )
 
 # %% ../nbs/00_config.ipynb #a0eae25d
 @dataclass(repr=False)
 class CPTConfig(PromptLearningConfig):
     "Examples in front of the input, whose embeddings may move a little ([Blau et al. 2024](https://arxiv.org/abs/2410.17222))."
-    cpt_token_ids: list[int]|None = None                # the examples' tokens; each becomes a virtual token; None: [0]
-    cpt_mask: list[int]|None = None                     # kept for checkpoints; every virtual token is attended to
-    cpt_tokens_type_mask: list[int]|None = None         # the type of each; None: all 1
-    opt_weighted_loss_type: str|None = "none"           # "decay": older examples count less in the loss
-    opt_loss_decay_factor: float|None = 1.0             # how much less, per example
-    opt_projection_epsilon: float|None = 0.1            # how far an input token may move
-    opt_projection_format_epsilon: float|None = 0.1     # how far a template token may move
-    tokenizer_name_or_path: str|None = None             # kept for checkpoints
+
+    cpt_token_ids: list[int] | None = None  # the examples' tokens; each becomes a virtual token; None: [0]
+    cpt_mask: list[int] | None = None  # kept for checkpoints; every virtual token is attended to
+    cpt_tokens_type_mask: list[int] | None = None  # the type of each; None: all 1
+    opt_weighted_loss_type: str | None = "none"  # "decay": older examples count less in the loss
+    opt_loss_decay_factor: float | None = 1.0  # how much less, per example
+    opt_projection_epsilon: float | None = 0.1  # how far an input token may move
+    opt_projection_format_epsilon: float | None = 0.1  # how far a template token may move
+    tokenizer_name_or_path: str | None = None  # kept for checkpoints
 
     def __post_init__(self):
         self.peft_type = PeftType.CPT
@@ -278,13 +321,21 @@ class CPTConfig(PromptLearningConfig):
     def check(self):
         "Raises ValueError unless there is a type, at least 0, for each token, and the loss is one there is."
         super().check()
-        lengths = {name: len(getattr(self, name)) for name in ("cpt_token_ids", "cpt_mask", "cpt_tokens_type_mask")}
+        lengths = {
+            name: len(getattr(self, name)) for name in ("cpt_token_ids", "cpt_mask", "cpt_tokens_type_mask")
+        }
         if len(set(lengths.values())) > 1:
-            raise ValueError(f"CPT needs a type for each token, but the lists differ in length: {', '.join(f'{k} {n}' for k, n in lengths.items())}")
+            raise ValueError(
+                f"CPT needs a type for each token, but the lists differ in length: {', '.join(f'{k} {n}' for k, n in lengths.items())}"
+            )
         if min(self.cpt_tokens_type_mask) < 0:
-            raise ValueError(f"cpt_tokens_type_mask holds types, 0 or 1 to 4 and so on, but there is {min(self.cpt_tokens_type_mask)}")
+            raise ValueError(
+                f"cpt_tokens_type_mask holds types, 0 or 1 to 4 and so on, but there is {min(self.cpt_tokens_type_mask)}"
+            )
         if self.opt_weighted_loss_type not in ("none", "decay"):
-            raise ValueError(f"opt_weighted_loss_type={self.opt_weighted_loss_type!r}; it must be 'none' or 'decay'")
+            raise ValueError(
+                f"opt_weighted_loss_type={self.opt_weighted_loss_type!r}; it must be 'none' or 'decay'"
+            )
 
 # %% ../nbs/00_config.ipynb #76242360
 def _only(default):
@@ -296,37 +347,42 @@ def _only(default):
 @dataclass(repr=False)
 class LoraConfig(PeftConfig):
     "A trained product of two thin matrices beside each target layer ([Hu et al. 2021](https://arxiv.org/abs/2106.09685))."
-    r: int = 8                                              # rank of the product
-    target_modules: list[str]|set[str]|str|None = None      # names (or ends of names), a regular expression, "all-linear"; None: by family
-    exclude_modules: list[str]|set[str]|str|None = None     # the same, for layers to leave alone
-    lora_alpha: int = 8                                     # the product is scaled by lora_alpha / r
-    lora_dropout: float = 0.0                               # dropout on the product's input while training
-    fan_in_fan_out: bool = False                            # weights stored (in, out); found out per layer
-    bias: str = "none"                                      # biases to train as well: "none", "all" or "lora_only"
-    use_rslora: bool = False                                # scale by lora_alpha / sqrt(r) instead
-    modules_to_save: list[str]|None = None                  # modules of the base model to train in full besides
-    init_lora_weights: bool|str = True                      # True: B starts at zero; "gaussian": A normal, B zero; False: both random
-    layers_to_transform: list[int]|int|None = None          # only layers with these numbers
-    layers_pattern: list[str]|str|None = None               # name of the list of layers, where numbers are ambiguous
-    rank_pattern: dict = field(default_factory=dict)        # other ranks, by name or regular expression
-    alpha_pattern: dict = field(default_factory=dict)       # other alphas, likewise
-    megatron_config: dict|None = _only(None)
-    megatron_core: str|None = _only("megatron.core")
-    trainable_token_indices: list|dict|None = _only(None)
+
+    r: int = 8  # rank of the product
+    target_modules: list[str] | set[str] | str | None = (
+        None  # names (or ends of names), a regular expression, "all-linear"; None: by family
+    )
+    exclude_modules: list[str] | set[str] | str | None = None  # the same, for layers to leave alone
+    lora_alpha: int = 8  # the product is scaled by lora_alpha / r
+    lora_dropout: float = 0.0  # dropout on the product's input while training
+    fan_in_fan_out: bool = False  # weights stored (in, out); found out per layer
+    bias: str = "none"  # biases to train as well: "none", "all" or "lora_only"
+    use_rslora: bool = False  # scale by lora_alpha / sqrt(r) instead
+    modules_to_save: list[str] | None = None  # modules of the base model to train in full besides
+    init_lora_weights: bool | str = (
+        True  # True: B starts at zero; "gaussian": A normal, B zero; False: both random
+    )
+    layers_to_transform: list[int] | int | None = None  # only layers with these numbers
+    layers_pattern: list[str] | str | None = None  # name of the list of layers, where numbers are ambiguous
+    rank_pattern: dict = field(default_factory=dict)  # other ranks, by name or regular expression
+    alpha_pattern: dict = field(default_factory=dict)  # other alphas, likewise
+    megatron_config: dict | None = _only(None)
+    megatron_core: str | None = _only("megatron.core")
+    trainable_token_indices: list | dict | None = _only(None)
     loftq_config: dict = _only({})
     eva_config: Any = _only(None)
     corda_config: Any = _only(None)
     lora_ga_config: Any = _only(None)
-    use_dora: bool = False                                  # train direction (by the product) and length of the weights apart
+    use_dora: bool = False  # train direction (by the product) and length of the weights apart
     velora_config: Any = _only(None)
-    alora_invocation_tokens: list[int]|None = _only(None)
+    alora_invocation_tokens: list[int] | None = _only(None)
     use_qalora: bool = _only(False)
     qalora_group_size: int = _only(16)
     monteclora_config: Any = _only(None)
-    layer_replication: list|None = _only(None)
+    layer_replication: list | None = _only(None)
     runtime_config: Any = _only(None)
     lora_bias: bool = _only(False)
-    target_parameters: list[str]|None = _only(None)
+    target_parameters: list[str] | None = _only(None)
     use_bdlora: Any = _only(None)
     arrow_config: Any = _only(None)
     kasa_config: Any = _only(None)
@@ -340,37 +396,50 @@ class LoraConfig(PeftConfig):
         if self.bias not in ("none", "all", "lora_only"):
             raise ValueError(f"bias={self.bias!r}; it must be 'none', 'all' or 'lora_only'")
         if isinstance(self.target_modules, str) and self.layers_to_transform is not None:
-            raise ValueError("layers_to_transform works with a list of target_modules; a regular expression can name the layers itself")
+            raise ValueError(
+                "layers_to_transform works with a list of target_modules; a regular expression can name the layers itself"
+            )
         if self.layers_pattern and self.layers_to_transform is None:
-            raise ValueError("layers_pattern says where to look for the numbers in layers_to_transform, which is missing")
+            raise ValueError(
+                "layers_pattern says where to look for the numbers in layers_to_transform, which is missing"
+            )
         self._names_as_sets("target_modules", "exclude_modules")
 
     def _check_ranks(self):
         for r in self.r, *self.rank_pattern.values():
             if not isinstance(r, int) or isinstance(r, bool) or r < 1:
-                raise ValueError(f"a rank must be at least 1, but there is {r!r} in r={self.r!r}, rank_pattern={self.rank_pattern!r}")
+                raise ValueError(
+                    f"a rank must be at least 1, but there is {r!r} in r={self.r!r}, rank_pattern={self.rank_pattern!r}"
+                )
 
     def _refuse_unimplemented(self):
         for f in dataclasses.fields(self):
             if f.metadata.get("only") and getattr(self, f.name) not in (_default(f), None):
-                raise NotImplementedError(f"{type(self).__name__}({f.name}={getattr(self, f.name)!r}) is not implemented in peft_viz")
+                raise NotImplementedError(
+                    f"{type(self).__name__}({f.name}={getattr(self, f.name)!r}) is not implemented in peft_viz"
+                )
         if self.init_lora_weights not in (True, False, "gaussian"):
-            raise NotImplementedError(f"init_lora_weights={self.init_lora_weights!r} is not implemented in peft_viz; use True, False or 'gaussian'")
+            raise NotImplementedError(
+                f"init_lora_weights={self.init_lora_weights!r} is not implemented in peft_viz; use True, False or 'gaussian'"
+            )
 
 # %% ../nbs/00_config.ipynb #c8f3e7ad
 @dataclass(repr=False)
 class AdaLoraConfig(LoraConfig):
     "LoRA in the form of a singular value decomposition, pruned to a budget ([Zhang et al. 2023](https://arxiv.org/abs/2303.10512))."
-    target_r: int = 8                   # average rank at the end
-    init_r: int = 12                    # rank of every layer at the start; `r` is not used
-    tinit: int = 0                      # first phase: so many steps without pruning
-    tfinal: int = 0                     # last phase: so many steps with the final ranks
-    deltaT: int = 1                     # steps between two prunings
-    beta1: float = 0.85                 # smoothing of the sensitivity
-    beta2: float = 0.85                 # smoothing of its uncertainty
-    orth_reg_weight: float = 0.5        # weight of the penalty that keeps the factors orthogonal
-    total_step: int|None = None         # steps of the whole training
-    rank_pattern: dict|None = None      # which singular values are left, by layer; written at the end of the pruning
+
+    target_r: int = 8  # average rank at the end
+    init_r: int = 12  # rank of every layer at the start; `r` is not used
+    tinit: int = 0  # first phase: so many steps without pruning
+    tfinal: int = 0  # last phase: so many steps with the final ranks
+    deltaT: int = 1  # steps between two prunings
+    beta1: float = 0.85  # smoothing of the sensitivity
+    beta2: float = 0.85  # smoothing of its uncertainty
+    orth_reg_weight: float = 0.5  # weight of the penalty that keeps the factors orthogonal
+    total_step: int | None = None  # steps of the whole training
+    rank_pattern: dict | None = (
+        None  # which singular values are left, by layer; written at the end of the pruning
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -378,13 +447,19 @@ class AdaLoraConfig(LoraConfig):
         if self.use_dora:
             raise ValueError("AdaLoRA cannot be combined with use_dora=True")
         if self.r != LoraConfig.r:
-            warnings.warn(f"r={self.r} is not used by AdaLoRA; init_r is the rank at the start, target_r the average rank at the end")
+            warnings.warn(
+                f"r={self.r} is not used by AdaLoRA; init_r is the rank at the start, target_r the average rank at the end"
+            )
         if self.total_step is None or self.total_step <= 0:
-            raise ValueError(f"total_step={self.total_step!r}; AdaLoRA needs to know how many steps the training will have")
+            raise ValueError(
+                f"total_step={self.total_step!r}; AdaLoRA needs to know how many steps the training will have"
+            )
         if self.orth_reg_weight < 0:
             raise ValueError(f"orth_reg_weight={self.orth_reg_weight!r}; it must be at least 0")
         if self.tinit >= self.total_step - self.tfinal:
-            raise ValueError(f"tinit={self.tinit} and tfinal={self.tfinal} leave no steps between them for pruning; lower them or raise total_step={self.total_step}")
+            raise ValueError(
+                f"tinit={self.tinit} and tfinal={self.tfinal} leave no steps between them for pruning; lower them or raise total_step={self.total_step}"
+            )
 
     def _check_ranks(self):
         _at_least_one(self, "init_r", "target_r")
@@ -393,15 +468,18 @@ class AdaLoraConfig(LoraConfig):
 @dataclass(repr=False)
 class PolyConfig(PeftConfig):
     "A mixture of LoRA modules for each task ([Ponti et al. 2022](https://arxiv.org/abs/2202.13914)); with `n_splits`, one for each part of the layer ([Caccia et al. 2022](https://arxiv.org/abs/2211.03831))."
-    r: int = 8                                              # rank of each skill
-    target_modules: list[str]|set[str]|str|None = None      # names (or ends of names), a regular expression, "all-linear"; None: by family
-    exclude_modules: list[str]|set[str]|str|None = None     # the same, for layers to leave alone
-    modules_to_save: list[str]|None = None                  # modules of the base model to train in full besides
-    init_weights: bool = True                               # each skill starts as nothing; False: at random
-    poly_type: str = "poly"                                 # there is one kind
-    n_tasks: int = 1                                        # how many tasks
-    n_skills: int = 4                                       # how many skills in each layer
-    n_splits: int = 1                                       # parts of a layer that are mixed apart
+
+    r: int = 8  # rank of each skill
+    target_modules: list[str] | set[str] | str | None = (
+        None  # names (or ends of names), a regular expression, "all-linear"; None: by family
+    )
+    exclude_modules: list[str] | set[str] | str | None = None  # the same, for layers to leave alone
+    modules_to_save: list[str] | None = None  # modules of the base model to train in full besides
+    init_weights: bool = True  # each skill starts as nothing; False: at random
+    poly_type: str = "poly"  # there is one kind
+    n_tasks: int = 1  # how many tasks
+    n_skills: int = 4  # how many skills in each layer
+    n_splits: int = 1  # parts of a layer that are mixed apart
     # what LoRA leaves open is settled for POLY; these are no fields
     layers_to_transform = layers_pattern = None
     bias = "none"
@@ -418,12 +496,17 @@ class PolyConfig(PeftConfig):
 @dataclass(repr=False)
 class IA3Config(PeftConfig):
     "A trained factor per channel of each target layer ([Liu et al. 2022](https://arxiv.org/abs/2205.05638))."
-    target_modules: list[str]|set[str]|str|None = None          # names (or ends of names), a regular expression, "all-linear"; None: by family
-    exclude_modules: list[str]|set[str]|str|None = None         # the same, for layers to leave alone
-    feedforward_modules: list[str]|set[str]|str|None = None     # those of them that are rescaled at their input; None: by family
-    fan_in_fan_out: bool = False                                # weights stored (in, out); found out per layer
-    modules_to_save: list[str]|None = None                      # modules of the base model to train in full besides
-    init_ia3_weights: bool = True                               # factors start at one; False: at random
+
+    target_modules: list[str] | set[str] | str | None = (
+        None  # names (or ends of names), a regular expression, "all-linear"; None: by family
+    )
+    exclude_modules: list[str] | set[str] | str | None = None  # the same, for layers to leave alone
+    feedforward_modules: list[str] | set[str] | str | None = (
+        None  # those of them that are rescaled at their input; None: by family
+    )
+    fan_in_fan_out: bool = False  # weights stored (in, out); found out per layer
+    modules_to_save: list[str] | None = None  # modules of the base model to train in full besides
+    init_ia3_weights: bool = True  # factors start at one; False: at random
     # what LoRA leaves open is settled for IA3; these are no fields
     layers_to_transform = layers_pattern = None
     bias = "none"
@@ -435,7 +518,9 @@ class IA3Config(PeftConfig):
         if isinstance(self.target_modules, set) and isinstance(self.feedforward_modules, set):
             strangers = self.feedforward_modules - self.target_modules
             if strangers:
-                raise ValueError(f"feedforward_modules says how targets are rescaled, but {', '.join(sorted(strangers))} is not in target_modules; add it there")
+                raise ValueError(
+                    f"feedforward_modules says how targets are rescaled, but {', '.join(sorted(strangers))} is not in target_modules; add it there"
+                )
 
 # %% ../nbs/00_config.ipynb #99f2f3bb
 CONFIGS: dict[PeftType, type[PeftConfig]] = {
@@ -454,23 +539,29 @@ CONFIGS: dict[PeftType, type[PeftConfig]] = {
 FORGOTTEN = {"postprocess_past_key_value_function"}
 
 
-def config_class(peft_type:PeftType|str,  # name of a method
-                ) -> type[PeftConfig]:
+def config_class(
+    peft_type: PeftType | str,  # name of a method
+) -> type[PeftConfig]:
     "The configuration class of a method. Raises ValueError, with the names of the nine, for any other."
     return CONFIGS[member(PeftType, peft_type)]
 
 
-def get_peft_config(config_dict:dict[str, Any],  # `peft_type` and the fields of that method's class
-                   ) -> PeftConfig:
+def get_peft_config(
+    config_dict: dict[str, Any],  # `peft_type` and the fields of that method's class
+) -> PeftConfig:
     """The configuration that a dictionary describes.
 
     Raises ValueError for an unknown or missing `peft_type`, NotImplementedError for a variant that is not implemented, and TypeError for a field that the method does not have."""
     if "peft_type" not in config_dict:
-        raise ValueError(f"the dictionary does not say which method it is for; add 'peft_type', one of {', '.join(t.value for t in CONFIGS)}")
+        raise ValueError(
+            f"the dictionary does not say which method it is for; add 'peft_type', one of {', '.join(t.value for t in CONFIGS)}"
+        )
     cls = config_class(config_dict["peft_type"])
     given = {k: v for k, v in config_dict.items() if k not in FORGOTTEN or v is not None}
     names = [f.name for f in dataclasses.fields(cls)]
     for unknown in given.keys() - set(names):
         close = difflib.get_close_matches(unknown, names, n=1)
-        raise TypeError(f"{cls.__name__} has no field {unknown!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
+        raise TypeError(
+            f"{cls.__name__} has no field {unknown!r}" + (f"; did you mean {close[0]!r}?" if close else "")
+        )
     return cls(**given)

@@ -16,83 +16,134 @@ from itertools import groupby
 @dataclass(frozen=True)
 class Mark:
     "How one thing is shown, everywhere: two fills with their text colours, a glyph, a hatching, a letter, a name in two languages"
-    name:str       # its key in `MARKS`
-    code:str       # one letter, for compact payloads: `"vvvvtttt"`
-    light:str      # fill on light paper
-    dark:str       # fill on dark paper
-    text_light:str # text on the light fill
-    text_dark:str  # text on the dark fill
-    glyph:str      # says the same without colour
-    hatch:str      # matplotlib hatch pattern; empty for plain fills
-    en:str         # name in English
-    zh:str         # name in Chinese
 
-    def fill(self, theme:str="light" # `"light"` or `"dark"`
-            )->str:
+    name: str  # its key in `MARKS`
+    code: str  # one letter, for compact payloads: `"vvvvtttt"`
+    light: str  # fill on light paper
+    dark: str  # fill on dark paper
+    text_light: str  # text on the light fill
+    text_dark: str  # text on the dark fill
+    glyph: str  # says the same without colour
+    hatch: str  # matplotlib hatch pattern; empty for plain fills
+    en: str  # name in English
+    zh: str  # name in Chinese
+
+    def fill(
+        self,
+        theme: str = "light",  # `"light"` or `"dark"`
+    ) -> str:
         "The fill colour on light or dark paper"
         return getattr(self, theme)
-    def text(self, theme:str="light" # `"light"` or `"dark"`
-            )->str:
+
+    def text(
+        self,
+        theme: str = "light",  # `"light"` or `"dark"`
+    ) -> str:
         "The colour of text on the fill"
         return getattr(self, f"text_{theme}")
-    def to_dict(self)->dict:
+
+    def to_dict(self) -> dict:
         "Plain data"
         return dict(vars(self))
 
 # %% ../nbs/22_layout.ipynb #d39465f5
 _mark_fields = ("name", "code", "light", "dark", "text_light", "text_dark", "glyph", "hatch", "en", "zh")
-MARKS = {row[0]: Mark(**dict(zip(_mark_fields, row))) for row in [
-    ("virtual",   "v", "#E69F00", "#F0AC1D", "#1B1400", "#1B1400", "◆", "",     "virtual token",   "虚拟词元"),
-    ("token",     "t", "#0067A5", "#4FA3E0", "#FFFFFF", "#04141F", "a", "",     "token",           "词元"),
-    ("padding",   "p", "#D5D9DE", "#3B424B", "#4A515A", "#B9C1CB", "□", "////", "padding",         "填充"),
-    ("generated", "g", "#2FB58A", "#8FE9C9", "#00170F", "#00170F", "▲", "",     "generated token", "生成的词元"),
-    ("attended",  "1", "#39424E", "#D3DAE3", "#FFFFFF", "#12161C", "●", "",     "attended",        "可见"),
-    ("masked",    "0", "#F1F3F5", "#20262D", "#646C76", "#98A1AC", "·", "",     "masked",          "遮蔽"),
-    ("label",     "l", "#A33B78", "#EBA3CB", "#FFFFFF", "#23081A", "◎", "",     "label",           "标签"),
-    ("ignored",   "i", "#E9E4E8", "#362F35", "#5C5159", "#BDB0BA", "×", "....", "ignored (-100)",  "忽略 (-100)"),
-]}
+MARKS = {
+    row[0]: Mark(**dict(zip(_mark_fields, row)))
+    for row in [
+        ("virtual", "v", "#E69F00", "#F0AC1D", "#1B1400", "#1B1400", "◆", "", "virtual token", "虚拟词元"),
+        ("token", "t", "#0067A5", "#4FA3E0", "#FFFFFF", "#04141F", "a", "", "token", "词元"),
+        ("padding", "p", "#D5D9DE", "#3B424B", "#4A515A", "#B9C1CB", "□", "////", "padding", "填充"),
+        (
+            "generated",
+            "g",
+            "#2FB58A",
+            "#8FE9C9",
+            "#00170F",
+            "#00170F",
+            "▲",
+            "",
+            "generated token",
+            "生成的词元",
+        ),
+        ("attended", "1", "#39424E", "#D3DAE3", "#FFFFFF", "#12161C", "●", "", "attended", "可见"),
+        ("masked", "0", "#F1F3F5", "#20262D", "#646C76", "#98A1AC", "·", "", "masked", "遮蔽"),
+        ("label", "l", "#A33B78", "#EBA3CB", "#FFFFFF", "#23081A", "◎", "", "label", "标签"),
+        (
+            "ignored",
+            "i",
+            "#E9E4E8",
+            "#362F35",
+            "#5C5159",
+            "#BDB0BA",
+            "×",
+            "....",
+            "ignored (-100)",
+            "忽略 (-100)",
+        ),
+    ]
+}
 ROLES = ("virtual", "token", "padding", "generated")  # what a position can be
-IGNORED = -100                                        # the label that says: not in the loss
+IGNORED = -100  # the label that says: not in the loss
 
 # %% ../nbs/22_layout.ipynb #a6f6cd0d
-def _call(trace, # the trace
-          call   # a call of it, or its id
-         ):
+def _call(
+    trace,  # the trace
+    call,  # a call of it, or its id
+):
     "The call itself, whether one is given the call or its id"
     return trace.calls[call] if isinstance(call, int) else call
 
+
 def _once(f):
     "Compute `f(trace, call, ...)` once per trace, not once per question: a long generate asks the same things about each step again and again"
+
     @wraps(f)
     def ask(trace, call, *more):
         call, memory = _call(trace, call), trace.__dict__.setdefault("_layouts", {})
-        key = f.__name__, call.id, len(trace.calls), len(trace.values), *more     # a trace that is still growing is asked anew
-        if key not in memory: memory[key] = f(trace, call, *more)
+        key = (
+            f.__name__,
+            call.id,
+            len(trace.calls),
+            len(trace.values),
+            *more,
+        )  # a trace that is still growing is asked anew
+        if key not in memory:
+            memory[key] = f(trace, call, *more)
         return memory[key]
+
     return ask
 
-def argument(trace, # the trace
-             call,  # a call of it, or its id
-             name:str # such as `"input_ids"`
-            ):
+
+def argument(
+    trace,  # the trace
+    call,  # a call of it, or its id
+    name: str,  # such as `"input_ids"`
+):
     "The value a call got for `name`, by name, inside `**kwargs`, or (for `input_ids`) as the first tensor of `*args`; None when it got none"
     call = _call(trace, call)
     found = [call.args[name]] if name in call.args else []
     for place, index in call.args.items():
         value = trace.value(index)
-        if value.kind == "mapping" and name in value.items: found.append(value.items[name])
-        if value.kind == "sequence" and (place, name) == ("args", "input_ids"): found += value.items[:1]
+        if value.kind == "mapping" and name in value.items:
+            found.append(value.items[name])
+        if value.kind == "sequence" and (place, name) == ("args", "input_ids"):
+            found += value.items[:1]
     return next((v for v in map(trace.value, found) if v.kind in ("tensor", "cache")), None)
+
 
 def _shape(value):  # (rows, columns) of ids, embeddings, masks; None for anything else
     return None if value is None or value.kind != "tensor" or len(value.shape) < 2 else tuple(value.shape[:2])
 
-def _rows(value, # a 2-D value, or None
-          rows:int # as many rows as the batch has
-         ):
+
+def _rows(
+    value,  # a 2-D value, or None
+    rows: int,  # as many rows as the batch has
+):
     "The numbers of a 2-D value row by row, one row repeated for the whole batch if need be; None when there are none, or not all of them were kept"
     table = value.nested() if value is not None and value.kind == "tensor" and len(value.shape) == 2 else None
-    if table is None: return None
+    if table is None:
+        return None
     return table * rows if len(table) == 1 else table if len(table) == rows else None
 
 # %% ../nbs/22_layout.ipynb #4d87af23
@@ -101,46 +152,62 @@ def _ancestors(trace, call):  # the calls around a call, innermost first
         call = trace.calls[call.parent]
         yield call
 
-def _named(call, name:str)->bool: return call.function.rsplit(".", 1)[-1] == name
+
+def _named(call, name: str) -> bool:
+    return call.function.rsplit(".", 1)[-1] == name
+
 
 @_once
 def _preparation(trace, call):
     "The `prepare_inputs_for_generation` call that made this base call's inputs, or None"
-    if call.parent is None: return None
+    if call.parent is None:
+        return None
     before = [c for c in trace.children(trace.calls[call.parent]) if c.id < call.id and c.kind != "layer"]
     return before[-1] if before and _named(before[-1], "prepare_inputs_for_generation") else None
 
+
 @_once
-def generate_call(trace, # the trace
-                  call   # a base call, or its id
-                 ):
+def generate_call(
+    trace,  # the trace
+    call,  # a base call, or its id
+):
     "The `generate` call that a base call belongs to, or None"
     return next((c for c in _ancestors(trace, _call(trace, call)) if _named(c, "generate")), None)
 
+
 @_once
-def stage(trace, # the trace
-          call   # a base call, or its id
-         )->tuple: # the name of the stage, the number of the decoding step or None
+def stage(
+    trace,  # the trace
+    call,  # a base call, or its id
+) -> tuple:  # the name of the stage, the number of the decoding step or None
     "Is this call a plain forward, the prefill of a generate, or its n-th decoding step?"
     call, parent = _call(trace, call), generate_call(trace, call)
-    if parent is None: return "forward", None
+    if parent is None:
+        return "forward", None
     step = [c.id for c in trace.base_calls if generate_call(trace, c) is parent].index(call.id)
     return ("decode" if step else "prefill"), step
+
 
 def _around(trace, call):
     "The calls to ask for the caller's view, the nearest first: the preparation, else the calls around. What `generate` got speaks of its first step only."
     prepared = _preparation(trace, call)
     later = stage(trace, call)[0] == "decode"
-    return [prepared] if prepared else [c for c in _ancestors(trace, call) if not (later and _named(c, "generate"))]
+    return (
+        [prepared]
+        if prepared
+        else [c for c in _ancestors(trace, call) if not (later and _named(c, "generate"))]
+    )
+
 
 def _asked(trace, call, name):  # what the caller gave for `name`, or None
     return next((v for c in _around(trace, call) if (v := argument(trace, c, name)) is not None), None)
 
 # %% ../nbs/22_layout.ipynb #f4760cf6
-def base_call(trace, # the trace
-              call=None, # a call, its id, or None: the first base call
-              labels:bool=False # must it have got labels?
-             ):
+def base_call(
+    trace,  # the trace
+    call=None,  # a call, its id, or None: the first base call
+    labels: bool = False,  # must it have got labels?
+):
     "The base call to draw: the given one, or the first that fits. Raises ValueError, saying what to do, when there is none."
     if call is not None:
         call = _call(trace, call)
@@ -151,59 +218,98 @@ def base_call(trace, # the trace
         if labels and "labels" not in call.args:
             raise ValueError(f"call {call.id} has no labels: pass labels= to the recorded forward")
         return call
-    if not trace.base_calls: raise ValueError("this trace has no call of the base model: run the model inside `with record(model) as trace:`")
+    if not trace.base_calls:
+        raise ValueError(
+            "this trace has no call of the base model: run the model inside `with record(model) as trace:`"
+        )
     for call in trace.base_calls:
-        if not labels or "labels" in call.args: return call
+        if not labels or "labels" in call.args:
+            return call
     raise ValueError("this trace has no labels: pass labels= to the recorded forward")
 
 # %% ../nbs/22_layout.ipynb #482c7552
 @dataclass(frozen=True)
 class _Geometry:
-    rows:int; queries:int; cached:int   # batch rows, this call's inputs, keys already in the cache
-    virtual:tuple                       # ranges (first, end) on the key axis that hold virtual tokens
-    prompt_end:int|None                 # where generated tokens begin; None outside `generate`
-    @property
-    def total(self): return self.cached + self.queries
-    @property
-    def real(self): return [k for k in range(self.total) if not any(s <= k < e for s, e in self.virtual)]   # keys that are not virtual
+    rows: int
+    queries: int
+    cached: int  # batch rows, this call's inputs, keys already in the cache
+    virtual: tuple  # ranges (first, end) on the key axis that hold virtual tokens
+    prompt_end: int | None  # where generated tokens begin; None outside `generate`
 
-def cache_length(value # the record of a cache, or None
-                )->int:
+    @property
+    def total(self):
+        return self.cached + self.queries
+
+    @property
+    def real(self):
+        return [
+            k for k in range(self.total) if not any(s <= k < e for s, e in self.virtual)
+        ]  # keys that are not virtual
+
+
+def cache_length(
+    value,  # the record of a cache, or None
+) -> int:
     "How many keys a cache holds; 0 for no cache"
     return value.length or 0 if value is not None and value.kind == "cache" else 0
+
 
 def _output(trace, call, name):  # a recorded output of a base call, or None
     return trace.value(call.outputs[name]) if call.outputs.get(name) is not None else None
 
+
 def _inputs(trace, call):  # what a base call works on: embeddings or ids, or None
     return next((v for n in ("inputs_embeds", "input_ids") if _shape(v := argument(trace, call, n))), None)
 
-def _cached(trace, call): return cache_length(argument(trace, call, "past_key_values"))
+
+def _cached(trace, call):
+    return cache_length(argument(trace, call, "past_key_values"))
+
 
 def _was_given_cache(trace, call):
     "Did the caller hand in the cache that reached the base model? If not, the method made it."
-    return stage(trace, call)[0] == "decode" or not _around(trace, call) or cache_length(_asked(trace, call, "past_key_values")) > 0
+    return (
+        stage(trace, call)[0] == "decode"
+        or not _around(trace, call)
+        or cache_length(_asked(trace, call, "past_key_values")) > 0
+    )
+
 
 @_once
 def _previous(trace, call):
     "The base call that left the cache which this one got: as long as this one found it. None when it got none, or nobody saw who filled it."
     cached, group = _cached(trace, call), generate_call(trace, call)
-    if not cached or not _was_given_cache(trace, call): return None
+    if not cached or not _was_given_cache(trace, call):
+        return None
     for c in reversed(trace.base_calls):
-        if c.id < call.id and (group is None or generate_call(trace, c) is group) and cache_length(_output(trace, c, "past_key_values")) == cached: return c
+        if (
+            c.id < call.id
+            and (group is None or generate_call(trace, c) is group)
+            and cache_length(_output(trace, c, "past_key_values")) == cached
+        ):
+            return c
+
 
 def _history(trace, call):
     "The base calls that filled the cache which this one got, the oldest first"
     chain = []
-    while (call := _previous(trace, call)) is not None: chain.insert(0, call)
+    while (call := _previous(trace, call)) is not None:
+        chain.insert(0, call)
     return chain
+
 
 def _embedded(trace, call):
     "(first, end) of the virtual tokens among this call's own inputs: the base model got more embeddings than the caller passed tokens"
     inputs, cached = _inputs(trace, call), _cached(trace, call)
-    if inputs is None or inputs.role != "embeddings": return cached, cached
-    lengths = [s[1] for n in ("input_ids", "inputs_embeds") if (s := _shape(_asked(trace, call, n))) and s[1] <= inputs.shape[1]]
+    if inputs is None or inputs.role != "embeddings":
+        return cached, cached
+    lengths = [
+        s[1]
+        for n in ("input_ids", "inputs_embeds")
+        if (s := _shape(_asked(trace, call, n))) and s[1] <= inputs.shape[1]
+    ]
     return cached, cached + (inputs.shape[1] - max(lengths) if any(lengths) else 0)
+
 
 def _injected(trace, call, history):
     "(first, end) of the virtual tokens in a cache whose filling was not seen: there the method put its prompt, at the start"
@@ -211,19 +317,25 @@ def _injected(trace, call, history):
     v, cached = trace.about.get("num_virtual_tokens") or 0, _cached(trace, root)
     return 0, min(v, cached) if _was_given_cache(trace, root) else min(v or cached, cached)
 
+
 @_once
 def _geometry(trace, call):
     "Measure the key axis of a base call"
     inputs, history = _inputs(trace, call), _history(trace, call)
-    if inputs is None: raise ValueError(f"call {call.id} ({call.function}) got neither input_ids nor inputs_embeds of two dimensions or more")
+    if inputs is None:
+        raise ValueError(
+            f"call {call.id} ({call.function}) got neither input_ids nor inputs_embeds of two dimensions or more"
+        )
     ranges = [_injected(trace, call, history)] + [_embedded(trace, c) for c in history + [call]]
     virtual = tuple((s, e) for s, e in ranges if e > s)
     return _Geometry(*_shape(inputs), _cached(trace, call), virtual, _prompt_end(trace, call, virtual))
 
+
 def _prompt_end(trace, call, virtual):
     "Index on the key axis of the first generated token: after the virtual tokens and the prompt that `generate` got"
     parent = generate_call(trace, call)
-    if parent is None: return None
+    if parent is None:
+        return None
     lengths = [_shape(argument(trace, parent, n)) for n in ("input_ids", "inputs", "inputs_embeds")]
     prompt = max((s[1] for s in lengths if s), default=None)
     return None if prompt is None else prompt + sum(e - s for s, e in virtual)
@@ -232,96 +344,159 @@ def _prompt_end(trace, call, virtual):
 @dataclass
 class SequenceRow:
     "One row of the batch along the key axis; every list has one entry per key, or is None when nothing is known"
-    roles:list       # `"virtual"`, `"token"`, `"padding"` or `"generated"`
-    ids:list         # token id or None
-    texts:list       # what the tokenizer says the id reads; None without one
-    attended:list|None  # 1 or 0: the 2-D attention mask the base model got
-    labels:list|None    # the label the base model got at this position; None in the cache
-    positions:list|None # the position number the base model got; None in the cache
 
-    def to_dict(self)->dict:
+    roles: list  # `"virtual"`, `"token"`, `"padding"` or `"generated"`
+    ids: list  # token id or None
+    texts: list  # what the tokenizer says the id reads; None without one
+    attended: list | None  # 1 or 0: the 2-D attention mask the base model got
+    labels: list | None  # the label the base model got at this position; None in the cache
+    positions: list | None  # the position number the base model got; None in the cache
+
+    def to_dict(self) -> dict:
         "Compact plain data: roles and mask as strings of one letter per key, texts left out (look ids up in `trace.tokens`)"
-        return {"roles": _letters(self.roles), "ids": None if all(i is None for i in self.ids) else self.ids, "attended": _bits(self.attended),
-                "labels": self.labels, "positions": self.positions}
+        return {
+            "roles": _letters(self.roles),
+            "ids": None if all(i is None for i in self.ids) else self.ids,
+            "attended": _bits(self.attended),
+            "labels": self.labels,
+            "positions": self.positions,
+        }
+
 
 @dataclass
 class SequenceLayout:
     "What each position of each row is, for one base call"
-    call:int         # id of the base call
-    query_start:int  # where this call's own inputs begin; everything before lies in the cache
-    rows:list        # of `SequenceRow`
-    caller_labels:list|None = None  # per row: the labels the caller passed, placed on the same axis (None where they passed none)
+
+    call: int  # id of the base call
+    query_start: int  # where this call's own inputs begin; everything before lies in the cache
+    rows: list  # of `SequenceRow`
+    caller_labels: list | None = (
+        None  # per row: the labels the caller passed, placed on the same axis (None where they passed none)
+    )
 
     @property
-    def length(self)->int:
+    def length(self) -> int:
         "Number of keys"
         return len(self.rows[0].roles)
-    def to_dict(self)->dict:
-        "Compact plain data for the viewer"
-        return {"call": self.call, "query_start": self.query_start, "rows": [r.to_dict() for r in self.rows], "caller_labels": self.caller_labels}
-    def __repr__(self): return f"SequenceLayout(call {self.call}, {len(self.rows)} rows: " + " | ".join(_summary(r.roles) for r in self.rows) + ")"
 
-def _letters(roles): return "".join(MARKS[r].code for r in roles)
-def _bits(row): return None if row is None else "".join("-" if b is None else str(int(b)) for b in row)
-def _summary(roles): return ", ".join(f"{len(list(run))} {role}" for role, run in groupby(roles))
+    def to_dict(self) -> dict:
+        "Compact plain data for the viewer"
+        return {
+            "call": self.call,
+            "query_start": self.query_start,
+            "rows": [r.to_dict() for r in self.rows],
+            "caller_labels": self.caller_labels,
+        }
+
+    def __repr__(self):
+        return (
+            f"SequenceLayout(call {self.call}, {len(self.rows)} rows: "
+            + " | ".join(_summary(r.roles) for r in self.rows)
+            + ")"
+        )
+
+
+def _letters(roles):
+    return "".join(MARKS[r].code for r in roles)
+
+
+def _bits(row):
+    return None if row is None else "".join("-" if b is None else str(int(b)) for b in row)
+
+
+def _summary(roles):
+    return ", ".join(f"{len(list(run))} {role}" for role, run in groupby(roles))
 
 # %% ../nbs/22_layout.ipynb #7bbdb493
 def _right(row, total):  # a row of known entries, filling an axis from its right end
     row = list(row or [])[-total:] if total else []
     return [None] * (total - len(row)) + row
 
-def _written(trace, call, name):  # the values of one entry of a dictionary that a call worked on, as they showed up
-    for value, path in ((trace.value(c.value), c.name) for s in call.steps for c in s.changes if c.value is not None):
-        if path.endswith(f"[{name!r}]"): yield value
-        if value.kind == "mapping" and name in value.items: yield trace.value(value.items[name])
+
+def _written(
+    trace, call, name
+):  # the values of one entry of a dictionary that a call worked on, as they showed up
+    for value, path in (
+        (trace.value(c.value), c.name) for s in call.steps for c in s.changes if c.value is not None
+    ):
+        if path.endswith(f"[{name!r}]"):
+            yield value
+        if value.kind == "mapping" and name in value.items:
+            yield trace.value(value.items[name])
+
 
 @_once
 def _call_ids(trace, call, rows):
     "The ids a base call stands for: the caller's, which may be the whole sequence, else its own"
     prepared = _preparation(trace, call)
-    seen = [_asked(trace, call, "input_ids"), *(_written(trace, prepared, "input_ids") if prepared else []), argument(trace, call, "input_ids")]
+    seen = [
+        _asked(trace, call, "input_ids"),
+        *(_written(trace, prepared, "input_ids") if prepared else []),
+        argument(trace, call, "input_ids"),
+    ]
     seen = (_rows(v, rows) for v in seen)
     return next((ids for ids in seen if ids), None)
+
 
 def _known_ids(trace, call, g):
     "Per row the ids known of the keys that are not virtual, to be placed at their right end; None when none are"
     ids = _call_ids(trace, call, g.rows)
-    if ids is None or len(ids[0]) >= len(g.real): return ids
+    if ids is None or len(ids[0]) >= len(g.real):
+        return ids
     parts = [ids]
     for c in reversed(_history(trace, call)):
-        if (ids := _call_ids(trace, c, g.rows)) is None: break
+        if (ids := _call_ids(trace, c, g.rows)) is None:
+            break
         parts.insert(0, ids)
-    if len({tuple(row) for row in parts[0]}) < g.rows:           # beams: their rows may have been shuffled since
+    if len({tuple(row) for row in parts[0]}) < g.rows:  # beams: their rows may have been shuffled since
         parts[1:-1] = [[[None] * len(row) for row in ids] for ids in parts[1:-1]]
     return [sum(row, []) for row in zip(*parts)]
 
-def _any_head(heads):  # [head][query][key] -> [query][key]: 1 where some head may attend
-    return heads[0] if len(heads) == 1 else [[int(any(h[q][k] for h in heads)) for k in range(len(heads[0][0]))] for q in range(len(heads[0]))]
 
-def mask_2d(trace, # the trace
-            call   # a base call
-           ):
+def _any_head(heads):  # [head][query][key] -> [query][key]: 1 where some head may attend
+    return (
+        heads[0]
+        if len(heads) == 1
+        else [
+            [int(any(h[q][k] for h in heads)) for k in range(len(heads[0][0]))] for q in range(len(heads[0]))
+        ]
+    )
+
+
+def mask_2d(
+    trace,  # the trace
+    call,  # a base call
+):
     """Per row and key 1 or 0: which keys the mask that reached the base model shows; None when it got none.
     A 4-D mask speaks of each query apart: then a key counts as shown when the last query may attend to it."""
     value, geometry = argument(trace, call, "attention_mask"), _geometry(trace, call)
-    if value is None or value.kind != "tensor": return None
+    if value is None or value.kind != "tensor":
+        return None
     if len(value.shape) == 4:
         table = value.nested()
-        table = table and [_any_head(heads)[-1] for heads in table] * (geometry.rows if len(table) == 1 else 1)
-    else: table = _rows(value, geometry.rows)
-    if table is None: return None
-    return [([int(b != 0) for b in row] + [None] * geometry.total)[:geometry.total] for row in table]
+        table = table and [_any_head(heads)[-1] for heads in table] * (
+            geometry.rows if len(table) == 1 else 1
+        )
+    else:
+        table = _rows(value, geometry.rows)
+    if table is None:
+        return None
+    return [([int(b != 0) for b in row] + [None] * geometry.total)[: geometry.total] for row in table]
+
 
 def _role(key, attended, geometry):
     "What stands at one key"
-    if any(s <= key < e for s, e in geometry.virtual): return "virtual"
-    if attended == 0: return "padding"
+    if any(s <= key < e for s, e in geometry.virtual):
+        return "virtual"
+    if attended == 0:
+        return "padding"
     return "generated" if geometry.prompt_end is not None and key >= geometry.prompt_end else "token"
 
 # %% ../nbs/22_layout.ipynb #59b2ebce
-def sequence(trace, # the trace
-             call=None # a base call, its id, or None: the first
-            )->SequenceLayout:
+def sequence(
+    trace,  # the trace
+    call=None,  # a base call, its id, or None: the first
+) -> SequenceLayout:
     "What each position of each row is. Raises ValueError when `call` is not a call of the base model."
     call = base_call(trace, call)
     g = _geometry(trace, call)
@@ -335,158 +510,272 @@ def sequence(trace, # the trace
         at = dict(zip(g.real, _right(ids[r] if ids else None, len(g.real))))
         known = [at.get(k) for k in range(g.total)]
         roles = [_role(k, attended[k], g) for k in range(g.total)]
-        rows.append(SequenceRow(roles, known, [None if i is None or trace.tokens is None else trace.decode(i) for i in known], attended if mask else None,
-                                _right(labels[r], g.total) if labels else None, _right(positions[r], g.total) if positions else None))
+        rows.append(
+            SequenceRow(
+                roles,
+                known,
+                [None if i is None or trace.tokens is None else trace.decode(i) for i in known],
+                attended if mask else None,
+                _right(labels[r], g.total) if labels else None,
+                _right(positions[r], g.total) if positions else None,
+            )
+        )
     return SequenceLayout(call.id, g.cached, rows, [_right(row, g.total) for row in given] if given else None)
 
 # %% ../nbs/22_layout.ipynb #c193fb21
 @dataclass
 class AttentionLayout:
     "Who may attend to whom in one layer of one base call: measured, not computed"
-    call:int         # id of the base call
-    layers:list      # the layers that received this same mask
-    how:str          # how it was measured: `"sdpa"` or `"mask"`: the mask the layer got; `"none"`: it got none
-    attended:list    # [row][query][key] of 1 and 0
-    query_roles:list # [row][query]
-    key_roles:list   # [row][key]
-    query_start:int  # index of the first query on the key axis of `sequence`: everything before lies in the cache
-    key_start:int=0  # index of the first key there: more than 0 when a sliding window has dropped the oldest keys
 
-    def to_dict(self)->dict:
+    call: int  # id of the base call
+    layers: list  # the layers that received this same mask
+    how: str  # how it was measured: `"sdpa"` or `"mask"`: the mask the layer got; `"none"`: it got none
+    attended: list  # [row][query][key] of 1 and 0
+    query_roles: list  # [row][query]
+    key_roles: list  # [row][key]
+    query_start: (
+        int  # index of the first query on the key axis of `sequence`: everything before lies in the cache
+    )
+    key_start: int = (
+        0  # index of the first key there: more than 0 when a sliding window has dropped the oldest keys
+    )
+
+    def to_dict(self) -> dict:
         "Compact plain data: one string of 1 and 0 per query; the roles are those of the sequence layout"
-        return {"call": self.call, "layers": self.layers, "how": self.how, "query_start": self.query_start, "key_start": self.key_start,
-                "attended": [[_bits(q) for q in row] for row in self.attended]}
+        return {
+            "call": self.call,
+            "layers": self.layers,
+            "how": self.how,
+            "query_start": self.query_start,
+            "key_start": self.key_start,
+            "attended": [[_bits(q) for q in row] for row in self.attended],
+        }
+
     def __repr__(self):
-        size = f"{len(self.attended)} rows of {len(self.query_roles[0])} queries x {len(self.key_roles[0])} keys"
+        size = (
+            f"{len(self.attended)} rows of {len(self.query_roles[0])} queries x {len(self.key_roles[0])} keys"
+        )
         return f"AttentionLayout(call {self.call}, layers {self.layers}, {size}, how={self.how!r})"
 
 # %% ../nbs/22_layout.ipynb #703c7cb4
-def attention(trace, # the trace
-              call=None, # a base call, its id, or None: the first
-              layer:int=0 # index of the attention layer
-             )->AttentionLayout:
+def attention(
+    trace,  # the trace
+    call=None,  # a base call, its id, or None: the first
+    layer: int = 0,  # index of the attention layer
+) -> AttentionLayout:
     "The measured mask of one attention layer with the roles at both axes. Raises ValueError when nothing was measured there."
     call = base_call(trace, call)
     found = [a for a in call.attention if layer in a["layers"]]
     value = trace.value(found[0]["value"]) if found and found[0]["value"] is not None else None
     measured = value.nested() if value is not None else None
-    if measured is None: raise ValueError(f"call {call.id} has no measured attention at layer {layer}: {_why(call, layer, value)}")
+    if measured is None:
+        raise ValueError(
+            f"call {call.id} has no measured attention at layer {layer}: {_why(call, layer, value)}"
+        )
     seq = sequence(trace, call)
     measured = [_any_head(heads) for heads in (measured * len(seq.rows) if len(measured) == 1 else measured)]
-    start = max(0, seq.length - len(measured[0][0]))          # a sliding window has lost the oldest keys on the left ...
-    measured = [[query[:seq.length - start] for query in row] for row in measured]   # ... a cache of fixed size has empty slots on the right
-    return AttentionLayout(call.id, list(found[0]["layers"]), found[0]["how"], measured, [row.roles[seq.query_start:] for row in seq.rows],
-                           [row.roles[start:] for row in seq.rows], seq.query_start, start)
+    start = max(
+        0, seq.length - len(measured[0][0])
+    )  # a sliding window has lost the oldest keys on the left ...
+    measured = [
+        [query[: seq.length - start] for query in row] for row in measured
+    ]  # ... a cache of fixed size has empty slots on the right
+    return AttentionLayout(
+        call.id,
+        list(found[0]["layers"]),
+        found[0]["how"],
+        measured,
+        [row.roles[seq.query_start :] for row in seq.rows],
+        [row.roles[start:] for row in seq.rows],
+        seq.query_start,
+        start,
+    )
+
 
 def _why(call, layer, value):
     known = sorted(l for a in call.attention for l in a["layers"])
-    if value is not None: return "the mask was too large to be kept"
-    return f"layers {known} were measured" if known and layer not in known else "its attention layers received no mask that could be read"
+    if value is not None:
+        return "the mask was too large to be kept"
+    return (
+        f"layers {known} were measured"
+        if known and layer not in known
+        else "its attention layers received no mask that could be read"
+    )
 
 # %% ../nbs/22_layout.ipynb #bfcee2db
 @dataclass
 class CacheLayout:
     "What a base call found in the cache and what it left there, in keys per row"
-    call:int       # id of the base call
-    stage:str      # `"forward"`, `"prefill"` or `"decode"`
-    step:int|None  # number of the decoding step; 0 for the prefill, None for a plain forward
-    before:int     # keys in the cache when the call began
-    after:int|None # keys when it ended; None when the model returned no cache
-    virtual:int    # how many of the keys after the call are virtual tokens
-    prompt_in:str|None  # where the virtual tokens came from in this call: `"inputs"`, `"cache"`, or None when there are none
-    max_length:int|None # capacity of a cache of fixed size
 
-    def to_dict(self)->dict:
+    call: int  # id of the base call
+    stage: str  # `"forward"`, `"prefill"` or `"decode"`
+    step: int | None  # number of the decoding step; 0 for the prefill, None for a plain forward
+    before: int  # keys in the cache when the call began
+    after: int | None  # keys when it ended; None when the model returned no cache
+    virtual: int  # how many of the keys after the call are virtual tokens
+    prompt_in: (
+        str | None
+    )  # where the virtual tokens came from in this call: `"inputs"`, `"cache"`, or None when there are none
+    max_length: int | None  # capacity of a cache of fixed size
+
+    def to_dict(self) -> dict:
         "Plain data"
         return dict(vars(self))
 
-def cache(trace # the trace
-         )->list: # of `CacheLayout`, one per base call that got inputs
+
+def cache(
+    trace,  # the trace
+) -> list:  # of `CacheLayout`, one per base call that got inputs
     "The story of the cache over all base calls, in order"
     out = []
     for call in trace.base_calls:
-        if _inputs(trace, call) is None: continue   # it was called with no input it could work on
+        if _inputs(trace, call) is None:
+            continue  # it was called with no input it could work on
         g, left = _geometry(trace, call), _output(trace, call, "past_key_values")
         where = None if not g.virtual else "inputs" if g.virtual[-1][0] >= g.cached else "cache"
-        out.append(CacheLayout(call.id, *stage(trace, call), g.cached, cache_length(left) if left is not None else None,
-                               sum(e - s for s, e in g.virtual), where, left.max_length if left is not None else None))
+        out.append(
+            CacheLayout(
+                call.id,
+                *stage(trace, call),
+                g.cached,
+                cache_length(left) if left is not None else None,
+                sum(e - s for s, e in g.virtual),
+                where,
+                left.max_length if left is not None else None,
+            )
+        )
     return out
 
 # %% ../nbs/22_layout.ipynb #14832e30
 @dataclass
 class BranchLayout:
     "The path that one call took through its function; line numbers are those of the file"
-    call:int       # id of the call
-    function:str   # its name
-    executed:list  # lines that ran, ascending
-    branches:list  # per branch of the source: `{"kind", "line", "end", "outcomes"}`; outcomes are the values of its condition, in order, empty when never reached
-    skipped:list   # `[first, last]` ranges that a decision left out, or that come after an early return
-    raised:int|None = None # the line that raised
 
-    def to_dict(self)->dict:
+    call: int  # id of the call
+    function: str  # its name
+    executed: list  # lines that ran, ascending
+    branches: list  # per branch of the source: `{"kind", "line", "end", "outcomes"}`; outcomes are the values of its condition, in order, empty when never reached
+    skipped: list  # `[first, last]` ranges that a decision left out, or that come after an early return
+    raised: int | None = None  # the line that raised
+
+    def to_dict(self) -> dict:
         "Plain data"
         return dict(vars(self))
 
+
 def _after_leaving(source, ran):
     "Lines never come to because the function was left inside a branch; None when there are none"
-    if not ran: return None
-    ends = [max(lines[1] for lines in (b["body"], b["orelse"]) if lines) for b in source.branches
-            if any(lines and lines[0] <= ran[-1] <= lines[1] for lines in (b["body"], b["orelse"]))]
+    if not ran:
+        return None
+    ends = [
+        max(lines[1] for lines in (b["body"], b["orelse"]) if lines)
+        for b in source.branches
+        if any(lines and lines[0] <= ran[-1] <= lines[1] for lines in (b["body"], b["orelse"]))
+    ]
     last = source.first_line + len(source.text.rstrip().splitlines()) - 1
     return [max(ends) + 1, last] if ends and max(ends) < last else None
 
-def branches(trace, # the trace
-             call   # a watched call, or its id
-            )->BranchLayout:
+
+def branches(
+    trace,  # the trace
+    call,  # a watched call, or its id
+) -> BranchLayout:
     "Lines that ran and conditions as they came out. Raises ValueError for a call whose source was not recorded (such as a base call)."
     call = _call(trace, call)
-    if call.source is None: raise ValueError(f"call {call.id} ({call.function}) was not watched line by line: it has no branches")
+    if call.source is None:
+        raise ValueError(f"call {call.id} ({call.function}) was not watched line by line: it has no branches")
     source, ran = trace.sources[call.source], sorted({s.line for s in call.steps})
     reached = lambda lines: any(lines[0] <= l <= lines[1] for l in ran)
     told, skipped = [], []
     for b in source.branches:
         outcomes = [s.branch for s in call.steps if b["line"] <= s.line <= b["end"] and s.branch is not None]
         told.append({"kind": b["kind"], "line": b["line"], "end": b["end"], "outcomes": outcomes})
-        if reached((b["line"], b["end"])): skipped += [list(lines) for lines in (b["body"], b["orelse"]) if lines and not reached(lines)]
+        if reached((b["line"], b["end"])):
+            skipped += [list(lines) for lines in (b["body"], b["orelse"]) if lines and not reached(lines)]
     rest = _after_leaving(source, ran)
-    if rest and not reached(rest): skipped.append(rest)
-    return BranchLayout(call.id, call.function, ran, told, skipped, call.raised["line"] if call.raised else None)
+    if rest and not reached(rest):
+        skipped.append(rest)
+    return BranchLayout(
+        call.id, call.function, ran, told, skipped, call.raised["line"] if call.raised else None
+    )
 
 # %% ../nbs/22_layout.ipynb #c75e6267
-METHODS = {"LORA": "LoRA", "ADALORA": "AdaLoRA", "IA3": "IA³", "POLY": "Poly", "CPT": "CPT", "P_TUNING": "P-tuning", "PROMPT_TUNING": "prompt tuning",
-           "PREFIX_TUNING": "prefix tuning", "MULTITASK_PROMPT_TUNING": "multitask prompt tuning"}  # names for titles; an unknown type reads well too
+METHODS = {
+    "LORA": "LoRA",
+    "ADALORA": "AdaLoRA",
+    "IA3": "IA³",
+    "POLY": "Poly",
+    "CPT": "CPT",
+    "P_TUNING": "P-tuning",
+    "PROMPT_TUNING": "prompt tuning",
+    "PREFIX_TUNING": "prefix tuning",
+    "MULTITASK_PROMPT_TUNING": "multitask prompt tuning",
+}  # names for titles; an unknown type reads well too
 
-def method(trace, # the trace
-           lang:str="en" # `"en"` or `"zh"`: only a plain base model needs translation
-          )->str:
+
+def method(
+    trace,  # the trace
+    lang: str = "en",  # `"en"` or `"zh"`: only a plain base model needs translation
+) -> str:
     "The name of the method for a title; `no adapter` for a plain base model"
     kind = trace.about.get("peft_type")
     return METHODS.get(kind, kind.lower().replace("_", " ")) if kind else PHRASES[lang]["bare"]
 
-PHRASES = {
-    "en": dict(bare="no adapter", colon=": ", plus=" and ", none="no virtual tokens",
-               cache="{n} virtual token{s} in the cache", inputs="{n} virtual token{s} in the inputs",
-               forward="", prefill=", prefill of generate", decode=", decoding step {step}"),
-    "zh": dict(bare="无适配器", colon="：", plus="，", none="没有虚拟词元",
-               cache="缓存中有 {n} 个虚拟词元", inputs="输入中有 {n} 个虚拟词元",
-               forward="", prefill="，generate 的预填充", decode="，解码第 {step} 步")}
 
-def describe(trace, # the trace
-             call,  # a base call, or its id
-             lang:str="en" # `"en"` or `"zh"`
-            )->str:
+PHRASES = {
+    "en": dict(
+        bare="no adapter",
+        colon=": ",
+        plus=" and ",
+        none="no virtual tokens",
+        cache="{n} virtual token{s} in the cache",
+        inputs="{n} virtual token{s} in the inputs",
+        forward="",
+        prefill=", prefill of generate",
+        decode=", decoding step {step}",
+    ),
+    "zh": dict(
+        bare="无适配器",
+        colon="：",
+        plus="，",
+        none="没有虚拟词元",
+        cache="缓存中有 {n} 个虚拟词元",
+        inputs="输入中有 {n} 个虚拟词元",
+        forward="",
+        prefill="，generate 的预填充",
+        decode="，解码第 {step} 步",
+    ),
+}
+
+
+def describe(
+    trace,  # the trace
+    call,  # a base call, or its id
+    lang: str = "en",  # `"en"` or `"zh"`
+) -> str:
     "Method, virtual tokens and stage in a few words, such as `prompt tuning: 4 virtual tokens in the cache, decoding step 3`"
     call, words = _call(trace, call), PHRASES[lang]
     g, (name, step) = _geometry(trace, call), stage(trace, call)
-    counts = {"cache": sum(e - s for s, e in g.virtual if s < g.cached), "inputs": sum(e - s for s, e in g.virtual if s >= g.cached)}
-    what = words["plus"].join(words[where].format(n=n, s="s" * (n != 1)) for where, n in counts.items() if n) or words["none"]
+    counts = {
+        "cache": sum(e - s for s, e in g.virtual if s < g.cached),
+        "inputs": sum(e - s for s, e in g.virtual if s >= g.cached),
+    }
+    what = (
+        words["plus"].join(words[where].format(n=n, s="s" * (n != 1)) for where, n in counts.items() if n)
+        or words["none"]
+    )
     return method(trace, lang) + words["colon"] + what + words[name].format(step=step)
 
+
 VISIBLE = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "⏎", "": "∅"}
-def visible(text:str|None, # the text of a token
-            limit:int=12   # longer texts are cut
-           )->str:
+
+
+def visible(
+    text: str | None,  # the text of a token
+    limit: int = 12,  # longer texts are cut
+) -> str:
     "A token's text as a figure can show it: white space and control characters become visible signs, long texts are cut"
-    if text is None: return ""
+    if text is None:
+        return ""
     text = VISIBLE.get(text) or "".join(VISIBLE.get(c, c if c.isprintable() else "�") for c in text)
-    return text if len(text) <= limit else text[:limit - 1] + "…"
+    return text if len(text) <= limit else text[: limit - 1] + "…"

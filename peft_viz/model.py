@@ -14,7 +14,14 @@ from .config import config_class, CONFIGS, PeftConfig, PeftType, PromptLearningC
 from .tuners.adalora import AdaLoraModel
 from .tuners.cpt import CPTEmbedding
 from .tuners.ia3 import IA3Model
-from .tuners.injection import add_modules_to_save, BaseTunerLayer, check_modules_to_save, get_layer_status, get_model_status, ModulesToSaveWrapper
+from peft_viz.tuners.injection import (
+    add_modules_to_save,
+    BaseTunerLayer,
+    check_modules_to_save,
+    get_layer_status,
+    get_model_status,
+    ModulesToSaveWrapper,
+)
 from .tuners.lora import LoraModel
 from .tuners.multitask import MultitaskPromptEmbedding
 from .tuners.p_tuning import PromptEncoder
@@ -41,25 +48,33 @@ PROMPT_ENCODERS = {  # methods that put virtual tokens before the real ones
 }
 
 
-def check_config(config:PeftConfig,  # what the caller asks for
-                ):
+def check_config(
+    config: PeftConfig,  # what the caller asks for
+):
     "Raises ValueError for a configuration that cannot work with a causal language model."
     if config.peft_type is None:
-        raise ValueError(f"{type(config).__name__} does not say which method to use; the classes that do are {', '.join(c.__name__ for c in CONFIGS.values())}")
+        raise ValueError(
+            f"{type(config).__name__} does not say which method to use; the classes that do are {', '.join(c.__name__ for c in CONFIGS.values())}"
+        )
     expected = config_class(config.peft_type)
     if not isinstance(config, expected):
         given = f"{type(config).__module__}.{type(config).__name__}"
-        raise ValueError(f"{config.peft_type.value} needs a peft_viz {expected.__name__}, not a {given}; get_peft_config(config.to_dict()) may make one of it")
+        raise ValueError(
+            f"{config.peft_type.value} needs a peft_viz {expected.__name__}, not a {given}; get_peft_config(config.to_dict()) may make one of it"
+        )
     if config.task_type not in (None, TaskType.CAUSAL_LM):
-        raise ValueError(f"task_type={config.task_type.value!r}, but this package covers causal language models only: task_type='CAUSAL_LM'")
+        raise ValueError(
+            f"task_type={config.task_type.value!r}, but this package covers causal language models only: task_type='CAUSAL_LM'"
+        )
     if config.is_prompt_learning:
         config.check()
 
 # %% ../nbs/10_model.ipynb #36004260
-def fit_to_model(config:PromptLearningConfig,  # changed in place
-                 model_config,                 # the base model's configuration
-                 word_embeddings:nn.Module,    # its input embeddings
-                ):
+def fit_to_model(
+    config: PromptLearningConfig,  # changed in place
+    model_config,  # the base model's configuration
+    word_embeddings: nn.Module,  # its input embeddings
+):
     "Fill in the sizes that the base model decides. Raises ValueError where it can take no prefix."
     size = dimensions(model_config)
     config.num_transformer_submodules = 1
@@ -75,7 +90,7 @@ def fit_to_model(config:PromptLearningConfig,  # changed in place
         config.encoder_hidden_size = config.encoder_hidden_size or config.token_dim
 
 # %% ../nbs/10_model.ipynb #16b65769
-def uses_checkpointing(model:nn.Module) -> bool:
+def uses_checkpointing(model: nn.Module) -> bool:
     "Has gradient checkpointing been switched on?"
     return any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
 
@@ -84,12 +99,14 @@ class PeftModel(nn.Module):
     """A frozen base model with named adapters. Attributes of the base model are reachable through it.
 
     The caller's configuration is copied; the copy, completed, is `peft_config[adapter_name]`."""
-    def __init__(self,
-                 model:nn.Module,                    # the base model; methods like LoRA replace layers in it
-                 peft_config:PeftConfig,             # what to train
-                 adapter_name:str="default",         # name of this first adapter
-                 autocast_adapter_dtype:bool=True,   # keep float16 and bfloat16 adapters of injected layers in float32
-                ):
+
+    def __init__(
+        self,
+        model: nn.Module,  # the base model; methods like LoRA replace layers in it
+        peft_config: PeftConfig,  # what to train
+        adapter_name: str = "default",  # name of this first adapter
+        autocast_adapter_dtype: bool = True,  # keep float16 and bfloat16 adapters of injected layers in float32
+    ):
         super().__init__()
         check_config(peft_config)
         self.peft_type = peft_config.peft_type
@@ -121,7 +138,7 @@ class PeftModel(nn.Module):
         return self.base_model.active_adapters
 
     @property
-    def modules_to_save(self) -> set[str]|None:
+    def modules_to_save(self) -> set[str] | None:
         "Names of base model modules that some adapter trains in full."
         return {name for config in self.peft_config.values() for name in config.modules_to_save or []} or None
 
@@ -139,17 +156,22 @@ class PeftModel(nn.Module):
 
     # --- adapters by name -------------------------------------------------------------------------------------
 
-    def add_adapter(self,
-                    adapter_name:str,                   # a new name
-                    peft_config:PeftConfig,             # of the same method as the first
-                    autocast_adapter_dtype:bool=True,   # as in the constructor
-                   ):
+    def add_adapter(
+        self,
+        adapter_name: str,  # a new name
+        peft_config: PeftConfig,  # of the same method as the first
+        autocast_adapter_dtype: bool = True,  # as in the constructor
+    ):
         "Add an adapter. It does not become active; if it does not fit, nothing is changed."
         if adapter_name in self.peft_config:
-            raise ValueError(f"there is an adapter {adapter_name!r} already; choose another name or delete_adapter({adapter_name!r}) first")
+            raise ValueError(
+                f"there is an adapter {adapter_name!r} already; choose another name or delete_adapter({adapter_name!r}) first"
+            )
         check_config(peft_config)
         if peft_config.peft_type != self.peft_type:
-            raise ValueError(f"one model holds adapters of one method: this one {self.peft_type.value}, not {peft_config.peft_type.value}")
+            raise ValueError(
+                f"one model holds adapters of one method: this one {self.peft_type.value}, not {peft_config.peft_type.value}"
+            )
         peft_config = copy.copy(peft_config)
         self.peft_config[adapter_name] = peft_config
         try:
@@ -167,11 +189,15 @@ class PeftModel(nn.Module):
         model = self.base_model
         takes, why_not = takes_prompts(model)
         if self.peft_type != PeftType.PREFIX_TUNING and not takes:
-            raise ValueError(f"{self.peft_type.value} puts virtual tokens before the embeddings of the input, and {type(model).__name__} {why_not}; use a method that changes layers, such as LoRA")
+            raise ValueError(
+                f"{self.peft_type.value} puts virtual tokens before the embeddings of the input, and {type(model).__name__} {why_not}; use a method that changes layers, such as LoRA"
+            )
         word_embeddings = model.get_input_embeddings()
         fit_to_model(peft_config, model.config, word_embeddings)
         if self.peft_type == PeftType.PREFIX_TUNING and uses_checkpointing(model):
-            raise ValueError("prefix tuning fills the key/value cache, which gradient checkpointing cannot use; call model.gradient_checkpointing_disable() first")
+            raise ValueError(
+                "prefix tuning fills the key/value cache, which gradient checkpointing cannot use; call model.gradient_checkpointing_disable() first"
+            )
         prompt_encoder = PROMPT_ENCODERS[self.peft_type](peft_config, word_embeddings)
         check_modules_to_save(model, peft_config.modules_to_save)
 
@@ -185,7 +211,7 @@ class PeftModel(nn.Module):
         add_modules_to_save(model, peft_config.modules_to_save, adapter_name)
         self._activate_saved_modules(self.active_peft_config.inference_mode)
 
-    def set_adapter(self, adapter_name:str, inference_mode:bool=False):
+    def set_adapter(self, adapter_name: str, inference_mode: bool = False):
         "Make this adapter the active one, and trainable unless it is for inference."
         if adapter_name not in self.peft_config:
             raise ValueError(f"there is no adapter {adapter_name!r}; there are {', '.join(self.peft_config)}")
@@ -195,14 +221,18 @@ class PeftModel(nn.Module):
         else:
             self.base_model.set_adapter(adapter_name, inference_mode)
 
-    def delete_adapter(self, adapter_name:str):
+    def delete_adapter(self, adapter_name: str):
         "Forget an adapter. If it was active, the first of the others becomes active; the last one stays."
         if adapter_name not in self.peft_config:
             raise ValueError(f"there is no adapter {adapter_name!r}; there are {', '.join(self.peft_config)}")
         if len(self.peft_config) == 1:
             raise ValueError(f"{adapter_name!r} is the only adapter; add another one first")
         if self.active_peft_config.is_prompt_learning:
-            del self.peft_config[adapter_name], self.prompt_encoder[adapter_name], self.prompt_tokens[adapter_name]
+            del (
+                self.peft_config[adapter_name],
+                self.prompt_encoder[adapter_name],
+                self.prompt_tokens[adapter_name],
+            )
             for module in self._saved_modules():
                 module.delete_adapter(adapter_name)
         else:
@@ -245,24 +275,31 @@ class PeftModel(nn.Module):
 
     # --- the prompt -------------------------------------------------------------------------------------------
 
-    def get_prompt(self,
-                   batch_size:int,                     # rows
-                   task_ids:torch.Tensor|None=None,    # [batch], for methods with tasks
-                   max_cache_len:int|None=None,        # room the caller will need in the cache; this one grows by itself
-                   past_key_values=None,               # an empty cache to fill, for methods that do; None: a new one
-                   order=None,                         # [batch, virtual + sequence]: where virtual tokens go in a cache, see `to_cache`
-                  ):  # [batch, virtual, token_dim], or a cache with the virtual tokens in it
+    def get_prompt(
+        self,
+        batch_size: int,  # rows
+        task_ids: torch.Tensor | None = None,  # [batch], for methods with tasks
+        max_cache_len: int | None = None,  # room the caller will need in the cache; this one grows by itself
+        past_key_values=None,  # an empty cache to fill, for methods that do; None: a new one
+        order=None,  # [batch, virtual + sequence]: where virtual tokens go in a cache, see `to_cache`
+    ):  # [batch, virtual, token_dim], or a cache with the virtual tokens in it
         "The active adapter's virtual tokens: embeddings to put before the input's, or a filled key/value cache."
         peft_config = self.active_peft_config
         prompt_encoder = self.prompt_encoder[self.active_adapter]
-        prompt_tokens = self.prompt_tokens[self.active_adapter].to(prompt_encoder.embedding.weight.device)  # [virtual]
+        prompt_tokens = self.prompt_tokens[self.active_adapter].to(
+            prompt_encoder.embedding.weight.device
+        )  # [virtual]
         if peft_config.peft_type == PeftType.PREFIX_TUNING:
-            rows = prompt_encoder(prompt_tokens.expand(batch_size, -1))  # [batch, virtual, layers * 2 * token_dim]
+            rows = prompt_encoder(
+                prompt_tokens.expand(batch_size, -1)
+            )  # [batch, virtual, layers * 2 * token_dim]
             rows = rows.to(self.base_model.dtype)
             key_values = split_key_values(rows, peft_config)  # [layers, 2, batch, heads, virtual, head_dim]
             return to_cache(key_values, self.base_model.config, past_key_values, order)
         elif peft_config.peft_type == PeftType.MULTITASK_PROMPT_TUNING:
-            return prompt_encoder(prompt_tokens.expand(batch_size, -1), task_ids)  # [batch, virtual, token_dim], a prompt for each row's task
+            return prompt_encoder(
+                prompt_tokens.expand(batch_size, -1), task_ids
+            )  # [batch, virtual, token_dim], a prompt for each row's task
         else:
             prompts = prompt_encoder(prompt_tokens[None])  # [1, virtual, token_dim]
             return prompts.repeat(batch_size, 1, 1)
@@ -293,61 +330,84 @@ class PeftModel(nn.Module):
 
     # --- saving and loading -----------------------------------------------------------------------------------
 
-    def get_prompt_embedding_to_save(self, adapter_name:str) -> torch.Tensor:
+    def get_prompt_embedding_to_save(self, adapter_name: str) -> torch.Tensor:
         "The virtual tokens of an adapter, finished, on the CPU."
         return checkpoint.get_prompt_embedding_to_save(self, adapter_name).detach().cpu()
 
-    def save_pretrained(self,
-                        save_directory,                         # a folder
-                        safe_serialization:bool=True,           # a safetensors file; False: a pickle
-                        selected_adapters:list[str]|None=None,  # None: all
-                        save_embedding_layers:bool|str="auto",  # with the base model's embeddings? "auto": if they were changed
-                        is_main_process:bool=True,              # False: another process writes the files
-                        state_dict:dict|None=None,              # the model's state, where a trainer gathered it
-                        push_to_hub:bool=False,                 # not here
-                        **kwargs,                               # whatever else transformers' method takes; it does not concern adapters
-                       ):
-        "Write `adapter_config.json` and `adapter_model.safetensors`; adapters that are not called \"default\" get a subfolder."
+    def save_pretrained(
+        self,
+        save_directory,  # a folder
+        safe_serialization: bool = True,  # a safetensors file; False: a pickle
+        selected_adapters: list[str] | None = None,  # None: all
+        save_embedding_layers: bool
+        | str = "auto",  # with the base model's embeddings? "auto": if they were changed
+        is_main_process: bool = True,  # False: another process writes the files
+        state_dict: dict | None = None,  # the model's state, where a trainer gathered it
+        push_to_hub: bool = False,  # not here
+        **kwargs,  # whatever else transformers' method takes; it does not concern adapters
+    ):
+        'Write `adapter_config.json` and `adapter_model.safetensors`; adapters that are not called "default" get a subfolder.'
         if push_to_hub:
-            raise NotImplementedError("push_to_hub=True is not implemented in peft_viz; save to a folder and upload that")
-        checkpoint.save_pretrained(self, save_directory, safe_serialization, selected_adapters, save_embedding_layers, is_main_process, state_dict)
+            raise NotImplementedError(
+                "push_to_hub=True is not implemented in peft_viz; save to a folder and upload that"
+            )
+        checkpoint.save_pretrained(
+            self,
+            save_directory,
+            safe_serialization,
+            selected_adapters,
+            save_embedding_layers,
+            is_main_process,
+            state_dict,
+        )
 
     @classmethod
-    def from_pretrained(cls,
-                        model:nn.Module,                    # the base model; methods like LoRA replace layers in it
-                        model_id,                           # a folder with an adapter
-                        adapter_name:str="default",         # what to call it here
-                        is_trainable:bool=False,            # go on training; otherwise it is frozen, and the model in `eval` mode
-                        config:PeftConfig|None=None,        # instead of the one in the folder
-                        autocast_adapter_dtype:bool=True,   # as in the constructor
-                        torch_device:str|None=None,         # where to read the file to; the adapter goes where the base model is
-                        subfolder:str|None=None,            # in the folder
-                        corrected_positions:bool=False,     # see `PeftModelForCausalLM`
-                       ) -> PeftModel:  # of the class for the configuration's task
+    def from_pretrained(
+        cls,
+        model: nn.Module,  # the base model; methods like LoRA replace layers in it
+        model_id,  # a folder with an adapter
+        adapter_name: str = "default",  # what to call it here
+        is_trainable: bool = False,  # go on training; otherwise it is frozen, and the model in `eval` mode
+        config: PeftConfig | None = None,  # instead of the one in the folder
+        autocast_adapter_dtype: bool = True,  # as in the constructor
+        torch_device: str
+        | None = None,  # where to read the file to; the adapter goes where the base model is
+        subfolder: str | None = None,  # in the folder
+        corrected_positions: bool = False,  # see `PeftModelForCausalLM`
+    ) -> PeftModel:  # of the class for the configuration's task
         "A base model with an adapter from a folder. If it does not fit, nothing is changed."
         if isinstance(model, PeftModel) or any(isinstance(m, BaseTunerLayer) for m in model.modules()):
-            raise ValueError("the model has adapters already; load another one with load_adapter, or start from a fresh base model")
+            raise ValueError(
+                "the model has adapters already; load another one with load_adapter, or start from a fresh base model"
+            )
         config = checkpoint.config_to_load(model_id, is_trainable, config, subfolder)
         tensors = checkpoint.load_peft_weights(model_id, torch_device, subfolder)
         cls = MODELS.get(config.task_type, cls) if config.task_type else cls
         options = dict(corrected_positions=True) if corrected_positions else {}
         with checkpoint.rehearsal(model) as shadow:
-            checkpoint.set_peft_model_state_dict(cls(shadow, config, adapter_name, autocast_adapter_dtype, **options), tensors, adapter_name)
+            checkpoint.set_peft_model_state_dict(
+                cls(shadow, config, adapter_name, autocast_adapter_dtype, **options), tensors, adapter_name
+            )
         peft_model = cls(model, config, adapter_name, autocast_adapter_dtype, **options)
         checkpoint.set_peft_model_state_dict(peft_model, tensors, adapter_name)
         return peft_model if is_trainable else peft_model.eval()
 
-    def load_adapter(self,
-                     model_id,                          # a folder with an adapter
-                     adapter_name:str,                  # a new name, or an adapter that takes these values
-                     is_trainable:bool=False,           # go on training; otherwise a new adapter is frozen, and the model in `eval` mode
-                     torch_device:str|None=None,        # where to read the file to
-                     autocast_adapter_dtype:bool=True,  # as in the constructor
-                     subfolder:str|None=None,           # in the folder
-                    ):  # what is missing and what is unexpected: nothing
+    def load_adapter(
+        self,
+        model_id,  # a folder with an adapter
+        adapter_name: str,  # a new name, or an adapter that takes these values
+        is_trainable: bool = False,  # go on training; otherwise a new adapter is frozen, and the model in `eval` mode
+        torch_device: str | None = None,  # where to read the file to
+        autocast_adapter_dtype: bool = True,  # as in the constructor
+        subfolder: str | None = None,  # in the folder
+    ):  # what is missing and what is unexpected: nothing
         "Load an adapter beside the others. It does not become active; if it does not fit, nothing is changed."
         is_new = adapter_name not in self.peft_config
-        config = checkpoint.config_to_load(model_id, is_trainable, None, subfolder) if is_new else checkpoint.read_config(model_id, subfolder)
+        config = (
+            checkpoint.config_to_load(model_id, is_trainable, None, subfolder)
+            if is_new
+            else checkpoint.read_config(model_id, subfolder)
+        )
         tensors = checkpoint.load_peft_weights(model_id, torch_device, subfolder)
         with checkpoint.rehearsal(self) as shadow:
             shadow._take(adapter_name, config, tensors, autocast_adapter_dtype)
@@ -362,20 +422,29 @@ class PeftModel(nn.Module):
         if adapter_name not in self.peft_config:
             self.add_adapter(adapter_name, config, autocast_adapter_dtype)
         elif config.peft_type != self.peft_type:
-            raise ValueError(f"adapter {adapter_name!r} is {self.peft_type.value}, but the checkpoint is {config.peft_type.value}")
+            raise ValueError(
+                f"adapter {adapter_name!r} is {self.peft_type.value}, but the checkpoint is {config.peft_type.value}"
+            )
         elif config.peft_type == PeftType.ADALORA:
-            self.peft_config[adapter_name].rank_pattern = config.rank_pattern  # the pruning went on after this adapter was made
+            self.peft_config[
+                adapter_name
+            ].rank_pattern = config.rank_pattern  # the pruning went on after this adapter was made
         return checkpoint.set_peft_model_state_dict(self, tensors, adapter_name)
 
-    def set_requires_grad(self,
-                          adapter_names:str|list[str],  # one or several
-                          requires_grad:bool=True,      # False: freeze them
-                         ):
+    def set_requires_grad(
+        self,
+        adapter_names: str | list[str],  # one or several
+        requires_grad: bool = True,  # False: freeze them
+    ):
         "Train adapters in the base model's layers, active or not. Virtual tokens are always trained."
         self._needs_layers("set_requires_grad")
         names = [adapter_names] if isinstance(adapter_names, str) else adapter_names
         for module in self.base_model.adapted():
-            for attribute in ("modules_to_save",) if isinstance(module, ModulesToSaveWrapper) else module.adapter_layer_names:
+            for attribute in (
+                ("modules_to_save",)
+                if isinstance(module, ModulesToSaveWrapper)
+                else module.adapter_layer_names
+            ):
                 for name, part in getattr(module, attribute).items():
                     if name in names:
                         part.requires_grad_(requires_grad)
@@ -394,7 +463,9 @@ class PeftModel(nn.Module):
 
     def _needs_layers(self, what):
         if self.active_peft_config.is_prompt_learning:
-            raise TypeError(f"{what} is for adapters in the base model's layers, which {self.peft_type.value} does not have")
+            raise TypeError(
+                f"{what} is for adapters in the base model's layers, which {self.peft_type.value} does not have"
+            )
 
     def get_nb_trainable_parameters(self) -> tuple[int, int]:
         "Numbers of trained parameters and of all parameters."
@@ -404,7 +475,9 @@ class PeftModel(nn.Module):
     def print_trainable_parameters(self):
         "Say how small the trained part is."
         trainable, total = self.get_nb_trainable_parameters()
-        print(f"trainable params: {trainable} || all params: {total} || trainable%: {100 * trainable / total}")
+        print(
+            f"trainable params: {trainable} || all params: {total} || trainable%: {100 * trainable / total}"
+        )
 
 # %% ../nbs/10_model.ipynb #7a198d88
-MODELS: dict[TaskType|None, type[PeftModel]] = {None: PeftModel}
+MODELS: dict[TaskType | None, type[PeftModel]] = {None: PeftModel}

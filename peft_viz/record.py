@@ -23,292 +23,452 @@ from torch.overrides import TorchFunctionMode
 from .trace import Call, Change, MAX_VALUES, READABLE, Source, Step, Trace, Value, pack
 
 # %% ../nbs/21_record.ipynb #525465a4
-_ROLES = [(re.compile(p), role) for p, role in (
-    (r"type_mask|token_type_ids", "type_mask"), (r"mask", "attention_mask"), (r"labels", "labels"), (r"position|prompt_tokens", "positions"),
-    (r"ids$|sequences|^args$", "ids"), (r"past_key|cache", "cache"), (r"embed|prompt", "embeddings"), (r"logits", "logits"), (r"loss", "loss"))]
-MAX_SCAN = 2**22   # tensors with more numbers than this are not even looked through
-SMALL = 512        # up to this many, plain Python is faster than the tensor operations
+_ROLES = [
+    (re.compile(p), role)
+    for p, role in (
+        (r"type_mask|token_type_ids", "type_mask"),
+        (r"mask", "attention_mask"),
+        (r"labels", "labels"),
+        (r"position|prompt_tokens", "positions"),
+        (r"ids$|sequences|^args$", "ids"),
+        (r"past_key|cache", "cache"),
+        (r"embed|prompt", "embeddings"),
+        (r"logits", "logits"),
+        (r"loss", "loss"),
+    )
+]
+MAX_SCAN = 2**22  # tensors with more numbers than this are not even looked through
+SMALL = 512  # up to this many, plain Python is faster than the tensor operations
+
 
 @lru_cache(1024)
-def role_of(name:str # a variable's name, an argument's name or a dict key
-           ) -> str: # one of `peft_viz.trace.ROLES`
+def role_of(
+    name: str,  # a variable's name, an argument's name or a dict key
+) -> str:  # one of `peft_viz.trace.ROLES`
     "The role of a tensor that goes by `name`."
     return next((role for pattern, role in _ROLES if pattern.search(name)), "other")
 
 # %% ../nbs/21_record.ipynb #cd6bc64d
-def attended(mask:torch.Tensor # [batch or 1, heads or 1, query, key], boolean or additive
-            ) -> torch.Tensor: # [batch or 1, heads or 1, query, key] bool, True where the query may attend; one head when all agree
+def attended(
+    mask: torch.Tensor,  # [batch or 1, heads or 1, query, key], boolean or additive
+) -> (
+    torch.Tensor
+):  # [batch or 1, heads or 1, query, key] bool, True where the query may attend; one head when all agree
     "Read a 4-D attention mask, whatever its form."
     mask = mask > torch.finfo(mask.dtype).min / 2 if mask.is_floating_point() else mask.bool()
     return mask[:, :1] if (mask == mask[:, :1]).all() else mask
 
 # %% ../nbs/21_record.ipynb #0330f308
-def _numbers(t:torch.Tensor, role:str) -> tuple: # (packed numbers or None, truncated)
+def _numbers(t: torch.Tensor, role: str) -> tuple:  # (packed numbers or None, truncated)
     "The numbers of `t`, if they are of the sort that is kept."
-    if not _readable(t, role): return None, False
-    if role == "loss": return [_finite(t.item())], False
-    if t.numel() > MAX_SCAN: return None, True
+    if not _readable(t, role):
+        return None, False
+    if role == "loss":
+        return [_finite(t.item())], False
+    if t.numel() > MAX_SCAN:
+        return None, True
     t = t.detach().flatten()
-    if t.numel() <= SMALL: return _whole(t.tolist()), False
-    if t.is_floating_point() and not bool((t == t.round()).all()): return None, False
-    values, counts = torch.unique_consecutive(t, return_counts=True)   # in C: a mask may have a million entries
-    if 2*len(values) >= len(t): return t[:MAX_VALUES].long().tolist(), len(t) > MAX_VALUES
+    if t.numel() <= SMALL:
+        return _whole(t.tolist()), False
+    if t.is_floating_point() and not bool((t == t.round()).all()):
+        return None, False
+    values, counts = torch.unique_consecutive(
+        t, return_counts=True
+    )  # in C: a mask may have a million entries
+    if 2 * len(values) >= len(t):
+        return t[:MAX_VALUES].long().tolist(), len(t) > MAX_VALUES
     keep = MAX_VALUES // 2
     runs = zip(values[:keep].long().tolist(), counts[:keep].tolist())
     return {"runs": [n for run in runs for n in run]}, len(values) > keep
 
-def _readable(t:torch.Tensor, role:str) -> bool:
+
+def _readable(t: torch.Tensor, role: str) -> bool:
     "Is `t` of the shape and sort that its role promises?"
-    if t.device.type == "meta" or t.is_complex(): return False
-    if role == "loss": return t.ndim == 0
-    if role not in READABLE or t.ndim > 2: return False
+    if t.device.type == "meta" or t.is_complex():
+        return False
+    if role == "loss":
+        return t.ndim == 0
+    if role not in READABLE or t.ndim > 2:
+        return False
     return not t.is_floating_point() or "mask" in role
 
-def _whole(numbers:list) -> list|dict|None: # None when one of them is not a whole number
-    whole = [int(n) for n in numbers if n % 1 == 0]   # inf and nan fail this too
+
+def _whole(numbers: list) -> list | dict | None:  # None when one of them is not a whole number
+    whole = [int(n) for n in numbers if n % 1 == 0]  # inf and nan fail this too
     return pack(whole) if len(whole) == len(numbers) else None
 
-def _finite(x:float) -> float|str: return x if abs(x) < float("inf") else str(x)   # JSON knows neither nan nor inf
+
+def _finite(x: float) -> float | str:
+    return x if abs(x) < float("inf") else str(x)  # JSON knows neither nan nor inf
 
 # %% ../nbs/21_record.ipynb #c2e9a168
-_PLAIN = frozenset((type(None), bool, int, str))   # most of what names hold; equal ones have equal descriptions
-_WATCHED = torch.Tensor, transformers.Cache        # these can change while they stay the same object
+_PLAIN = frozenset(
+    (type(None), bool, int, str)
+)  # most of what names hold; equal ones have equal descriptions
+_WATCHED = torch.Tensor, transformers.Cache  # these can change while they stay the same object
+
 
 def _stamp(obj):
     "Moves when `obj` changes in place."
-    if isinstance(obj, torch.Tensor): return None if obj.is_inference() else obj._version   # inference tensors keep no count
-    if isinstance(obj, transformers.Cache): return _held(obj)
+    if isinstance(obj, torch.Tensor):
+        return None if obj.is_inference() else obj._version  # inference tensors keep no count
+    if isinstance(obj, transformers.Cache):
+        return _held(obj)
     return len(obj) if isinstance(obj, list) else None
+
 
 def _held(cache) -> int:
     "Tokens whose keys and values a cache holds. Recurrent states are none; asked about a cache of nothing else, transformers 5 raises."
     first = next(iter(getattr(cache, "layers", ())), None)
-    if hasattr(first, "max_cache_len") and not hasattr(first, "cumulative_length"): return _filled(first.keys)
-    try: return int(cache.get_seq_length())
-    except ValueError: return 0
+    if hasattr(first, "max_cache_len") and not hasattr(first, "cumulative_length"):
+        return _filled(first.keys)
+    try:
+        return int(cache.get_seq_length())
+    except ValueError:
+        return 0
+
 
 def _filled(keys) -> int:
     "The static caches of transformers 4 do not count. They look for keys that are not zero, in the first row; but keys of padding may be zero, and stand in front."
-    used = [] if keys is None else keys.any(3).flatten(0, 1).any(0).nonzero()   # places, in any row and head
+    used = [] if keys is None else keys.any(3).flatten(0, 1).any(0).nonzero()  # places, in any row and head
     return int(used[-1]) + 1 if len(used) else 0
+
 
 class Album:
     "Describes objects as `Value`s; equal descriptions are kept once."
-    def __init__(self, values:list): # the trace's list of values, filled here
+
+    def __init__(self, values: list):  # the trace's list of values, filled here
         self.values, self._index, self._seen = values, {}, {}
 
-    def add(self, obj, # anything
-            name:str="", # what it goes by: decides a tensor's role
-            depth:int=2 # how far to look into containers
-           ) -> int: # index of its description
+    def add(
+        self,
+        obj,  # anything
+        name: str = "",  # what it goes by: decides a tensor's role
+        depth: int = 2,  # how far to look into containers
+    ) -> int:  # index of its description
         "Describe `obj`."
-        if type(obj) in _PLAIN: key = type(obj), obj
-        elif isinstance(obj, _WATCHED) and (stamp := _stamp(obj)) is not None: key = id(obj), stamp, role_of(name)
-        elif isinstance(obj, (*_WATCHED, list, tuple, dict, float)): return self._intern(self._describe(obj, name, depth))
-        else: key = type(obj)
+        if type(obj) in _PLAIN:
+            key = type(obj), obj
+        elif isinstance(obj, _WATCHED) and (stamp := _stamp(obj)) is not None:
+            key = id(obj), stamp, role_of(name)
+        elif isinstance(obj, (*_WATCHED, list, tuple, dict, float)):
+            return self._intern(self._describe(obj, name, depth))
+        else:
+            key = type(obj)
         ref, index = self._seen.get(key, (None, None))
-        if index is None or (ref and ref() is not obj):   # an address may have had another tenant
+        if index is None or (ref and ref() is not obj):  # an address may have had another tenant
             index = self._intern(self._describe(obj, name, depth))
             self._seen[key] = weakref.ref(obj) if isinstance(obj, _WATCHED) else None, index
         return index
 
-    def _intern(self, v:Value) -> int:
-        key = (v.kind, v.type, v.shape, v.dtype, v.device, v.role, v.truncated, v.attended, v.value, v.length, v.layers, v.max_length,
-               repr(v.packed) if v.packed else None, repr(v.items) if v.items else None)
+    def _intern(self, v: Value) -> int:
+        key = (
+            v.kind,
+            v.type,
+            v.shape,
+            v.dtype,
+            v.device,
+            v.role,
+            v.truncated,
+            v.attended,
+            v.value,
+            v.length,
+            v.layers,
+            v.max_length,
+            repr(v.packed) if v.packed else None,
+            repr(v.items) if v.items else None,
+        )
         if key not in self._index:
             self._index[key] = len(self.values)
             self.values.append(v)
         return self._index[key]
 
     def _describe(self, obj, name, depth) -> Value:
-        if isinstance(obj, torch.Tensor): return _tensor(obj, role_of(name))
-        if isinstance(obj, transformers.Cache): return _cache(obj)
+        if isinstance(obj, torch.Tensor):
+            return _tensor(obj, role_of(name))
+        if isinstance(obj, transformers.Cache):
+            return _cache(obj)
         kind = type(obj).__name__
-        if obj is None or isinstance(obj, (bool, int, float, str)): return _scalar(obj, kind)
+        if obj is None or isinstance(obj, (bool, int, float, str)):
+            return _scalar(obj, kind)
         if isinstance(obj, (list, tuple)) and depth:
-            items = [self.add(o, name, depth-1) for o in obj[:16]]
+            items = [self.add(o, name, depth - 1) for o in obj[:16]]
             return Value("sequence", type=kind, length=len(obj), items=items, truncated=len(obj) > 16)
         if isinstance(obj, dict) and depth:
-            items = {str(k): self.add(v, str(k), depth-1) for k, v in list(obj.items())[:32]}
+            items = {str(k): self.add(v, str(k), depth - 1) for k, v in list(obj.items())[:32]}
             return Value("mapping", type=kind, length=len(obj), items=items, truncated=len(obj) > 32)
         return Value("object", type=kind)
 
-def _scalar(obj, kind:str) -> Value:
-    if isinstance(obj, Enum): obj = obj.value
-    if isinstance(obj, str) and len(obj) > 200: obj = obj[:199] + "…"
-    if isinstance(obj, float): obj = _finite(obj)
+
+def _scalar(obj, kind: str) -> Value:
+    if isinstance(obj, Enum):
+        obj = obj.value
+    if isinstance(obj, str) and len(obj) > 200:
+        obj = obj[:199] + "…"
+    if isinstance(obj, float):
+        obj = _finite(obj)
     return Value("scalar", type=kind, value=obj)
 
-def _tensor(t:torch.Tensor, role:str) -> Value:
+
+def _tensor(t: torch.Tensor, role: str) -> Value:
     grid = role == "attention_mask" and t.ndim == 4 and t.device.type != "meta" and t.numel() <= MAX_SCAN
-    facts = dict(shape=tuple(t.shape), dtype=str(t.dtype).removeprefix("torch."), device=str(t.device), role=role)
+    facts = dict(
+        shape=tuple(t.shape), dtype=str(t.dtype).removeprefix("torch."), device=str(t.device), role=role
+    )
     if grid:
         seen = attended(t)
         facts["shape"] = tuple(seen.shape)
         values, cut = _numbers(seen.flatten(), role)
-    else: values, cut = _numbers(t, role)
+    else:
+        values, cut = _numbers(t, role)
     return Value("tensor", packed=values, truncated=cut, attended=grid, **facts)
+
 
 def _cache(c) -> Value:
     layers = getattr(c, "layers", [])
     keys = getattr(layers[0], "keys", None) if layers else None
     shape = tuple(keys.shape) if isinstance(keys, torch.Tensor) and keys.ndim == 4 else None
     limit = getattr(layers[0], "max_cache_len", None) if layers else None
-    return Value("cache", type=type(c).__name__, length=_held(c), layers=len(layers), shape=shape, max_length=limit)
+    return Value(
+        "cache", type=type(c).__name__, length=_held(c), layers=len(layers), shape=shape, max_length=limit
+    )
 
 # %% ../nbs/21_record.ipynb #8fca01e9
 @lru_cache
-def read_source(code # a code object
-               ) -> Source:
+def read_source(
+    code,  # a code object
+) -> Source:
     "The text of a function and the map of its branches; the text is empty where Python cannot find it."
-    try: lines, first = inspect.getsourcelines(code)
-    except (OSError, TypeError): lines, first = [], code.co_firstlineno
+    try:
+        lines, first = inspect.getsourcelines(code)
+    except (OSError, TypeError):
+        lines, first = [], code.co_firstlineno
     text = "".join(lines)
-    return Source(getattr(code, "co_qualname", code.co_name), _short_path(code.co_filename), max(first, 1), text, _branches(text, max(first, 1)))
+    return Source(
+        getattr(code, "co_qualname", code.co_name),
+        _short_path(code.co_filename),
+        max(first, 1),
+        text,
+        _branches(text, max(first, 1)),
+    )
 
-def _short_path(file:str) -> str:
+
+def _short_path(file: str) -> str:
     "A path from the top of its package: no private folder gets into a trace."
     path = Path(file)
     top = path.parent
-    while (top / "__init__.py").exists(): top = top.parent
+    while (top / "__init__.py").exists():
+        top = top.parent
     return path.relative_to(top).as_posix() if top != path.parent else path.name
 
-def _branches(text:str, first:int) -> list:
-    try: tree = ast.parse(textwrap.dedent(text))
-    except SyntaxError: return []
+
+def _branches(text: str, first: int) -> list:
+    try:
+        tree = ast.parse(textwrap.dedent(text))
+    except SyntaxError:
+        return []
     at = lambda nodes: [nodes[0].lineno + first - 1, nodes[-1].end_lineno + first - 1] if nodes else None
     kinds = {ast.If: "if", ast.While: "while", ast.For: "for"}
-    found = [(kinds[type(n)], n, n.iter if isinstance(n, ast.For) else n.test) for n in ast.walk(tree) if type(n) in kinds]
-    return sorted((dict(kind=k, line=n.lineno + first - 1, end=test.end_lineno + first - 1, body=at(n.body), orelse=at(n.orelse)) for k, n, test in found),
-                  key=lambda b: b["line"])
+    found = [
+        (kinds[type(n)], n, n.iter if isinstance(n, ast.For) else n.test)
+        for n in ast.walk(tree)
+        if type(n) in kinds
+    ]
+    return sorted(
+        (
+            dict(
+                kind=k,
+                line=n.lineno + first - 1,
+                end=test.end_lineno + first - 1,
+                body=at(n.body),
+                orelse=at(n.orelse),
+            )
+            for k, n, test in found
+        ),
+        key=lambda b: b["line"],
+    )
 
 # %% ../nbs/21_record.ipynb #177e1654
 @lru_cache
-def statements(text:str, first_line:int, # of a `Source`
-              ) -> dict: # line -> first line of the statement it belongs to (for compound ones: of their header)
+def statements(
+    text: str,
+    first_line: int,  # of a `Source`
+) -> dict:  # line -> first line of the statement it belongs to (for compound ones: of their header)
     "Which lines belong together."
-    try: tree = ast.parse(textwrap.dedent(text))
-    except SyntaxError: return {}
+    try:
+        tree = ast.parse(textwrap.dedent(text))
+    except SyntaxError:
+        return {}
     first = {}
     for node in ast.walk(tree):
-        if not isinstance(node, ast.stmt): continue
+        if not isinstance(node, ast.stmt):
+            continue
         body = getattr(node, "body", None)
         last = body[0].lineno - 1 if body else node.end_lineno
-        for line in range(node.lineno, max(last, node.lineno) + 1): first.setdefault(line + first_line - 1, node.lineno + first_line - 1)
+        for line in range(node.lineno, max(last, node.lineno) + 1):
+            first.setdefault(line + first_line - 1, node.lineno + first_line - 1)
     return first
 
 # %% ../nbs/21_record.ipynb #f49d801e
-def _look(variables:dict # a frame's locals
-         ) -> dict: # name -> (object, stamp); also for the entries of dicts
+def _look(
+    variables: dict,  # a frame's locals
+) -> dict:  # name -> (object, stamp); also for the entries of dicts
     "A snapshot. Holding the objects keeps their identities from being reused before the next snapshot."
     seen = {}
     for name, obj in variables.items():
-        if name == "self" or name.startswith("__"): continue
+        if name == "self" or name.startswith("__"):
+            continue
         seen[name] = obj, None if type(obj) in _PLAIN else _stamp(obj)
         if type(obj) is dict:
             for k, v in obj.items():
-                if type(k) is str: seen[_entry(name, k)] = v, None if type(v) in _PLAIN else _stamp(v)
+                if type(k) is str:
+                    seen[_entry(name, k)] = v, None if type(v) in _PLAIN else _stamp(v)
     return seen
 
+
 @lru_cache(1024)
-def _entry(name:str, key:str) -> str: return f"{name}[{key!r}]"
+def _entry(name: str, key: str) -> str:
+    return f"{name}[{key!r}]"
+
 
 def _storage(obj):
-    if isinstance(obj, torch.Tensor) and obj.device.type != "meta" and obj.layout is torch.strided and obj.numel(): return obj.untyped_storage().data_ptr()
+    if (
+        isinstance(obj, torch.Tensor)
+        and obj.device.type != "meta"
+        and obj.layout is torch.strided
+        and obj.numel()
+    ):
+        return obj.untyped_storage().data_ptr()
 
-def _aliases(name:str, seen:dict) -> list:
+
+def _aliases(name: str, seen: dict) -> list:
     "Other names in the snapshot whose tensors share memory with the one called `name`."
     home = _storage(seen[name][0])
     return [n for n, (obj, _) in seen.items() if n != name and home and _storage(obj) == home]
 
-def _how(old, new) -> str|None:
+
+def _how(old, new) -> str | None:
     "What happened to a name between two snapshots; None when nothing did."
-    if new is None: return "deleted"
-    if old is None: return "new"
-    if old[0] is not new[0]: return "rebound"
+    if new is None:
+        return "deleted"
+    if old is None:
+        return "new"
+    if old[0] is not new[0]:
+        return "rebound"
     return "in-place" if old[1] != new[1] else None
 
-def changes(before:dict, after:dict, # two snapshots
-            album:Album, known:dict # name -> index of its last description; brought up to date here
-           ) -> list: # `Change`s
+
+def changes(
+    before: dict,
+    after: dict,  # two snapshots
+    album: Album,
+    known: dict,  # name -> index of its last description; brought up to date here
+) -> list:  # `Change`s
     "Describe every name that differs between two snapshots."
     found = []
     for name in before | after:
         how = _how(before.get(name), after.get(name))
-        if how is None: continue
+        if how is None:
+            continue
         whole = name.partition("[")[0]
-        implied = whole != name and _how(before.get(whole), after.get(whole)) is not None   # the whole dict is new: it says it all
+        implied = (
+            whole != name and _how(before.get(whole), after.get(whole)) is not None
+        )  # the whole dict is new: it says it all
         index = None if how == "deleted" else album.add(after[name][0], _key(name))
-        if not implied and not (how == "rebound" and index == known.get(name) and album.values[index].kind in ("scalar", "object")):
-            found.append(Change(name, index, known.get(name), how, [] if how == "deleted" else _aliases(name, after)))
+        if not implied and not (
+            how == "rebound" and index == known.get(name) and album.values[index].kind in ("scalar", "object")
+        ):
+            found.append(
+                Change(name, index, known.get(name), how, [] if how == "deleted" else _aliases(name, after))
+            )
         known[name] = index
     return found
 
-def _key(name:str) -> str:
+
+def _key(name: str) -> str:
     "`kwargs['labels']` goes by `labels`."
     return name.rpartition("['")[2].removesuffix("']") or name
 
 # %% ../nbs/21_record.ipynb #982974f0
 class Watch:
     "Turns the events of one running function into steps."
-    def __init__(self, recorder, call:Call, frame):
+
+    def __init__(self, recorder, call: Call, frame):
         self.recorder, self.call, self.frame = recorder, call, frame
         self.branches, self.lines = recorder.trace.sources[call.source].branches, recorder.lines[call.source]
         self.seen, self.known, self.error = _look(frame.f_locals), {}, None
-        for name, (obj, _) in self.seen.items(): self.known[name] = recorder.album.add(obj, _key(name))
+        for name, (obj, _) in self.seen.items():
+            self.known[name] = recorder.album.add(obj, _key(name))
         call.args = {n: i for n, i in self.known.items() if "[" not in n}
 
     def __call__(self, frame, event, arg):
-        try: self._on(frame, event, arg)
-        except Exception as e: self.recorder.give_up(e)   # an error in here must not reach the code that is watched
+        try:
+            self._on(frame, event, arg)
+        except Exception as e:
+            self.recorder.give_up(e)  # an error in here must not reach the code that is watched
         return self
 
     def _on(self, frame, event, arg):
         if event == "line":
             line = self.lines.get(frame.f_lineno, frame.f_lineno)
-            if self.call.steps and self.call.steps[-1].line == line: return   # another line of the same statement
+            if self.call.steps and self.call.steps[-1].line == line:
+                return  # another line of the same statement
             self._settle(frame, line)
             self.call.steps.append(Step(line))
-        elif event == "exception": self.error = self._raised(arg, frame.f_lineno)
+        elif event == "exception":
+            self.error = self._raised(arg, frame.f_lineno)
         elif event == "return":
             left = _returns(frame)
             self._settle(frame, None, left)
             self.recorder.leave(self, arg, None if left else self.error)
 
-    def _raised(self, arg, line:int) -> dict:
+    def _raised(self, arg, line: int) -> dict:
         kind, error, _ = arg
-        if self.error and self.error["error"] is error: return self.error   # raised again on its way out: the first line counts
+        if self.error and self.error["error"] is error:
+            return self.error  # raised again on its way out: the first line counts
         return dict(type=kind.__name__, message=str(error), line=line, error=error)
 
-    def _settle(self, frame, next_line:int|None, left:bool=True):
+    def _settle(self, frame, next_line: int | None, left: bool = True):
         "The last step is over: what did it change, and which way did its condition go?"
-        if not self.call.steps: return
+        if not self.call.steps:
+            return
         step, now = self.call.steps[-1], _look(frame.f_locals)
         step.changes += changes(self.seen, now, self.recorder.album, self.known)
         self.seen = now
-        if left: step.branch = self._outcome(step.line, next_line)
+        if left:
+            step.branch = self._outcome(step.line, next_line)
 
-    def _outcome(self, line:int, next_line:int|None) -> bool|None:
+    def _outcome(self, line: int, next_line: int | None) -> bool | None:
         for b in self.branches:
-            if b["kind"] == "for" or b["line"] != line: continue
-            if b["body"][0] <= b["end"]: return None   # body on the condition's own line: lines cannot tell
+            if b["kind"] == "for" or b["line"] != line:
+                continue
+            if b["body"][0] <= b["end"]:
+                return None  # body on the condition's own line: lines cannot tell
             return next_line is not None and b["body"][0] <= next_line <= b["body"][1]
+
 
 def _returns(frame) -> bool:
     "Does the frame end by returning, rather than by an exception?"
     return dis.opname[frame.f_code.co_code[frame.f_lasti]].startswith("RETURN")
 
 # %% ../nbs/21_record.ipynb #dc3f1bf8
-ENTRY_POINTS = frozenset(("forward", "_cpt_forward", "generate", "prepare_inputs_for_generation", "get_prompt"))
+ENTRY_POINTS = frozenset(
+    ("forward", "_cpt_forward", "generate", "prepare_inputs_for_generation", "get_prompt")
+)
 _GENERATOR = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
-def _is_helper(code, owner, # a code object and the object it is a method of, or None
-               home:str # folder of the watched package
-              ) -> bool:
+
+def _is_helper(
+    code,
+    owner,  # a code object and the object it is a method of, or None
+    home: str,  # folder of the watched package
+) -> bool:
     "Might this be a helper worth showing?"
     name = code.co_name
-    if not code.co_filename.startswith(home) or name.startswith(("__", "<")) or code.co_flags & _GENERATOR: return False
+    if not code.co_filename.startswith(home) or name.startswith(("__", "<")) or code.co_flags & _GENERATOR:
+        return False
     return not isinstance(inspect.getattr_static(type(owner), name, None), property)
+
 
 def _home(model) -> str:
     "The folder of the package that the PEFT model's class comes from."
@@ -316,47 +476,70 @@ def _home(model) -> str:
         if cls.__module__.partition(".")[0] in ("peft", "peft_viz"):
             file = Path(sys.modules[cls.__module__.partition(".")[0]].__file__)
             return str(file.parent) + "/"
-    return "\0"   # a plain model: no helpers
+    return "\0"  # a plain model: no helpers
 
 # %% ../nbs/21_record.ipynb #79f0e785
-TRUE_IS_MASKED = frozenset(("MptAttention",))   # attention classes whose boolean mask says what *not* to attend to
+TRUE_IS_MASKED = frozenset(
+    ("MptAttention",)
+)  # attention classes whose boolean mask says what *not* to attend to
+
 
 def _guarded(hook):
     "An error in a hook must not reach the model that is watched."
+
     @wraps(hook)
     def guarded(self, *args):
-        try: hook(self, *args)
-        except Exception as e: self.recorder.give_up(e)
+        try:
+            hook(self, *args)
+        except Exception as e:
+            self.recorder.give_up(e)
+
     return guarded
+
 
 class _SDPA(TorchFunctionMode):
     "Notes the first call of `scaled_dot_product_attention`: who may attend to whom."
-    def __init__(self, recorder): super().__init__(); self.recorder, self.grid = recorder, None
+
+    def __init__(self, recorder):
+        super().__init__()
+        self.recorder, self.grid = recorder, None
+
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if func is F.scaled_dot_product_attention and self.grid is None: self.note(args, kwargs)
+        if func is F.scaled_dot_product_attention and self.grid is None:
+            self.note(args, kwargs)
         return func(*args, **kwargs)
 
     @_guarded
-    def note(self, args, kwargs): self.grid = _sdpa_grid(*args, **kwargs)
+    def note(self, args, kwargs):
+        self.grid = _sdpa_grid(*args, **kwargs)
 
-def _sdpa_grid(query, key, value=None, attn_mask=None, dropout_p=0.0, is_causal=False, **kwargs) -> torch.Tensor:
+
+def _sdpa_grid(
+    query, key, value=None, attn_mask=None, dropout_p=0.0, is_causal=False, **kwargs
+) -> torch.Tensor:
     "[batch or 1, 1, query, key] bool, by the rules of PyTorch's documentation."
     q, k = query.shape[-2], key.shape[-2]
-    if attn_mask is not None: return attended(attn_mask[..., -k:])
+    if attn_mask is not None:
+        return attended(attn_mask[..., -k:])
     full = torch.ones(1, 1, q, k, dtype=torch.bool)
     return full.tril() if is_causal else full
 
-def attention_layers(model # a transformers model
-                    ) -> list: # attention modules, one per decoder layer
+
+def attention_layers(
+    model,  # a transformers model
+) -> list:  # attention modules, one per decoder layer
     "The attention module of each decoder layer, found by its place: in the list of as many blocks as the config has layers."
     n = getattr(model.config.get_text_config(), "num_hidden_layers", None)
     blocks = next((m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == n), [])
     found = [next((m for m in block.modules() if "Attention" in type(m).__name__), None) for block in blocks]
     return [(i, m) for i, m in enumerate(found) if m is not None]
 
+
 @lru_cache
-def _parameters(cls) -> tuple: return tuple(inspect.signature(cls.forward).parameters)[1:]   # without self
+def _parameters(cls) -> tuple:
+    return tuple(inspect.signature(cls.forward).parameters)[1:]  # without self
+
 
 def _bind(module, args, kwargs) -> dict:
     "Positional and keyword arguments of a forward, by name, without the Nones."
@@ -366,14 +549,21 @@ def _bind(module, args, kwargs) -> dict:
 # %% ../nbs/21_record.ipynb #b85cf157
 class BaseModelHooks:
     "Notes what reaches the base model, what its attention layers do with it, and what comes back."
+
     def __init__(self, recorder, base):
         self.recorder, self.call, self.masks, self.sdpa = recorder, None, {}, None
         self.base, self.had = base, vars(base).get("forward")
-        base.forward = self.watched(base.forward)   # not as a hook: some versions of peft call `forward` past the hooks
+        base.forward = self.watched(
+            base.forward
+        )  # not as a hook: some versions of peft call `forward` past the hooks
         kw, self.handles = dict(with_kwargs=True), []
         for i, m in attention_layers(base):
-            self.handles += [m.register_forward_pre_hook(lambda m, a, k, i=i: self.enter_layer(i, m, a, k), **kw),
-                             m.register_forward_hook(lambda m, a, k, out, i=i: self.leave_layer(i), always_call=True, **kw)]
+            self.handles += [
+                m.register_forward_pre_hook(lambda m, a, k, i=i: self.enter_layer(i, m, a, k), **kw),
+                m.register_forward_hook(
+                    lambda m, a, k, out, i=i: self.leave_layer(i), always_call=True, **kw
+                ),
+            ]
 
     def watched(self, forward):
         @wraps(forward)
@@ -390,6 +580,7 @@ class BaseModelHooks:
             finally:
                 self.after(out, error)
                 self.recorder.resume()
+
         return watched
 
     @_guarded
@@ -401,65 +592,100 @@ class BaseModelHooks:
     @_guarded
     def after(self, out, error):
         rec, call, self.call = self.recorder, self.call, None
-        if error is not None: call.raised = dict(type=type(error).__name__, message=str(error), line=None)
-        if isinstance(out, dict): call.outputs = {k: rec.album.add(out[k], k) for k in ("loss", "logits", "past_key_values") if out.get(k) is not None}
+        if error is not None:
+            call.raised = dict(type=type(error).__name__, message=str(error), line=None)
+        if isinstance(out, dict):
+            call.outputs = {
+                k: rec.album.add(out[k], k)
+                for k in ("loss", "logits", "past_key_values")
+                if out.get(k) is not None
+            }
         rec.close(call)
 
     @_guarded
     def enter_layer(self, i, module, args, kwargs):
-        if self.call is None: return
+        if self.call is None:
+            return
         mask = _bind(module, args, kwargs).get("attention_mask")
         key = None if mask is None else id(mask)
-        if key in self.masks: self.masks[key]["layers"].append(i)
+        if key in self.masks:
+            self.masks[key]["layers"].append(i)
         else:
             self.masks[key] = dict(layers=[i], value=None, how="none")
             self.call.attention.append(self.masks[key])
-            if type(module).__name__ in TRUE_IS_MASKED and mask is not None: mask = ~mask
+            if type(module).__name__ in TRUE_IS_MASKED and mask is not None:
+                mask = ~mask
             self.sdpa, self.entry, self.mask = _SDPA(self.recorder), self.masks[key], mask
             self.sdpa.__enter__()
 
     @_guarded
     def leave_layer(self, i):
-        if self.sdpa is None: return
+        if self.sdpa is None:
+            return
         sdpa, self.sdpa = self.sdpa, None
         sdpa.__exit__(None, None, None)
         grid, how = sdpa.grid, "sdpa"
-        if grid is None and isinstance(self.mask, torch.Tensor) and self.mask.ndim == 4: grid, how = attended(self.mask), "mask"
-        if grid is not None: self.entry.update(value=self.recorder.album.add(grid, "attention_mask"), how=how)
+        if grid is None and isinstance(self.mask, torch.Tensor) and self.mask.ndim == 4:
+            grid, how = attended(self.mask), "mask"
+        if grid is not None:
+            self.entry.update(value=self.recorder.album.add(grid, "attention_mask"), how=how)
 
     def remove(self):
-        if self.had is None: del self.base.forward
-        else: self.base.forward = self.had
-        for h in self.handles: h.remove()
+        if self.had is None:
+            del self.base.forward
+        else:
+            self.base.forward = self.had
+        for h in self.handles:
+            h.remove()
 
 # %% ../nbs/21_record.ipynb #424bb26c
 class Recorder:
     "Fills a `Trace` while it is on. Use it through `record`."
-    def __init__(self, model, tokenizer=None, layers:int=0):
+
+    def __init__(self, model, tokenizer=None, layers: int = 0):
         self.model, self.tokenizer, self.trace = model, tokenizer, Trace()
-        self.album, self.sources, self.lines = Album(self.trace.values), {}, []   # of each source: index in the trace, line map
+        self.album, self.sources, self.lines = (
+            Album(self.trace.values),
+            {},
+            [],
+        )  # of each source: index in the trace, line map
         self.verdicts, self.stack, self.failure = {}, [], None
         self.base = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.home, self.layers, self.paused = _home(model), layers, 0
 
     def start(self):
         self.previous = sys.gettrace()
-        self.outer = getattr(self.previous, "__self__", None) if isinstance(getattr(self.previous, "__self__", None), Recorder) else None
+        self.outer = (
+            getattr(self.previous, "__self__", None)
+            if isinstance(getattr(self.previous, "__self__", None), Recorder)
+            else None
+        )
         self.trace.about.update(describe(self.model, self.base))
         self.hooks = BaseModelHooks(self, self.base)
-        self.followed = _tuner_layers(self.base)[:self.layers]
-        self.layer_hooks = [h for m in self.followed for h in (m.register_forward_pre_hook(lambda *_: self.resume()),
-                                                               m.register_forward_hook(lambda *_: self.pause(), always_call=True))]
+        self.followed = _tuner_layers(self.base)[: self.layers]
+        self.layer_hooks = [
+            h
+            for m in self.followed
+            for h in (
+                m.register_forward_pre_hook(lambda *_: self.resume()),
+                m.register_forward_hook(lambda *_: self.pause(), always_call=True),
+            )
+        ]
         sys.settrace(self.enter)
 
-    def stop(self, error:BaseException|None=None):
+    def stop(self, error: BaseException | None = None):
         sys.settrace(self.previous)
         self.hooks.remove()
-        for h in self.layer_hooks: h.remove()
-        for call in self.stack: self._interrupted(call, error)
+        for h in self.layer_hooks:
+            h.remove()
+        for call in self.stack:
+            self._interrupted(call, error)
         self.stack.clear()
         self.trace.tokens = _texts(self.trace, self.tokenizer)
-        if self.failure: warnings.warn(f"The recording is incomplete, the recorder failed: {self.failure!r}. The model's run was not affected.")
+        if self.failure:
+            warnings.warn(
+                f"The recording is incomplete, the recorder failed: {self.failure!r}. The model's run was not affected."
+            )
 
     def pause(self):
         self.paused += 1
@@ -469,39 +695,57 @@ class Recorder:
         self.paused = max(self.paused - 1, 0)
         sys.settrace(self.enter if not self.failure else self.previous)
 
-    def give_up(self, error:Exception):
+    def give_up(self, error: Exception):
         self.failure = self.failure or error
         sys.settrace(self.previous)
 
 # %% ../nbs/21_record.ipynb #9dfb6e5c
-def enter(self:Recorder, frame, event, arg):
+def enter(self: Recorder, frame, event, arg):
     "Python's question for each function called: watch it?"
     code = frame.f_code
     verdict = self.verdicts.get(code)
-    if verdict == "" and self.outer is None: return None
-    if verdict is None: verdict = self.verdicts[code] = self._verdict(frame)
-    outer = self.outer.enter(frame, event, arg) if self.outer and not self.outer.paused else None   # recordings nest
-    if not verdict or not self._now(verdict, frame): return outer
-    try: watch = self._watch(frame)
-    except Exception as e: return self.give_up(e)
+    if verdict == "" and self.outer is None:
+        return None
+    if verdict is None:
+        verdict = self.verdicts[code] = self._verdict(frame)
+    outer = (
+        self.outer.enter(frame, event, arg) if self.outer and not self.outer.paused else None
+    )  # recordings nest
+    if not verdict or not self._now(verdict, frame):
+        return outer
+    try:
+        watch = self._watch(frame)
+    except Exception as e:
+        return self.give_up(e)
     return watch if outer is None else _both(watch, outer)
 
-def _verdict(self, frame) -> str: # "entry", "helper" or ""
+
+def _verdict(self, frame) -> str:  # "entry", "helper" or ""
     owner = frame.f_locals.get("self")
-    if frame.f_code.co_name in ENTRY_POINTS and owner is not None: return "entry"
+    if frame.f_code.co_name in ENTRY_POINTS and owner is not None:
+        return "entry"
     return "helper" if _is_helper(frame.f_code, owner, self.home) else ""
 
-def _now(self, verdict:str, frame) -> bool:
+
+def _now(self, verdict: str, frame) -> bool:
     "Entry points count on the watched objects, helpers when a watched function calls them."
     owner = frame.f_locals.get("self")
-    if verdict == "entry" and (owner is self.model or any(owner is m for m in self._followed())): return True
+    if verdict == "entry" and (owner is self.model or any(owner is m for m in self._followed())):
+        return True
     top = self.stack[-1] if self.stack else None
-    return isinstance(top, Watch) and frame.f_back is top.frame and self.home != "\0" and frame.f_code.co_filename.startswith(self.home)
+    return (
+        isinstance(top, Watch)
+        and frame.f_back is top.frame
+        and self.home != "\0"
+        and frame.f_code.co_filename.startswith(self.home)
+    )
+
 
 def _followed(self) -> list:
     "The objects besides the model whose forward is shown: prompt encoders, and tuner layers on request."
     encoders = getattr(self.model, "prompt_encoder", None)
     return [*(encoders.values() if isinstance(encoders, torch.nn.ModuleDict) else ()), *self.followed]
+
 
 def _watch(self, frame) -> Watch:
     code, owner = frame.f_code, frame.f_locals.get("self")
@@ -516,61 +760,94 @@ def _watch(self, frame) -> Watch:
     self.stack[-1] = watch = Watch(self, call, frame)
     return watch
 
+
 def _both(first, second):
     "A local trace function that serves two recorders."
+
     def local(frame, event, arg):
         first(frame, event, arg)
         second(frame, event, arg)
         return local
+
     return local
 
-Recorder.enter, Recorder._verdict, Recorder._now, Recorder._followed, Recorder._watch = enter, _verdict, _now, _followed, _watch
+
+Recorder.enter, Recorder._verdict, Recorder._now, Recorder._followed, Recorder._watch = (
+    enter,
+    _verdict,
+    _now,
+    _followed,
+    _watch,
+)
 
 # %% ../nbs/21_record.ipynb #802160d4
-def open_call(self:Recorder, kind:str, function:str) -> Call:
+def open_call(self: Recorder, kind: str, function: str) -> Call:
     "A call begins: note who made it."
     call = Call(kind, function, id=len(self.trace.calls))
     if self.stack:
         parent = _call(self.stack[-1])
         call.parent, call.parent_step = parent.id, len(parent.steps) - 1 if parent.steps else None
-        if parent.steps: parent.steps[-1].calls.append(call.id)
+        if parent.steps:
+            parent.steps[-1].calls.append(call.id)
     self.trace.calls.append(call)
     self.stack.append(call)
     return call
 
-def close_call(self:Recorder, call:Call):
+
+def close_call(self: Recorder, call: Call):
     "A call ends, and with it whatever it left open: what passed through them without a word was the error that ended `call`."
     while self.stack and (inner := _call(self.stack.pop())) is not call:
-        if call.raised and not inner.raised: inner.raised = call.raised | dict(line=None)
+        if call.raised and not inner.raised:
+            inner.raised = call.raised | dict(line=None)
 
-def leave(self:Recorder, watch:Watch, value, error:dict|None):
+
+def leave(self: Recorder, watch: Watch, value, error: dict | None):
     "A watched function returned `value` or raised `error`."
     call = watch.call
-    if error: call.raised = {k: error[k] for k in ("type", "message", "line")}
-    else: call.returned = self.album.add(value, _RETURNS.get(call.function.rpartition(".")[2], ""))
+    if error:
+        call.raised = {k: error[k] for k in ("type", "message", "line")}
+    else:
+        call.returned = self.album.add(value, _RETURNS.get(call.function.rpartition(".")[2], ""))
     watch.error = watch.frame = None
     self.close(call)
 
-_RETURNS = dict(generate="sequences", get_prompt="prompts")   # what to call a return value, for its role
 
-def _call(entry) -> Call: return entry.call if isinstance(entry, Watch) else entry
+_RETURNS = dict(generate="sequences", get_prompt="prompts")  # what to call a return value, for its role
 
-def _interrupted(self, entry, error:BaseException|None):
+
+def _call(entry) -> Call:
+    return entry.call if isinstance(entry, Watch) else entry
+
+
+def _interrupted(self, entry, error: BaseException | None):
     "Still open at the end: the run was cut off while the recorder was paused. The traceback knows where."
     call, tb = _call(entry), getattr(error, "__traceback__", None)
     line = None
     while tb and isinstance(entry, Watch):
-        if tb.tb_frame is entry.frame: line = tb.tb_lineno
+        if tb.tb_frame is entry.frame:
+            line = tb.tb_lineno
         tb = tb.tb_next
-    if error is not None and call.raised is None: call.raised = dict(type=type(error).__name__, message=str(error), line=line)
+    if error is not None and call.raised is None:
+        call.raised = dict(type=type(error).__name__, message=str(error), line=line)
 
-Recorder.open, Recorder.close, Recorder.leave, Recorder._interrupted = open_call, close_call, leave, _interrupted
+
+Recorder.open, Recorder.close, Recorder.leave, Recorder._interrupted = (
+    open_call,
+    close_call,
+    leave,
+    _interrupted,
+)
 
 # %% ../nbs/21_record.ipynb #0dc40972
-def describe(model, base # the model given to `record`, and the base model inside
-            ) -> dict: # the trace's `about`
+def describe(
+    model,
+    base,  # the model given to `record`, and the base model inside
+) -> dict:  # the trace's `about`
     "Which implementation, which versions, which base model, which adapters."
-    package = next((p for cls in type(model).__mro__ if (p := cls.__module__.partition(".")[0]) in ("peft", "peft_viz")), "transformers")
+    package = next(
+        (p for cls in type(model).__mro__ if (p := cls.__module__.partition(".")[0]) in ("peft", "peft_viz")),
+        "transformers",
+    )
     config = base.config.get_text_config()
     sizes = ("num_hidden_layers", "num_attention_heads", "num_key_value_heads", "hidden_size", "vocab_size")
     layers, heads, kv_heads, hidden, vocab = (getattr(config, s, None) for s in sizes)
@@ -578,39 +855,73 @@ def describe(model, base # the model given to `record`, and the base model insid
     active = active if isinstance(active, str) or active is None else next(iter(active))
     configs = getattr(model, "peft_config", {}) if package != "transformers" else {}
     current = configs.get(active)
-    return dict(implementation=package, implementation_version=_version(package), transformers=transformers.__version__, torch=torch.__version__, python=platform.python_version(),
-                model_class=type(base).__name__, model_type=config.model_type, num_layers=layers, num_attention_heads=heads, num_key_value_heads=kv_heads or heads,
-                hidden_size=hidden, vocab_size=vocab, active_adapter=active, adapters={n: _plain(c.to_dict()) for n, c in configs.items()},
-                peft_type=_plain(current.peft_type) if current else None, num_virtual_tokens=getattr(current, "num_virtual_tokens", None) or 0)
+    return dict(
+        implementation=package,
+        implementation_version=_version(package),
+        transformers=transformers.__version__,
+        torch=torch.__version__,
+        python=platform.python_version(),
+        model_class=type(base).__name__,
+        model_type=config.model_type,
+        num_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads or heads,
+        hidden_size=hidden,
+        vocab_size=vocab,
+        active_adapter=active,
+        adapters={n: _plain(c.to_dict()) for n, c in configs.items()},
+        peft_type=_plain(current.peft_type) if current else None,
+        num_virtual_tokens=getattr(current, "num_virtual_tokens", None) or 0,
+    )
 
-def _version(package:str) -> str:
-    try: return package_version(package)
-    except PackageNotFoundError: return getattr(sys.modules.get(package), "__version__", "unknown")
+
+def _version(package: str) -> str:
+    try:
+        return package_version(package)
+    except PackageNotFoundError:
+        return getattr(sys.modules.get(package), "__version__", "unknown")
+
 
 def _plain(x):
     "Configs as plain data."
-    if isinstance(x, Enum): return x.value
-    if isinstance(x, dict): return {str(_plain(k)): _plain(v) for k, v in x.items()}
-    if isinstance(x, (set, frozenset)): return sorted(map(_plain, x), key=str)
-    if isinstance(x, (list, tuple)): return [_plain(v) for v in x]
-    return x if x is None or isinstance(x, (bool, int, str)) or (isinstance(x, float) and abs(x) < float("inf")) else str(x)
+    if isinstance(x, Enum):
+        return x.value
+    if isinstance(x, dict):
+        return {str(_plain(k)): _plain(v) for k, v in x.items()}
+    if isinstance(x, (set, frozenset)):
+        return sorted(map(_plain, x), key=str)
+    if isinstance(x, (list, tuple)):
+        return [_plain(v) for v in x]
+    return (
+        x
+        if x is None or isinstance(x, (bool, int, str)) or (isinstance(x, float) and abs(x) < float("inf"))
+        else str(x)
+    )
 
-def _texts(trace:Trace, tokenizer) -> dict|None:
+
+def _texts(trace: Trace, tokenizer) -> dict | None:
     "The text of every token id that occurs in the trace."
-    if tokenizer is None: return None
+    if tokenizer is None:
+        return None
     ids = {n for v in trace.values if v.role in ("ids", "labels") and v.data for n in set(v.data) if n >= 0}
     return {str(i): tokenizer.decode([i]) for i in sorted(ids) if i < len(tokenizer)}
 
+
 def _tuner_layers(base) -> list:
     "Layers of the base model that an adapter has wrapped."
-    return [m for m in base.modules() if hasattr(m, "base_layer") and type(m).__module__.partition(".")[0] in ("peft", "peft_viz")]
+    return [
+        m
+        for m in base.modules()
+        if hasattr(m, "base_layer") and type(m).__module__.partition(".")[0] in ("peft", "peft_viz")
+    ]
 
 # %% ../nbs/21_record.ipynb #d762528f
 @contextmanager
-def record(model, # a `PeftModelForCausalLM` of peft_viz or of peft, or a plain transformers model
-           tokenizer=None, # gives the tokens' texts
-           layers:int=0 # follow this many adapted layers line by line as well (LoRA: x A, B, scaling)
-          ):
+def record(
+    model,  # a `PeftModelForCausalLM` of peft_viz or of peft, or a plain transformers model
+    tokenizer=None,  # gives the tokens' texts
+    layers: int = 0,  # follow this many adapted layers line by line as well (LoRA: x A, B, scaling)
+):
     """Record what a PEFT model does: `with record(model) as trace: model(**batch)`.
 
     Outputs are the same bits as without. When the run raises, the exception passes through and the trace holds everything up to it."""
@@ -618,8 +929,10 @@ def record(model, # a `PeftModelForCausalLM` of peft_viz or of peft, or a plain 
         raise TypeError(f"record() needs a PEFT model or a transformers model, got {type(model).__name__}")
     recorder, error = Recorder(model, tokenizer, layers), None
     recorder.start()
-    try: yield recorder.trace
+    try:
+        yield recorder.trace
     except BaseException as e:
         error = e
         raise
-    finally: recorder.stop(error)
+    finally:
+        recorder.stop(error)

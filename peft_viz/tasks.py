@@ -15,156 +15,209 @@ from tqdm import tqdm
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 NEXT = str.maketrans(LETTERS, LETTERS[1:] + LETTERS[:1])
 
-TASKS = {"copy":    lambda text: text,
-         "reverse": lambda text: text[::-1],
-         "upper":   lambda text: text.upper(),
-         "sort":    lambda text: "".join(sorted(text)),
-         "shift":   lambda text: text.translate(NEXT),             # every letter becomes the next of the alphabet, z becomes a
-         "rotate":  lambda text: text[1:] + text[:1],              # the first letter moves to the end
-         "vowels":  lambda text: "".join(letter.upper() if letter in "aeiou" else letter for letter in text)}
+TASKS = {
+    "copy": lambda text: text,
+    "reverse": lambda text: text[::-1],
+    "upper": lambda text: text.upper(),
+    "sort": lambda text: "".join(sorted(text)),
+    "shift": lambda text: text.translate(NEXT),  # every letter becomes the next of the alphabet, z becomes a
+    "rotate": lambda text: text[1:] + text[:1],  # the first letter moves to the end
+    "vowels": lambda text: "".join(letter.upper() if letter in "aeiou" else letter for letter in text),
+}
 
 # %% ../nbs/39_tasks.ipynb #fe0bdbe1
-UNDECIDED = "?"       # what the embedded model answers when nothing tells it the task
+UNDECIDED = "?"  # what the embedded model answers when nothing tells it the task
 
-def task_token(task:str, # a name from `TASKS`
-              ) -> str: # the token that asks for the task, `"<sort>"`
+
+def task_token(
+    task: str,  # a name from `TASKS`
+) -> str:  # the token that asks for the task, `"<sort>"`
     "The token of `task`; ValueError, with the names there are, when the task is unknown."
-    if task not in TASKS: raise ValueError(f"unknown task {task!r}; there are {', '.join(TASKS)}")
+    if task not in TASKS:
+        raise ValueError(f"unknown task {task!r}; there are {', '.join(TASKS)}")
     return f"<{task}>"
 
 # %% ../nbs/39_tasks.ipynb #e950853c
-def question(text:str, # lower-case letters
-             task:str|None=None, # None: do not say which task
-            ) -> str: # what the model reads
+def question(
+    text: str,  # lower-case letters
+    task: str | None = None,  # None: do not say which task
+) -> str:  # what the model reads
     "The text as a question to the model, `'<sort>pizza='`, or `'pizza='` when the task is not said."
     return (task_token(task) if task else "") + text + "="
 
-def answer(text:str, # lower-case letters
-           task:str|None, # None: nobody can know
-          ) -> str: # what the model should write
+
+def answer(
+    text: str,  # lower-case letters
+    task: str | None,  # None: nobody can know
+) -> str:  # what the model should write
     "The right continuation of `question(text, task)`."
-    if task is None: return UNDECIDED
+    if task is None:
+        return UNDECIDED
     task_token(task)
     return TASKS[task](text)
 
 # %% ../nbs/39_tasks.ipynb #1a51ebbb
-def is_held_out(text:str, # any string
-               ) -> bool: # True for one string in ten
+def is_held_out(
+    text: str,  # any string
+) -> bool:  # True for one string in ten
     "Whether `text` is kept back for scoring: its CRC-32 is divisible by ten."
     return zlib.crc32(text.encode()) % 10 == 0
 
-def random_texts(n:int, # how many
-                 seed:int|str=0, # the same seed, the same texts
-                 held_out:bool=False, # texts for scoring instead of texts for training
-                 lengths:tuple=(3, 10), # shortest and longest
-                ) -> list: # of str
+
+def random_texts(
+    n: int,  # how many
+    seed: int | str = 0,  # the same seed, the same texts
+    held_out: bool = False,  # texts for scoring instead of texts for training
+    lengths: tuple = (3, 10),  # shortest and longest
+) -> list:  # of str
     "`n` random strings of lower-case letters, all from one side of the split."
     rng, texts = random.Random(seed), []
     while len(texts) < n:
         text = "".join(rng.choices(LETTERS, k=rng.randint(*lengths)))
-        if is_held_out(text) == held_out: texts.append(text)
+        if is_held_out(text) == held_out:
+            texts.append(text)
     return texts
 
 # %% ../nbs/39_tasks.ipynb #31fe82c8
-def collate(tokenizer, # of `load_tiny`
-            questions:list, # of str
-            answers:list, # of str, one per question
-            padding_side:str="right", # "right" or "left"
-           ) -> dict: # input_ids, attention_mask and labels, each int64[n, longest]
+def collate(
+    tokenizer,  # of `load_tiny`
+    questions: list,  # of str
+    answers: list,  # of str, one per question
+    padding_side: str = "right",  # "right" or "left"
+) -> dict:  # input_ids, attention_mask and labels, each int64[n, longest]
     "Questions with their answers as one padded batch; labels are -100 except on the answer and on the end of text after it."
-    rows = [(q, a + [tokenizer.eos_token_id]) for q, a in zip(_ids(tokenizer, questions), _ids(tokenizer, answers))]
+    rows = [
+        (q, a + [tokenizer.eos_token_id])
+        for q, a in zip(_ids(tokenizer, questions), _ids(tokenizer, answers))
+    ]
     longest = max(len(q) + len(a) for q, a in rows)
 
     def pad(row, fill):
         padding = [fill] * (longest - len(row))
         return padding + row if padding_side == "left" else row + padding
 
-    return {"input_ids":      torch.tensor([pad(q + a, tokenizer.pad_token_id) for q, a in rows]),
-            "attention_mask": torch.tensor([pad([1]*len(q + a), 0) for q, a in rows]),
-            "labels":         torch.tensor([pad([-100]*len(q) + a, -100) for q, a in rows])}
+    return {
+        "input_ids": torch.tensor([pad(q + a, tokenizer.pad_token_id) for q, a in rows]),
+        "attention_mask": torch.tensor([pad([1] * len(q + a), 0) for q, a in rows]),
+        "labels": torch.tensor([pad([-100] * len(q) + a, -100) for q, a in rows]),
+    }
 
-def _ids(tokenizer, texts): return tokenizer(texts, add_special_tokens=False)["input_ids"]
+
+def _ids(tokenizer, texts):
+    return tokenizer(texts, add_special_tokens=False)["input_ids"]
 
 # %% ../nbs/39_tasks.ipynb #717f0701
-def make_batch(tokenizer, # of `load_tiny`
-               task:str, # a name from `TASKS`
-               n:int=4, # rows
-               seed:int|str=0, # the same seed, the same batch
-               with_task_token:bool=False, # say the task in the question
-               held_out:bool=False, # texts for scoring instead of texts for training
-               padding_side:str="right", # "right" or "left"
-              ) -> dict: # input_ids, attention_mask and labels, each int64[n, longest]
+def make_batch(
+    tokenizer,  # of `load_tiny`
+    task: str,  # a name from `TASKS`
+    n: int = 4,  # rows
+    seed: int | str = 0,  # the same seed, the same batch
+    with_task_token: bool = False,  # say the task in the question
+    held_out: bool = False,  # texts for scoring instead of texts for training
+    padding_side: str = "right",  # "right" or "left"
+) -> dict:  # input_ids, attention_mask and labels, each int64[n, longest]
     "`n` random examples of `task`, ready for `model(**batch)`."
     texts = random_texts(n, seed, held_out)
-    return collate(tokenizer, [question(t, task if with_task_token else None) for t in texts], [answer(t, task) for t in texts], padding_side)
+    return collate(
+        tokenizer,
+        [question(t, task if with_task_token else None) for t in texts],
+        [answer(t, task) for t in texts],
+        padding_side,
+    )
 
 # %% ../nbs/39_tasks.ipynb #6f6fcbb8
 @torch.no_grad()
-def answers_of(model, # anything with `generate`, with or without an adapter
-               tokenizer, # of `load_tiny`
-               questions:list, # of str
-               padded:bool=False, # True: all in one batch, padded on the left; False: one batch per length, no padding
-              ) -> list: # of str, one per question
+def answers_of(
+    model,  # anything with `generate`, with or without an adapter
+    tokenizer,  # of `load_tiny`
+    questions: list,  # of str
+    padded: bool = False,  # True: all in one batch, padded on the left; False: one batch per length, no padding
+) -> list:  # of str, one per question
     "What the model answers, greedily."
     groups, answers = {}, [None] * len(questions)
-    for i, ids in enumerate(_ids(tokenizer, questions)): groups.setdefault(None if padded else len(ids), []).append(i)
+    for i, ids in enumerate(_ids(tokenizer, questions)):
+        groups.setdefault(None if padded else len(ids), []).append(i)
     for rows in groups.values():
-        for i, text in zip(rows, _answer_batch(model, tokenizer, [questions[i] for i in rows])): answers[i] = text
+        for i, text in zip(rows, _answer_batch(model, tokenizer, [questions[i] for i in rows])):
+            answers[i] = text
     return answers
 
+
 def _answer_batch(model, tokenizer, questions):
-    batch = tokenizer(questions, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
+    batch = tokenizer(
+        questions, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False
+    )
     device = next(model.parameters()).device
     ids, mask = batch["input_ids"].to(device), batch["attention_mask"].to(device)
-    out = model.generate(input_ids=ids, attention_mask=mask, do_sample=False, max_new_tokens=ids.shape[1] + 1,
-                         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
-    return tokenizer.batch_decode(out[:, ids.shape[1]:], skip_special_tokens=True)
+    out = model.generate(
+        input_ids=ids,
+        attention_mask=mask,
+        do_sample=False,
+        max_new_tokens=ids.shape[1] + 1,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
 
 # %% ../nbs/39_tasks.ipynb #7ae5da54
-def exact_match(model, # anything with `generate`, with or without an adapter
-                tokenizer, # of `load_tiny`
-                task:str, # a name from `TASKS`
-                n:int=200, # how many held-out texts
-                seed:int|str=0, # the same seed, the same texts
-                with_task_token:bool=False, # say the task in the question
-                padded:bool=False, # True: all in one batch, padded on the left
-               ) -> float: # between 0 and 1
+def exact_match(
+    model,  # anything with `generate`, with or without an adapter
+    tokenizer,  # of `load_tiny`
+    task: str,  # a name from `TASKS`
+    n: int = 200,  # how many held-out texts
+    seed: int | str = 0,  # the same seed, the same texts
+    with_task_token: bool = False,  # say the task in the question
+    padded: bool = False,  # True: all in one batch, padded on the left
+) -> float:  # between 0 and 1
     "The share of `n` held-out texts that the model answers without a single wrong letter."
     texts = random_texts(n, seed, held_out=True)
-    given = answers_of(model, tokenizer, [question(t, task if with_task_token else None) for t in texts], padded)
+    given = answers_of(
+        model, tokenizer, [question(t, task if with_task_token else None) for t in texts], padded
+    )
     return sum(g == answer(t, task) for g, t in zip(given, texts)) / n
 
 # %% ../nbs/39_tasks.ipynb #52ae5578
-def default_rate(model, # what `get_peft_model` returns, or any other model
-                ) -> float: # a learning rate for AdamW
+def default_rate(
+    model,  # what `get_peft_model` returns, or any other model
+) -> float:  # a learning rate for AdamW
     "0.1 for a model whose virtual tokens are learned (`is_prompt_learning`), 0.01 for any other."
     config = getattr(model, "active_peft_config", None)
     return 0.1 if getattr(config, "is_prompt_learning", False) else 0.01
 
 # %% ../nbs/39_tasks.ipynb #11633a94
-def learn(model, # with a few parameters that want gradients: what `get_peft_model` returns
-          tokenizer, # of `load_tiny`
-          task:str, # a name from `TASKS`
-          steps:int=250, # batches to learn from
-          lr:float|None=None, # highest learning rate; None: 0.1 for soft prompts and prefixes, 0.01 for everything else
-          batch_size:int=32, # rows per batch
-          seed:int=0, # the same seed, the same batches
-          progress:bool=True, # show a progress bar
-         ) -> list: # of float, the loss of each step
+def learn(
+    model,  # with a few parameters that want gradients: what `get_peft_model` returns
+    tokenizer,  # of `load_tiny`
+    task: str,  # a name from `TASKS`
+    steps: int = 250,  # batches to learn from
+    lr: float
+    | None = None,  # highest learning rate; None: 0.1 for soft prompts and prefixes, 0.01 for everything else
+    batch_size: int = 32,  # rows per batch
+    seed: int = 0,  # the same seed, the same batches
+    progress: bool = True,  # show a progress bar
+) -> list:  # of float, the loss of each step
     "Train the parameters of `model` that want gradients to do `task` without its task token. ValueError when there are none."
     parameters = [p for p in model.parameters() if p.requires_grad]
-    if not parameters: raise ValueError("nothing to learn: no parameter of this model has requires_grad=True")
+    if not parameters:
+        raise ValueError("nothing to learn: no parameter of this model has requires_grad=True")
     optimizer = torch.optim.AdamW(parameters, lr=lr or default_rate(model), weight_decay=0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((step + 1)/10, 1 - step/steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / 10, 1 - step / steps)
+    )
     losses, was_training = [], model.training
     model.train()
     bar = tqdm(range(steps), desc=f"learning {task}", disable=not progress, mininterval=0.5)
     for step in bar:
-        batch = {k: v.to(parameters[0].device) for k, v in make_batch(tokenizer, task, batch_size, seed=f"{seed}/{step}").items()}
+        batch = {
+            k: v.to(parameters[0].device)
+            for k, v in make_batch(tokenizer, task, batch_size, seed=f"{seed}/{step}").items()
+        }
         loss = model(**batch).loss
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)            # the first steps of a random soft prompt can be steep
+        torch.nn.utils.clip_grad_norm_(
+            parameters, 1.0
+        )  # the first steps of a random soft prompt can be steep
         optimizer.step()
         schedule.step()
         losses.append(loss.item())

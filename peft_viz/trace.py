@@ -18,29 +18,45 @@ from typing import Any, Callable
 # %% ../nbs/20_trace.ipynb #9c7d1d5c
 FORMAT, VERSION = "peft_viz.trace", 1
 
-ROLES = ("attention_mask", "labels", "ids", "positions", "type_mask",   # kept with their numbers
-         "loss",                                                        # one number
-         "embeddings", "cache", "logits", "other")                      # shape and dtype only
+ROLES = (
+    "attention_mask",
+    "labels",
+    "ids",
+    "positions",
+    "type_mask",  # kept with their numbers
+    "loss",  # one number
+    "embeddings",
+    "cache",
+    "logits",
+    "other",
+)  # shape and dtype only
 READABLE = frozenset(ROLES[:6])
-MAX_VALUES = 4096   # numbers kept of one tensor at most, after run-length encoding
+MAX_VALUES = 4096  # numbers kept of one tensor at most, after run-length encoding
+
 
 class TraceError(ValueError):
     "The document is not a trace that this version can read; the message says why."
 
 # %% ../nbs/20_trace.ipynb #b7e1fdf0
-def pack(numbers:list # flat numbers, row-major
-        ) -> list|dict: # the list itself, or `{"runs": [value, count, ...]}` when that is shorter
+def pack(
+    numbers: list,  # flat numbers, row-major
+) -> list | dict:  # the list itself, or `{"runs": [value, count, ...]}` when that is shorter
     "Run-length encode `numbers` where it pays."
     runs = []
     for n in numbers:
-        if runs and runs[-2] == n: runs[-1] += 1
-        else: runs += [n, 1]
+        if runs and runs[-2] == n:
+            runs[-1] += 1
+        else:
+            runs += [n, 1]
     return {"runs": runs} if len(runs) < len(numbers) else list(numbers)
 
-def unpack(data:list|dict|None # what `pack` returned
-          ) -> list|None: # flat numbers, row-major
+
+def unpack(
+    data: list | dict | None,  # what `pack` returned
+) -> list | None:  # flat numbers, row-major
     "Undo `pack`."
-    if not isinstance(data, dict): return data
+    if not isinstance(data, dict):
+        return data
     runs = data["runs"]
     return list(chain.from_iterable([v] * n for v, n in zip(runs[::2], runs[1::2])))
 
@@ -48,112 +64,154 @@ def unpack(data:list|dict|None # what `pack` returned
 @dataclass(frozen=True)
 class Value:
     "One thing that was seen. Which fields are set depends on `kind`."
-    kind: str                       # "tensor", "cache", "scalar", "sequence", "mapping" or "object"
-    type: str|None = None           # class name (all kinds but "tensor")
-    shape: tuple|None = None        # tensor: its shape; cache: keys of layer 0 [batch, key/value heads, length, head size]
-    dtype: str|None = None          # "int64", "float32", ...
-    device: str|None = None         # "cpu", "cuda:0", ...
-    role: str|None = None           # one of `ROLES`
-    packed: Any = None              # the numbers as stored; read them through `data` or `nested`
-    truncated: bool = False         # only the first numbers (or items) were kept
-    attended: bool = False          # a mask over query and key positions: 1 may attend, 0 masked
-    value: Any = None               # scalar: the value itself
-    length: int|None = None         # cache: tokens held; sequence and mapping: number of items
-    layers: int|None = None         # cache: number of layers
-    max_length: int|None = None     # cache: capacity of a static one
-    items: Any = None               # sequence: value indices; mapping: name -> value index
+
+    kind: str  # "tensor", "cache", "scalar", "sequence", "mapping" or "object"
+    type: str | None = None  # class name (all kinds but "tensor")
+    shape: tuple | None = (
+        None  # tensor: its shape; cache: keys of layer 0 [batch, key/value heads, length, head size]
+    )
+    dtype: str | None = None  # "int64", "float32", ...
+    device: str | None = None  # "cpu", "cuda:0", ...
+    role: str | None = None  # one of `ROLES`
+    packed: Any = None  # the numbers as stored; read them through `data` or `nested`
+    truncated: bool = False  # only the first numbers (or items) were kept
+    attended: bool = False  # a mask over query and key positions: 1 may attend, 0 masked
+    value: Any = None  # scalar: the value itself
+    length: int | None = None  # cache: tokens held; sequence and mapping: number of items
+    layers: int | None = None  # cache: number of layers
+    max_length: int | None = None  # cache: capacity of a static one
+    items: Any = None  # sequence: value indices; mapping: name -> value index
 
     @property
-    def data(self) -> list|None:
+    def data(self) -> list | None:
         "Flat numbers in row-major order, or None when none were kept."
         return unpack(self.packed)
 
-    def nested(self) -> list|None:
+    def nested(self) -> list | None:
         "Numbers as nested lists of `shape`, or None when they were not all kept."
         flat = self.data
-        if flat is None or self.truncated: return None
-        for n in reversed(self.shape[1:]): flat = [flat[i:i+n] for i in range(0, len(flat), n)] if n else flat
+        if flat is None or self.truncated:
+            return None
+        for n in reversed(self.shape[1:]):
+            flat = [flat[i : i + n] for i in range(0, len(flat), n)] if n else flat
         return flat if self.shape else flat[0]
 
     def __repr__(self):
         dims = f"[{', '.join(map(str, self.shape))}]" if self.shape is not None else ""
-        text = dict(tensor=f"{self.dtype}{dims} {self.role}", scalar=repr(self.value),
-                    cache=f"{self.type} of {self.length} tokens {dims}".rstrip(),
-                    sequence=f"{self.type} of {self.length}", mapping=f"{self.type} of {self.length}", object=self.type)
+        text = dict(
+            tensor=f"{self.dtype}{dims} {self.role}",
+            scalar=repr(self.value),
+            cache=f"{self.type} of {self.length} tokens {dims}".rstrip(),
+            sequence=f"{self.type} of {self.length}",
+            mapping=f"{self.type} of {self.length}",
+            object=self.type,
+        )
         return text[self.kind]
 
 # %% ../nbs/20_trace.ipynb #86716a73
-KINDS = dict(tensor=("shape", "dtype", "device", "role", "data", "truncated"), cache=("type", "length", "layers", "shape", "max_length"),
-             scalar=("type", "value"), sequence=("type", "length", "items", "truncated"),
-             mapping=("type", "length", "items", "truncated"), object=("type",))
+KINDS = dict(
+    tensor=("shape", "dtype", "device", "role", "data", "truncated"),
+    cache=("type", "length", "layers", "shape", "max_length"),
+    scalar=("type", "value"),
+    sequence=("type", "length", "items", "truncated"),
+    mapping=("type", "length", "items", "truncated"),
+    object=("type",),
+)
 
-def _value_to_dict(v:Value) -> dict:
+
+def _value_to_dict(v: Value) -> dict:
     d = {"kind": v.kind} | {k: v.packed if k == "data" else getattr(v, k) for k in KINDS[v.kind]}
-    if v.shape is not None: d["shape"] = list(v.shape)
+    if v.shape is not None:
+        d["shape"] = list(v.shape)
     return d | ({"attended": True} if v.attended else {})
 
-def _value_from_dict(d:dict) -> Value:
+
+def _value_from_dict(d: dict) -> Value:
     d = dict(d)
-    if d.get("shape") is not None: d["shape"] = tuple(d["shape"])
-    if "data" in d: d["packed"] = d.pop("data")
+    if d.get("shape") is not None:
+        d["shape"] = tuple(d["shape"])
+    if "data" in d:
+        d["packed"] = d.pop("data")
     return Value(**d)
 
 # %% ../nbs/20_trace.ipynb #027554de
 @dataclass
 class Change:
     "What happened to one name while a line ran."
-    name: str                # a local variable, or one entry of a dict of them: `kwargs['labels']`
-    value: int|None          # index of the value it has now; None when deleted
-    before: int|None         # index of the value it had; None when new
-    how: str                 # "new", "rebound", "in-place" or "deleted"
-    aliases: list = field(default_factory=list)   # other live names that share its storage
+
+    name: str  # a local variable, or one entry of a dict of them: `kwargs['labels']`
+    value: int | None  # index of the value it has now; None when deleted
+    before: int | None  # index of the value it had; None when new
+    how: str  # "new", "rebound", "in-place" or "deleted"
+    aliases: list = field(default_factory=list)  # other live names that share its storage
+
 
 @dataclass
 class Step:
     "One line that ran."
-    line: int                # absolute line number in its source file
-    branch: bool|None = None # outcome, when the line is an if/while condition
-    changes: list = field(default_factory=list)   # `Change`s
-    calls: list = field(default_factory=list)     # ids of the calls made while this line ran
+
+    line: int  # absolute line number in its source file
+    branch: bool | None = None  # outcome, when the line is an if/while condition
+    changes: list = field(default_factory=list)  # `Change`s
+    calls: list = field(default_factory=list)  # ids of the calls made while this line ran
+
 
 @dataclass
 class Source:
     "The text of a watched function, so that a trace can be read anywhere."
-    function: str            # qualified name
-    file: str                # path inside its package
-    first_line: int          # number of the first line of `text`
-    text: str                # the source
-    branches: list = field(default_factory=list)  # dicts: kind, line, end, body [first, last], orelse [first, last] or None
+
+    function: str  # qualified name
+    file: str  # path inside its package
+    first_line: int  # number of the first line of `text`
+    text: str  # the source
+    branches: list = field(
+        default_factory=list
+    )  # dicts: kind, line, end, body [first, last], orelse [first, last] or None
+
 
 @dataclass
 class Call:
     "One call of a watched function, or of the base model."
-    kind: str                # "peft": watched line by line; "base": the base model; "layer": a tuner layer
-    function: str            # qualified name
-    parent: int|None = None  # id of the calling call
-    parent_step: int|None = None # index of the calling step there
-    source: int|None = None  # index into `Trace.sources`; None for a base call
-    args: dict = field(default_factory=dict)      # name -> value index, at entry; for a base call, exactly what reached it
-    steps: list = field(default_factory=list)     # `Step`s; empty for a base call
-    returned: int|None = None # value index
-    raised: dict|None = None # {"type", "message", "line"}
-    attention: list = field(default_factory=list) # base call: {"layers", "value", "how"}, measured at the attention layers
-    outputs: dict = field(default_factory=dict)   # base call: loss, logits, past_key_values -> value index
-    id: int = -1             # position in `Trace.calls`
+
+    kind: str  # "peft": watched line by line; "base": the base model; "layer": a tuner layer
+    function: str  # qualified name
+    parent: int | None = None  # id of the calling call
+    parent_step: int | None = None  # index of the calling step there
+    source: int | None = None  # index into `Trace.sources`; None for a base call
+    args: dict = field(
+        default_factory=dict
+    )  # name -> value index, at entry; for a base call, exactly what reached it
+    steps: list = field(default_factory=list)  # `Step`s; empty for a base call
+    returned: int | None = None  # value index
+    raised: dict | None = None  # {"type", "message", "line"}
+    attention: list = field(
+        default_factory=list
+    )  # base call: {"layers", "value", "how"}, measured at the attention layers
+    outputs: dict = field(default_factory=dict)  # base call: loss, logits, past_key_values -> value index
+    id: int = -1  # position in `Trace.calls`
 
     def __repr__(self):
-        end = f"raised {self.raised['type']}" if self.raised else f"{len(self.steps)} steps" if self.steps else self.kind
+        end = (
+            f"raised {self.raised['type']}"
+            if self.raised
+            else f"{len(self.steps)} steps"
+            if self.steps
+            else self.kind
+        )
         return f"Call {self.id}: {self.function} ({end})"
 
 # %% ../nbs/20_trace.ipynb #b4bc630a
 @dataclass
 class Trace:
     "A recording: calls in order of entry, with the sources and values they refer to."
-    about: dict = field(default_factory=dict)     # what was watched: implementation and versions, model, adapters
-    tokens: dict|None = None                      # token id -> text, for the ids that occur; None without a tokenizer
-    sources: list = field(default_factory=list)   # `Source`s
-    values: list = field(default_factory=list)    # `Value`s, each distinct one once
-    calls: list = field(default_factory=list)     # `Call`s
+
+    about: dict = field(
+        default_factory=dict
+    )  # what was watched: implementation and versions, model, adapters
+    tokens: dict | None = None  # token id -> text, for the ids that occur; None without a tokenizer
+    sources: list = field(default_factory=list)  # `Source`s
+    values: list = field(default_factory=list)  # `Value`s, each distinct one once
+    calls: list = field(default_factory=list)  # `Call`s
 
     @property
     def roots(self) -> list:
@@ -165,17 +223,21 @@ class Trace:
         "Calls of the base model: one for a forward, one per decoding step for a generate."
         return [c for c in self.calls if c.kind == "base"]
 
-    def children(self, call:Call) -> list:
+    def children(self, call: Call) -> list:
         "Calls made directly from `call`."
         return [c for c in self.calls if c.parent == call.id]
 
-    def value(self, i:int|None # index, as found in `args`, `changes`, `outputs` ...
-             ) -> Value|None:
+    def value(
+        self,
+        i: int | None,  # index, as found in `args`, `changes`, `outputs` ...
+    ) -> Value | None:
         "The value with index `i`."
         return None if i is None else self.values[i]
 
-    def decode(self, id:int # a token id
-              ) -> str|None:
+    def decode(
+        self,
+        id: int,  # a token id
+    ) -> str | None:
         "The text of a token, None when the trace does not know it."
         return (self.tokens or {}).get(str(id))
 
@@ -183,7 +245,9 @@ class Trace:
         a = self.about
         head = f"Trace of {a.get('implementation')} {a.get('implementation_version')} {a.get('peft_type') or 'base model'} on {a.get('model_class')}"
         tally = Counter(c.kind for c in self.calls)
-        lines = [f"{head}: {len(self.calls)} calls ({tally['base']} of the base model), {sum(len(c.steps) for c in self.calls)} steps"]
+        lines = [
+            f"{head}: {len(self.calls)} calls ({tally['base']} of the base model), {sum(len(c.steps) for c in self.calls)} steps"
+        ]
         return "\n".join(lines + [f"  {self._outline(c)}" for c in self.roots])
 
     def _outline(self, call) -> str:
@@ -194,176 +258,330 @@ class Trace:
         return call.function + (" -> " + ", ".join(parts) if parts else "") + end
 
 # %% ../nbs/20_trace.ipynb #0aea9aaf
-WRITERS: dict[str, Callable] = {}   # suffix -> function(trace) -> text
+WRITERS: dict[str, Callable] = {}  # suffix -> function(trace) -> text
 
-def _plain(x): return {f.name: getattr(x, f.name) for f in fields(x)}
 
-def _call_to_dict(c:Call) -> dict:
+def _plain(x):
+    return {f.name: getattr(x, f.name) for f in fields(x)}
+
+
+def _call_to_dict(c: Call) -> dict:
     d = _plain(c) | {"steps": [_plain(s) | {"changes": [_plain(ch) for ch in s.changes]} for s in c.steps]}
-    del d["id"]   # it is the position in the list
+    del d["id"]  # it is the position in the list
     return d
 
-def _call_from_dict(d:dict, id:int) -> Call:
+
+def _call_from_dict(d: dict, id: int) -> Call:
     steps = [Step(**(s | {"changes": [Change(**ch) for ch in s["changes"]]})) for s in d["steps"]]
     return Call(**(d | {"steps": steps, "id": id}))
 
-def to_dict(self:Trace) -> dict:
-    "The document: plain dicts, lists, numbers and strings."
-    return dict(format=FORMAT, version=VERSION, about=self.about, tokens=self.tokens, sources=[_plain(s) for s in self.sources],
-                values=[_value_to_dict(v) for v in self.values], calls=[_call_to_dict(c) for c in self.calls])
 
-def to_json(self:Trace) -> str:
+def to_dict(self: Trace) -> dict:
+    "The document: plain dicts, lists, numbers and strings."
+    return dict(
+        format=FORMAT,
+        version=VERSION,
+        about=self.about,
+        tokens=self.tokens,
+        sources=[_plain(s) for s in self.sources],
+        values=[_value_to_dict(v) for v in self.values],
+        calls=[_call_to_dict(c) for c in self.calls],
+    )
+
+
+def to_json(self: Trace) -> str:
     "The document as compact JSON text."
     return json.dumps(self.to_dict(), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
-def save(self:Trace, path:str|Path # file to write; its suffix (.json, .html) picks the format
-        ) -> Path: # the file written
+
+def save(
+    self: Trace,
+    path: str | Path,  # file to write; its suffix (.json, .html) picks the format
+) -> Path:  # the file written
     "Write the trace to a file."
     path = Path(path)
     writer = WRITERS.get(path.suffix)
-    if writer is None: raise ValueError(f"Cannot save a trace as {path.name!r}: use a name that ends in {' or '.join(sorted(WRITERS))}")
-    text = writer(self)   # first, so that a failure leaves an existing file alone
+    if writer is None:
+        raise ValueError(
+            f"Cannot save a trace as {path.name!r}: use a name that ends in {' or '.join(sorted(WRITERS))}"
+        )
+    text = writer(self)  # first, so that a failure leaves an existing file alone
     path.write_text(text, encoding="utf-8")
     return path
+
 
 WRITERS[".json"] = to_json
 Trace.to_dict, Trace.to_json, Trace.save = to_dict, to_json, save
 
 # %% ../nbs/20_trace.ipynb #b90bf223
-def _obj(required:dict, optional:dict=None) -> dict:
-    return dict(type="object", properties={**required, **(optional or {})}, required=list(required), additionalProperties=False)
-def _arr(items:dict, **kw) -> dict: return dict(type="array", items=items, **kw)
-def _or_null(s:dict) -> dict: return dict(anyOf=[s, {"type": "null"}])
-def _one_of(*names) -> dict: return dict(enum=list(names))
+def _obj(required: dict, optional: dict = None) -> dict:
+    return dict(
+        type="object",
+        properties={**required, **(optional or {})},
+        required=list(required),
+        additionalProperties=False,
+    )
+
+
+def _arr(items: dict, **kw) -> dict:
+    return dict(type="array", items=items, **kw)
+
+
+def _or_null(s: dict) -> dict:
+    return dict(anyOf=[s, {"type": "null"}])
+
+
+def _one_of(*names) -> dict:
+    return dict(enum=list(names))
+
 
 _int, _str, _bool, _any = {"type": "integer"}, {"type": "string"}, {"type": "boolean"}, {}
 _index, _map = dict(type="integer", minimum=0), {"type": "object"}
-_num = dict(anyOf=[{"type": "number"}, _one_of("nan", "inf", "-inf")])   # JSON has no word for these, and a loss can be one of them
+_num = dict(
+    anyOf=[{"type": "number"}, _one_of("nan", "inf", "-inf")]
+)  # JSON has no word for these, and a loss can be one of them
 _indices = dict(type="object", additionalProperties=_index)
 _data = _or_null(dict(anyOf=[_arr(_num), _obj(dict(runs=_arr(_num)))]))
 _dims = _arr(_index)
 
-_FIELDS = dict(type=_str, shape=_dims, dtype=_str, device=_str, role=_one_of(*ROLES), data=_data, truncated=_bool, value=_any,
-               length=_index, layers=_index, max_length=_or_null(_int))
+_FIELDS = dict(
+    type=_str,
+    shape=_dims,
+    dtype=_str,
+    device=_str,
+    role=_one_of(*ROLES),
+    data=_data,
+    truncated=_bool,
+    value=_any,
+    length=_index,
+    layers=_index,
+    max_length=_or_null(_int),
+)
 
-def _value_schema(kind:str) -> dict:
-    special = dict(cache=dict(shape=_or_null(_dims)), sequence=dict(items=_arr(_index)), mapping=dict(items=_indices)).get(kind, {})
+
+def _value_schema(kind: str) -> dict:
+    special = dict(
+        cache=dict(shape=_or_null(_dims)), sequence=dict(items=_arr(_index)), mapping=dict(items=_indices)
+    ).get(kind, {})
     required = {"kind": {"const": kind}} | {k: special.get(k) or _FIELDS[k] for k in KINDS[kind]}
     return _obj(required, dict(attended=_bool) if kind == "tensor" else None)
 
-def schema() -> dict: # a JSON Schema (draft 2020-12)
+
+def schema() -> dict:  # a JSON Schema (draft 2020-12)
     "The shape of a trace document of this version."
-    change = _obj(dict(name=_str, value=_or_null(_index), before=_or_null(_index), how=_one_of("new", "rebound", "in-place", "deleted"), aliases=_arr(_str)))
+    change = _obj(
+        dict(
+            name=_str,
+            value=_or_null(_index),
+            before=_or_null(_index),
+            how=_one_of("new", "rebound", "in-place", "deleted"),
+            aliases=_arr(_str),
+        )
+    )
     step = _obj(dict(line=_int, branch=_or_null(_bool), changes=_arr(change), calls=_arr(_index)))
     lines = _arr(_int, minItems=2, maxItems=2)
     branch = _obj(dict(kind=_str, line=_int, end=_int, body=lines, orelse=_or_null(lines)))
     source = _obj(dict(function=_str, file=_str, first_line=_int, text=_str, branches=_arr(branch)))
     attention = _obj(dict(layers=_arr(_int), value=_or_null(_index), how=_one_of("sdpa", "mask", "none")))
     raised = _or_null(_obj(dict(type=_str, message=_str, line=_or_null(_int))))
-    call = _obj(dict(kind=_one_of("peft", "base", "layer"), function=_str, parent=_or_null(_index), parent_step=_or_null(_index), source=_or_null(_index),
-                     args=_indices, steps=_arr(step), returned=_or_null(_index), raised=raised, attention=_arr(attention), outputs=_indices))
-    top = _obj(dict(format={"const": FORMAT}, version={"const": VERSION}, about=_about_schema(), tokens=_or_null(dict(type="object", additionalProperties=_str)),
-                    sources=_arr(source), values=_arr(dict(anyOf=[_value_schema(k) for k in KINDS])), calls=_arr(call)))
+    call = _obj(
+        dict(
+            kind=_one_of("peft", "base", "layer"),
+            function=_str,
+            parent=_or_null(_index),
+            parent_step=_or_null(_index),
+            source=_or_null(_index),
+            args=_indices,
+            steps=_arr(step),
+            returned=_or_null(_index),
+            raised=raised,
+            attention=_arr(attention),
+            outputs=_indices,
+        )
+    )
+    top = _obj(
+        dict(
+            format={"const": FORMAT},
+            version={"const": VERSION},
+            about=_about_schema(),
+            tokens=_or_null(dict(type="object", additionalProperties=_str)),
+            sources=_arr(source),
+            values=_arr(dict(anyOf=[_value_schema(k) for k in KINDS])),
+            calls=_arr(call),
+        )
+    )
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A peft_viz trace"} | top
+
 
 def _about_schema() -> dict:
     "Only what the views read is demanded; anything else may stand beside it."
-    words = ("implementation", "implementation_version", "transformers", "torch", "python", "model_class", "model_type")
+    words = (
+        "implementation",
+        "implementation_version",
+        "transformers",
+        "torch",
+        "python",
+        "model_class",
+        "model_type",
+    )
     sizes = ("num_layers", "num_attention_heads", "num_key_value_heads", "hidden_size", "vocab_size")
     need = {k: _str for k in words} | {k: _or_null(_int) for k in sizes}
-    need |= dict(active_adapter=_or_null(_str), adapters=_map, peft_type=_or_null(_str), num_virtual_tokens=_index)
+    need |= dict(
+        active_adapter=_or_null(_str), adapters=_map, peft_type=_or_null(_str), num_virtual_tokens=_index
+    )
     return _obj(need) | dict(additionalProperties=True)
 
 # %% ../nbs/20_trace.ipynb #db2216e7
-_TYPES = dict(object=dict, array=list, string=str, boolean=bool, null=type(None), integer=int, number=(int, float))
+_TYPES = dict(
+    object=dict, array=list, string=str, boolean=bool, null=type(None), integer=int, number=(int, float)
+)
 
-def _check(x, s:dict, where:str="trace"):
+
+def _check(x, s: dict, where: str = "trace"):
     "Raise `TraceError` unless `x` fits schema `s`; `where` is the way to `x` from the top."
-    if "const" in s and x != s["const"]: raise TraceError(f"{where} should be {s['const']!r}, not {x!r:.80}")
-    if "enum" in s and x not in s["enum"]: raise TraceError(f"{where} should be one of {s['enum']}, not {x!r:.80}")
-    if "anyOf" in s: return _check_any(x, s["anyOf"], where)
-    if (t := s.get("type")) and (not isinstance(x, _TYPES[t]) or (isinstance(x, bool) and t in ("integer", "number"))):
+    if "const" in s and x != s["const"]:
+        raise TraceError(f"{where} should be {s['const']!r}, not {x!r:.80}")
+    if "enum" in s and x not in s["enum"]:
+        raise TraceError(f"{where} should be one of {s['enum']}, not {x!r:.80}")
+    if "anyOf" in s:
+        return _check_any(x, s["anyOf"], where)
+    if (t := s.get("type")) and (
+        not isinstance(x, _TYPES[t]) or (isinstance(x, bool) and t in ("integer", "number"))
+    ):
         raise TraceError(f"{where} should be of type {t}, not {x!r:.80}")
-    if "minimum" in s and x < s["minimum"]: raise TraceError(f"{where} should be at least {s['minimum']}, not {x}")
-    if isinstance(x, list): _check_list(x, s, where)
-    if isinstance(x, dict): _check_dict(x, s, where)
+    if "minimum" in s and x < s["minimum"]:
+        raise TraceError(f"{where} should be at least {s['minimum']}, not {x}")
+    if isinstance(x, list):
+        _check_list(x, s, where)
+    if isinstance(x, dict):
+        _check_dict(x, s, where)
 
-def _check_any(x, options:list, where:str):
-    if isinstance(x, dict) and "kind" in x:   # values: let the kind pick, for a message to the point
-        options = [o for o in options if o.get("properties", {}).get("kind", {}).get("const") == x["kind"]] or options
+
+def _check_any(x, options: list, where: str):
+    if isinstance(x, dict) and "kind" in x:  # values: let the kind pick, for a message to the point
+        options = [
+            o for o in options if o.get("properties", {}).get("kind", {}).get("const") == x["kind"]
+        ] or options
     errors = []
     for o in options:
-        try: return _check(x, o, where)
-        except TraceError as e: errors.append(e)
-    raise max(errors, key=lambda e: len(str(e).split(" should")[0]))   # the alternative that went deepest
+        try:
+            return _check(x, o, where)
+        except TraceError as e:
+            errors.append(e)
+    raise max(errors, key=lambda e: len(str(e).split(" should")[0]))  # the alternative that went deepest
 
-def _check_list(x:list, s:dict, where:str):
-    if not s.get("minItems", 0) <= len(x) <= s.get("maxItems", len(x)): raise TraceError(f"{where} should have {s['minItems']} items, not {len(x)}")
-    for i, item in enumerate(x): _check(item, s["items"], f"{where}[{i}]")
 
-def _check_dict(x:dict, s:dict, where:str):
+def _check_list(x: list, s: dict, where: str):
+    if not s.get("minItems", 0) <= len(x) <= s.get("maxItems", len(x)):
+        raise TraceError(f"{where} should have {s['minItems']} items, not {len(x)}")
+    for i, item in enumerate(x):
+        _check(item, s["items"], f"{where}[{i}]")
+
+
+def _check_dict(x: dict, s: dict, where: str):
     props, extra = s.get("properties", {}), s.get("additionalProperties", True)
     missing = [k for k in s.get("required", ()) if k not in x]
-    if missing: raise TraceError(f"{where} lacks {', '.join(map(repr, missing))}")
+    if missing:
+        raise TraceError(f"{where} lacks {', '.join(map(repr, missing))}")
     for k, v in x.items():
-        if k not in props and extra is False: raise TraceError(f"{where} has an unknown key {k!r}")
+        if k not in props and extra is False:
+            raise TraceError(f"{where} has an unknown key {k!r}")
         sub = props.get(k, extra if isinstance(extra, dict) else {})
-        if sub: _check(v, sub, f"{where}.{k}")
+        if sub:
+            _check(v, sub, f"{where}.{k}")
 
 # %% ../nbs/20_trace.ipynb #2c951d80
-def _check_indices(d:dict):
+def _check_indices(d: dict):
     "Every index must point to something that exists, and every tensor must hold as many numbers as its shape says."
     nv, ns, nc = len(d["values"]), len(d["sources"]), len(d["calls"])
+
     def below(i, n, where, what):
-        if i is not None and i >= n: raise TraceError(f"{where} points to {what} {i}, but there are only {n}")
+        if i is not None and i >= n:
+            raise TraceError(f"{where} points to {what} {i}, but there are only {n}")
+
     for i, v in enumerate(d["values"]):
         items = v.get("items") or []
-        for j in items.values() if isinstance(items, dict) else items: below(j, nv, f"trace.values[{i}].items", "value")
-        if v["kind"] == "tensor": _check_numbers(v, f"trace.values[{i}]")
+        for j in items.values() if isinstance(items, dict) else items:
+            below(j, nv, f"trace.values[{i}].items", "value")
+        if v["kind"] == "tensor":
+            _check_numbers(v, f"trace.values[{i}]")
     for i, c in enumerate(d["calls"]):
         where = f"trace.calls[{i}]"
         below(c["source"], ns, where + ".source", "source")
-        below(c["parent"], i, where + ".parent", "call")   # a caller comes before what it calls
-        if c["parent"] is not None: below(c["parent_step"], len(d["calls"][c["parent"]]["steps"]), where + ".parent_step", "step")
-        for j in (c["returned"], *c["args"].values(), *c["outputs"].values(), *(a["value"] for a in c["attention"])): below(j, nv, where, "value")
+        below(c["parent"], i, where + ".parent", "call")  # a caller comes before what it calls
+        if c["parent"] is not None:
+            below(c["parent_step"], len(d["calls"][c["parent"]]["steps"]), where + ".parent_step", "step")
+        for j in (
+            c["returned"],
+            *c["args"].values(),
+            *c["outputs"].values(),
+            *(a["value"] for a in c["attention"]),
+        ):
+            below(j, nv, where, "value")
         for k, s in enumerate(c["steps"]):
-            for j in s["calls"]: below(j, nc, f"{where}.steps[{k}].calls", "call")
+            for j in s["calls"]:
+                below(j, nc, f"{where}.steps[{k}].calls", "call")
             for ch in s["changes"]:
-                for j in (ch["value"], ch["before"]): below(j, nv, f"{where}.steps[{k}].changes", "value")
+                for j in (ch["value"], ch["before"]):
+                    below(j, nv, f"{where}.steps[{k}].changes", "value")
 
-def _check_numbers(v:dict, where:str):
-    if v["data"] is None: return
+
+def _check_numbers(v: dict, where: str):
+    if v["data"] is None:
+        return
     if isinstance(v["data"], dict):
         counts = v["data"]["runs"][1::2]
-        if len(v["data"]["runs"]) % 2 or any(type(n) is not int or n < 1 for n in counts): raise TraceError(f"{where}.data.runs is not a list of value, count, value, count, ...")
+        if len(v["data"]["runs"]) % 2 or any(type(n) is not int or n < 1 for n in counts):
+            raise TraceError(f"{where}.data.runs is not a list of value, count, value, count, ...")
         n = sum(counts)
-    else: n = len(v["data"])
+    else:
+        n = len(v["data"])
     full = prod(v["shape"])
-    if n > full or (n < full and not v["truncated"]): raise TraceError(f"{where} should hold {full} numbers for shape {v['shape']}, not {n}")
+    if n > full or (n < full and not v["truncated"]):
+        raise TraceError(f"{where} should hold {full} numbers for shape {v['shape']}, not {n}")
 
 # %% ../nbs/20_trace.ipynb #f573478b
 def _headline(d):
     "First the question every reader asks: is it a trace at all, and of which version?"
-    if not isinstance(d, dict) or d.get("format") != FORMAT: raise TraceError(f"This is not a trace: a trace is a JSON object with \"format\": \"{FORMAT}\"")
+    if not isinstance(d, dict) or d.get("format") != FORMAT:
+        raise TraceError(f'This is not a trace: a trace is a JSON object with "format": "{FORMAT}"')
     if d.get("version") != VERSION:
-        raise TraceError(f"This trace has version {d.get('version')!r}; this peft_viz reads version {VERSION}. Record it again, or open it with the peft_viz that wrote it")
+        raise TraceError(
+            f"This trace has version {d.get('version')!r}; this peft_viz reads version {VERSION}. Record it again, or open it with the peft_viz that wrote it"
+        )
 
-def from_json(cls, doc:str|bytes|dict # JSON text, or the document it holds
-             ) -> Trace:
+
+def from_json(
+    cls,
+    doc: str | bytes | dict,  # JSON text, or the document it holds
+) -> Trace:
     "Build a trace from its document; raises `TraceError` when it is not one."
     if not isinstance(doc, dict):
-        try: doc = json.loads(doc)
-        except (ValueError, RecursionError) as e: raise TraceError(f"This is not a trace, or it is cut off: {e}") from None
+        try:
+            doc = json.loads(doc)
+        except (ValueError, RecursionError) as e:
+            raise TraceError(f"This is not a trace, or it is cut off: {e}") from None
     _headline(doc)
     _check(doc, schema())
     _check_indices(doc)
-    return cls(doc["about"], doc["tokens"], [Source(**s) for s in doc["sources"]], [_value_from_dict(v) for v in doc["values"]],
-               [_call_from_dict(c, i) for i, c in enumerate(doc["calls"])])
+    return cls(
+        doc["about"],
+        doc["tokens"],
+        [Source(**s) for s in doc["sources"]],
+        [_value_from_dict(v) for v in doc["values"]],
+        [_call_from_dict(c, i) for i, c in enumerate(doc["calls"])],
+    )
 
-def load(cls, path:str|Path # a .json file that `save` wrote
-        ) -> Trace:
+
+def load(
+    cls,
+    path: str | Path,  # a .json file that `save` wrote
+) -> Trace:
     "Read a trace from a JSON file; raises `TraceError` naming the file when it does not hold one."
-    try: return cls.from_json(Path(path).read_bytes())
-    except TraceError as e: raise TraceError(f"{path}: {e}") from None
+    try:
+        return cls.from_json(Path(path).read_bytes())
+    except TraceError as e:
+        raise TraceError(f"{path}: {e}") from None
+
 
 Trace.from_json, Trace.load = classmethod(from_json), classmethod(load)

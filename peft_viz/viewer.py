@@ -17,22 +17,35 @@ from .trace import Trace, WRITERS
 # %% ../nbs/31_viewer.ipynb #7d5daeff
 _MARK = ("code", "light", "dark", "text_light", "text_dark", "glyph", "en", "zh")
 
-def _or_none(draw, *args): # a layout, or None where the trace does not hold what it needs
-    try: return draw(*args)
-    except ValueError: return None
 
-def payload(trace:Trace, # the recording
-            lang:str="en" # language of the labels to begin with: `"en"` or `"zh"`
-           )->dict: # plain data: `trace`, `layout`, `marks`, `lang`
+def _or_none(draw, *args):  # a layout, or None where the trace does not hold what it needs
+    try:
+        return draw(*args)
+    except ValueError:
+        return None
+
+
+def payload(
+    trace: Trace,  # the recording
+    lang: str = "en",  # language of the labels to begin with: `"en"` or `"zh"`
+) -> dict:  # plain data: `trace`, `layout`, `marks`, `lang`
     "What the viewer needs to know, as plain data"
     sequences = [_or_none(layout.sequence, trace, call) for call in trace.base_calls]
     caches = _or_none(layout.cache, trace) or []
-    return {"trace": trace.to_dict(), "layout": {"sequences": [s.to_dict() for s in sequences if s], "caches": [c.to_dict() for c in caches]},
-            "marks": {name: {k: getattr(mark, k) for k in _MARK} for name, mark in layout.MARKS.items()}, "lang": lang}
+    return {
+        "trace": trace.to_dict(),
+        "layout": {
+            "sequences": [s.to_dict() for s in sequences if s],
+            "caches": [c.to_dict() for c in caches],
+        },
+        "marks": {name: {k: getattr(mark, k) for k in _MARK} for name, mark in layout.MARKS.items()},
+        "lang": lang,
+    }
 
 # %% ../nbs/31_viewer.ipynb #c6abf940
-def data_script(payload:dict # plain data
-               )->str: # HTML
+def data_script(
+    payload: dict,  # plain data
+) -> str:  # HTML
     "A `<script>` element that holds `payload` and that no text in it can break out of"
     text = json.dumps(payload, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return f'<script type="application/json">{text.replace("<", chr(92) + "u003c")}</script>'
@@ -40,55 +53,91 @@ def data_script(payload:dict # plain data
 # %% ../nbs/31_viewer.ipynb #2d9b5f69
 _STATIC = Path(peft_viz.trace.__file__).parent / "static"
 
-def _squeeze_css(text:str)->str:
+
+def _squeeze_css(text: str) -> str:
     text = re.sub(r"/\*.*?\*/", "", text, flags=re.S)
     return re.sub(r" ?([{};]) ?", r"\1", re.sub(r"\s+", " ", text)).replace(";}", "}").strip()
 
-def _squeeze_js(text:str)->str:
-    lines = (line.strip() for line in text.splitlines())
-    return "\n".join(re.sub(r"\s{2,}// [^\"'`]*$", "", line) for line in lines if line and not line.startswith("//"))
 
-def code()->str: # JavaScript
+def _squeeze_js(text: str) -> str:
+    lines = (line.strip() for line in text.splitlines())
+    return "\n".join(
+        re.sub(r"\s{2,}// [^\"'`]*$", "", line) for line in lines if line and not line.startswith("//")
+    )
+
+
+def code() -> str:  # JavaScript
     "The script that defines the element, with its style sheet inside; running it twice does no harm"
     css, js = (_STATIC.joinpath(f"viewer.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
     return _squeeze_js(js).replace('/*css*/""', json.dumps(_squeeze_css(css), ensure_ascii=False))
 
 # %% ../nbs/31_viewer.ipynb #eda8d4df
-def _shape(value)->str: # a tensor or a cache, in a table cell
-    return "" if value is None else f"{value.length} tokens" if value.kind == "cache" else f"{value.dtype}[{', '.join(map(str, value.shape))}]"
+def _shape(value) -> str:  # a tensor or a cache, in a table cell
+    return (
+        ""
+        if value is None
+        else f"{value.length} tokens"
+        if value.kind == "cache"
+        else f"{value.dtype}[{', '.join(map(str, value.shape))}]"
+    )
 
-def _row(trace, call)->list: # the cells of one base call
+
+def _row(trace, call) -> list:  # the cells of one base call
     name, step = layout.stage(trace, call)
-    given = {k: layout.argument(trace, call, k) for k in ("input_ids", "inputs_embeds", "attention_mask", "labels", "past_key_values")}
-    inputs = next((f"{k} {_shape(given[k])}" for k in ("inputs_embeds", "input_ids") if given[k] is not None), "")
+    given = {
+        k: layout.argument(trace, call, k)
+        for k in ("input_ids", "inputs_embeds", "attention_mask", "labels", "past_key_values")
+    }
+    inputs = next(
+        (f"{k} {_shape(given[k])}" for k in ("inputs_embeds", "input_ids") if given[k] is not None), ""
+    )
     loss = trace.value(call.outputs.get("loss"))
     number = loss.data[0] if loss is not None and loss.data else ""
-    return [f"decoding step {step}" if step else name, inputs, *(_shape(given[k]) for k in ("attention_mask", "labels", "past_key_values")),
-            f"{number:.4f}" if isinstance(number, float) else str(number)]
+    return [
+        f"decoding step {step}" if step else name,
+        inputs,
+        *(_shape(given[k]) for k in ("attention_mask", "labels", "past_key_values")),
+        f"{number:.4f}" if isinstance(number, float) else str(number),
+    ]
 
-def summary(trace:Trace, # the recording
-            limit:int=8 # base calls listed at most
-           )->str: # HTML
+
+def summary(
+    trace: Trace,  # the recording
+    limit: int = 8,  # base calls listed at most
+) -> str:  # HTML
     "What was recorded, as a plain table: shown where no script runs"
     cell = lambda tag, text: f"<{tag}>{escape(str(text))}</{tag}>"
     rows = [_row(trace, call) for call in trace.base_calls[:limit]]
     head = ["base call", "inputs", "attention mask", "labels", "cache before", "loss"]
-    table = "<table><tr>" + "".join(cell("th", h) for h in head) + "</tr>" + "".join("<tr>" + "".join(cell("td", c) for c in row) + "</tr>" for row in rows) + "</table>"
+    table = (
+        "<table><tr>"
+        + "".join(cell("th", h) for h in head)
+        + "</tr>"
+        + "".join("<tr>" + "".join(cell("td", c) for c in row) + "</tr>" for row in rows)
+        + "</table>"
+    )
     more = len(trace.base_calls) - limit
-    return (f"<pre>{escape(repr(trace))}</pre>" + (table if rows else "") + (f"<p>... and {more} more</p>" if more > 0 else "")
-            + "<p>Trust this notebook (or save the trace as an .html file and open it) to step through the recording.</p>")
+    return (
+        f"<pre>{escape(repr(trace))}</pre>"
+        + (table if rows else "")
+        + (f"<p>... and {more} more</p>" if more > 0 else "")
+        + "<p>Trust this notebook (or save the trace as an .html file and open it) to step through the recording.</p>"
+    )
 
 # %% ../nbs/31_viewer.ipynb #59ec984f
-def _element(trace:Trace, lang:str, attributes:str="")->str:
+def _element(trace: Trace, lang: str, attributes: str = "") -> str:
     return f'<peft-viz-trace data-lm-suppress-shortcuts="true"{attributes}>{data_script(payload(trace, lang))}{summary(trace)}</peft-viz-trace>'
 
-def fragment(trace:Trace, # the recording
-             height:int|None=None, # in pixels; 740 unless told otherwise
-             lang:str="en" # language of the labels to begin with: `"en"` or `"zh"`
-            )->str: # HTML
+
+def fragment(
+    trace: Trace,  # the recording
+    height: int | None = None,  # in pixels; 740 unless told otherwise
+    lang: str = "en",  # language of the labels to begin with: `"en"` or `"zh"`
+) -> str:  # HTML
     "The viewer as a piece of HTML that works alone: what a notebook shows for a trace"
     style = f' style="height:{int(height)}px"' if height else ""
     return f"{_element(trace, lang, style)}<script>{code()}</script>"
+
 
 _PAGE = """<!doctype html>
 <html lang="{lang}">
@@ -108,14 +157,21 @@ _PAGE = """<!doctype html>
 </html>
 """
 
-def page(trace:Trace, # the recording
-         title:str|None=None, # of the browser's tab; says what was recorded unless told otherwise
-         lang:str="en" # language of the labels to begin with: `"en"` or `"zh"`
-        )->str: # HTML
+
+def page(
+    trace: Trace,  # the recording
+    title: str | None = None,  # of the browser's tab; says what was recorded unless told otherwise
+    lang: str = "en",  # language of the labels to begin with: `"en"` or `"zh"`
+) -> str:  # HTML
     """The viewer as a whole HTML file. It needs no network, and its content security policy forbids it any:
     even a mistake in this package could not make the file send something somewhere."""
     title = title or f"{layout.method(trace)} on {trace.about.get('model_class')}"
-    return _PAGE.format(lang="zh" if lang.startswith("zh") else "en", title=escape(title), body=_element(trace, lang, " full autofocus"), code=code())
+    return _PAGE.format(
+        lang="zh" if lang.startswith("zh") else "en",
+        title=escape(title),
+        body=_element(trace, lang, " full autofocus"),
+        code=code(),
+    )
 
 # %% ../nbs/31_viewer.ipynb #694657c6
 WRITERS[".html"] = page

@@ -23,152 +23,252 @@ from .models import load_tiny
 from .record import record
 
 # %% ../nbs/32_widgets.ipynb #97aac8a6
-METHODS = {"LORA": lambda n: LoraConfig(task_type="CAUSAL_LM"),
-           "PROMPT_TUNING": lambda n: PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=n),
-           "PREFIX_TUNING": lambda n: PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=n)}  # method -> configuration, for n virtual tokens
-MOST = 16                          # virtual tokens at most
-TEXTS = ("tea=aet", "pizza=aipzz") # two questions of the embedded model with their answers; the first is padded
+METHODS = {
+    "LORA": lambda n: LoraConfig(task_type="CAUSAL_LM"),
+    "PROMPT_TUNING": lambda n: PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=n),
+    "PREFIX_TUNING": lambda n: PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=n),
+}  # method -> configuration, for n virtual tokens
+MOST = 16  # virtual tokens at most
+TEXTS = (
+    "tea=aet",
+    "pizza=aipzz",
+)  # two questions of the embedded model with their answers; the first is padded
 
-def encode(tokenizer, # of the model
-           texts:list, # one per row of the batch
-           padding_side:str # `"left"` or `"right"`
-          )->dict: # input_ids, attention_mask, labels: int64[rows, longest]
+
+def encode(
+    tokenizer,  # of the model
+    texts: list,  # one per row of the batch
+    padding_side: str,  # `"left"` or `"right"`
+) -> dict:  # input_ids, attention_mask, labels: int64[rows, longest]
     "The texts as one padded batch with labels. Raises ValueError when there is nothing to encode, or no padding token for rows of different length."
     rows = [tokenizer(text)["input_ids"] for text in texts if text.strip()]
     longest, pad = max(map(len, rows), default=0), tokenizer.pad_token_id
-    if not longest: raise ValueError("there is no text: write one text per line")
-    if pad is None: pad = tokenizer.eos_token_id
-    if pad is None and min(map(len, rows)) < longest: raise ValueError("the tokenizer has neither a padding nor an end-of-text token: use texts of equal length")
+    if not longest:
+        raise ValueError("there is no text: write one text per line")
+    if pad is None:
+        pad = tokenizer.eos_token_id
+    if pad is None and min(map(len, rows)) < longest:
+        raise ValueError(
+            "the tokenizer has neither a padding nor an end-of-text token: use texts of equal length"
+        )
     sides = [(longest - len(row), 0) if padding_side == "left" else (0, longest - len(row)) for row in rows]
-    filled = lambda value, content: torch.tensor([[value]*left + part + [value]*right for (left, right), part in zip(sides, content)])
-    return dict(input_ids=filled(pad or 0, rows), attention_mask=filled(0, [[1]*len(row) for row in rows]), labels=filled(-100, rows))
+    filled = lambda value, content: torch.tensor(
+        [[value] * left + part + [value] * right for (left, right), part in zip(sides, content)]
+    )
+    return dict(
+        input_ids=filled(pad or 0, rows),
+        attention_mask=filled(0, [[1] * len(row) for row in rows]),
+        labels=filled(-100, rows),
+    )
 
 # %% ../nbs/32_widgets.ipynb #3560e1e7
 class Bench:
     "A private copy of a model that can be wrapped with one method after another. The model it was made from is never touched."
-    def __init__(self, model, # a transformers model for causal language modelling
-                 tokenizer, # its tokenizer
-                 seed:int=0 # the same for each turn: the adapter's initial values depend on nothing else
-                ):
-        if hasattr(model, "peft_config"): raise ValueError("this model has an adapter already: pass the base model, the explorer adds adapters of its own")
+
+    def __init__(
+        self,
+        model,  # a transformers model for causal language modelling
+        tokenizer,  # its tokenizer
+        seed: int = 0,  # the same for each turn: the adapter's initial values depend on nothing else
+    ):
+        if hasattr(model, "peft_config"):
+            raise ValueError(
+                "this model has an adapter already: pass the base model, the explorer adds adapters of its own"
+            )
         self.original, self.tokenizer, self.seed, self._copies = model, tokenizer, seed, {}
 
-    def wrapped(self, method:str, # a key of `METHODS`
-                num_virtual_tokens:int # ignored by methods that have none
-               ):
+    def wrapped(
+        self,
+        method: str,  # a key of `METHODS`
+        num_virtual_tokens: int,  # ignored by methods that have none
+    ):
         "The model with a fresh adapter. LoRA changes layers, so it gets a copy to itself; the others share one."
         place = "injected" if method == "LORA" else "prompted"
-        if place == "injected" and place in self._copies: return self._copies[place]
-        if place not in self._copies: self._copies[place] = copy.deepcopy(self.original).eval()
-        with torch.random.fork_rng(devices=[]):                   # the caller's random numbers stay as they were
+        if place == "injected" and place in self._copies:
+            return self._copies[place]
+        if place not in self._copies:
+            self._copies[place] = copy.deepcopy(self.original).eval()
+        with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they were
             torch.manual_seed(self.seed)
             model = get_peft_model(self._copies[place], METHODS[method](num_virtual_tokens)).eval()
-        if place == "injected": self._copies[place] = model
+        if place == "injected":
+            self._copies[place] = model
         return model
 
-    def run(self, method:str="PROMPT_TUNING", # a key of `METHODS`
-            num_virtual_tokens:int=4, # ignored by LoRA
-            padding_side:str="left", # `"left"` or `"right"`
-            texts=TEXTS # one per row of the batch
-           ): # the trace of one forward with labels
+    def run(
+        self,
+        method: str = "PROMPT_TUNING",  # a key of `METHODS`
+        num_virtual_tokens: int = 4,  # ignored by LoRA
+        padding_side: str = "left",  # `"left"` or `"right"`
+        texts=TEXTS,  # one per row of the batch
+    ):  # the trace of one forward with labels
         "Wrap, run once, and return the recording."
         batch = encode(self.tokenizer, texts, padding_side)
         model = self.wrapped(method, num_virtual_tokens)
         batch = {name: tensor.to(next(model.parameters()).device) for name, tensor in batch.items()}
-        with record(model, self.tokenizer) as trace, torch.no_grad(): model(**batch)
+        with record(model, self.tokenizer) as trace, torch.no_grad():
+            model(**batch)
         return trace
 
 # %% ../nbs/32_widgets.ipynb #98d73ee9
 WORDS = {
-    "en": dict(method="method", virtual="virtual tokens", padding="padding", left="left", right="right", texts="texts", row="row",
-               paper="paper", light="light", dark="dark", passed="you passed", got="base model got",
-               nothing="–", cache="{n} tokens per row", failed="The run failed",
-               attention="Attention grid of row {row}: {q} queries and {k} keys, of which {virtual} virtual tokens, {padding} padding, {token} tokens. "
-                         "{filled} of {all} squares are filled.",
-               labels="Labels of each row, as passed and as the base model got them: {given} per row were passed, {got} arrived."),
-    "zh": dict(method="方法", virtual="虚拟词元", padding="填充", left="左", right="右", texts="文本", row="行",
-               paper="纸张", light="浅色", dark="深色", passed="你传入的", got="基础模型收到的",
-               nothing="–", cache="每行 {n} 个词元", failed="运行失败",
-               attention="第 {row} 行的注意力网格：{q} 个查询，{k} 个键，其中 {virtual} 个虚拟词元、{padding} 个填充、{token} 个词元。"
-                         "{all} 格中有 {filled} 格为实心。",
-               labels="每行的标签，传入的和基础模型收到的：每行传入 {given} 个，收到 {got} 个。")}
+    "en": dict(
+        method="method",
+        virtual="virtual tokens",
+        padding="padding",
+        left="left",
+        right="right",
+        texts="texts",
+        row="row",
+        paper="paper",
+        light="light",
+        dark="dark",
+        passed="you passed",
+        got="base model got",
+        nothing="–",
+        cache="{n} tokens per row",
+        failed="The run failed",
+        attention="Attention grid of row {row}: {q} queries and {k} keys, of which {virtual} virtual tokens, {padding} padding, {token} tokens. "
+        "{filled} of {all} squares are filled.",
+        labels="Labels of each row, as passed and as the base model got them: {given} per row were passed, {got} arrived.",
+    ),
+    "zh": dict(
+        method="方法",
+        virtual="虚拟词元",
+        padding="填充",
+        left="左",
+        right="右",
+        texts="文本",
+        row="行",
+        paper="纸张",
+        light="浅色",
+        dark="深色",
+        passed="你传入的",
+        got="基础模型收到的",
+        nothing="–",
+        cache="每行 {n} 个词元",
+        failed="运行失败",
+        attention="第 {row} 行的注意力网格：{q} 个查询，{k} 个键，其中 {virtual} 个虚拟词元、{padding} 个填充、{token} 个词元。"
+        "{all} 格中有 {filled} 格为实心。",
+        labels="每行的标签，传入的和基础模型收到的：每行传入 {given} 个，收到 {got} 个。",
+    ),
+}
 ARGUMENTS = ("input_ids", "inputs_embeds", "attention_mask", "labels", "past_key_values")
 
-def differences(trace, # a trace of one forward
-                words:dict=WORDS["en"] # the language
-               )->list: # of (name, what was passed, what arrived) as texts
+
+def differences(
+    trace,  # a trace of one forward
+    words: dict = WORDS["en"],  # the language
+) -> list:  # of (name, what was passed, what arrived) as texts
     "What the caller passed and what the base model got, argument by argument, in shapes"
     base = layout.base_call(trace)
+
     def shape(value):
-        if value is None or value.kind not in ("tensor", "cache"): return words["nothing"]
+        if value is None or value.kind not in ("tensor", "cache"):
+            return words["nothing"]
         return words["cache"].format(n=value.length) if value.kind == "cache" else str(list(value.shape))
-    rows = [(name, *(shape(layout.argument(trace, call, name)) for call in (trace.roots[0], base))) for name in ARGUMENTS]
+
+    rows = [
+        (name, *(shape(layout.argument(trace, call, name)) for call in (trace.roots[0], base)))
+        for name in ARGUMENTS
+    ]
     return [row for row in rows if set(row[1:]) != {words["nothing"]}]
 
-def table(trace, # a trace of one forward
-          words:dict=WORDS["en"] # the language
-         )->str: # HTML
+
+def table(
+    trace,  # a trace of one forward
+    words: dict = WORDS["en"],  # the language
+) -> str:  # HTML
     "The differences as a table"
-    cell = lambda text, tag="td": f'<{tag} style="padding:1px 14px 1px 0;text-align:left">{html.escape(text)}</{tag}>'
+    cell = lambda text, tag="td": (
+        f'<{tag} style="padding:1px 14px 1px 0;text-align:left">{html.escape(text)}</{tag}>'
+    )
     weight = lambda given, got: "bold" if given != got else "normal"
-    rows = [f'<tr style="font-weight:{weight(given, got)}">{cell(name)}{cell(given)}{cell(got)}</tr>' for name, given, got in differences(trace, words)]
+    rows = [
+        f'<tr style="font-weight:{weight(given, got)}">{cell(name)}{cell(given)}{cell(got)}</tr>'
+        for name, given, got in differences(trace, words)
+    ]
     head = f'<tr style="font-weight:normal;opacity:.75">{cell("", "th")}{cell(words["passed"], "th")}{cell(words["got"], "th")}</tr>'
     return f'<table style="border-collapse:collapse;font:13px/1.5 ui-monospace,monospace">{head}{"".join(rows)}</table>'
 
 # %% ../nbs/32_widgets.ipynb #625756b1
-def picture(ax # Axes of a figure of ours, which is closed
-           )->tuple: # (the PNG file as bytes, width in CSS pixels)
+def picture(
+    ax,  # Axes of a figure of ours, which is closed
+) -> tuple:  # (the PNG file as bytes, width in CSS pixels)
     "Render a figure at twice the resolution of the screen"
     figure, out = ax.figure, io.BytesIO()
-    figure.savefig(out, format="png", dpi=144, facecolor=figure.get_facecolor(), pil_kwargs={"compress_level": 3})
+    figure.savefig(
+        out, format="png", dpi=144, facecolor=figure.get_facecolor(), pil_kwargs={"compress_level": 3}
+    )
     plt.close(figure)
-    return out.getvalue(), round(figure.get_size_inches()[0]*82)
+    return out.getvalue(), round(figure.get_size_inches()[0] * 82)
 
-def image(png:bytes, # the file
-          width:int, # in CSS pixels
-          alt:str # what is to be seen, in words
-         )->str: # HTML
+
+def image(
+    png: bytes,  # the file
+    width: int,  # in CSS pixels
+    alt: str,  # what is to be seen, in words
+) -> str:  # HTML
     "A picture with its description"
     source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
     return f'<img src="{source}" width="{width}" alt="{html.escape(alt, quote=True)}" style="max-width:100%;height:auto;border-radius:6px">'
 
-def descriptions(trace, # a trace of one forward
-                 row:int=0, # row of the attention figure
-                 words:dict=WORDS["en"] # the language
-                )->dict: # name of the figure -> text
+
+def descriptions(
+    trace,  # a trace of one forward
+    row: int = 0,  # row of the attention figure
+    words: dict = WORDS["en"],  # the language
+) -> dict:  # name of the figure -> text
     "What the two figures show, in words"
     att, seq = layout.attention(trace), layout.sequence(trace)
     grid, keys = att.attended[row], att.key_roles[row]
     filled, count = sum(map(sum, grid)), lambda labels: sum(l is not None for l in labels)
-    sizes = dict(row=row, q=len(grid), k=len(keys), filled=filled, all=len(grid)*len(keys)) | {role: keys.count(role) for role in layout.ROLES}
-    return dict(attention=words["attention"].format(**sizes),
-                labels=words["labels"].format(given=count(seq.caller_labels[row]), got=count(seq.rows[row].labels)))
+    sizes = dict(row=row, q=len(grid), k=len(keys), filled=filled, all=len(grid) * len(keys)) | {
+        role: keys.count(role) for role in layout.ROLES
+    }
+    return dict(
+        attention=words["attention"].format(**sizes),
+        labels=words["labels"].format(given=count(seq.caller_labels[row]), got=count(seq.rows[row].labels)),
+    )
 
 # %% ../nbs/32_widgets.ipynb #c0ca428e
 KNOBS = ("method", "num_virtual_tokens", "padding_side", "texts", "row", "theme")
 
+
 class Explorer(ipywidgets.VBox):
     "Knobs, a table and two figures; `trace` is the recording of what is shown, `error` the exception of a turn that failed"
+
     method = traitlets.Enum(list(METHODS), "PROMPT_TUNING")
     num_virtual_tokens = traitlets.Int(4, min=1, max=MOST)
     padding_side = traitlets.Enum(["left", "right"], "left")
-    texts = traitlets.Tuple(TEXTS)           # one per row of the batch
-    row = traitlets.Int(0, min=0)            # row of the attention figure
+    texts = traitlets.Tuple(TEXTS)  # one per row of the batch
+    row = traitlets.Int(0, min=0)  # row of the attention figure
     theme = traitlets.Enum(["light", "dark"], "light")
 
-    def __init__(self, model=None, # a transformers model for causal language modelling; None: the embedded one
-                 tokenizer=None, # its tokenizer
-                 seed:int=0, # for the adapter's initial values
-                 lang:str="en", # `"en"` or `"zh"`
-                 **knobs # initial values of `KNOBS`
-                ):
-        if (model is None) != (tokenizer is None): raise ValueError("pass a model and its tokenizer, or neither for the embedded model")
-        if lang not in WORDS: raise ValueError(f"no labels in {lang!r}: use one of {list(WORDS)}")
-        if unknown := set(knobs) - set(KNOBS): raise TypeError(f"explore() has no argument {', '.join(sorted(unknown))}")
-        if isinstance(knobs.get("texts"), str): knobs["texts"] = knobs["texts"].splitlines()
-        self.bench, self.lang, self.words = Bench(*(load_tiny() if model is None else (model, tokenizer)), seed), lang, WORDS[lang]
+    def __init__(
+        self,
+        model=None,  # a transformers model for causal language modelling; None: the embedded one
+        tokenizer=None,  # its tokenizer
+        seed: int = 0,  # for the adapter's initial values
+        lang: str = "en",  # `"en"` or `"zh"`
+        **knobs,  # initial values of `KNOBS`
+    ):
+        if (model is None) != (tokenizer is None):
+            raise ValueError("pass a model and its tokenizer, or neither for the embedded model")
+        if lang not in WORDS:
+            raise ValueError(f"no labels in {lang!r}: use one of {list(WORDS)}")
+        if unknown := set(knobs) - set(KNOBS):
+            raise TypeError(f"explore() has no argument {', '.join(sorted(unknown))}")
+        if isinstance(knobs.get("texts"), str):
+            knobs["texts"] = knobs["texts"].splitlines()
+        self.bench, self.lang, self.words = (
+            Bench(*(load_tiny() if model is None else (model, tokenizer)), seed),
+            lang,
+            WORDS[lang],
+        )
         self.trace, self.error, self.figures = None, None, {}
-        if "texts" in knobs: knobs["texts"] = tuple(knobs["texts"])
+        if "texts" in knobs:
+            knobs["texts"] = tuple(knobs["texts"])
         super().__init__(**knobs)
         self._build()
         self._turn()
@@ -178,20 +278,49 @@ class Explorer(ipywidgets.VBox):
     def _build(self):
         "The knobs, each linked to its attribute, and the places for table and figures"
         w, knob = self.words, dict(style={"description_width": "initial", "button_width": "auto"})
-        choice = lambda name, options, label: self._link(name, ipywidgets.ToggleButtons(options=options, value=getattr(self, name), description=label, **knob))
+        choice = lambda name, options, label: self._link(
+            name,
+            ipywidgets.ToggleButtons(options=options, value=getattr(self, name), description=label, **knob),
+        )
         names = [(layout.METHODS[m], m) for m in METHODS]
-        self.slider = ipywidgets.IntSlider(value=self.num_virtual_tokens, min=1, max=MOST, description=w["virtual"], continuous_update=False, **knob)
+        self.slider = ipywidgets.IntSlider(
+            value=self.num_virtual_tokens,
+            min=1,
+            max=MOST,
+            description=w["virtual"],
+            continuous_update=False,
+            **knob,
+        )
         self._link("num_virtual_tokens", self.slider)
-        self.area = ipywidgets.Textarea("\n".join(self.texts), description=w["texts"], rows=max(2, len(self.texts)), continuous_update=False,
-                                        layout={"width": "340px"}, **knob)
+        self.area = ipywidgets.Textarea(
+            "\n".join(self.texts),
+            description=w["texts"],
+            rows=max(2, len(self.texts)),
+            continuous_update=False,
+            layout={"width": "340px"},
+            **knob,
+        )
         self.area.observe(lambda change: self.set_trait("texts", tuple(change.new.splitlines())), "value")
         self.observe(lambda change: setattr(self.area, "value", "\n".join(change.new)), "texts")
         self.rows = ipywidgets.ToggleButtons(options=[0], description=w["row"], **knob)
-        self.rows.observe(lambda change: change.new is not None and self.set_trait("row", change.new), "value")
+        self.rows.observe(
+            lambda change: change.new is not None and self.set_trait("row", change.new), "value"
+        )
         self.message, self.table, self.pictures = (ipywidgets.HTML() for _ in range(3))
-        knobs = [[choice("method", names, w["method"]), self.slider, choice("padding_side", [(w["left"], "left"), (w["right"], "right")], w["padding"])],
-                 [self.area, self.rows, choice("theme", [(w["light"], "light"), (w["dark"], "dark")], w["paper"])]]
-        lines = [ipywidgets.HBox(line, layout={"flex_flow": "row wrap", "grid_gap": "4px 24px", "align_items": "flex-end"}) for line in knobs]
+        knobs = [
+            [
+                choice("method", names, w["method"]),
+                self.slider,
+                choice("padding_side", [(w["left"], "left"), (w["right"], "right")], w["padding"]),
+            ],
+            [self.area, self.rows, choice("theme", [(w["light"], "light"), (w["dark"], "dark")], w["paper"])],
+        ]
+        lines = [
+            ipywidgets.HBox(
+                line, layout={"flex_flow": "row wrap", "grid_gap": "4px 24px", "align_items": "flex-end"}
+            )
+            for line in knobs
+        ]
         self.children = [*lines, self.message, self.table, self.pictures]
 
     def _link(self, name, control):
@@ -216,24 +345,36 @@ class Explorer(ipywidgets.VBox):
         with self._reporting():
             self.trace = self.bench.run(self.method, self.num_virtual_tokens, self.padding_side, self.texts)
             n = len(layout.sequence(self.trace).rows)
-            if list(self.rows.options) != list(range(n)): self.rows.options = range(n)
+            if list(self.rows.options) != list(range(n)):
+                self.rows.options = range(n)
             self.row = min(self.row, n - 1)
             self.table.value = table(self.trace, self.words)
-        if self.trace is not None: self._draw()
+        if self.trace is not None:
+            self._draw()
 
     def _draw(self, change=None):
         "Draw the trace"
-        if self.trace is None: return
+        if self.trace is None:
+            return
         with self._reporting():
             self.rows.value = self.row
             look = dict(theme=self.theme, lang=self.lang)
-            axes = dict(attention=plot.attention(self.trace, row=self.row, **look), labels=plot.labels(self.trace, **look))
-            pictures, alt = {name: picture(ax) for name, ax in axes.items()}, descriptions(self.trace, self.row, self.words)
+            axes = dict(
+                attention=plot.attention(self.trace, row=self.row, **look),
+                labels=plot.labels(self.trace, **look),
+            )
+            pictures, alt = (
+                {name: picture(ax) for name, ax in axes.items()},
+                descriptions(self.trace, self.row, self.words),
+            )
             self.figures = {name: png for name, (png, _) in pictures.items()}
             body = "".join(image(png, width, alt[name]) for name, (png, width) in pictures.items())
-            self.pictures.value = f'<div style="display:flex;flex-wrap:wrap;gap:16px;align-items:flex-start">{body}</div>'
+            self.pictures.value = (
+                f'<div style="display:flex;flex-wrap:wrap;gap:16px;align-items:flex-start">{body}</div>'
+            )
 
-    def __repr__(self): return f"Explorer({self.method}, num_virtual_tokens={self.num_virtual_tokens}, padding_side={self.padding_side!r})"
+    def __repr__(self):
+        return f"Explorer({self.method}, num_virtual_tokens={self.num_virtual_tokens}, padding_side={self.padding_side!r})"
 
     def _repr_mimebundle_(self, **kwargs):
         "The live widget, and a still picture of it for places where no Python runs"
@@ -242,10 +383,11 @@ class Explorer(ipywidgets.VBox):
         return bundle if bundle is None else {**bundle, "text/html": still}
 
 # %% ../nbs/32_widgets.ipynb #aee908d9
-def explore(model=None, # a transformers model for causal language modelling; None: the embedded one
-            tokenizer=None, # its tokenizer
-            **options # initial values of the knobs: method, num_virtual_tokens, padding_side, texts, row, theme; and seed, lang
-           )->Explorer:
+def explore(
+    model=None,  # a transformers model for causal language modelling; None: the embedded one
+    tokenizer=None,  # its tokenizer
+    **options,  # initial values of the knobs: method, num_virtual_tokens, padding_side, texts, row, theme; and seed, lang
+) -> Explorer:
     "An explorer of PEFT methods on a model: turn a knob, and it runs again. The model you pass is copied, never changed."
     return Explorer(model, tokenizer, **options)
 
@@ -266,17 +408,22 @@ export default {
 };
 """
 
+
 class Viewer(anywidget.AnyWidget):
     """The viewer of a trace, as a widget: `viewer.observe(listener, "step")` hears every step, `viewer.step = 10` goes there.
     A step beyond the last is the last."""
+
     _esm = viewer.code() + _JOIN
     payload = traitlets.Dict().tag(sync=True)
     step = traitlets.Int(0, min=0).tag(sync=True)
 
-    def __init__(self, trace, # a `Trace`
-                 step:int=0, # where to begin
-                ):
+    def __init__(
+        self,
+        trace,  # a `Trace`
+        step: int = 0,  # where to begin
+    ):
         super().__init__(payload=viewer.payload(trace), step=step)
         self.trace = trace
 
-    def __repr__(self): return f"Viewer(step={self.step}) of {self.trace!r}"
+    def __repr__(self):
+        return f"Viewer(step={self.step}) of {self.trace!r}"

@@ -9,11 +9,18 @@ Fixtures
 Where there is no Chromium the browser tests are skipped, and say so; with `PEFT_VIZ_BROWSER=required`
 (which `make test` sets when it could install one) they fail instead.
 """
+
 import os
 
 # Nothing in the tests may reach for the network: set before anything imports transformers.
-os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false",
-                  JUPYTER_PLATFORM_DIRS="1", MPLBACKEND="agg")
+os.environ.update(
+    HF_HUB_OFFLINE="1",
+    TRANSFORMERS_OFFLINE="1",
+    HF_DATASETS_OFFLINE="1",
+    TOKENIZERS_PARALLELISM="false",
+    JUPYTER_PLATFORM_DIRS="1",
+    MPLBACKEND="agg",
+)
 # Small models gain nothing from threads, and the sum of floats then has one order.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -22,8 +29,14 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-CHROMIUM_FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-                  "--disable-dev-shm-usage", "--no-first-run")
+CHROMIUM_FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+)
 
 
 def pytest_configure(config):
@@ -39,7 +52,8 @@ def root():
 def find_chromium():
     "Path of the installed Chromium or Chrome, or None. `PEFT_VIZ_CHROMIUM` names one that is elsewhere."
     named = os.environ.get("PEFT_VIZ_CHROMIUM")
-    if named: return named
+    if named:
+        return named
     found = (shutil.which(name) for name in CHROMIUM_NAMES)
     return next((path for path in found if path), None)
 
@@ -52,10 +66,15 @@ def no_browser(reason):
 @pytest.fixture(scope="session")
 def browser():
     "One headless Chromium for the whole run."
-    try: from playwright.sync_api import sync_playwright
-    except ImportError: no_browser("Playwright is not installed: pip install playwright")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        no_browser("Playwright is not installed: pip install playwright")
     chromium = find_chromium()
-    if chromium is None: no_browser("No Chromium found: install it (Debian: apt-get install chromium) or set PEFT_VIZ_CHROMIUM")
+    if chromium is None:
+        no_browser(
+            "No Chromium found: install it (Debian: apt-get install chromium) or set PEFT_VIZ_CHROMIUM"
+        )
     with sync_playwright() as playwright:
         instance = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM_FLAGS))
         yield instance
@@ -71,23 +90,38 @@ class Page:
     `page.show(x)`    open a `pathlib.Path` from disk, or show a string of HTML, or go to a URL
     `page.raw`        Playwright's own page, for `playwright.sync_api.expect(page.raw...)`
     """
+
     def __init__(self, raw):
         self.raw, self.problems, self.requests = raw, [], []
-        raw.on("console", lambda m: self.problems.append(f"console error: {m.text}") if m.type == "error" else None)
+        raw.on(
+            "console",
+            lambda m: self.problems.append(f"console error: {m.text}") if m.type == "error" else None,
+        )
         raw.on("pageerror", lambda e: self.problems.append(f"page error: {e}"))
         raw.on("requestfailed", lambda r: self.problems.append(f"request failed: {r.url}"))
         raw.on("request", lambda r: self.requests.append(r.url))
 
-    def __getattr__(self, name): return getattr(self.raw, name)
+    def __getattr__(self, name):
+        return getattr(self.raw, name)
 
     @property
     def external(self):
-        local = ("file:", "data:", "blob:", "about:", "http://127.0.0.1:", "ws://127.0.0.1:", "http://localhost:")
+        local = (
+            "file:",
+            "data:",
+            "blob:",
+            "about:",
+            "http://127.0.0.1:",
+            "ws://127.0.0.1:",
+            "http://localhost:",
+        )
         return [url for url in self.requests if not url.startswith(local)]
 
     def show(self, what):
-        if isinstance(what, pathlib.Path): return self.raw.goto(what.resolve().as_uri())
-        if what.startswith(("http:", "https:", "file:", "about:")): return self.raw.goto(what)
+        if isinstance(what, pathlib.Path):
+            return self.raw.goto(what.resolve().as_uri())
+        if what.startswith(("http:", "https:", "file:", "about:")):
+            return self.raw.goto(what)
         return self.raw.set_content(what)
 
 
@@ -95,13 +129,16 @@ class Page:
 def new_page(browser):
     "A function that opens a fresh tab in a context of its own; its keywords are those of Playwright's `new_context`."
     contexts = []
+
     def make(**options):
         options = {"viewport": {"width": 1280, "height": 900}, **options}
         contexts.append(browser.new_context(**options))
         contexts[-1].set_default_timeout(20_000)
         return Page(contexts[-1].new_page())
+
     yield make
-    for context in contexts: context.close()
+    for context in contexts:
+        context.close()
 
 
 @pytest.fixture

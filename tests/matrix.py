@@ -6,6 +6,7 @@ What was measured stands in matrix.json, a lane for each generation of transform
 
 Weights are random, of adapters too, and so large that texts depend on every token and on the adapter. Where the base model alone breaks an invariant, the cell says so and counts for nobody.
 An invariant is a function of a `Subject`, a model with its three rows of text; it raises where it does not hold."""
+
 import argparse
 import copy
 import inspect
@@ -32,27 +33,58 @@ from parity import peft
 from peft_viz.model import PeftModel
 
 BASE = "base: "  # how a cell begins that the base model decides
-FAMILIES = ("gpt2", "llama", "mpt", "opt", "bloom", "gpt_neox",  # of the facts measured at the beginning
-            "mistral", "gemma2", "gemma3_text",                  # windows shorter than the text, in all layers or in some
-            "qwen3_next", "lfm2",                                # linear attention, short convolutions
-            "falcon", "phi", "cohere", "mixtral", "deepseek_v3")  # multi-query, partial rotary, parallel block, experts, latent attention
+FAMILIES = (
+    "gpt2",
+    "llama",
+    "mpt",
+    "opt",
+    "bloom",
+    "gpt_neox",  # of the facts measured at the beginning
+    "mistral",
+    "gemma2",
+    "gemma3_text",  # windows shorter than the text, in all layers or in some
+    "qwen3_next",
+    "lfm2",  # linear attention, short convolutions
+    "falcon",
+    "phi",
+    "cohere",
+    "mixtral",
+    "deepseek_v3",
+)  # multi-query, partial rotary, parallel block, experts, latent attention
 METHODS = [method for method in parity.METHODS if method not in ("lora-dora", "cpt-decay")]
-TWO, UNTIED = dict(num_hidden_layers=2), dict(tie_word_embeddings=False)  # untied where embeddings outweigh the layers, and a tied model repeats its last token
+TWO, UNTIED = (
+    dict(num_hidden_layers=2),
+    dict(tie_word_embeddings=False),
+)  # untied where embeddings outweigh the layers, and a tied model repeats its last token
 CHANGES = {  # of the tiny configurations
-    "gpt2": dict(n_layer=2), "mpt": dict(n_layers=2), "llama": dict(TWO, num_key_value_heads=2), **dict.fromkeys(("opt", "gpt_neox", "phi", "cohere", "mixtral"), TWO),
-    "mistral": dict(TWO, sliding_window=6), "gemma2": dict(UNTIED, sliding_window=6), "gemma3_text": dict(UNTIED, sliding_window=6), "deepseek_v3": dict(TWO, first_k_dense_replace=1),
-    "bloom": UNTIED, "falcon": dict(TWO, **UNTIED),
+    "gpt2": dict(n_layer=2),
+    "mpt": dict(n_layers=2),
+    "llama": dict(TWO, num_key_value_heads=2),
+    **dict.fromkeys(("opt", "gpt_neox", "phi", "cohere", "mixtral"), TWO),
+    "mistral": dict(TWO, sliding_window=6),
+    "gemma2": dict(UNTIED, sliding_window=6),
+    "gemma3_text": dict(UNTIED, sliding_window=6),
+    "deepseek_v3": dict(TWO, first_k_dense_replace=1),
+    "bloom": UNTIED,
+    "falcon": dict(TWO, **UNTIED),
 }
-SCALES = {"ia3_": 0.4, "lora_E": 1.0, "lora_": 0.4, "poly_": 0.5, "prompt_encoder": 0.5}  # of adapter weights, by the first part that is in the name
+SCALES = {
+    "ia3_": 0.4,
+    "lora_E": 1.0,
+    "lora_": 0.4,
+    "poly_": 0.5,
+    "prompt_encoder": 0.5,
+}  # of adapter weights, by the first part that is in the name
 MULTIPLY = "ia3_", "magnitude"  # weights that something is multiplied with: near one
 LEFT_OUT = 3, 1, 0  # tokens that a row lacks where rows differ in length
-NEW = 5             # tokens to generate
+NEW = 5  # tokens to generate
 RESULTS = Path(__file__).with_name("matrix.json")
 LANE = f"transformers {transformers.__version__.partition('.')[0]}"
 IMPLEMENTATIONS = "ours", "peft"
 
 
 # --- subjects --------------------------------------------------------------------------------------------------
+
 
 @lru_cache(maxsize=None)
 def base_model(family):
@@ -74,17 +106,25 @@ def draw_adapter(model, seed=2):
     for name, parameter in sorted(model.named_parameters()):
         scale = next((scale for part, scale in SCALES.items() if part in name), None)
         if scale is not None:
-            parameter.data = scale * torch.randn(parameter.shape, generator=generator) + any(part in name for part in MULTIPLY)
+            parameter.data = scale * torch.randn(parameter.shape, generator=generator) + any(
+                part in name for part in MULTIPLY
+            )
     return model
 
 
 def corrected(function):
     "Positions as they should be is something to ask for, and peft cannot be asked."
-    return dict(corrected_positions=True) if "corrected_positions" in inspect.signature(function).parameters else {}
+    return (
+        dict(corrected_positions=True)
+        if "corrected_positions" in inspect.signature(function).parameters
+        else {}
+    )
 
 
 def wrap_ours(base, method):
-    return draw_adapter(ours.get_peft_model(base, parity.config(our_config, method), **corrected(ours.get_peft_model)))
+    return draw_adapter(
+        ours.get_peft_model(base, parity.config(our_config, method), **corrected(ours.get_peft_model))
+    )
 
 
 def wrap_peft(base, method):
@@ -92,12 +132,17 @@ def wrap_peft(base, method):
 
 
 WRAP = {"ours": wrap_ours, "peft": wrap_peft, "base": lambda base, method: base}
-LOAD = {"ours": lambda base, folder: PeftModel.from_pretrained(base, folder, **corrected(PeftModel.from_pretrained)),
-        "peft": lambda base, folder: peft.PeftModel.from_pretrained(base, folder)}
+LOAD = {
+    "ours": lambda base, folder: PeftModel.from_pretrained(
+        base, folder, **corrected(PeftModel.from_pretrained)
+    ),
+    "peft": lambda base, folder: peft.PeftModel.from_pretrained(base, folder),
+}
 
 
 class Subject:
     "A model, three rows of seven tokens, and how to call it."
+
     def __init__(self, implementation, family, method=None):
         self.implementation, self.family, self.method = implementation, family, method
         self.plain = base_model(family)  # nobody's: only to compare with
@@ -117,7 +162,7 @@ class Subject:
     def logits(self, ids=None, rows=slice(None), last=None, **kwargs):
         "Of the real tokens, which come last; `last`: of so many of them."
         with torch.no_grad():
-            return self.forward(ids, rows, **kwargs).logits[:, -(last or self.ids.shape[1]):]
+            return self.forward(ids, rows, **kwargs).logits[:, -(last or self.ids.shape[1]) :]
 
     def generate(self, *args, rows=slice(None), **kwargs):
         return self.model.generate(*args, **{**parity.GREEDY, **self.extra(rows), **kwargs})
@@ -135,7 +180,7 @@ class Subject:
 
     def alone(self, i):
         "The row by itself, without the tokens it lacks."
-        return self.ids[i:i + 1, LEFT_OUT[i]:]
+        return self.ids[i : i + 1, LEFT_OUT[i] :]
 
     def text_alone(self, i):
         return self.once(i, lambda: self.generate(input_ids=self.alone(i), rows=[i]))
@@ -162,10 +207,13 @@ def same_text(a, b, what="text"):
 def close(a, b, what="logits"):
     assert a.shape == b.shape, f"{what}: {list(a.shape)} instead of {list(b.shape)}"
     difference, scale = (a - b).abs().max().item(), max(1, b.abs().max().item())
-    assert difference <= 1e-4 * scale, f"{what} differ by {difference:.2g}, the largest is {scale:.2g}"  # not a number is not close
+    assert difference <= 1e-4 * scale, (
+        f"{what} differ by {difference:.2g}, the largest is {scale:.2g}"
+    )  # not a number is not close
 
 
 # --- invariants ------------------------------------------------------------------------------------------------
+
 
 def train(s):
     "Forward, loss and backward; what is trained has gradients, and nothing else."
@@ -174,12 +222,22 @@ def train(s):
         loss = s.forward(s.ids, labels=s.ids.clone()).loss
         loss.backward()
         assert loss.isfinite(), f"loss {loss}"
-        grads = {name: parameter.grad for name, parameter in s.model.named_parameters() if parameter.requires_grad}
+        grads = {
+            name: parameter.grad for name, parameter in s.model.named_parameters() if parameter.requires_grad
+        }
         strangers = [name for name in grads if s.method and not any(part in name for part in SCALES)]
         assert grads and not strangers, f"trained beside the adapter: {strangers[:1]}"
-        without = [name for name, grad in grads.items() if s.method and (grad is None or not grad.isfinite().all() or not grad.any())]
+        without = [
+            name
+            for name, grad in grads.items()
+            if s.method and (grad is None or not grad.isfinite().all() or not grad.any())
+        ]
         assert not without, f"no gradients: {len(without)} of {len(grads)}, as {without[0]}"
-        frozen = [name for name, parameter in s.model.named_parameters() if not parameter.requires_grad and parameter.grad is not None]
+        frozen = [
+            name
+            for name, parameter in s.model.named_parameters()
+            if not parameter.requires_grad and parameter.grad is not None
+        ]
         assert not frozen, f"gradients of frozen weights, as {frozen[0]}"
     finally:
         s.model.zero_grad()
@@ -213,7 +271,9 @@ def static_cache(s):
 def beams(s):
     together = s.generate(input_ids=s.ids, num_beams=3)
     for i in range(3):
-        same_text(together[i:i + 1], s.generate(input_ids=s.ids[i:i + 1], rows=[i], num_beams=3), f"row {i}")
+        same_text(
+            together[i : i + 1], s.generate(input_ids=s.ids[i : i + 1], rows=[i], num_beams=3), f"row {i}"
+        )
 
 
 def left_padding_logits(s):
@@ -221,14 +281,14 @@ def left_padding_logits(s):
     together = s.logits(ids, attention_mask=mask, **positions(s, mask))
     for i in range(3):
         n = s.alone(i).shape[1]
-        close(together[i:i + 1, -n:], s.logits(s.alone(i), rows=[i], last=n), f"logits of row {i}")
+        close(together[i : i + 1, -n:], s.logits(s.alone(i), rows=[i], last=n), f"logits of row {i}")
 
 
 def left_padding(s, **kwargs):
     ids, mask = padded(s.ids, "left")
     together = s.generate(input_ids=ids, attention_mask=mask, **kwargs)
     for i in range(3):
-        same_text(together[i:i + 1, -NEW:], s.text_alone(i)[:, -NEW:], f"row {i}")
+        same_text(together[i : i + 1, -NEW:], s.text_alone(i)[:, -NEW:], f"row {i}")
 
 
 def left_padding_static(s):
@@ -245,21 +305,27 @@ def _loss(s, ids, mask=None, rows=slice(None)):
 def right_padding_loss(s):
     ids, mask = padded(s.ids, "right")
     for i, n in enumerate(LEFT_OUT):
-        close(_loss(s, ids[i:i + 1], mask[i:i + 1], [i]), _loss(s, ids[i:i + 1, :7 - n], rows=[i]), f"loss of row {i}")
+        close(
+            _loss(s, ids[i : i + 1], mask[i : i + 1], [i]),
+            _loss(s, ids[i : i + 1, : 7 - n], rows=[i]),
+            f"loss of row {i}",
+        )
     more = [torch.nn.functional.pad(tensor, (0, 3)) for tensor in (ids, mask)]
     close(_loss(s, *more), _loss(s, ids, mask), "loss of the batch")
 
 
 def batch(s):
     for i in range(3):
-        close(s.logits(s.ids[i:i + 1], rows=[i]), s.whole()[i:i + 1], f"logits of row {i}")
-        same_text(s.generate(input_ids=s.ids[i:i + 1], rows=[i]), s.text()[i:i + 1], f"row {i}")
+        close(s.logits(s.ids[i : i + 1], rows=[i]), s.whole()[i : i + 1], f"logits of row {i}")
+        same_text(s.generate(input_ids=s.ids[i : i + 1], rows=[i]), s.text()[i : i + 1], f"row {i}")
 
 
 def embeddings(s):
     embeds = s.plain.get_input_embeddings()(s.ids).detach()
     close(s.logits(inputs_embeds=embeds), s.whole())
-    if "inputs_embeds" in inspect.signature(s.plain.prepare_inputs_for_generation).parameters:  # what transformers asks before it generates from them
+    if (
+        "inputs_embeds" in inspect.signature(s.plain.prepare_inputs_for_generation).parameters
+    ):  # what transformers asks before it generates from them
         same_text(s.generate(inputs_embeds=embeds), s.text()[:, 7:])
 
 
@@ -275,7 +341,9 @@ def disable(s):
     assert (expected - s.whole()).abs().max() > 0.01 * expected.abs().max(), "the adapter changes nothing"
     with s.model.disable_adapter():
         close(s.logits(s.ids), expected)
-        same_text(s.model.generate(input_ids=s.ids, **parity.GREEDY), plain_text(s))  # no task ids: they are none of the base model's
+        same_text(
+            s.model.generate(input_ids=s.ids, **parity.GREEDY), plain_text(s)
+        )  # no task ids: they are none of the base model's
     close(s.logits(s.ids), s.whole(), "afterwards: logits")
 
 
@@ -296,15 +364,28 @@ def untouched(s):
     "Tensors and configurations of whoever calls."
     mask = padded(s.ids, "left")[1]
     given = dict(s.extra(), input_ids=s.ids.clone(), attention_mask=mask)
-    told = dict(given, **positions(s, mask), labels=s.ids.clone(), **(dict(input_type_mask=torch.arange(21).view(3, 7) % 4 + 1) if s.method == "cpt" else {}))
-    embedded = {name: value for name, value in told.items() if name != "input_ids"} | dict(inputs_embeds=s.plain.get_input_embeddings()(s.ids).detach())
-    calls = [(s.model, told), (s.model.generate, given)] + [(s.model, embedded)] * (s.family != "mpt" or s.method in parity.PROMPTS)  # MPT with changed layers takes no embeddings
+    told = dict(
+        given,
+        **positions(s, mask),
+        labels=s.ids.clone(),
+        **(dict(input_type_mask=torch.arange(21).view(3, 7) % 4 + 1) if s.method == "cpt" else {}),
+    )
+    embedded = {name: value for name, value in told.items() if name != "input_ids"} | dict(
+        inputs_embeds=s.plain.get_input_embeddings()(s.ids).detach()
+    )
+    calls = [(s.model, told), (s.model.generate, given)] + [(s.model, embedded)] * (
+        s.family != "mpt" or s.method in parity.PROMPTS
+    )  # MPT with changed layers takes no embeddings
     for call, tensors in calls:
         _leaves_alone(s, call, tensors)
 
 
 def _configs(s):
-    adapters = {name: copy.deepcopy(vars(config)) for name, config in getattr(s.model, "peft_config", {}).items()} if s.method else {}
+    adapters = (
+        {name: copy.deepcopy(vars(config)) for name, config in getattr(s.model, "peft_config", {}).items()}
+        if s.method
+        else {}
+    )
     return s.base.config.to_dict(), s.base.generation_config.to_dict(), adapters
 
 
@@ -344,7 +425,11 @@ def _still(s, text, plain):
     with s.model.disable_adapter():
         same_text(s.base.generate(input_ids=s.ids, **parity.GREEDY), plain, "the base model's text")
     if s.method in parity.PROMPTS:
-        same_text(s.base.generate(input_ids=s.ids, **parity.GREEDY), plain, "the base model's text without disable_adapter")
+        same_text(
+            s.base.generate(input_ids=s.ids, **parity.GREEDY),
+            plain,
+            "the base model's text without disable_adapter",
+        )
 
 
 def _interrupt(s, error):
@@ -373,7 +458,11 @@ def continues(s):
         ids = torch.cat((first.sequences, turn), dim=1)
         new = dict(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=NEW - 3)
         more = s.generate(**new, past_key_values=first.past_key_values)
-        same_text(more, s.generate(**new) if expected is None else expected, f"after {turn.shape[1]} more tokens: text")
+        same_text(
+            more,
+            s.generate(**new) if expected is None else expected,
+            f"after {turn.shape[1]} more tokens: text",
+        )
 
 
 INVARIANTS = {
@@ -402,6 +491,7 @@ ABOUT_ADAPTERS = "disable", "save and load", "restored"  # nothing to ask the ba
 
 # --- measuring -------------------------------------------------------------------------------------------------
 
+
 def one_line(error):
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"[:300]
 
@@ -428,7 +518,11 @@ def by_base(family):
         subject = Subject("base", family)
     except Exception as error:
         return dict.fromkeys(INVARIANTS, BASE + one_line(error))
-    reasons = {name: broken(invariant, subject) for name, invariant in INVARIANTS.items() if name not in ABOUT_ADAPTERS}
+    reasons = {
+        name: broken(invariant, subject)
+        for name, invariant in INVARIANTS.items()
+        if name not in ABOUT_ADAPTERS
+    }
     return {name: BASE + reason for name, reason in reasons.items() if reason}
 
 
@@ -438,7 +532,10 @@ def measure(implementation, family, method):
         subject = Subject(implementation, family, method)
     except Exception as error:
         return {name: by_base(family).get(name, one_line(error)) for name in INVARIANTS}
-    return {name: by_base(family).get(name) or broken(invariant, subject) for name, invariant in INVARIANTS.items()}
+    return {
+        name: by_base(family).get(name) or broken(invariant, subject)
+        for name, invariant in INVARIANTS.items()
+    }
 
 
 def matrix(implementation, families=FAMILIES, methods=METHODS):
@@ -447,7 +544,11 @@ def matrix(implementation, families=FAMILIES, methods=METHODS):
     for i, family in enumerate(families, 1):
         start = time.perf_counter()
         cells |= {(family, method): measure(implementation, family, method) for method in methods}
-        print(f"  {LANE}, {implementation}: {i:2}/{len(families)} {family:12} {time.perf_counter() - start:5.1f} s", file=sys.stderr, flush=True)
+        print(
+            f"  {LANE}, {implementation}: {i:2}/{len(families)} {family:12} {time.perf_counter() - start:5.1f} s",
+            file=sys.stderr,
+            flush=True,
+        )
     return cells
 
 
@@ -468,7 +569,9 @@ def table(results):
             totals[name] = [a + b for a, b in zip(totals[name], (holds, of, base))]
             line += f"{f'{holds}/{of}':>12}{base or '':>8}"
         yield line
-    yield f"{'all':28}" + "".join(f"{f'{holds}/{of}':>12}{base or '':>8}" for holds, of, base in totals.values())
+    yield f"{'all':28}" + "".join(
+        f"{f'{holds}/{of}':>12}{base or '':>8}" for holds, of, base in totals.values()
+    )
 
 
 def failures(cells):
@@ -480,11 +583,14 @@ def failures(cells):
         for invariant, reason in {"all": reasons.pop()}.items() if refused else cell.items():
             if reason:
                 by_reason.setdefault((invariant, plain(reason)), []).append(f"{family}/{method}")
-    for (invariant, reason), where in sorted(by_reason.items(), key=lambda item: ["all", *INVARIANTS].index(item[0][0])):
+    for (invariant, reason), where in sorted(
+        by_reason.items(), key=lambda item: ["all", *INVARIANTS].index(item[0][0])
+    ):
         yield f"  {invariant}: {reason}\n      {len(where)}: {' '.join(where)}"
 
 
 # --- what was measured, in a file ------------------------------------------------------------------------------
+
 
 def versions():
     return {module.__name__: module.__version__.partition("+")[0] for module in (torch, transformers, peft)}
@@ -497,24 +603,41 @@ def kind(reason):
 
 def pack(results):
     "Implementation -> (family, method) -> invariant -> reason, as a lane of the file: of each cell what does not hold, and the number of the reason; one number where nothing holds for one reason."
-    reasons = sorted({plain(reason) for cells in results.values() for cell in cells.values() for reason in cell.values() if reason})
+    reasons = sorted(
+        {
+            plain(reason)
+            for cells in results.values()
+            for cell in cells.values()
+            for reason in cell.values()
+            if reason
+        }
+    )
     number = {reason: i for i, reason in enumerate(reasons)}
     lane = dict(versions=versions(), reasons=reasons, cells={})
     for implementation, cells in results.items():
         for (family, method), cell in cells.items():
             found = {name: number[plain(reason)] for name, reason in cell.items() if reason}
             refused = len(found) == len(INVARIANTS) and len(set(found.values())) == 1
-            lane["cells"].setdefault(implementation, {}).setdefault(family, {})[method] = found.popitem()[1] if refused else found
+            lane["cells"].setdefault(implementation, {}).setdefault(family, {})[method] = (
+                found.popitem()[1] if refused else found
+            )
     return lane
 
 
 def unpack(lane):
     "What `pack` was given, the reasons without numbers."
     reasons = lane["reasons"]
+
     def cell(found):
         found = dict.fromkeys(INVARIANTS, found) if isinstance(found, int) else found
         return {name: reasons[found[name]] if name in found else "" for name in INVARIANTS}
-    return {implementation: {(family, method): cell(found) for family, row in rows.items() for method, found in row.items()} for implementation, rows in lane["cells"].items()}
+
+    return {
+        implementation: {
+            (family, method): cell(found) for family, row in rows.items() for method, found in row.items()
+        }
+        for implementation, rows in lane["cells"].items()
+    }
 
 
 def stored(path=RESULTS):
@@ -534,7 +657,11 @@ def _short(value, depth=0):
     if isinstance(value, list):
         return "[" + ",".join(indent + _dumps(item) for item in value) + "]"
     if isinstance(value, dict) and depth < 5:
-        return "{" + ",".join(f"{indent}{_dumps(key)}: {_short(item, depth + 1)}" for key, item in value.items()) + "}"
+        return (
+            "{"
+            + ",".join(f"{indent}{_dumps(key)}: {_short(item, depth + 1)}" for key, item in value.items())
+            + "}"
+        )
     return _dumps(value)
 
 
@@ -550,14 +677,34 @@ def quiet():
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--families", nargs="+", default=FAMILIES, choices=families.FAMILIES, metavar="FAMILY", help="any of tests/families.py")
-    parser.add_argument("--methods", nargs="+", default=METHODS, choices=list(parity.METHODS), metavar="METHOD", help=", ".join(parity.METHODS))
+    parser.add_argument(
+        "--families",
+        nargs="+",
+        default=FAMILIES,
+        choices=families.FAMILIES,
+        metavar="FAMILY",
+        help="any of tests/families.py",
+    )
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=METHODS,
+        choices=list(parity.METHODS),
+        metavar="METHOD",
+        help=", ".join(parity.METHODS),
+    )
     parser.add_argument("--implementations", nargs="+", default=IMPLEMENTATIONS, choices=IMPLEMENTATIONS)
     parser.add_argument("--json", help="write all cells to this file")
-    parser.add_argument("--store", action="store_true", help=f"write all cells to this lane of {RESULTS.name}")
+    parser.add_argument(
+        "--store", action="store_true", help=f"write all cells to this lane of {RESULTS.name}"
+    )
     parser.add_argument("-v", action="store_true", help="list what does not hold, and why")
     args = parser.parse_args(arguments)
-    if args.store and (args.families, args.methods, args.implementations) != (FAMILIES, METHODS, IMPLEMENTATIONS):
+    if args.store and (args.families, args.methods, args.implementations) != (
+        FAMILIES,
+        METHODS,
+        IMPLEMENTATIONS,
+    ):
         parser.error("--store needs the whole matrix")
     quiet()
     results, seconds = {}, {}
@@ -566,7 +713,10 @@ def main(arguments=None):
         results[name] = matrix(name, args.families, args.methods)
         seconds[name] = time.perf_counter() - start
     print(*table(results), sep="\n")
-    print(", ".join(f"{name}: {s:.0f} s" for name, s in seconds.items()), f"(transformers {transformers.__version__}, peft {peft.__version__})")
+    print(
+        ", ".join(f"{name}: {s:.0f} s" for name, s in seconds.items()),
+        f"(transformers {transformers.__version__}, peft {peft.__version__})",
+    )
     if args.v:
         for name, cells in results.items():
             print(f"\n{name}", *failures(cells), sep="\n")
@@ -574,7 +724,14 @@ def main(arguments=None):
         store(results)
     if args.json:
         with open(args.json, "w") as file:
-            json.dump({name: {f"{family}/{method}": cell for (family, method), cell in cells.items()} for name, cells in results.items()}, file, indent=1)
+            json.dump(
+                {
+                    name: {f"{family}/{method}": cell for (family, method), cell in cells.items()}
+                    for name, cells in results.items()
+                },
+                file,
+                indent=1,
+            )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 "Draws matrix.json as HTML without scripts: for nbs/61_matrix.ipynb, and for the test that the page is up to date."
+
 import matrix
 from matrix import BASE, INVARIANTS, METHODS
 from specification_page import DARK, DARK_INK, LIGHT_INK, sentence, text
@@ -9,7 +10,7 @@ SAID = {  # what must hold, in a line
     "positional": "`generate(ids)` is `generate(input_ids=ids)`",
     "argmax": "each new token is the likeliest of one `forward` over the whole text",
     "no cache": "the same text with `use_cache=False`",
-    "static cache": "the same text with `cache_implementation=\"static\"`, twice in a row",
+    "static cache": 'the same text with `cache_implementation="static"`, twice in a row',
     "beams": "beam search gives each row of a batch what it gives the row alone",
     "left padding, logits": "a row's logits do not depend on padding before it",
     "left padding, generate": "nor does its text",
@@ -44,6 +45,7 @@ def minor(lane, name):
 
 # ---- invariants: how often each holds
 
+
 def bar(holds, of):
     return f'<span class="mx-bar" aria-hidden="true"><i style="width:{100 * holds / of:.1f}%"></i></span>'
 
@@ -55,26 +57,40 @@ def counted(holds, of):
 def by_invariant() -> str:
     "A row for each invariant, ours and peft's, in both lanes."
     columns = [(lane, name, cells) for lane, results in lanes().items() for name, cells in results.items()]
-    head = "".join(f'<th scope="colgroup" colspan="{len(results)}">transformers {minor(lane, "transformers")}</th>' for lane, results in lanes().items())
-    names = "".join(f'<th scope="col">{NAME[name]}{f" {minor(lane, name)}" if name == "peft" else ""}</th>' for lane, name, _ in columns)
+    head = "".join(
+        f'<th scope="colgroup" colspan="{len(results)}">transformers {minor(lane, "transformers")}</th>'
+        for lane, results in lanes().items()
+    )
+    names = "".join(
+        f'<th scope="col">{NAME[name]}{f" {minor(lane, name)}" if name == "peft" else ""}</th>'
+        for lane, name, _ in columns
+    )
     rows, totals = [], [(0, 0)] * len(columns)
     for invariant in INVARIANTS:
         counts = [matrix.count(cells, invariant)[:2] for *_, cells in columns]
         totals = [(a + c, b + d) for (a, b), (c, d) in zip(totals, counts)]
-        rows.append(f'<tr><th scope="row">{invariant}<small>{sentence(SAID[invariant])}</small></th>{"".join(counted(*c) for c in counts)}</tr>')
+        rows.append(
+            f'<tr><th scope="row">{invariant}<small>{sentence(SAID[invariant])}</small></th>{"".join(counted(*c) for c in counts)}</tr>'
+        )
     rows.append(f'<tr class="mx-all"><th scope="row">all</th>{"".join(counted(*c) for c in totals)}</tr>')
-    return (f'<div class="mx"><div class="mx-wide" role="region" aria-label="Invariants" tabindex="0"><table class="mx-invariants"><caption>How often each invariant holds, of the combinations of family and method in which the base model keeps it</caption>'
-            f'<thead><tr><th rowspan="2" scope="col">invariant</th>{head}</tr><tr>{names}</tr></thead><tbody>{"".join(rows)}</tbody></table></div></div>')
+    return (
+        f'<div class="mx"><div class="mx-wide" role="region" aria-label="Invariants" tabindex="0"><table class="mx-invariants"><caption>How often each invariant holds, of the combinations of family and method in which the base model keeps it</caption>'
+        f'<thead><tr><th rowspan="2" scope="col">invariant</th>{head}</tr><tr>{names}</tr></thead><tbody>{"".join(rows)}</tbody></table></div></div>'
+    )
 
 
 # ---- families and methods: how many invariants hold
+
 
 def level(holds, of):
     return 3 if holds == of else 2 if 3 * holds >= 2 * of else 1 if holds else 0
 
 
 def chip(name, cell):
-    holds, kinds = sum(not reason for reason in cell.values()), [matrix.kind(reason) for reason in cell.values()]
+    holds, kinds = (
+        sum(not reason for reason in cell.values()),
+        [matrix.kind(reason) for reason in cell.values()],
+    )
     of = len(kinds) - kinds.count("base")
     return f'<span class="mx-level{level(holds, of)}"><span class="mx-said">{NAME[name]} </span>{holds}{"*" if of < len(kinds) else ""}<span class="mx-said"> of {of}</span></span>'
 
@@ -85,22 +101,38 @@ def key(lane, family):
 
 def legend() -> str:
     shown = ("none", "some", "two thirds or more", "all of them")
-    return "".join(f'<span><span class="mx-level{i}" aria-hidden="true">{n}</span> {words_}</span>' for i, (n, words_) in enumerate(zip((0, 8, 15, 19), shown)))
+    return "".join(
+        f'<span><span class="mx-level{i}" aria-hidden="true">{n}</span> {words_}</span>'
+        for i, (n, words_) in enumerate(zip((0, 8, 15, 19), shown))
+    )
 
 
 def grid(lane) -> str:
     "Families by methods."
     results = lanes()[lane]
     families = list(dict.fromkeys(family for family, _ in results["ours"]))
-    head = "".join(f'<th scope="col">{METHOD_NAMES.get(method, method).replace(", ", ",<br>")}</th>' for method in METHODS)
+    head = "".join(
+        f'<th scope="col">{METHOD_NAMES.get(method, method).replace(", ", ",<br>")}</th>'
+        for method in METHODS
+    )
     rows = []
     for family in families:
-        row = "".join('<td><span class="mx-pair">' + "".join(chip(name, cells[family, method]) for name, cells in results.items()) + "</span></td>" for method in METHODS)
-        rows.append(f'<tr><th scope="row"><a href="#{key(lane, family)}">{FAMILY_NAMES.get(family, family)}</a></th>{row}</tr>')
+        row = "".join(
+            '<td><span class="mx-pair">'
+            + "".join(chip(name, cells[family, method]) for name, cells in results.items())
+            + "</span></td>"
+            for method in METHODS
+        )
+        rows.append(
+            f'<tr><th scope="row"><a href="#{key(lane, family)}">{FAMILY_NAMES.get(family, family)}</a></th>{row}</tr>'
+        )
     caption = f"With transformers {version(lane, 'transformers')} and peft {version(lane, 'peft')}: how many of the {len(INVARIANTS)} invariants hold: left here, right in peft"
-    return (f'<div class="mx"><div class="mx-wide" role="region" aria-label="Families and methods, {lane}" tabindex="0"><table class="mx-grid"><caption>{caption}</caption>'
-            f'<thead><tr><th scope="col">family</th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div><p class="mx-legend">{legend()}<span><b>*</b> the base model alone breaks the rest</span></p>'
-            + "".join(why(lane, family, results) for family in families) + "</div>")
+    return (
+        f'<div class="mx"><div class="mx-wide" role="region" aria-label="Families and methods, {lane}" tabindex="0"><table class="mx-grid"><caption>{caption}</caption>'
+        f'<thead><tr><th scope="col">family</th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div><p class="mx-legend">{legend()}<span><b>*</b> the base model alone breaks the rest</span></p>'
+        + "".join(why(lane, family, results) for family in families)
+        + "</div>"
+    )
 
 
 def reasons(cells, family):
@@ -116,7 +148,10 @@ def reasons(cells, family):
     for (method, reason), invariants in found.items():
         shown = ("all of them",) if invariants == measured[method] else tuple(invariants)
         together.setdefault((reason.startswith(BASE), -len(invariants), shown, reason), []).append(method)
-    return [(methods, invariants, reason) for (_, _, invariants, reason), methods in sorted(together.items(), key=lambda item: item[0][:2])]
+    return [
+        (methods, invariants, reason)
+        for (_, _, invariants, reason), methods in sorted(together.items(), key=lambda item: item[0][:2])
+    ]
 
 
 def why(lane, family, results) -> str:
@@ -125,18 +160,29 @@ def why(lane, family, results) -> str:
     for name, cells in results.items():
         kinds = [matrix.kind(reason) for method in METHODS for reason in cells[family, method].values()]
         told.append(f"{NAME[name]} {kinds.count('fails') or 'none'}")
-        rows = "".join(f'<tr><td>{", ".join(METHOD_NAMES.get(method, method).replace(", ", " ") for method in methods) if len(methods) < len(METHODS) else "all methods"}</td>'
-                       f'<td>{"; ".join(invariants)}</td><td>{reason_(reason)}</td></tr>' for methods, invariants, reason in reasons(cells, family))
+        rows = "".join(
+            f"<tr><td>{', '.join(METHOD_NAMES.get(method, method).replace(', ', ' ') for method in methods) if len(methods) < len(METHODS) else 'all methods'}</td>"
+            f"<td>{'; '.join(invariants)}</td><td>{reason_(reason)}</td></tr>"
+            for methods, invariants, reason in reasons(cells, family)
+        )
         if rows:
-            parts.append(f'<table><caption>{"Here" if name == "ours" else "In peft"}</caption><thead><tr><th scope="col">methods</th><th scope="col">invariants</th><th scope="col">why</th></tr></thead><tbody>{rows}</tbody></table>')
+            parts.append(
+                f'<table><caption>{"Here" if name == "ours" else "In peft"}</caption><thead><tr><th scope="col">methods</th><th scope="col">invariants</th><th scope="col">why</th></tr></thead><tbody>{rows}</tbody></table>'
+            )
     label = FAMILY_NAMES.get(family, family)
-    body = f'<div class="mx-wide" role="region" aria-label="{label}, {lane}: what fails" tabindex="0">{"".join(parts)}</div>' if parts else "<p>Everything holds.</p>"
+    body = (
+        f'<div class="mx-wide" role="region" aria-label="{label}, {lane}: what fails" tabindex="0">{"".join(parts)}</div>'
+        if parts
+        else "<p>Everything holds.</p>"
+    )
     return f'<details><summary><b>{label}</b><span>what fails: {", ".join(told)}</span></summary><div class="mx-why" id="{key(lane, family)}">{body}</div></details>'
 
 
 def reason_(reason):
     base = reason.startswith(BASE)
-    return ("<b>The base model: </b>" if base else "") + f"<code>{text(reason.removeprefix(BASE) if base else reason)}</code>"
+    return (
+        "<b>The base model: </b>" if base else ""
+    ) + f"<code>{text(reason.removeprefix(BASE) if base else reason)}</code>"
 
 
 def figures():
@@ -146,13 +192,21 @@ def figures():
 
 # ---- the look, twice: light, and dark wherever the page says it is dark
 
-LIGHT = LIGHT_INK + " --m3: #0b4f86; --m3t: #fff; --m2: #8fc1ea; --m2t: #0a2236; --m1: #e3eefb; --m1t: #20262d; --m0: #fff; --m0t: #8a3b00;"
-NIGHT = DARK_INK + " --m3: #8cc6ff; --m3t: #06192b; --m2: #2a649b; --m2t: #fff; --m1: #17324d; --m1t: #d7dde4; --m0: #13171c; --m0t: #ffb784;"
+LIGHT = (
+    LIGHT_INK
+    + " --m3: #0b4f86; --m3t: #fff; --m2: #8fc1ea; --m2t: #0a2236; --m1: #e3eefb; --m1t: #20262d; --m0: #fff; --m0t: #8a3b00;"
+)
+NIGHT = (
+    DARK_INK
+    + " --m3: #8cc6ff; --m3t: #06192b; --m2: #2a649b; --m2t: #fff; --m1: #17324d; --m1t: #d7dde4; --m0: #13171c; --m0t: #ffb784;"
+)
 
 
 def style() -> str:
     dark = ", ".join(f"{where} .mx" for where in DARK)
-    levels = " ".join(f".mx .mx-level{i} {{ background: var(--m{i}); color: var(--m{i}t); }}" for i in range(4))
+    levels = " ".join(
+        f".mx .mx-level{i} {{ background: var(--m{i}); color: var(--m{i}t); }}" for i in range(4)
+    )
     return f"""<style>
 .mx {{ {LIGHT} color: var(--ink); font-size: 13px; line-height: 1.4; }}
 {dark} {{ {NIGHT} }}

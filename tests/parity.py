@@ -2,6 +2,7 @@
 
 The order of operations is peft's, so everything is compared with `torch.equal`; no tolerance is needed anywhere on the CPU in float32.
 """
+
 import copy
 import warnings
 from contextlib import nullcontext
@@ -16,7 +17,9 @@ import peft_viz.causal_lm as ours
 import peft_viz.config as our_config
 
 peft = pytest.importorskip("peft")
-OLD_PEFT = Version(peft.__version__) < Version("0.21")  # the lane of transformers 4; where that peft has no answer, a test says so
+OLD_PEFT = Version(peft.__version__) < Version(
+    "0.21"
+)  # the lane of transformers 4; where that peft has no answer, a test says so
 VOCABULARY, PAD = 61, 0
 TOKENS = dict(vocab_size=VOCABULARY, bos_token_id=1, eos_token_id=2, pad_token_id=PAD)
 SMALL = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, **TOKENS)
@@ -25,12 +28,24 @@ GREEDY = dict(max_new_tokens=5, do_sample=False)
 TASKS = torch.tensor([1, 0, 2])  # of the three rows of a batch
 
 FAMILIES = {
-    "gpt2": lambda: tf.GPT2LMHeadModel(tf.GPT2Config(n_positions=64, n_embd=32, n_layer=2, n_head=4, **TOKENS)),                      # Conv1D
-    "llama": lambda: tf.LlamaForCausalLM(tf.LlamaConfig(intermediate_size=48, num_key_value_heads=2, **SMALL)),                        # rotary positions, grouped queries
-    "opt": lambda: tf.OPTForCausalLM(tf.OPTConfig(ffn_dim=48, word_embed_proj_dim=32, max_position_embeddings=64, **SMALL)),           # learned positions
-    "mpt": lambda: tf.MptForCausalLM(tf.MptConfig(d_model=32, n_heads=4, n_layers=2, max_seq_len=64, **TOKENS)),                       # ALiBi; a branch of its own in `forward`
-    "bloom": lambda: tf.BloomForCausalLM(tf.BloomConfig(hidden_size=32, n_layer=2, n_head=4, **TOKENS)),                               # ALiBi, fused query, key and value
-    "gpt_neox": lambda: tf.GPTNeoXForCausalLM(tf.GPTNeoXConfig(intermediate_size=48, **SMALL)),                                        # parallel residual
+    "gpt2": lambda: tf.GPT2LMHeadModel(
+        tf.GPT2Config(n_positions=64, n_embd=32, n_layer=2, n_head=4, **TOKENS)
+    ),  # Conv1D
+    "llama": lambda: tf.LlamaForCausalLM(
+        tf.LlamaConfig(intermediate_size=48, num_key_value_heads=2, **SMALL)
+    ),  # rotary positions, grouped queries
+    "opt": lambda: tf.OPTForCausalLM(
+        tf.OPTConfig(ffn_dim=48, word_embed_proj_dim=32, max_position_embeddings=64, **SMALL)
+    ),  # learned positions
+    "mpt": lambda: tf.MptForCausalLM(
+        tf.MptConfig(d_model=32, n_heads=4, n_layers=2, max_seq_len=64, **TOKENS)
+    ),  # ALiBi; a branch of its own in `forward`
+    "bloom": lambda: tf.BloomForCausalLM(
+        tf.BloomConfig(hidden_size=32, n_layer=2, n_head=4, **TOKENS)
+    ),  # ALiBi, fused query, key and value
+    "gpt_neox": lambda: tf.GPTNeoXForCausalLM(
+        tf.GPTNeoXConfig(intermediate_size=48, **SMALL)
+    ),  # parallel residual
 }
 METHODS = {
     "lora": ("LoraConfig", dict(r=3, lora_alpha=5)),
@@ -40,15 +55,39 @@ METHODS = {
     "poly": ("PolyConfig", dict(r=3, n_tasks=3, n_skills=2, n_splits=2)),
     "prompt": ("PromptTuningConfig", dict(num_virtual_tokens=4)),
     "prefix": ("PrefixTuningConfig", dict(num_virtual_tokens=4)),
-    "prefix-projection": ("PrefixTuningConfig", dict(num_virtual_tokens=4, prefix_projection=True, encoder_hidden_size=24)),
+    "prefix-projection": (
+        "PrefixTuningConfig",
+        dict(num_virtual_tokens=4, prefix_projection=True, encoder_hidden_size=24),
+    ),
     "p-tuning": ("PromptEncoderConfig", dict(num_virtual_tokens=4, encoder_hidden_size=24)),
-    "p-tuning-lstm": ("PromptEncoderConfig", dict(num_virtual_tokens=4, encoder_reparameterization_type="LSTM", encoder_hidden_size=12)),
+    "p-tuning-lstm": (
+        "PromptEncoderConfig",
+        dict(num_virtual_tokens=4, encoder_reparameterization_type="LSTM", encoder_hidden_size=12),
+    ),
     "multitask": ("MultitaskPromptTuningConfig", dict(num_virtual_tokens=4, num_tasks=3, num_ranks=2)),
-    "cpt": ("CPTConfig", dict(cpt_token_ids=[11, 12, 13, 14, 15, 16], cpt_tokens_type_mask=[1, 2, 2, 3, 4, 4])),
-    "cpt-decay": ("CPTConfig", dict(cpt_token_ids=list(range(11, 20)), cpt_tokens_type_mask=[0, 1, 2, 3, 4, 5, 6, 7, 8], opt_weighted_loss_type="decay",
-                                    opt_loss_decay_factor=0.7, opt_projection_epsilon=0.9, opt_projection_format_epsilon=0.2)),
+    "cpt": (
+        "CPTConfig",
+        dict(cpt_token_ids=[11, 12, 13, 14, 15, 16], cpt_tokens_type_mask=[1, 2, 2, 3, 4, 4]),
+    ),
+    "cpt-decay": (
+        "CPTConfig",
+        dict(
+            cpt_token_ids=list(range(11, 20)),
+            cpt_tokens_type_mask=[0, 1, 2, 3, 4, 5, 6, 7, 8],
+            opt_weighted_loss_type="decay",
+            opt_loss_decay_factor=0.7,
+            opt_projection_epsilon=0.9,
+            opt_projection_format_epsilon=0.2,
+        ),
+    ),
 }
-INJECTED = ["lora", "lora-dora", "adalora", "ia3", "poly"]  # they change layers; the others have virtual tokens
+INJECTED = [
+    "lora",
+    "lora-dora",
+    "adalora",
+    "ia3",
+    "poly",
+]  # they change layers; the others have virtual tokens
 PROMPTS = [method for method in METHODS if method not in INJECTED]
 everywhere = pytest.mark.parametrize("method", METHODS)
 families = pytest.mark.parametrize("family", FAMILIES)
@@ -66,15 +105,26 @@ PEFT_ASKS = {
 PEFT_FAILS = {
     ("*", "poly", "gpt2", "*"): ("Conv1D", "its POLY adapts nn.Linear only"),
     ("*", "poly", "mpt", "forward"): ("task_ids should not be None", "its branch for MPT forgets task_ids"),
-    ("*", "poly", "*", "beams"): ("Expected size for first two dimensions", "generate repeats the rows for the beams, and the task ids stay as they were"),
-    **{("4", method, "*", "positional"): ("sequences differ", "it drops positional arguments and answers to none") for method in PROMPTS},
+    ("*", "poly", "*", "beams"): (
+        "Expected size for first two dimensions",
+        "generate repeats the rows for the beams, and the task ids stay as they were",
+    ),
+    **{
+        ("4", method, "*", "positional"): (
+            "sequences differ",
+            "it drops positional arguments and answers to none",
+        )
+        for method in PROMPTS
+    },
 }
 
 
 def peft_failure(method, family, check):
     "What peft says where it is known to fail, else None."
     case = "4" if OLD_PEFT else "5", method, family, check
-    return next((message for pattern, (message, why) in PEFT_FAILS.items() if all(map(fnmatch, case, pattern))), None)
+    return next(
+        (message for pattern, (message, why) in PEFT_FAILS.items() if all(map(fnmatch, case, pattern))), None
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -88,6 +138,7 @@ def quiet_and_single():
 
 
 # --- models ----------------------------------------------------------------------------------------------------
+
 
 def base_model(family, seed=0):
     torch.manual_seed(seed)
@@ -110,7 +161,9 @@ def wrap_one(package, base, method, seed=None, adapter_name="default", **more):
     if seed is not None:
         torch.manual_seed(seed)
     get_peft_model = peft.get_peft_model if package is peft else ours.get_peft_model
-    return get_peft_model(copy.deepcopy(base), config(package, method, base.config.model_type, **more), adapter_name)
+    return get_peft_model(
+        copy.deepcopy(base), config(package, method, base.config.model_type, **more), adapter_name
+    )
 
 
 def wrap(base, method, seed=None, adapter_name="default", **more):
@@ -122,7 +175,9 @@ def randomise(model, seed=1):
     "Adapter weights that are nobody's initialisation; those that DoRA and IA3 multiply with are near one."
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
-        if any(part in name for part in ("lora_", "ia3_", "prompt_encoder", "modules_to_save", "poly_router")):
+        if any(
+            part in name for part in ("lora_", "ia3_", "prompt_encoder", "modules_to_save", "poly_router")
+        ):
             parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator) + ("magnitude" in name)
     return model
 
@@ -138,6 +193,7 @@ def pair(family, method, **more):
 
 
 # --- calls -----------------------------------------------------------------------------------------------------
+
 
 def batch(padding="none", labels=True, embed=None):
     "Three rows of seven tokens; `padding` 'none' gives no mask at all."
@@ -164,7 +220,9 @@ def extra(method):
 
 
 def gradients(model):
-    return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    return {
+        name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None
+    }
 
 
 def assert_equal(a, b):

@@ -1,4 +1,5 @@
 """Draws the rows of specification.py as HTML without scripts: for nbs/60_specification.ipynb, and for the test that the page is up to date."""
+
 import ast, html, textwrap
 from functools import lru_cache
 
@@ -7,12 +8,12 @@ from specification import measure, ROWS, V
 from peft_viz import layout
 
 SECTIONS = list(dict.fromkeys(row.section for row in ROWS))
-NEAR = 4        # lines of the source around the deciding one
+NEAR = 4  # lines of the source around the deciding one
 text = html.escape
 
 
 @lru_cache
-def recorded(number:int): # of the row in ROWS
+def recorded(number: int):  # of the row in ROWS
     "The recording of a row, made once."
     row = ROWS[number]
     trace = row.take()
@@ -21,33 +22,57 @@ def recorded(number:int): # of the row in ROWS
 
 # ---- values: a few words, and small numbers one by one
 
+
 def words(value) -> str:
-    if value is None: return "not there"
-    if value.kind == "tensor": return f"{value.dtype} [{', '.join(map(str, value.shape))}]"
-    if value.kind == "cache": return f"{value.type} of {value.length} tokens" + (f", room for {value.max_length}" if (value.max_length or -1) > 0 else "")
-    if value.kind == "scalar": return repr(value.value)
-    if value.kind == "mapping" and value.items: return f"{value.type}: {', '.join(value.items)}"
+    if value is None:
+        return "not there"
+    if value.kind == "tensor":
+        return f"{value.dtype} [{', '.join(map(str, value.shape))}]"
+    if value.kind == "cache":
+        return f"{value.type} of {value.length} tokens" + (
+            f", room for {value.max_length}" if (value.max_length or -1) > 0 else ""
+        )
+    if value.kind == "scalar":
+        return repr(value.value)
+    if value.kind == "mapping" and value.items:
+        return f"{value.type}: {', '.join(value.items)}"
     return f"{value.type} of {value.length}" if value.length is not None else value.type
 
-def marks(value) -> tuple: # (class, shown, said) of one number
-    if value.role == "attention_mask": return lambda n: ("k1" if n else "k0", n, n)
-    if value.role == "labels": return lambda n: ("ki", "×", "ignored") if n == layout.IGNORED else ("kl", n, n)
-    if value.role == "ids": return lambda n: ("kp", "□", "padding") if n == specification.PAD else ("kt", n, n)
+
+def marks(value) -> tuple:  # (class, shown, said) of one number
+    if value.role == "attention_mask":
+        return lambda n: ("k1" if n else "k0", n, n)
+    if value.role == "labels":
+        return lambda n: ("ki", "×", "ignored") if n == layout.IGNORED else ("kl", n, n)
+    if value.role == "ids":
+        return lambda n: ("kp", "□", "padding") if n == specification.PAD else ("kt", n, n)
     return lambda n: ("kn", n, n)
+
 
 def grid(rows, mark) -> str:
     "Rows of small cells; read aloud row by row."
     shown = [[mark(n) for n in row] for row in rows]
     said = "; ".join(f"row {i}: " + " ".join(str(s) for *_, s in row) for i, row in enumerate(shown, 1))
-    return f'<span class="sm-grid" role="img" aria-label="{text(said)}">' + "".join("<span>" + "".join(f"<i class={c}>{s}</i>" for c, s, _ in row) + "</span>" for row in shown) + "</span>"
+    return (
+        f'<span class="sm-grid" role="img" aria-label="{text(said)}">'
+        + "".join("<span>" + "".join(f"<i class={c}>{s}</i>" for c, s, _ in row) + "</span>" for row in shown)
+        + "</span>"
+    )
+
 
 def cells(value) -> str:
-    if value is None or value.kind != "tensor" or not (numbers := value.nested()) or value.role == "loss": return ""
-    if len(value.shape) == 4: numbers = numbers[0][0]   # the first row of the batch, its first head
-    if len(value.shape) == 1: numbers = [numbers]
-    if not isinstance(numbers[0], list) or len(numbers) > 8 or len(numbers[0]) > 14: return ""
-    if value.dtype == "bool" and value.role == "other": return ""
+    if value is None or value.kind != "tensor" or not (numbers := value.nested()) or value.role == "loss":
+        return ""
+    if len(value.shape) == 4:
+        numbers = numbers[0][0]  # the first row of the batch, its first head
+    if len(value.shape) == 1:
+        numbers = [numbers]
+    if not isinstance(numbers[0], list) or len(numbers) > 8 or len(numbers[0]) > 14:
+        return ""
+    if value.dtype == "bool" and value.role == "other":
+        return ""
     return grid(numbers, marks(value))
+
 
 def values(title, items) -> str:
     "Names and what they stand for."
@@ -55,16 +80,22 @@ def values(title, items) -> str:
     for name, value in items.items():
         note = " · first row of the batch" if value is not None and value.attended else ""
         rows.append(f"<dt>{text(name)}</dt><dd>{cells(value)}<span>{text(words(value))}{note}</span></dd>")
-    return f'<div><h5>{text(title)}</h5><dl>{"".join(rows)}</dl></div>' if rows else ""
+    return f"<div><h5>{text(title)}</h5><dl>{''.join(rows)}</dl></div>" if rows else ""
 
 
 # ---- the parts of a figure
+
 
 def statement(row):
     "The deciding statement, parsed; of a compound one its header."
     lines, first = specification.source(row.where)
     tree = ast.parse(textwrap.dedent("".join(lines)))
-    return next(node for node in ast.walk(tree) if isinstance(node, ast.stmt) and node.lineno + first - 1 == row.number_of_line)
+    return next(
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.stmt) and node.lineno + first - 1 == row.number_of_line
+    )
+
 
 def asked(row, seen) -> dict:
     "The names that the deciding condition asks about, with their values at that moment."
@@ -73,23 +104,40 @@ def asked(row, seen) -> dict:
     names = {n.id for n in ast.walk(test) if isinstance(n, ast.Name)}
     found = {name: value for name, value in seen.before.items() if name in names}
     for name, value in list(found.items()):
-        keys = [n.value for n in ast.walk(test) if isinstance(n, ast.Constant) and isinstance(n.value, str)] if value.kind == "mapping" else []
-        if keys: del found[name]
+        keys = (
+            [n.value for n in ast.walk(test) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+            if value.kind == "mapping"
+            else []
+        )
+        if keys:
+            del found[name]
         found |= {f"{name}[{key!r}]": seen.trace.value(value.items.get(key)) for key in keys}
     return found
 
+
 def unfold(trace, name, value) -> dict:
     "A dictionary, entry by entry; without the Nones."
-    if value is None or value.kind != "mapping": return {name: value}
+    if value is None or value.kind != "mapping":
+        return {name: value}
     entries = {key: trace.value(i) for key, i in value.items.items()}
-    return {key: v for key, v in entries.items() if not (v.kind == "scalar" and v.value is None)} or {name: value}
+    return {key: v for key, v in entries.items() if not (v.kind == "scalar" and v.value is None)} or {
+        name: value
+    }
+
 
 def came(row, seen) -> dict:
     "What the deciding line made, when it is no condition."
-    if row.outcome is not None: return {}
-    made = {name: value for name, value in seen.made.items() if "[" not in name or name.partition("[")[0] not in seen.made}
-    if isinstance(statement(row), ast.Return) and seen.returned is not None: made |= unfold(seen.trace, "returned", seen.returned)
+    if row.outcome is not None:
+        return {}
+    made = {
+        name: value
+        for name, value in seen.made.items()
+        if "[" not in name or name.partition("[")[0] not in seen.made
+    }
+    if isinstance(statement(row), ast.Return) and seen.returned is not None:
+        made |= unfold(seen.trace, "returned", seen.returned)
     return made
+
 
 def reached(row, seen) -> str:
     "What came of it: what the base model got, or what the call gave back, or how it failed."
@@ -97,20 +145,53 @@ def reached(row, seen) -> str:
     parts = []
     if base:
         more = f", the first of {len(base)} calls" if len(base) > 1 else ""
-        parts.append(f'<div><h5>What reached the base model{more}</h5>{strip(trace, base[0])}<dl>' + values("", seen.base).partition("<dl>")[2])
-    elif not root.raised and not root.function.endswith("__init__") and not (seen.call is root and "returned" in came(row, seen)):
-        parts.append(values(f"What {root.function.rpartition('.')[2]} returned", unfold(trace, "returned", trace.value(root.returned))))
-    if root.raised: parts.append(f'<div><h5>How it ended</h5><p class="sm-error"><b>{text(root.raised["type"])}</b>: {text(root.raised["message"])}</p></div>')
+        parts.append(
+            f"<div><h5>What reached the base model{more}</h5>{strip(trace, base[0])}<dl>"
+            + values("", seen.base).partition("<dl>")[2]
+        )
+    elif (
+        not root.raised
+        and not root.function.endswith("__init__")
+        and not (seen.call is root and "returned" in came(row, seen))
+    ):
+        parts.append(
+            values(
+                f"What {root.function.rpartition('.')[2]} returned",
+                unfold(trace, "returned", trace.value(root.returned)),
+            )
+        )
+    if root.raised:
+        parts.append(
+            f'<div><h5>How it ended</h5><p class="sm-error"><b>{text(root.raised["type"])}</b>: {text(root.raised["message"])}</p></div>'
+        )
     return "".join(parts)
+
 
 def strip(trace, call) -> str:
     "Position by position: virtual token, token, padding."
     rows = layout.sequence(trace, call).rows
-    def mark(key): role, known = key; return "k" + layout.MARKS[role].code, known if role in ("token", "generated") and known is not None else layout.MARKS[role].glyph, role
-    return '<div class="sm-strip">' + grid([list(zip(row.roles, row.ids)) for row in rows], mark) + "<span>position by position</span></div>"
+
+    def mark(key):
+        role, known = key
+        return (
+            "k" + layout.MARKS[role].code,
+            known if role in ("token", "generated") and known is not None else layout.MARKS[role].glyph,
+            role,
+        )
+
+    return (
+        '<div class="sm-strip">'
+        + grid([list(zip(row.roles, row.ids)) for row in rows], mark)
+        + "<span>position by position</span></div>"
+    )
+
 
 OUTCOME = {True: ("yes", "true"), False: ("no", "false"), None: ("on", "reached")}
-def badge(outcome): return '<b class="sm-{}">{}</b>'.format(*OUTCOME[outcome])
+
+
+def badge(outcome):
+    return '<b class="sm-{}">{}</b>'.format(*OUTCOME[outcome])
+
 
 def listing(row, seen) -> str:
     "The source around the deciding line; what ran has a bar, what did not is pale."
@@ -122,59 +203,100 @@ def listing(row, seen) -> str:
     out = []
     for number in range(low, high + 1):
         head = heads.get(number, number)
-        kind = ("d" if number in decided else "r" if head in ran else "")
+        kind = "d" if number in decided else "r" if head in ran else ""
         tail = badge(decided[number]) if number in decided else ""
-        out.append(f'<span{f" class={kind}" if kind else ""}><u>{number}</u>{text(lines[number - first])}{tail}</span>')
-    return f'<pre class="sm-source" tabindex="0" aria-label="Lines {low} to {high} of {text(row.places()[0][0])}">' + "".join(out) + "</pre>"
+        out.append(
+            f"<span{f' class={kind}' if kind else ''}><u>{number}</u>{text(lines[number - first])}{tail}</span>"
+        )
+    return (
+        f'<pre class="sm-source" tabindex="0" aria-label="Lines {low} to {high} of {text(row.places()[0][0])}">'
+        + "".join(out)
+        + "</pre>"
+    )
+
 
 def subject(trace) -> str:
     about = trace.about
-    return f"{layout.method(trace)} on {about['model_class']}" if about.get("peft_type") else f"{about['model_class']}, while it is wrapped"
+    return (
+        f"{layout.method(trace)} on {about['model_class']}"
+        if about.get("peft_type")
+        else f"{about['model_class']}, while it is wrapped"
+    )
 
-def sentence(note:str) -> str:
+
+def sentence(note: str) -> str:
     "A note, with `code` in it."
-    return "".join(f"<code>{text(part)}</code>" if i % 2 else text(part) for i, part in enumerate(note.split("`")))
+    return "".join(
+        f"<code>{text(part)}</code>" if i % 2 else text(part) for i, part in enumerate(note.split("`"))
+    )
 
 
 # ---- a row, a section, the overview
 
+
 def figure(row) -> str:
     trace, seen = recorded(ROWS.index(row))
     here = f'<p class="sm-here"><b>Here:</b> {sentence(row.here)}</p>' if row.here else ""
-    around = values("What the calling line made of it", {n: v for n, v in seen.around.items() if cells(v)}) if seen.around and row.outcome is None and row.section == "_cpt_forward" else ""
-    return (f'{here}{listing(row, seen)}<div class="sm-values">{values("When it was decided", asked(row, seen))}{values("What the line made", came(row, seen))}{around}{reached(row, seen)}</div>'
-            f'<p class="sm-subject">Recorded: {text(subject(trace))}.</p>')
+    around = (
+        values("What the calling line made of it", {n: v for n, v in seen.around.items() if cells(v)})
+        if seen.around and row.outcome is None and row.section == "_cpt_forward"
+        else ""
+    )
+    return (
+        f'{here}{listing(row, seen)}<div class="sm-values">{values("When it was decided", asked(row, seen))}{values("What the line made", came(row, seen))}{around}{reached(row, seen)}</div>'
+        f'<p class="sm-subject">Recorded: {text(subject(trace))}.</p>'
+    )
+
 
 def entry(row) -> str:
     "One row: what it says, and its figure when it is opened."
     file, number = row.places()[0]
     name = row.where.partition(":")[2].removeprefix("PeftModelForCausalLM.")
-    code = f"<code>{text(row.code)}</code>" if row.code else '<span class="sm-none">not a branch of the specification</span>'
-    return (f'<details><summary><span class="sm-number">{row.number}</span><span class="sm-when">{sentence(row.when)}{code}</span>'
-            f'<span class="sm-where"><span><code>{text(name)}</code> {file}:{number}</span>{badge(row.outcome)}<small>{text(row.test.removeprefix("tests/"))}</small></span></summary>'
-            f'<div class="sm-figure" id="{row.id}">{figure(row)}</div></details>')
+    code = (
+        f"<code>{text(row.code)}</code>"
+        if row.code
+        else '<span class="sm-none">not a branch of the specification</span>'
+    )
+    return (
+        f'<details><summary><span class="sm-number">{row.number}</span><span class="sm-when">{sentence(row.when)}{code}</span>'
+        f'<span class="sm-where"><span><code>{text(name)}</code> {file}:{number}</span>{badge(row.outcome)}<small>{text(row.test.removeprefix("tests/"))}</small></span></summary>'
+        f'<div class="sm-figure" id="{row.id}">{figure(row)}</div></details>'
+    )
 
-def section(name:str) -> str:
+
+def section(name: str) -> str:
     return '<div class="sm">' + "\n".join(entry(row) for row in ROWS if row.section == name) + "</div>"
+
 
 def overview() -> str:
     "All rows at a glance: a link for each."
     lines = []
     for name in SECTIONS:
         rows = [row for row in ROWS if row.section == name]
-        links = "".join(f'<a href="#{row.id}" title="{text(row.when.replace("`", ""))}" class="sm-{OUTCOME[row.outcome][0]}">{row.number}</a>' for row in rows)
-        lines.append(f"<tr><th scope=row>{text(name)}</th><td>{len(rows)}</td><td>{len({row.test for row in rows})}</td><td class=sm-links>{links}</td></tr>")
+        links = "".join(
+            f'<a href="#{row.id}" title="{text(row.when.replace("`", ""))}" class="sm-{OUTCOME[row.outcome][0]}">{row.number}</a>'
+            for row in rows
+        )
+        lines.append(
+            f"<tr><th scope=row>{text(name)}</th><td>{len(rows)}</td><td>{len({row.test for row in rows})}</td><td class=sm-links>{links}</td></tr>"
+        )
     total = f"<tr><th scope=row>all</th><td>{len(ROWS)}</td><td>{len({row.test for row in ROWS})}</td><td>a link for each: the condition was {badge(True)}, {badge(False)}, or a line was {badge(None)}</td></tr>"
     return f'<div class="sm"><table class="sm-overview"><thead><tr><th scope=col>section</th><th scope=col>rows</th><th scope=col>tests</th><th scope=col>go to</th></tr></thead><tbody>{"".join(lines)}{total}</tbody></table></div>'
 
 
 # ---- the look, twice: light, and dark wherever the page says it is dark
 
-def colours(theme): return " ".join(f"--{m.code}: {m.fill(theme)}; --{m.code}t: {m.text(theme)};" for m in layout.MARKS.values())
+
+def colours(theme):
+    return " ".join(
+        f"--{m.code}: {m.fill(theme)}; --{m.code}t: {m.text(theme)};" for m in layout.MARKS.values()
+    )
+
 
 DARK = ('html[data-scheme="alternate"]', '[data-jp-theme-light="false"]', ".vscode-dark", ".quarto-dark")
 LIGHT_INK = "--ink: #20262d; --soft: #59636d; --pale: #69727b; --line: #dfe3e8; --code: #f6f7f9; --here: #fff3d6; --bar: #0060a8; --yes: #00654d; --yesb: #dcf3ec; --no: #8a3b00; --nob: #fdeadb; --on: #0060a8; --onb: #e3eefb; --bad: #a8142a;"
 DARK_INK = "--ink: #d7dde4; --soft: #a0a9b3; --pale: #8b949e; --line: #30363d; --code: #1b2028; --here: #3a3113; --bar: #79b8ff; --yes: #7fdcbc; --yesb: #123a30; --no: #ffb784; --nob: #46290f; --on: #9cc9ff; --onb: #14304f; --bad: #ff9aa6;"
+
 
 def style() -> str:
     dark = ", ".join(f"{where} .sm" for where in DARK)
@@ -214,8 +336,21 @@ def style() -> str:
 @media (max-width: 700px) {{ .sm summary {{ grid-template-columns: 1.9em minmax(0, 1fr); }} .sm-where {{ grid-column: 2; }} .sm-figure {{ padding-left: 4px; }} .sm-links a {{ padding: 4px; min-width: 30px; }} .sm-overview td:nth-child(3), .sm-overview th:nth-child(3) {{ display: none; }} }}
 </style>"""
 
+
 def legend() -> str:
     "The marks that the figures use."
-    shown = [("v", "virtual"), ("t", "token"), ("p", "padding"), ("g", "generated"), ("1", "attended"), ("0", "masked"), ("l", "label"), ("i", "ignored")]
-    marks = "".join(f'<span class="sm-strip" style="margin:0"><span class="sm-grid" aria-hidden="true"><span><i class="k{code}">{dict(attended=1, masked=0, label="7", token="5").get(name, layout.MARKS[name].glyph)}</i></span></span><span>{layout.MARKS[name].en}</span></span>' for code, name in shown)
+    shown = [
+        ("v", "virtual"),
+        ("t", "token"),
+        ("p", "padding"),
+        ("g", "generated"),
+        ("1", "attended"),
+        ("0", "masked"),
+        ("l", "label"),
+        ("i", "ignored"),
+    ]
+    marks = "".join(
+        f'<span class="sm-strip" style="margin:0"><span class="sm-grid" aria-hidden="true"><span><i class="k{code}">{dict(attended=1, masked=0, label="7", token="5").get(name, layout.MARKS[name].glyph)}</i></span></span><span>{layout.MARKS[name].en}</span></span>'
+        for code, name in shown
+    )
     return f'<div class="sm"><div class="sm-values" style="gap:4px 18px">{marks}</div></div>'

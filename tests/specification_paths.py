@@ -2,6 +2,7 @@
 
 tests.json holds a list of names of tests; others are not run. Afterwards it holds: test -> outcome and [file, function, from line, to line] of each pair of lines that ran one after the other (-1: came in, or left).
 """
+
 import json, os, sys
 from pathlib import Path
 
@@ -17,8 +18,10 @@ ways, found = set(), {}
 def watch(frame, event, arg):
     "For each call of a function of the reference, note the lines as they follow each other."
     code = frame.f_code
-    if not code.co_filename.startswith(REFERENCE): return None
+    if not code.co_filename.startswith(REFERENCE):
+        return None
     place, last = (code.co_filename.removeprefix(HOME), code.co_name), -1
+
     def line(frame, event, arg):
         nonlocal last
         if event in ("line", "return"):
@@ -26,6 +29,7 @@ def watch(frame, event, arg):
             ways.add((*place, last, now))
             last = now
         return line
+
     return line
 
 
@@ -38,13 +42,16 @@ def pytest_collection_modifyitems(items):
 def pytest_runtest_call(item):
     ways.clear()
     sys.settrace(watch)
-    try: yield
-    finally: sys.settrace(None)
+    try:
+        yield
+    finally:
+        sys.settrace(None)
     found[item.nodeid] = ["passed", sorted(ways)]
 
 
 def pytest_runtest_logreport(report):
-    if report.outcome != "passed": found[report.nodeid] = [report.outcome, []]
+    if report.outcome != "passed":
+        found[report.nodeid] = [report.outcome, []]
 
 
 def pytest_sessionfinish():

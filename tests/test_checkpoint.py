@@ -2,6 +2,7 @@
 
 And whatever else may lie in a folder is refused by name, before the model is touched, and without running anything.
 """
+
 import copy
 import functools
 import itertools
@@ -33,7 +34,11 @@ CONFIG, SAFE, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adap
 METHODS = {  # the class of the configuration, its fields, the family
     "lora": ("LoraConfig", dict(r=3, lora_alpha=5), "llama"),
     "lora-conv1d": ("LoraConfig", dict(r=3, use_rslora=True), "gpt2"),
-    "lora-ranks": ("LoraConfig", dict(r=2, target_modules="all-linear", rank_pattern={"q_proj": 4}, alpha_pattern={"k_proj": 3}), "llama"),
+    "lora-ranks": (
+        "LoraConfig",
+        dict(r=2, target_modules="all-linear", rank_pattern={"q_proj": 4}, alpha_pattern={"k_proj": 3}),
+        "llama",
+    ),
     "lora-saved": ("LoraConfig", dict(r=2, modules_to_save=["lm_head", "final_layer_norm"]), "opt"),
     "lora-bias-all": ("LoraConfig", dict(r=2, bias="all", modules_to_save=["final_layer_norm"]), "opt"),
     "lora-bias-only": ("LoraConfig", dict(r=2, bias="lora_only"), "opt"),
@@ -46,13 +51,29 @@ METHODS = {  # the class of the configuration, its fields, the family
     "ia3": ("IA3Config", {}, "gpt2"),
     "poly": ("PolyConfig", dict(r=2, n_tasks=3, n_skills=2), "llama"),
     "prefix": ("PrefixTuningConfig", dict(num_virtual_tokens=4), "gpt2"),
-    "prefix-projection": ("PrefixTuningConfig", dict(num_virtual_tokens=4, prefix_projection=True, encoder_hidden_size=24), "gpt2"),
+    "prefix-projection": (
+        "PrefixTuningConfig",
+        dict(num_virtual_tokens=4, prefix_projection=True, encoder_hidden_size=24),
+        "gpt2",
+    ),
     "prompt": ("PromptTuningConfig", dict(num_virtual_tokens=4), "llama"),
     "prompt-saved": ("PromptTuningConfig", dict(num_virtual_tokens=4, modules_to_save=["lm_head"]), "llama"),
     "p-tuning": ("PromptEncoderConfig", dict(num_virtual_tokens=4, encoder_hidden_size=24), "llama"),
-    "p-tuning-lstm": ("PromptEncoderConfig", dict(num_virtual_tokens=4, encoder_reparameterization_type="LSTM", encoder_hidden_size=12), "llama"),
-    "multitask": ("MultitaskPromptTuningConfig", dict(num_virtual_tokens=4, num_tasks=3, num_ranks=2), "llama"),
-    "cpt": ("CPTConfig", dict(cpt_token_ids=[11, 12, 13, 14, 15, 16], cpt_tokens_type_mask=[1, 2, 2, 3, 4, 4]), "llama"),
+    "p-tuning-lstm": (
+        "PromptEncoderConfig",
+        dict(num_virtual_tokens=4, encoder_reparameterization_type="LSTM", encoder_hidden_size=12),
+        "llama",
+    ),
+    "multitask": (
+        "MultitaskPromptTuningConfig",
+        dict(num_virtual_tokens=4, num_tasks=3, num_ranks=2),
+        "llama",
+    ),
+    "cpt": (
+        "CPTConfig",
+        dict(cpt_token_ids=[11, 12, 13, 14, 15, 16], cpt_tokens_type_mask=[1, 2, 2, 3, 4, 4]),
+        "llama",
+    ),
 }
 # what is computed before and after may differ in the last bit: fewer numbers are added up; torch has another LSTM without gradients; CPT pulls its deltas back once more
 ROUNDED = {"adalora-pruned", "p-tuning-lstm", "cpt"}
@@ -107,8 +128,14 @@ def fresh(method="lora"):
 def settings(folder):
     "The configuration in a folder; the order of sets means nothing, and neither does the version."
     fields = json.loads(Path(folder, CONFIG).read_text())
-    fields["base_model_name_or_path"] = fields["base_model_name_or_path"] or None  # older versions of peft write ""
-    return {k: sorted(v) if k.endswith("_modules") and isinstance(v, list) else v for k, v in fields.items() if k != "peft_version"}
+    fields["base_model_name_or_path"] = (
+        fields["base_model_name_or_path"] or None
+    )  # older versions of peft write ""
+    return {
+        k: sorted(v) if k.endswith("_modules") and isinstance(v, list) else v
+        for k, v in fields.items()
+        if k != "peft_version"
+    }
 
 
 def file_bytes(folder):
@@ -124,7 +151,9 @@ def test_same_files(method, tmp_path):
     theirs, mine = trained(method)
     mine.save_pretrained(tmp_path / "ours")
     theirs.save_pretrained(tmp_path / "theirs")
-    if OLD_PEFT and method == "lora-bias-only":  # peft 0.18 looks for the biases under names of the base model without LoRA, and forgets them
+    if (
+        OLD_PEFT and method == "lora-bias-only"
+    ):  # peft 0.18 looks for the biases under names of the base model without LoRA, and forgets them
         assert not any("bias" in name for name in load_file(tmp_path / "theirs" / SAFE))
         assert sum("bias" in name for name in load_file(tmp_path / "ours" / SAFE)) == 4
     else:
@@ -149,8 +178,12 @@ def test_peft_here_peft(method, tmp_path):
     theirs_again = peft.PeftModel.from_pretrained(fresh(method), str(tmp_path / "theirs"))
     assert torch.equal(logits(mine, method), logits(theirs_again, method))
     assert_equal(dict(theirs_again.named_parameters()), dict(mine.named_parameters()))
-    if not (OLD_PEFT and method == "adalora-pruned"):  # peft 0.18 makes new parameters for the pruned ranks, and those want gradients
-        assert {n: p.requires_grad for n, p in theirs_again.named_parameters()} == {n: p.requires_grad for n, p in mine.named_parameters()}
+    if not (
+        OLD_PEFT and method == "adalora-pruned"
+    ):  # peft 0.18 makes new parameters for the pruned ranks, and those want gradients
+        assert {n: p.requires_grad for n, p in theirs_again.named_parameters()} == {
+            n: p.requires_grad for n, p in mine.named_parameters()
+        }
     mine.save_pretrained(tmp_path / "ours")
     if not (OLD_PEFT and method == "lora-bias-only"):
         assert file_bytes(tmp_path / "ours") == file_bytes(tmp_path / "theirs")
@@ -204,12 +237,17 @@ def test_pickle(method, tmp_path):
     theirs.save_pretrained(tmp_path / "theirs", safe_serialization=False)
     assert sorted(os.listdir(tmp_path / "ours")) == [CONFIG, PICKLE]
     assert_equal(torch.load(tmp_path / "ours" / PICKLE), torch.load(tmp_path / "theirs" / PICKLE))
-    loaded = [logits(PeftModel.from_pretrained(fresh(method), tmp_path / folder), method) for folder in ("ours", "safe")]
+    loaded = [
+        logits(PeftModel.from_pretrained(fresh(method), tmp_path / folder), method)
+        for folder in ("ours", "safe")
+    ]
     if method in ROUNDED:
         torch.testing.assert_close(*loaded)
     else:
         assert torch.equal(*loaded)
-    assert torch.equal(logits(peft.PeftModel.from_pretrained(fresh(method), str(tmp_path / "ours")), method), loaded[0])
+    assert torch.equal(
+        logits(peft.PeftModel.from_pretrained(fresh(method), str(tmp_path / "ours")), method), loaded[0]
+    )
 
 
 # --- several adapters ---------------------------------------------------------------------------------------------
@@ -228,10 +266,18 @@ def test_several_adapters(selected, tmp_path):
     mine.load_state_dict(theirs.state_dict())
     theirs.save_pretrained(tmp_path / "theirs", selected_adapters=selected)
     mine.save_pretrained(tmp_path / "ours", selected_adapters=selected)
-    files = [{str(f.relative_to(tmp_path / who)): f.read_bytes() for f in (tmp_path / who).rglob(SAFE)} for who in ("ours", "theirs")]
+    files = [
+        {str(f.relative_to(tmp_path / who)): f.read_bytes() for f in (tmp_path / who).rglob(SAFE)}
+        for who in ("ours", "theirs")
+    ]
     assert files[0] == files[1] and len(files[0]) == (3 if selected is None else len(selected))
     for name in ["default", "second", "third"] if selected is None else selected:
-        loaded = PeftModel.from_pretrained(fresh("lora-saved"), tmp_path / "ours", adapter_name="new", subfolder=None if name == "default" else name)
+        loaded = PeftModel.from_pretrained(
+            fresh("lora-saved"),
+            tmp_path / "ours",
+            adapter_name="new",
+            subfolder=None if name == "default" else name,
+        )
         mine.set_adapter(name)
         assert torch.equal(logits(loaded, "lora"), logits(mine.eval(), "lora"))
 
@@ -243,7 +289,11 @@ def test_an_adapter_called_like_a_module(tmp_path):
             several(peft, peft.get_peft_model, "layers").save_pretrained(tmp_path / "theirs")
     mine = several(our_config, ours.get_peft_model, "layers")
     mine.save_pretrained(tmp_path)
-    assert [len(load_file(tmp_path / name / SAFE)) for name in ("", "second", "layers")] == [2 * 4 + 3 * 2 + 1, 2 * 4, 2 * 4 + 3 * 2]
+    assert [len(load_file(tmp_path / name / SAFE)) for name in ("", "second", "layers")] == [
+        2 * 4 + 3 * 2 + 1,
+        2 * 4,
+        2 * 4 + 3 * 2,
+    ]
 
 
 def test_adapters_keep_to_themselves(tmp_path):
@@ -257,9 +307,14 @@ def test_adapters_keep_to_themselves(tmp_path):
     with_embeddings.add_adapter("other", LoraConfig(r=1, modules_to_save=["lm_head"], **CLM))
     names = checkpoint.get_peft_model_state_dict(with_embeddings, save_embedding_layers=True)
     assert not any("other" in name for name in names)
-    names = checkpoint.get_peft_model_state_dict(with_embeddings, adapter_name="other", save_embedding_layers=True)
+    names = checkpoint.get_peft_model_state_dict(
+        with_embeddings, adapter_name="other", save_embedding_layers=True
+    )
     assert not any("default" in name for name in names)
-    assert {"base_model.model.lm_head.weight", "base_model.model.lm_head.original_module.weight"} <= names.keys()
+    assert {
+        "base_model.model.lm_head.weight",
+        "base_model.model.lm_head.original_module.weight",
+    } <= names.keys()
 
 
 def test_names_in_files():
@@ -272,7 +327,10 @@ def test_names_in_files():
 def test_names_that_are_no_folders(name, tmp_path):
     with pytest.raises(ValueError, match="cannot be one"):
         checkpoint.adapter_folder(tmp_path, name)
-    assert checkpoint.adapter_folder(tmp_path, "a b.c") == tmp_path / "a b.c" and checkpoint.adapter_folder(tmp_path, "default") == tmp_path
+    assert (
+        checkpoint.adapter_folder(tmp_path, "a b.c") == tmp_path / "a b.c"
+        and checkpoint.adapter_folder(tmp_path, "default") == tmp_path
+    )
 
 
 def test_a_name_that_leads_elsewhere_saves_nothing(tmp_path):
@@ -289,7 +347,9 @@ def test_a_name_that_leads_elsewhere_saves_nothing(tmp_path):
 # --- embeddings ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["lora", "lora-conv1d", "lora-saved", "lora-embedding", "lora-head", "prompt", "ia3"])
+@pytest.mark.parametrize(
+    "method", ["lora", "lora-conv1d", "lora-saved", "lora-embedding", "lora-head", "prompt", "ia3"]
+)
 @pytest.mark.parametrize("embeddings", [True, False])
 def test_embeddings_on_request(method, embeddings, tmp_path):
     theirs, mine = trained(method)
@@ -304,8 +364,17 @@ def test_embeddings_on_request(method, embeddings, tmp_path):
         assert not base.get_input_embeddings().weight.any()
 
 
-@pytest.mark.parametrize("targets, method, targeted", [(r".*q_proj", "lora", False), (r".*(lm_head|q_proj)", "lora", True), (["q_proj", "lm_head"], "lora", True), (["q_proj"], "lora", False),
-                                                       ("all-linear", "lora", False), (r".*wte", "lora-conv1d", False)])
+@pytest.mark.parametrize(
+    "targets, method, targeted",
+    [
+        (r".*q_proj", "lora", False),
+        (r".*(lm_head|q_proj)", "lora", True),
+        (["q_proj", "lm_head"], "lora", True),
+        (["q_proj"], "lora", False),
+        ("all-linear", "lora", False),
+        (r".*wte", "lora-conv1d", False),
+    ],
+)
 def test_embeddings_among_the_targets(targets, method, targeted):
     model = ours.get_peft_model(fresh(method), LoraConfig(r=1, target_modules=targets, **CLM))
     assert checkpoint.targets_embeddings(model, "default") == targeted
@@ -336,17 +405,34 @@ def test_embeddings_of_a_resized_vocabulary(base_folder, tmp_path):
     tensors = load_file(tmp_path / "ours" / SAFE)
     assert {"base_model.model.lm_head.weight", "base_model.model.model.embed_tokens.weight"} <= tensors.keys()
     assert file_bytes(tmp_path / "ours") == file_bytes(tmp_path / "theirs")
-    loaded = PeftModel.from_pretrained(resized(base_folder).apply(lambda m: m.reset_parameters() if isinstance(m, nn.Embedding) else None), tmp_path / "ours")
+    loaded = PeftModel.from_pretrained(
+        resized(base_folder).apply(lambda m: m.reset_parameters() if isinstance(m, nn.Embedding) else None),
+        tmp_path / "ours",
+    )
     assert torch.equal(logits(loaded, "lora"), logits(mine, "lora"))
-    with pytest.raises(ValueError, match=r"of another shape: .*embed_tokens.weight \[64, 32\] instead of \[61, 32\].*call resize_token_embeddings"):
+    with pytest.raises(
+        ValueError,
+        match=r"of another shape: .*embed_tokens.weight \[64, 32\] instead of \[61, 32\].*call resize_token_embeddings",
+    ):
         PeftModel.from_pretrained(LlamaForCausalLM.from_pretrained(base_folder), tmp_path / "ours")
 
 
 def test_tied_embeddings(tmp_path):
     "Saved twice, and still one tensor after loading."
+
     def tied():
         torch.manual_seed(0)
-        return LlamaForCausalLM(LlamaConfig(hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4, tie_word_embeddings=True, **TOKENS)).eval()
+        return LlamaForCausalLM(
+            LlamaConfig(
+                hidden_size=32,
+                intermediate_size=48,
+                num_hidden_layers=1,
+                num_attention_heads=4,
+                tie_word_embeddings=True,
+                **TOKENS,
+            )
+        ).eval()
+
     mine = ours.get_peft_model(tied(), LoraConfig(**CLM))
     mine.get_input_embeddings().weight.data += 1
     mine.save_pretrained(tmp_path, save_embedding_layers=True)
@@ -355,7 +441,20 @@ def test_tied_embeddings(tmp_path):
     assert torch.equal(loaded.lm_head.weight, mine.lm_head.weight)
 
 
-@pytest.mark.parametrize("written", ["{", "[]", '{"vocab_size": 61}', '{"text_config": {"vocab_size": 61}}', '{"text_config": 5}', "{}", None, '{"vocab_size": 60}', '{"text_config": {"vocab_size": 60}}'])
+@pytest.mark.parametrize(
+    "written",
+    [
+        "{",
+        "[]",
+        '{"vocab_size": 61}',
+        '{"text_config": {"vocab_size": 61}}',
+        '{"text_config": 5}',
+        "{}",
+        None,
+        '{"vocab_size": 60}',
+        '{"text_config": {"vocab_size": 60}}',
+    ],
+)
 def test_what_the_base_model_says_of_its_vocabulary(written, tmp_path):
     "Only another number is a reason to save the embeddings."
     model = ours.get_peft_model(fresh(), LoraConfig(**CLM))
@@ -374,13 +473,19 @@ def test_a_base_model_without_a_name_is_not_looked_for_here(tmp_path, monkeypatc
 
 
 def test_the_base_models_files_are_left_alone(base_folder, tmp_path):
-    model = ours.get_peft_model(LlamaForCausalLM.from_pretrained(base_folder).eval(), LoraConfig(init_lora_weights=False, **CLM))
+    model = ours.get_peft_model(
+        LlamaForCausalLM.from_pretrained(base_folder).eval(), LoraConfig(init_lora_weights=False, **CLM)
+    )
     another = LlamaForCausalLM.from_pretrained(base_folder).eval()
     shutil.rmtree(base_folder)  # neither read
     model.save_pretrained(tmp_path / "adapter")
-    assert torch.equal(logits(PeftModel.from_pretrained(another, tmp_path / "adapter"), "lora"), logits(model.eval(), "lora"))
+    assert torch.equal(
+        logits(PeftModel.from_pretrained(another, tmp_path / "adapter"), "lora"), logits(model.eval(), "lora")
+    )
     assert os.listdir(tmp_path) == ["adapter"]  # nor written
-    assert json.loads((tmp_path / "adapter" / CONFIG).read_text())["base_model_name_or_path"] == str(base_folder)
+    assert json.loads((tmp_path / "adapter" / CONFIG).read_text())["base_model_name_or_path"] == str(
+        base_folder
+    )
 
 
 # --- what is saved ------------------------------------------------------------------------------------------------
@@ -388,11 +493,18 @@ def test_the_base_models_files_are_left_alone(base_folder, tmp_path):
 
 def test_a_prompt_is_saved_without_dropout():
     "In training mode, peft saves the prompt that an LSTM with dropout happened to give."
-    fields = dict(num_virtual_tokens=4, encoder_reparameterization_type="LSTM", encoder_hidden_size=12, encoder_dropout=0.5)
+    fields = dict(
+        num_virtual_tokens=4,
+        encoder_reparameterization_type="LSTM",
+        encoder_hidden_size=12,
+        encoder_dropout=0.5,
+    )
     theirs = peft.get_peft_model(fresh(), peft.PromptEncoderConfig(**fields, **CLM)).train()
     mine = ours.get_peft_model(fresh(), PromptEncoderConfig(**fields, **CLM)).train()
     mine.load_state_dict(theirs.state_dict())
-    assert not torch.equal(theirs.get_prompt_embedding_to_save("default"), theirs.get_prompt_embedding_to_save("default"))
+    assert not torch.equal(
+        theirs.get_prompt_embedding_to_save("default"), theirs.get_prompt_embedding_to_save("default")
+    )
     saved = mine.get_prompt_embedding_to_save("default")
     assert all(m.training for m in mine.prompt_encoder.modules())
     assert torch.equal(saved, theirs.eval().get_prompt_embedding_to_save("default"))
@@ -415,8 +527,14 @@ def test_state_dict_from_elsewhere(tmp_path):
 
 def test_compiled():
     _, model = trained("lora")
-    assert_equal(checkpoint.get_peft_model_state_dict(SimpleNamespace(_orig_mod=model), unwrap_compiled=True), checkpoint.get_peft_model_state_dict(model))
-    assert_equal(checkpoint.get_peft_model_state_dict(model, unwrap_compiled=True), checkpoint.get_peft_model_state_dict(model))
+    assert_equal(
+        checkpoint.get_peft_model_state_dict(SimpleNamespace(_orig_mod=model), unwrap_compiled=True),
+        checkpoint.get_peft_model_state_dict(model),
+    )
+    assert_equal(
+        checkpoint.get_peft_model_state_dict(model, unwrap_compiled=True),
+        checkpoint.get_peft_model_state_dict(model),
+    )
 
 
 def test_the_model_is_not_changed_by_saving(tmp_path):
@@ -446,9 +564,14 @@ def test_without_a_task(method, tmp_path):
     assert type(mine) is PeftModel
     theirs.save_pretrained(tmp_path / "theirs")
     mine.save_pretrained(tmp_path / "ours")
-    assert settings(tmp_path / "ours")["auto_mapping"] == settings(tmp_path / "theirs")["auto_mapping"] != None
+    assert (
+        settings(tmp_path / "ours")["auto_mapping"] == settings(tmp_path / "theirs")["auto_mapping"] != None
+    )
     assert type(PeftModel.from_pretrained(fresh(method), tmp_path / "theirs")) is PeftModel
-    assert type(ours.PeftModelForCausalLM.from_pretrained(fresh(method), tmp_path / "theirs")) is ours.PeftModelForCausalLM
+    assert (
+        type(ours.PeftModelForCausalLM.from_pretrained(fresh(method), tmp_path / "theirs"))
+        is ours.PeftModelForCausalLM
+    )
     assert mine.peft_config["default"].auto_mapping is None
 
 
@@ -484,7 +607,10 @@ def test_the_other_kind_of_file_goes(first, tmp_path):
         model.prompt_encoder["default"].embedding.weight.data += 1
         model.save_pretrained(folder, safe_serialization=not first)
         loaded = type(model).from_pretrained(fresh(), folder)
-        is_new = torch.equal(loaded.prompt_encoder["default"].embedding.weight, model.prompt_encoder["default"].embedding.weight)
+        is_new = torch.equal(
+            loaded.prompt_encoder["default"].embedding.weight,
+            model.prompt_encoder["default"].embedding.weight,
+        )
         assert is_new == (model is mine or not first)
     assert sorted(os.listdir(folder)) == [CONFIG, PICKLE if first else SAFE]
 
@@ -522,7 +648,9 @@ def test_a_configuration_alone(method, tmp_path):
     mine = checkpoint.read_config(tmp_path / "theirs")
     assert type(mine) is type(config(our_config, method)) and mine.inference_mode is False
     checkpoint.write_config(mine, tmp_path / "deep" / "ours")
-    assert settings(tmp_path / "deep" / "ours") | settings(tmp_path / "theirs") == settings(tmp_path / "deep" / "ours")
+    assert settings(tmp_path / "deep" / "ours") | settings(tmp_path / "theirs") == settings(
+        tmp_path / "deep" / "ours"
+    )
     again = peft.PeftConfig.from_pretrained(str(tmp_path), subfolder="deep/ours")
     theirs.peft_version = again.peft_version = None
     assert again == theirs
@@ -544,14 +672,19 @@ def test_fields_that_say_nothing(nothing, tmp_path):
 def test_fields_that_say_something(tmp_path):
     checkpoint.write_config(LoraConfig(r=3, **CLM), tmp_path)
     changed(tmp_path, a_new_field=1, another="x", peft_version="9.9")
-    with pytest.raises(ValueError, match=r"adapter_config.json .*LoraConfig here knows nothing of a_new_field=1, another='x', which peft 9.9 wrote"):
+    with pytest.raises(
+        ValueError,
+        match=r"adapter_config.json .*LoraConfig here knows nothing of a_new_field=1, another='x', which peft 9.9 wrote",
+    ):
         checkpoint.read_config(tmp_path)
 
 
 def test_a_variant_that_is_not_there(tmp_path):
     checkpoint.write_config(LoraConfig(r=3, **CLM), tmp_path)
     changed(tmp_path, use_qalora=True)
-    with pytest.raises(NotImplementedError, match=r"adapter_config.json: LoraConfig\(use_qalora=True\) is not implemented"):
+    with pytest.raises(
+        NotImplementedError, match=r"adapter_config.json: LoraConfig\(use_qalora=True\) is not implemented"
+    ):
         checkpoint.read_config(tmp_path)
 
 
@@ -609,13 +742,19 @@ WEIGHTS = {
     "pickled list": (PICKLE, [torch.ones(1)], "adapter_model.bin does not hold tensors by name"),
     "pickled numbers": (PICKLE, {"a": 1}, "adapter_model.bin does not hold tensors by name"),
     "pickled without names": (PICKLE, {1: torch.ones(1)}, "adapter_model.bin does not hold tensors by name"),
-    "pickled sparse": (PICKLE, {"a": torch.eye(2).to_sparse()}, "adapter_model.bin does not hold tensors by name"),
+    "pickled sparse": (
+        PICKLE,
+        {"a": torch.eye(2).to_sparse()},
+        "adapter_model.bin does not hold tensors by name",
+    ),
 }
 
 
 def picture(model):
     "Everything about a model that loading could change."
-    return [(n, type(m), m.training) for n, m in model.named_modules()], [(n, p.requires_grad, p.tolist()) for n, p in model.named_parameters()]
+    return [(n, type(m), m.training) for n, m in model.named_modules()], [
+        (n, p.requires_grad, p.tolist()) for n, p in model.named_parameters()
+    ]
 
 
 def refused(folder, match, error=ValueError, model=None, **more):
@@ -662,6 +801,7 @@ def test_weights_that_are_none(case, saved):
 
 class Evil:
     "Runs a program when it is unpickled."
+
     def __init__(self, marker):
         self.marker = marker
 
@@ -700,10 +840,22 @@ A = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
 MISFITS = {
     "missing": (lambda t: t.pop(A), r"; missing: \S*q_proj.lora_A.weight \[3, 32\]$"),
     "unexpected": (lambda t: t.update(extra=torch.ones(2)), r"; unexpected: extra \[2\]$"),
-    "base": (lambda t: t.update({"base_model.model.model.norm.weight": torch.ones(32)}), r"; unexpected: base_model.model.model.norm.weight \[32\]$"),
-    "shape": (lambda t: t.update({A: torch.ones(4, 32)}), r"; of another shape: \S*q_proj.lora_A.weight \[4, 32\] instead of \[3, 32\]$"),
-    "transposed": (lambda t: t.update({A: t[A].T.contiguous()}), r"; of another shape: \S*lora_A.weight \[32, 3\] instead of \[3, 32\]$"),
-    "kind": (lambda t: t.update({A: torch.ones(3, 32, dtype=torch.int64)}), r"; of another kind: \S*q_proj.lora_A.weight torch.int64 instead of torch.float32$"),
+    "base": (
+        lambda t: t.update({"base_model.model.model.norm.weight": torch.ones(32)}),
+        r"; unexpected: base_model.model.model.norm.weight \[32\]$",
+    ),
+    "shape": (
+        lambda t: t.update({A: torch.ones(4, 32)}),
+        r"; of another shape: \S*q_proj.lora_A.weight \[4, 32\] instead of \[3, 32\]$",
+    ),
+    "transposed": (
+        lambda t: t.update({A: t[A].T.contiguous()}),
+        r"; of another shape: \S*lora_A.weight \[32, 3\] instead of \[3, 32\]$",
+    ),
+    "kind": (
+        lambda t: t.update({A: torch.ones(3, 32, dtype=torch.int64)}),
+        r"; of another kind: \S*q_proj.lora_A.weight torch.int64 instead of torch.float32$",
+    ),
     "several": (lambda t: (t.pop(A), t.update(extra=torch.ones(2))), "missing: .*; unexpected: extra"),
     "none": (lambda t: t.clear(), "missing: .* and 2 more$"),
 }
@@ -741,11 +893,21 @@ def test_other_precisions(dtype, saved):
 def test_a_base_model_in_half_precision(autocast, saved):
     loaded = PeftModel.from_pretrained(fresh().bfloat16(), saved, autocast_adapter_dtype=autocast)
     loaded.load_adapter(saved, "second", autocast_adapter_dtype=autocast)
-    assert {p.dtype for n, p in loaded.named_parameters() if "lora_" in n} == {torch.float32 if autocast else torch.bfloat16}
+    assert {p.dtype for n, p in loaded.named_parameters() if "lora_" in n} == {
+        torch.float32 if autocast else torch.bfloat16
+    }
 
 
 def test_another_base_model_is_refused_before_it_is_touched(saved):
-    refused(saved, "does not fit adapter 'default'.*another shape", model=LlamaForCausalLM(LlamaConfig(hidden_size=64, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, **TOKENS)))
+    refused(
+        saved,
+        "does not fit adapter 'default'.*another shape",
+        model=LlamaForCausalLM(
+            LlamaConfig(
+                hidden_size=64, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, **TOKENS
+            )
+        ),
+    )
     refused(saved, "target_modules .* match no module", model=fresh("lora-conv1d"))
 
 
@@ -759,12 +921,19 @@ def test_biases_that_peft_forgot(tmp_path):
         loaded = PeftModel.from_pretrained(fresh("lora-bias-only"), tmp_path)
     assert len(said) == 1
     own = {n: p for n, p in fresh("lora-bias-only").named_parameters()}
-    assert torch.equal(loaded.get_base_model().model.decoder.layers[0].self_attn.q_proj.bias, own["model.decoder.layers.0.self_attn.q_proj.bias"])
+    assert torch.equal(
+        loaded.get_base_model().model.decoder.layers[0].self_attn.q_proj.bias,
+        own["model.decoder.layers.0.self_attn.q_proj.bias"],
+    )
     one = next(n for n in tensors if n.endswith("bias"))
-    save_file({n: t for n, t in tensors.items() if not n.endswith("bias") or n == one}, tmp_path / SAFE)  # some, but not all
+    save_file(
+        {n: t for n, t in tensors.items() if not n.endswith("bias") or n == one}, tmp_path / SAFE
+    )  # some, but not all
     with pytest.raises(ValueError, match="missing: .*bias"):
         PeftModel.from_pretrained(fresh("lora-bias-only"), tmp_path)
-    save_file({n: t for n, t in tensors.items() if "lora_A" not in n and not n.endswith("bias")}, tmp_path / SAFE)
+    save_file(
+        {n: t for n, t in tensors.items() if "lora_A" not in n and not n.endswith("bias")}, tmp_path / SAFE
+    )
     with pytest.raises(ValueError, match="missing: (?!.*bias).*lora_A"):
         PeftModel.from_pretrained(fresh("lora-bias-only"), tmp_path)
 
@@ -797,9 +966,14 @@ def test_trainable(is_trainable, saved):
     assert list(mine.peft_config) == ["default", "second"] and mine.active_adapter == "default"
     assert [mine.peft_config[n].inference_mode for n in mine.peft_config] == [not is_trainable] * 2
     if not OLD_PEFT:  # an older one trains the active adapter only
-        assert {n: p.requires_grad for n, p in mine.named_parameters()} == {n: p.requires_grad for n, p in theirs.named_parameters()}
+        assert {n: p.requires_grad for n, p in mine.named_parameters()} == {
+            n: p.requires_grad for n, p in theirs.named_parameters()
+        }
     assert any(p.requires_grad for n, p in mine.named_parameters() if "second" in n) == is_trainable
-    assert type(mine) is ours.PeftModelForCausalLM and mine.peft_config["default"].base_model_name_or_path is None
+    assert (
+        type(mine) is ours.PeftModelForCausalLM
+        and mine.peft_config["default"].base_model_name_or_path is None
+    )
 
 
 def test_which_parameters_train():
@@ -813,7 +987,9 @@ def test_which_parameters_train():
     model.set_requires_grad("default", False)
     assert trains() == {"second"}
     with pytest.raises(TypeError, match="set_requires_grad.*PROMPT_TUNING"):
-        ours.get_peft_model(fresh(), PromptTuningConfig(num_virtual_tokens=2, **CLM)).set_requires_grad("default")
+        ours.get_peft_model(fresh(), PromptTuningConfig(num_virtual_tokens=2, **CLM)).set_requires_grad(
+            "default"
+        )
 
 
 def test_a_given_configuration(saved):
@@ -884,9 +1060,13 @@ def test_adalora_goes_on_where_it_was_pruned(tmp_path):
     again = ours.get_peft_model(fresh(), config(our_config, "adalora"))
     again.load_adapter(tmp_path, "default", is_trainable=True)
     torch.testing.assert_close(logits(again.eval(), "adalora"), logits(mine, "adalora"))
-    assert {n: tuple(p.shape) for n, p in again.named_parameters() if "lora_E" in n} != {n: tuple(p.shape) for n, p in mine.named_parameters() if "lora_E" in n}
+    assert {n: tuple(p.shape) for n, p in again.named_parameters() if "lora_E" in n} != {
+        n: tuple(p.shape) for n, p in mine.named_parameters() if "lora_E" in n
+    }
     with pytest.raises(RuntimeError, match="size mismatch"):
-        peft.get_peft_model(fresh(), config(peft, "adalora")).load_adapter(str(tmp_path), "default", is_trainable=True)
+        peft.get_peft_model(fresh(), config(peft, "adalora")).load_adapter(
+            str(tmp_path), "default", is_trainable=True
+        )
     changed(tmp_path, rank_pattern={"model.layers.0.self_attn.o_proj.lora_E": [True]})
     refused(tmp_path, "no such layer")
 
@@ -914,7 +1094,9 @@ def test_merged_adapters(tmp_path):
             model.save_pretrained(tmp_path, selected_adapters=[name])
     with pytest.raises(ValueError, match="loading is not possible while default is merged"):
         checkpoint.set_peft_model_state_dict(model, tensors)
-    checkpoint.set_peft_model_state_dict(model, {n: t for n, t in tensors.items() if "base_layer" not in n}, "second")
+    checkpoint.set_peft_model_state_dict(
+        model, {n: t for n, t in tensors.items() if "base_layer" not in n}, "second"
+    )
     model.save_pretrained(tmp_path / "new", save_embedding_layers=False)
     model.base_model.unmerge_adapter()
     checkpoint.set_peft_model_state_dict(model, tensors)
@@ -924,7 +1106,10 @@ def test_merged_adapters(tmp_path):
 
 def test_unknown_adapters():
     _, model = trained("lora")
-    for call in (lambda: checkpoint.get_peft_model_state_dict(model, adapter_name="nobody"), lambda: checkpoint.set_peft_model_state_dict(model, {}, "nobody")):
+    for call in (
+        lambda: checkpoint.get_peft_model_state_dict(model, adapter_name="nobody"),
+        lambda: checkpoint.set_peft_model_state_dict(model, {}, "nobody"),
+    ):
         with pytest.raises(ValueError, match="there is no adapter 'nobody'; there are default"):
             call()
 
@@ -944,9 +1129,16 @@ def test_a_rehearsal_takes_no_memory_and_leaves_no_trace():
     model.same_counts = model.counts
     before, state = picture(model), torch.get_rng_state()
     with checkpoint.rehearsal(model) as shadow:
-        assert [(n, p.shape, p.dtype, p.requires_grad, p.device.type) for n, p in shadow.named_parameters()] == [(n, p.shape, p.dtype, p.requires_grad, "meta") for n, p in model.named_parameters()]
-        assert [(n, b.shape, b.dtype, b.device.type) for n, b in shadow.named_buffers()] == [(n, b.shape, b.dtype, "meta") for n, b in model.named_buffers()]
-        assert torch.equal(shadow.last_logits, model.last_logits) and shadow.last_logits.data_ptr() != model.last_logits.data_ptr()
+        assert [
+            (n, p.shape, p.dtype, p.requires_grad, p.device.type) for n, p in shadow.named_parameters()
+        ] == [(n, p.shape, p.dtype, p.requires_grad, "meta") for n, p in model.named_parameters()]
+        assert [(n, b.shape, b.dtype, b.device.type) for n, b in shadow.named_buffers()] == [
+            (n, b.shape, b.dtype, "meta") for n, b in model.named_buffers()
+        ]
+        assert (
+            torch.equal(shadow.last_logits, model.last_logits)
+            and shadow.last_logits.data_ptr() != model.last_logits.data_ptr()
+        )
         assert shadow.same_counts is shadow.counts
         torch.rand(3)
         warnings.warn("not now")

@@ -1,4 +1,5 @@
 "In a real JupyterLab, with a real kernel: the tour runs, the viewer is drawn, and the explorer follows its slider."
+
 import sys
 from pathlib import Path
 import nbformat
@@ -6,12 +7,12 @@ import pytest
 from lab import Lab
 
 ROOT = Path(__file__).resolve().parent.parent
-TOUR = ROOT/"nbs"/"tutorials"/"01_tour.ipynb"
+TOUR = ROOT / "nbs" / "tutorials" / "01_tour.ipynb"
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory, browser):     # no browser, no server
+def server(tmp_path_factory, browser):  # no browser, no server
     server = Lab(tmp_path_factory.mktemp("lab"), None)
     server.start()
     yield server
@@ -27,24 +28,31 @@ def lab(server, new_page):
 
 def written(path, cells):
     "A notebook of these code cells, at `path`."
-    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells],
-                                            metadata={"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}), path)
+    nbformat.write(
+        nbformat.v4.new_notebook(
+            cells=[nbformat.v4.new_code_cell(c) for c in cells],
+            metadata={"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}},
+        ),
+        path,
+    )
     return path
 
 
 @pytest.fixture
 def small(tmp_path):
     "A small notebook: which Python is this, and a figure that follows a slider."
-    cells = ["import sys; print(sys.executable)",
-             "import ipywidgets as w, matplotlib.pyplot as plt\n"
-             "slider, out = w.IntSlider(value=2, min=1, max=5), w.Output()\n"
-             "def draw(change):\n"
-             "    with out:\n"
-             "        out.clear_output(wait=True)\n"
-             "        plt.figure(figsize=(2, 2)); plt.bar(range(slider.value), range(slider.value)); plt.show()\n"
-             "slider.observe(draw, 'value'); draw(None)\n"
-             "w.VBox([slider, out])"]
-    return written(tmp_path/"small.ipynb", cells)
+    cells = [
+        "import sys; print(sys.executable)",
+        "import ipywidgets as w, matplotlib.pyplot as plt\n"
+        "slider, out = w.IntSlider(value=2, min=1, max=5), w.Output()\n"
+        "def draw(change):\n"
+        "    with out:\n"
+        "        out.clear_output(wait=True)\n"
+        "        plt.figure(figsize=(2, 2)); plt.bar(range(slider.value), range(slider.value)); plt.show()\n"
+        "slider.observe(draw, 'value'); draw(None)\n"
+        "w.VBox([slider, out])",
+    ]
+    return written(tmp_path / "small.ipynb", cells)
 
 
 def test_the_kernel_is_this_python_and_widgets_are_alive(lab, small):
@@ -80,15 +88,17 @@ def test_the_tour_shows_the_viewer_and_the_explorer(lab):
 
 
 def test_python_hears_the_viewer_and_moves_it(lab, tmp_path):
-    cells = ["import torch, ipywidgets as w, peft_viz as peft\n"
-             "from peft_viz.widgets import Viewer\n"
-             "model = peft.get_peft_model(peft.tiny_random('llama'), peft.PromptTuningConfig(task_type='CAUSAL_LM', num_virtual_tokens=2))\n"
-             "with peft.record(model) as trace: model(input_ids=torch.tensor([[5, 6, 7]]))\n"
-             "viewer, heard, jump = Viewer(trace), w.Label('nothing yet'), w.Button(description='to 5')\n"
-             "viewer.observe(lambda change: setattr(heard, 'value', f'Python heard {change.new}'), 'step')\n"
-             "jump.on_click(lambda _: setattr(viewer, 'step', 5))\n"
-             "w.VBox([jump, heard, viewer])"]
-    notebook = lab.open(written(tmp_path/"viewer.ipynb", cells))
+    cells = [
+        "import torch, ipywidgets as w, peft_viz as peft\n"
+        "from peft_viz.widgets import Viewer\n"
+        "model = peft.get_peft_model(peft.tiny_random('llama'), peft.PromptTuningConfig(task_type='CAUSAL_LM', num_virtual_tokens=2))\n"
+        "with peft.record(model) as trace: model(input_ids=torch.tensor([[5, 6, 7]]))\n"
+        "viewer, heard, jump = Viewer(trace), w.Label('nothing yet'), w.Button(description='to 5')\n"
+        "viewer.observe(lambda change: setattr(heard, 'value', f'Python heard {change.new}'), 'step')\n"
+        "jump.on_click(lambda _: setattr(viewer, 'step', 5))\n"
+        "w.VBox([jump, heard, viewer])"
+    ]
+    notebook = lab.open(written(tmp_path / "viewer.ipynb", cells))
     notebook.run_all()
     assert notebook.errors() == []
     page = notebook.page

@@ -1,25 +1,36 @@
 "No test is forgotten: each file of tests stands in one list of scripts/test.py, and the second environment is what its lock says."
+
 import re, subprocess, sys
 from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT/"scripts")]
-import test as runner      # scripts/test.py
+sys.path[:0] = [str(ROOT / "scripts")]
+import test as runner  # scripts/test.py
 
-ERA4 = ROOT/".venv-era4"/"bin"/"python"
+ERA4 = ROOT / ".venv-era4" / "bin" / "python"
 
 
-def pins(name): return dict(line.split("==") for line in (ROOT/"requirements"/name).read_text().splitlines() if line and not line.startswith("#"))
+def pins(name):
+    return dict(
+        line.split("==")
+        for line in (ROOT / "requirements" / name).read_text().splitlines()
+        if line and not line.startswith("#")
+    )
 
 
 def test_every_file_of_tests_stands_in_one_list():
     listed = runner.REFERENCE + runner.WATCHING + runner.REST
-    assert sorted(listed) == sorted(path.stem.removeprefix("test_") for path in (ROOT/"tests").glob("test_*.py"))
+    assert sorted(listed) == sorted(
+        path.stem.removeprefix("test_") for path in (ROOT / "tests").glob("test_*.py")
+    )
 
 
 def test_the_parts_run_every_file_here_and_in_both_lanes_what_needs_no_browser():
-    ran = {venv: [f for where, files, _ in runner.PARTS.values() if where == venv for f in files] for venv in (".venv", ".venv-era4")}
+    ran = {
+        venv: [f for where, files, _ in runner.PARTS.values() if where == venv for f in files]
+        for venv in (".venv", ".venv-era4")
+    }
     assert sorted(ran[".venv"]) == sorted(runner.REFERENCE + runner.WATCHING + runner.REST)
     assert sorted(ran[".venv-era4"]) == sorted(runner.REFERENCE + runner.WATCHING)
     measured = [file for _, files, options in runner.PARTS.values() if "--cov" in options for file in files]
@@ -28,7 +39,11 @@ def test_the_parts_run_every_file_here_and_in_both_lanes_what_needs_no_browser()
 
 def test_a_run_of_parts_is_counted_as_one(monkeypatch, capsys):
     monkeypatch.setattr(runner, "notebooks", lambda: (1, 0, 0))
-    monkeypatch.setattr(runner, "pytest", lambda part, *arguments: {"reference": (10, 1, 2), "rest": (100, 0, 0), "era4": (1000, 0, 3)}[part])
+    monkeypatch.setattr(
+        runner,
+        "pytest",
+        lambda part, *arguments: {"reference": (10, 1, 2), "rest": (100, 0, 0), "era4": (1000, 0, 3)}[part],
+    )
     monkeypatch.setattr(runner.os, "environ", dict(runner.os.environ))
     assert runner.main("all") == 1
     assert capsys.readouterr().out.splitlines()[-1] == "1111 passed, 1 failed, 5 skipped"
@@ -36,18 +51,23 @@ def test_a_run_of_parts_is_counted_as_one(monkeypatch, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == "1000 passed, 0 failed, 3 skipped"
     assert runner.main() == 1
     assert capsys.readouterr().out.splitlines()[-1] == "111 passed, 1 failed, 2 skipped"
-    with pytest.raises(SystemExit): runner.main("era5")
+    with pytest.raises(SystemExit):
+        runner.main("era5")
 
 
 def test_coverage_counts_this_run_alone(monkeypatch):
     "coverage adds up every data file in a folder: those of a killed run in the checkout made 45 % look like 99.9 %."
     seen = []
-    class Done: returncode = 0
+
+    class Done:
+        returncode = 0
+
     def run(command, cwd, env):
         folder = Path(env["COVERAGE_FILE"]).parent
         seen.append(folder)
         assert folder.is_dir() and not list(folder.iterdir()) and ROOT not in [folder, *folder.parents]
         return Done
+
     monkeypatch.setattr(runner.subprocess, "run", run)
     runner.pytest("reference"), runner.pytest("reference")
     assert len(set(seen)) == 2
@@ -55,9 +75,16 @@ def test_coverage_counts_this_run_alone(monkeypatch):
 
 def test_only_the_first_environment_has_a_browser(monkeypatch):
     seen = []
-    class Done: returncode = 0
-    monkeypatch.setattr(runner.subprocess, "run", lambda command, cwd, env: seen.append(env.get("PEFT_VIZ_BROWSER")) or Done)
-    monkeypatch.setattr(Path, "exists", lambda path: path.suffix != ".xml")     # (there may be no second environment)
+
+    class Done:
+        returncode = 0
+
+    monkeypatch.setattr(
+        runner.subprocess, "run", lambda command, cwd, env: seen.append(env.get("PEFT_VIZ_BROWSER")) or Done
+    )
+    monkeypatch.setattr(
+        Path, "exists", lambda path: path.suffix != ".xml"
+    )  # (there may be no second environment)
     monkeypatch.setenv("PEFT_VIZ_BROWSER", "required")
     runner.pytest("rest"), runner.pytest("era4")
     assert seen == ["required", None]
@@ -66,16 +93,27 @@ def test_only_the_first_environment_has_a_browser(monkeypatch):
 def test_the_locks_agree_where_they_may():
     main, era4 = pins("torch.txt") | pins("dev.txt"), pins("era4.txt")
     different = {name for name in era4 if era4[name] != main[name]}
-    assert different == {"transformers", "peft", "huggingface_hub", "tokenizers"}     # what the era is, and what transformers of that time asks for
+    assert different == {
+        "transformers",
+        "peft",
+        "huggingface_hub",
+        "tokenizers",
+    }  # what the era is, and what transformers of that time asks for
     assert era4["transformers"].startswith("4.57.") and era4["peft"].startswith("0.18.")
     assert "torch" not in era4
 
 
 def test_what_users_install_allows_both_eras():
     from packaging.requirements import Requirement
-    settings = (ROOT/"settings.ini").read_text(encoding="utf-8")
-    wanted = {r.name: r.specifier for r in map(Requirement, re.search(r"^requirements = (.*)$", settings, re.M)[1].split())}
-    assert all(wanted["transformers"].contains(pins(lock)["transformers"]) for lock in ("dev.txt", "era4.txt"))
+
+    settings = (ROOT / "settings.ini").read_text(encoding="utf-8")
+    wanted = {
+        r.name: r.specifier
+        for r in map(Requirement, re.search(r"^requirements = (.*)$", settings, re.M)[1].split())
+    }
+    assert all(
+        wanted["transformers"].contains(pins(lock)["transformers"]) for lock in ("dev.txt", "era4.txt")
+    )
 
 
 @pytest.mark.skipif(not ERA4.exists(), reason="there is no .venv-era4: make era4 makes it")

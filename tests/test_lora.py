@@ -2,6 +2,7 @@
 
 Where peft itself goes wrong, a test says so by name and asserts what is right. The helpers are those of test_parity.
 """
+
 import copy
 import warnings
 
@@ -17,10 +18,26 @@ from test_parity import assert_equal, batch, gradients, OLD_PEFT, quiet_and_sing
 from test_reference import FAMILIES
 
 peft = pytest.importorskip("peft")
-EMBEDDINGS = {"gpt2": "wte", "llama, grouped queries": "embed_tokens", "opt": "embed_tokens", "gpt_neox": "embed_in", "bloom": "word_embeddings", "mpt": "wte"}
-LINEAR = {"gpt2": "c_attn", "llama, grouped queries": "q_proj v_proj", "opt": "q_proj v_proj", "gpt_neox": "query_key_value", "bloom": "query_key_value", "mpt": "Wqkv"}
+EMBEDDINGS = {
+    "gpt2": "wte",
+    "llama, grouped queries": "embed_tokens",
+    "opt": "embed_tokens",
+    "gpt_neox": "embed_in",
+    "bloom": "word_embeddings",
+    "mpt": "wte",
+}
+LINEAR = {
+    "gpt2": "c_attn",
+    "llama, grouped queries": "q_proj v_proj",
+    "opt": "q_proj v_proj",
+    "gpt_neox": "query_key_value",
+    "bloom": "query_key_value",
+    "mpt": "Wqkv",
+}
 families = pytest.mark.parametrize("family", EMBEDDINGS)
-pairs = pytest.mark.parametrize("family", ["gpt2", "llama, grouped queries"])  # Conv1D, tied; Linear, not tied
+pairs = pytest.mark.parametrize(
+    "family", ["gpt2", "llama, grouped queries"]
+)  # Conv1D, tied; Linear, not tied
 
 VARIANTS = {  # "E" stands for the embeddings, "L" for the linear layers
     "dora": dict(targets="L", use_dora=True),
@@ -40,11 +57,21 @@ def base_model(family, seed=0):
 
 
 def targets(family, kinds):
-    return [name for kind, names in (("E", EMBEDDINGS), ("L", LINEAR)) if kind in kinds for name in names[family].split()]
+    return [
+        name
+        for kind, names in (("E", EMBEDDINGS), ("L", LINEAR))
+        if kind in kinds
+        for name in names[family].split()
+    ]
 
 
 def config(package, family, targets_="EL", **fields):
-    return package.LoraConfig(**{**dict(task_type="CAUSAL_LM", r=3, lora_alpha=5, target_modules=targets(family, targets_)), **fields})
+    return package.LoraConfig(
+        **{
+            **dict(task_type="CAUSAL_LM", r=3, lora_alpha=5, target_modules=targets(family, targets_)),
+            **fields,
+        }
+    )
 
 
 def wrap(base, family, seed=None, autocast_adapter_dtype=True, **fields):
@@ -54,7 +81,13 @@ def wrap(base, family, seed=None, autocast_adapter_dtype=True, **fields):
     for get_peft_model, package in (peft.get_peft_model, peft), (ours.get_peft_model, our_config):
         if seed is not None:
             torch.manual_seed(seed)
-        wrapped.append(get_peft_model(copy.deepcopy(base), config(package, family, kinds, **fields), autocast_adapter_dtype=autocast_adapter_dtype))
+        wrapped.append(
+            get_peft_model(
+                copy.deepcopy(base),
+                config(package, family, kinds, **fields),
+                autocast_adapter_dtype=autocast_adapter_dtype,
+            )
+        )
     return wrapped
 
 
@@ -76,12 +109,15 @@ def activate(models, names):
 
 # --- the variants ---------------------------------------------------------------------------------------------
 
+
 @families
 @variants
 @pytest.mark.parametrize("start", [True, False])
 def test_same_names_and_start(family, variant, start):
     theirs, ours_ = wrap(base_model(family), family, seed=3, init_lora_weights=start, **VARIANTS[variant])
-    assert [(n, p.shape, p.requires_grad) for n, p in theirs.named_parameters()] == [(n, p.shape, p.requires_grad) for n, p in ours_.named_parameters()]
+    assert [(n, p.shape, p.requires_grad) for n, p in theirs.named_parameters()] == [
+        (n, p.shape, p.requires_grad) for n, p in ours_.named_parameters()
+    ]
     assert list(theirs.state_dict()) == list(ours_.state_dict())
     assert_equal(dict(theirs.named_parameters()), dict(ours_.named_parameters()))
     assert theirs.get_nb_trainable_parameters() == ours_.get_nb_trainable_parameters()
@@ -115,7 +151,11 @@ def test_forward_and_gradients(family, variant, mode):
 
 @families
 @pytest.mark.parametrize("variant", ["embedding", "dora both"])
-@pytest.mark.parametrize("how", [dict(do_sample=False), dict(do_sample=True, num_return_sequences=2), dict(num_beams=2)], ids=["greedy", "sampled", "beams"])
+@pytest.mark.parametrize(
+    "how",
+    [dict(do_sample=False), dict(do_sample=True, num_return_sequences=2), dict(num_beams=2)],
+    ids=["greedy", "sampled", "beams"],
+)
 def test_generate(family, variant, how):
     texts = []
     for model in pair(family, **VARIANTS[variant]):
@@ -132,7 +172,13 @@ def test_several_at_once(family, variant):
     models = pair(family, **VARIANTS[variant])
     add(models, family, "plain", targets="L", r=2)
     add(models, family, "dora", use_dora=True, r=2)
-    for names in ["default"], ["default", "plain"], ["plain", "default"], ["dora", "default"], ["default", "plain", "dora"]:
+    for names in (
+        ["default"],
+        ["default", "plain"],
+        ["plain", "default"],
+        ["dora", "default"],
+        ["default", "plain", "dora"],
+    ):
         activate(models, names)
         theirs, ours_ = [m(**batch("left")) for m in models]
         assert torch.equal(theirs.logits, ours_.logits)
@@ -152,14 +198,20 @@ def test_several_at_once(family, variant):
 @pytest.mark.parametrize("cast", [True, False])
 def test_half_precision(family, variant, cast):
     base = base_model(family).to(torch.bfloat16)
-    models = wrap(base, family, seed=6, autocast_adapter_dtype=cast, init_lora_weights=False, **VARIANTS[variant])
-    assert {p.dtype for n, p in models[1].named_parameters() if "lora_" in n} == {torch.float32 if cast else torch.bfloat16}
+    models = wrap(
+        base, family, seed=6, autocast_adapter_dtype=cast, init_lora_weights=False, **VARIANTS[variant]
+    )
+    assert {p.dtype for n, p in models[1].named_parameters() if "lora_" in n} == {
+        torch.float32 if cast else torch.bfloat16
+    }
     assert_equal(*[dict(m.named_parameters()) for m in models])
     assert torch.equal(*[m.eval()(**batch("left")).logits for m in models])
 
 
 def test_double_precision_stays_double():
-    model = ours.get_peft_model(base_model("gpt2").double(), config(our_config, "gpt2", init_lora_weights=False))
+    model = ours.get_peft_model(
+        base_model("gpt2").double(), config(our_config, "gpt2", init_lora_weights=False)
+    )
     layer = model.transformer.h[0].attn.c_attn
     A, B = layer.factors("default")
     assert torch.equal(layer.get_delta_weight("default"), (B @ A).T * (5 / 3))
@@ -188,7 +240,17 @@ def test_embeddings_that_scale(dora, scale):
     torch.testing.assert_close(merged(**batch("left")).logits, ours_, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("settings", [dict(padding_idx=0), dict(max_norm=0.5), dict(max_norm=0.5, norm_type=1.0), dict(scale_grad_by_freq=True), dict(sparse=True)], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        dict(padding_idx=0),
+        dict(max_norm=0.5),
+        dict(max_norm=0.5, norm_type=1.0),
+        dict(scale_grad_by_freq=True),
+        dict(sparse=True),
+    ],
+    ids=str,
+)
 def test_embeddings_with_settings(settings):
     "The factors are picked with the settings of the table."
     base = base_model("llama, grouped queries")
@@ -245,7 +307,10 @@ def test_mixed_batches(family):
         assert torch.equal(theirs, ours_(**batch("left", labels=False)).logits)
     else:
         assert torch.equal(theirs, mixed)
-    texts = [m.generate(**batch("left", labels=False), adapter_names=NAMES, num_beams=2, max_new_tokens=4) for m in models]
+    texts = [
+        m.generate(**batch("left", labels=False), adapter_names=NAMES, num_beams=2, max_new_tokens=4)
+        for m in models
+    ]
     assert torch.equal(*texts)
     assert not any(m._forward_pre_hooks for m in ours_.modules())
 
@@ -258,7 +323,9 @@ def test_mixed_batches_where_peft_has_none(family):
     add(models, family, "other", r=2)
     theirs, ours_ = [m.eval() for m in models]
     expected = alone(ours_, NAMES, **batch("left", labels=False))
-    torch.testing.assert_close(ours_(**batch("left", labels=False), adapter_names=NAMES).logits, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        ours_(**batch("left", labels=False), adapter_names=NAMES).logits, expected, atol=1e-5, rtol=1e-5
+    )
     with pytest.raises(ValueError, match="DoRA"):
         theirs(**batch("left", labels=False), adapter_names=NAMES)
 
@@ -266,7 +333,12 @@ def test_mixed_batches_where_peft_has_none(family):
     with pytest.raises(TypeError, match="only supported for"):
         plain[0].eval()(**batch("left", labels=False), adapter_names=["default"] * 3)
     expected = plain[1].eval()(**batch("left", labels=False)).logits
-    torch.testing.assert_close(plain[1](**batch("left", labels=False), adapter_names=["default"] * 3).logits, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        plain[1](**batch("left", labels=False), adapter_names=["default"] * 3).logits,
+        expected,
+        atol=1e-5,
+        rtol=1e-5,
+    )
 
 
 @torch.no_grad()
@@ -277,7 +349,14 @@ def test_mixed_batches_switched_off():
     assert torch.equal(off, base_model("gpt2")(**batch(labels=False)).logits)
 
 
-@pytest.mark.parametrize("how", [dict(num_return_sequences=2, do_sample=True), dict(num_return_sequences=2, num_beams=3), dict(do_sample=False)])
+@pytest.mark.parametrize(
+    "how",
+    [
+        dict(num_return_sequences=2, do_sample=True),
+        dict(num_return_sequences=2, num_beams=3),
+        dict(do_sample=False),
+    ],
+)
 def test_adapter_names_for_each_copy_of_a_row(how):
     "The rows that generate makes of one row get its adapter, whether sequences or beams are more."
     model = pair("gpt2")[1].eval()
@@ -287,14 +366,26 @@ def test_adapter_names_for_each_copy_of_a_row(how):
     torch.manual_seed(0)
     mixed = model.generate(ids, adapter_names=names, max_new_tokens=4, **how)
     assert mixed.shape == (3 * copies, 11)
-    rows = [torch.equal(model(row[None, :-1], adapter_names=[name]).logits, model(row[None, :-1]).logits) for row, name in zip(mixed, [n for n in names for _ in range(copies)])]
+    rows = [
+        torch.equal(model(row[None, :-1], adapter_names=[name]).logits, model(row[None, :-1]).logits)
+        for row, name in zip(mixed, [n for n in names for _ in range(copies)])
+    ]
     assert rows == [name == "default" for name in names for _ in range(copies)]
     if not how.get("do_sample"):
-        alone = [model.generate(ids[i:i + 1], adapter_names=names[i:i + 1], max_new_tokens=4, **how) for i in range(3)]
+        alone = [
+            model.generate(ids[i : i + 1], adapter_names=names[i : i + 1], max_new_tokens=4, **how)
+            for i in range(3)
+        ]
         assert torch.equal(mixed, torch.cat(alone))
 
 
-@pytest.mark.parametrize("names, message", [(["default"] * 2, "2 names, but a layer got 3 rows"), (["default", "nobody", "__base__"], "no adapter 'nobody'")])
+@pytest.mark.parametrize(
+    "names, message",
+    [
+        (["default"] * 2, "2 names, but a layer got 3 rows"),
+        (["default", "nobody", "__base__"], "no adapter 'nobody'"),
+    ],
+)
 def test_adapter_names_that_do_not_fit(names, message):
     _, model = pair("gpt2")
     with pytest.raises(ValueError, match=message):
@@ -334,6 +425,7 @@ def test_the_tuner_itself_takes_adapter_names():
 
 # --- what the configuration says ------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("family", ["gpt2", "opt"])
 @pytest.mark.parametrize("kinds", ["E", "L", "EL", "LE"])
 @pytest.mark.parametrize("given", [True, False])
@@ -349,11 +441,16 @@ def test_the_layout_in_the_configuration(family, kinds, given):
 
 
 def test_layers_that_cannot_be_adapted():
-    for family, name, message in ("gpt2", "ln_f", "LayerNorm"), ("opt", "embed_positions", "OPTLearnedPositionalEmbedding, works them out for itself"):
+    for family, name, message in (
+        ("gpt2", "ln_f", "LayerNorm"),
+        ("opt", "embed_positions", "OPTLearnedPositionalEmbedding, works them out for itself"),
+    ):
         base = base_model(family)
         with pytest.raises(ValueError, match=message):
             ours.get_peft_model(base, our_config.LoraConfig(target_modules=[name]))
-        assert not any(isinstance(m, LoraLayer) for m in base.modules()) and all(p.requires_grad for p in base.parameters())
+        assert not any(isinstance(m, LoraLayer) for m in base.modules()) and all(
+            p.requires_grad for p in base.parameters()
+        )
 
 
 def test_kinds_of_layers():
@@ -364,14 +461,18 @@ def test_kinds_of_layers():
     assert "r={'default': 3}, scaling={'default': 1.6666666666666667}" in repr(model.wte)
     for abstract in "add_factors", "factors", "detour", "dora":
         with pytest.raises(NotImplementedError):
-            getattr(LoraLayer, abstract)(model.wte, *[None] * {"add_factors": 3, "factors": 1, "detour": 2, "dora": 3}[abstract])
+            getattr(LoraLayer, abstract)(
+                model.wte, *[None] * {"add_factors": 3, "factors": 1, "detour": 2, "dora": 3}[abstract]
+            )
 
 
 def test_patterns():
     assert by_pattern({"c_attn": 1, "h.0.*": 2}, "transformer.h.0.attn.c_attn", 3) == 1
     assert by_pattern({"attn": 1, "h.0.*": 2}, "transformer.h.0.attn.c_attn", 3) == 2
     assert by_pattern({"attn": 1, "_attn": 2}, "transformer.h.0.attn.c_attn", 3) == 3
-    model = ours.get_peft_model(base_model("gpt2"), config(our_config, "gpt2", rank_pattern={"wte": 5}, alpha_pattern={"c_attn": 7})).transformer
+    model = ours.get_peft_model(
+        base_model("gpt2"), config(our_config, "gpt2", rank_pattern={"wte": 5}, alpha_pattern={"c_attn": 7})
+    ).transformer
     assert (model.wte.r, model.wte.lora_alpha) == ({"default": 5}, {"default": 5})
     assert (model.h[1].attn.c_attn.r, model.h[1].attn.c_attn.scaling) == ({"default": 3}, {"default": 7 / 3})
 

@@ -2,6 +2,7 @@
 
 Covers what all tuners share (`peft_viz.tuners.injection`), with LoRA, DoRA, IA3, AdaLoRA and POLY. The helpers are those of test_parity and test_lora.
 """
+
 import copy
 import dataclasses
 import warnings
@@ -12,8 +13,17 @@ from torch import nn
 
 import peft_viz.causal_lm as ours
 import peft_viz.config as our_config
-from peft_viz.tuners.injection import (AdapterHolder, all_linear, BaseTuner, BaseTunerLayer, get_layer_status, get_model_status, layer_number, name_matches,
-                                       rows_by_adapter)
+from peft_viz.tuners.injection import (
+    AdapterHolder,
+    all_linear,
+    BaseTuner,
+    BaseTunerLayer,
+    get_layer_status,
+    get_model_status,
+    layer_number,
+    name_matches,
+    rows_by_adapter,
+)
 from test_lora import base_model, EMBEDDINGS, families, LINEAR, pairs, targets
 from test_parity import assert_equal, batch, gradients, OLD_PEFT, quiet_and_single
 
@@ -44,7 +54,10 @@ def share_random_weights(theirs, ours_, seed=1):
     generator = torch.Generator().manual_seed(seed)
     ours_by_name = dict(ours_.named_parameters())
     for name, parameter in theirs.named_parameters():
-        if any(part in name for part in ("lora_", "ia3_", "modules_to_save", ".bias")) and "ranknum" not in name:
+        if (
+            any(part in name for part in ("lora_", "ia3_", "modules_to_save", ".bias"))
+            and "ranknum" not in name
+        ):
             parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator)
             ours_by_name[name].data = parameter.data.clone()
     return theirs, ours_
@@ -75,8 +88,17 @@ def activate(models, names):
 
 def weights(model):
     "All parameters, by the names they have without a tuner, without adapters."
-    names = {n.replace("base_model.model.", "").replace(".base_layer", "").replace(".original_module", ""): p.detach().clone() for n, p in model.named_parameters()}
-    return {n: p for n, p in names.items() if not any(part in n for part in ("lora_", "ia3_", "modules_to_save", "ranknum", "poly_"))}
+    names = {
+        n.replace("base_model.model.", "")
+        .replace(".base_layer", "")
+        .replace(".original_module", ""): p.detach().clone()
+        for n, p in model.named_parameters()
+    }
+    return {
+        n: p
+        for n, p in names.items()
+        if not any(part in n for part in ("lora_", "ia3_", "modules_to_save", "ranknum", "poly_"))
+    }
 
 
 def logits(model):
@@ -85,6 +107,7 @@ def logits(model):
 
 
 # --- merge, unmerge -------------------------------------------------------------------------------------------
+
 
 @families
 @methods
@@ -100,7 +123,9 @@ def test_merge_and_unmerge(family, method, safe):
     assert len(changed) >= 2 and all(any(t in n for t in targets(family, "L")) for n in changed)
     assert torch.equal(logits(theirs), logits(ours_))
     torch.testing.assert_close(logits(ours_), detoured, atol=1e-4, rtol=1e-4)
-    if OLD_PEFT and method == "dora" and family == "gpt2":  # old peft divides a Conv1D's columns by the factors of its rows
+    if (
+        OLD_PEFT and method == "dora" and family == "gpt2"
+    ):  # old peft divides a Conv1D's columns by the factors of its rows
         with pytest.raises(RuntimeError):
             theirs.unmerge_adapter()
         ours_.unmerge_adapter()
@@ -150,7 +175,11 @@ def test_several_merged(family, orders):
         if not (OLD_PEFT and "dora" in orders):
             assert_equal(weights(theirs), weights(ours_))
         merged = logits(ours_)
-        assert not torch.allclose(merged, detoured, atol=1e-3) or wanted == ["default", "other"] or (len(wanted) == 2 and orders[0] == orders[1])
+        assert (
+            not torch.allclose(merged, detoured, atol=1e-3)
+            or wanted == ["default", "other"]
+            or (len(wanted) == 2 and orders[0] == orders[1])
+        )
         activate([ours_], wanted)  # unmerges; the order counts for DoRA
         torch.testing.assert_close(merged, logits(ours_), atol=1e-3, rtol=1e-3)
 
@@ -184,7 +213,9 @@ def test_merging_into_half_precision(method):
     models = pair("gpt2", method, base_model("gpt2").to(torch.bfloat16))
     for model in models:
         model.merge_adapter()
-    assert {w.dtype for n, w in weights(models[1]).items()} == {torch.bfloat16, torch.float32} or {w.dtype for w in weights(models[1]).values()} == {torch.bfloat16}
+    assert {w.dtype for n, w in weights(models[1]).items()} == {torch.bfloat16, torch.float32} or {
+        w.dtype for w in weights(models[1]).values()
+    } == {torch.bfloat16}
     assert_equal(*[weights(m) for m in models])
 
 
@@ -227,7 +258,13 @@ def test_only_some_layers_hold_the_merged_adapter():
     assert_equal(weights(theirs), weights(ours_))
 
 
-@pytest.mark.parametrize("names, error, message", [("default", TypeError, r"write \['default'\]"), (["defualt"], ValueError, "no adapter 'defualt'; there are default")])
+@pytest.mark.parametrize(
+    "names, error, message",
+    [
+        ("default", TypeError, r"write \['default'\]"),
+        (["defualt"], ValueError, "no adapter 'defualt'; there are default"),
+    ],
+)
 def test_names_that_cannot_be_merged(names, error, message):
     theirs, ours_ = pair("gpt2", "lora")
     before = weights(ours_)
@@ -242,6 +279,7 @@ def test_names_that_cannot_be_merged(names, error, message):
 
 # --- safe_merge: all or nothing -------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("method", ["lora", "dora", "ia3", "adalora"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_broken_adapters_are_refused(method, value):
@@ -255,7 +293,10 @@ def test_broken_adapters_are_refused(method, value):
     before = weights(ours_)
     ours_.merge_adapter(["good"])
     after_good = weights(ours_)
-    for call in lambda m: m.merge_adapter(["default"], safe_merge=True), lambda m: m.merge_and_unload(safe_merge=True, adapter_names=["default"]):
+    for call in (
+        lambda m: m.merge_adapter(["default"], safe_merge=True),
+        lambda m: m.merge_and_unload(safe_merge=True, adapter_names=["default"]),
+    ):
         with pytest.raises(ValueError, match="'default' would give weights that are not finite"):
             call(ours_)
         assert_equal(weights(ours_), after_good)
@@ -303,6 +344,7 @@ def test_an_interrupted_merge_without_safe_merge_can_be_unmerged(monkeypatch):
 
 
 # --- tied weights ---------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("side", ["wte", "lm_head"])
 @pytest.mark.parametrize("method", ["lora", "dora"])
@@ -362,7 +404,11 @@ def test_an_adapter_elsewhere_leaves_the_tying():
     assert models[1].lm_head.weight is models[1].transformer.wte.weight
 
 
-@pytest.mark.parametrize("fields, settled", [(dict(target_modules=["wte"]), True), (dict(modules_to_save=["lm_head"]), True), (dict(), False)], ids=str)
+@pytest.mark.parametrize(
+    "fields, settled",
+    [(dict(target_modules=["wte"]), True), (dict(modules_to_save=["lm_head"]), True), (dict(), False)],
+    ids=str,
+)
 def test_a_model_whose_embeddings_came_apart_says_so(fields, settled, tmp_path):
     "In its configuration: otherwise they would be tied again, and the adapter be lost, when it is saved and loaded."
     _, model = pair("gpt2", "lora", **fields)
@@ -376,8 +422,11 @@ def test_a_model_whose_embeddings_came_apart_says_so(fields, settled, tmp_path):
 
 # --- unload ---------------------------------------------------------------------------------------------------
 
+
 def is_plain(model):
-    return not any(isinstance(m, (AdapterHolder, BaseTuner)) or "peft" in type(m).__module__ for m in model.modules())
+    return not any(
+        isinstance(m, (AdapterHolder, BaseTuner)) or "peft" in type(m).__module__ for m in model.modules()
+    )
 
 
 @families
@@ -389,10 +438,14 @@ def test_merge_and_unload(family, method, safe):
     theirs, ours_ = [m.merge_and_unload(safe_merge=safe) for m in models]
     assert type(ours_) is type(base) and is_plain(ours_)
     assert_equal(dict(theirs.named_parameters()), dict(ours_.named_parameters()))
-    assert [(n, p.shape) for n, p in ours_.named_parameters()] == [(n, p.shape) for n, p in base.named_parameters()]
+    assert [(n, p.shape) for n, p in ours_.named_parameters()] == [
+        (n, p.shape) for n, p in base.named_parameters()
+    ]
     assert [p.requires_grad for p in theirs.parameters()] == [p.requires_grad for p in ours_.parameters()]
     torch.testing.assert_close(logits(ours_), detoured, atol=1e-4, rtol=1e-4)
-    again = ours.get_peft_model(ours_, config(our_config, family, method))  # nothing is in the way of the next adapter
+    again = ours.get_peft_model(
+        ours_, config(our_config, family, method)
+    )  # nothing is in the way of the next adapter
     torch.testing.assert_close(logits(again), detoured, atol=1e-4, rtol=1e-4)
 
 
@@ -432,7 +485,12 @@ def test_modules_trained_in_full_are_the_merged_adapters():
     models = theirs, ours_ = pair(LLAMA, "lora", modules_to_save=["lm_head"])
     add(models, LLAMA, "other", "lora", modules_to_save=["lm_head"])
     add(models, LLAMA, "without", "lora")
-    for names, kept in (["other"], "other"), (["without", "other"], "other"), (["without"], None), (None, "default"):
+    for names, kept in (
+        (["other"], "other"),
+        (["without", "other"], "other"),
+        (["without"], None),
+        (None, "default"),
+    ):
         model = copy.deepcopy(ours_)
         head = model.lm_head
         wanted = head.modules_to_save[kept] if kept else head.original_module
@@ -443,7 +501,9 @@ def test_modules_trained_in_full_are_the_merged_adapters():
     for model in models:
         model.set_adapter("default")
     assert not torch.allclose(logits(theirs.merge_and_unload(adapter_names=["other"])), expected, atol=1e-3)
-    torch.testing.assert_close(logits(ours_.merge_and_unload(adapter_names=["other"])), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        logits(ours_.merge_and_unload(adapter_names=["other"])), expected, atol=1e-4, rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("bias", ["all", "lora_only"])
@@ -463,7 +523,9 @@ def test_progress(capsys):
 
 
 def test_what_cannot_be_merged():
-    poly = ours.get_peft_model(base_model(LLAMA), our_config.PolyConfig(task_type="CAUSAL_LM", r=2, n_tasks=2, n_skills=2))
+    poly = ours.get_peft_model(
+        base_model(LLAMA), our_config.PolyConfig(task_type="CAUSAL_LM", r=2, n_tasks=2, n_skills=2)
+    )
     before = weights(poly)
     for merge in poly.base_model.merge_adapter, poly.base_model.merge_and_unload:
         with pytest.raises(NotImplementedError, match="PolyModel cannot be merged"):
@@ -475,6 +537,7 @@ def test_what_cannot_be_merged():
 
 
 # --- what else changes while something is merged --------------------------------------------------------------
+
 
 @methods
 def test_switching_off_unmerges(method):
@@ -524,7 +587,9 @@ def test_another_active_adapter_unmerges():
     add(models, "gpt2", "other", "lora")
     for model in models:
         model.merge_adapter()
-    with pytest.warns(UserWarning, match="another adapter becomes active, so the merged adapters were unmerged"):
+    with pytest.warns(
+        UserWarning, match="another adapter becomes active, so the merged adapters were unmerged"
+    ):
         ours_.set_adapter("other")
     theirs.set_adapter("other")
     assert_equal(weights(theirs), weights(ours_))
@@ -546,7 +611,9 @@ def test_a_new_adapter_unmerges_first():
         ours_.add_adapter("other", config(our_config, "gpt2", "dora"))
     theirs.add_adapter("other", config(peft, "gpt2", "dora"))
     assert_equal(weights(theirs), weights(ours_))
-    lengths = [m.base_model.model.transformer.h[0].attn.c_attn.lora_magnitude_vector["other"].weight for m in models]
+    lengths = [
+        m.base_model.model.transformer.h[0].attn.c_attn.lora_magnitude_vector["other"].weight for m in models
+    ]
     torch.testing.assert_close(lengths[1], base_model("gpt2").transformer.h[0].attn.c_attn.weight.norm(dim=0))
     assert not torch.allclose(*lengths)
 
@@ -558,14 +625,20 @@ def test_a_new_adapter_trains_nothing_else():
         model.base_model.model.transformer.h[0].attn.c_attn.lora_A["default"].weight.requires_grad_(False)
     before = {n: p.requires_grad for n, p in ours_.named_parameters()}
     add((theirs, ours_), "gpt2", "other", "lora", target_modules=["c_attn", "c_fc"], modules_to_save=["ln_f"])
-    assert {n: p.requires_grad for n, p in ours_.named_parameters()} == {n: before.get(n, False) for n, _ in ours_.named_parameters()}
+    assert {n: p.requires_grad for n, p in ours_.named_parameters()} == {
+        n: before.get(n, False) for n, _ in ours_.named_parameters()
+    }
     if not OLD_PEFT:
         assert [p.requires_grad for p in theirs.parameters()] == [p.requires_grad for p in ours_.parameters()]
 
 
 def test_only_one_adapter_trains_biases():
     models = pair("gpt2", "lora", bias="all")
-    for model, package, message in zip(models, (peft, our_config), ("only 1 adapter with bias", "by one adapter only, but there are default and other")):
+    for model, package, message in zip(
+        models,
+        (peft, our_config),
+        ("only 1 adapter with bias", "by one adapter only, but there are default and other"),
+    ):
         with pytest.raises(ValueError, match=message):
             model.add_adapter("other", config(package, "gpt2", "lora", bias="lora_only"))
     assert list(models[1].peft_config) == ["default"]
@@ -597,8 +670,12 @@ def test_deleting():
     tuner.unmerge_adapter()
     tuner.set_adapter(["default", "other"])
     tuner.delete_adapter("default")
-    assert tuner.active_adapters == layer.active_adapters == ours_.transformer.ln_f.active_adapters == ["other"]
-    assert not any("default" in getattr(layer, a) for a in layer.adapter_layer_names + layer.other_param_names)
+    assert (
+        tuner.active_adapters == layer.active_adapters == ours_.transformer.ln_f.active_adapters == ["other"]
+    )
+    assert not any(
+        "default" in getattr(layer, a) for a in layer.adapter_layer_names + layer.other_param_names
+    )
     tuner.delete_adapter("other")
     assert tuner.active_adapters == layer.active_adapters == ours_.transformer.ln_f.active_adapters == []
     torch.testing.assert_close(logits(tuner), base, atol=1e-4, rtol=1e-4)
@@ -626,12 +703,17 @@ def test_holders_know_their_adapters():
 
 
 def test_rows_by_adapter():
-    assert rows_by_adapter(torch.zeros(4, 2), ["a", "b", "a", "__base__"]) == {"a": [0, 2], "b": [1], "__base__": [3]}
+    assert rows_by_adapter(torch.zeros(4, 2), ["a", "b", "a", "__base__"]) == {
+        "a": [0, 2],
+        "b": [1],
+        "__base__": [3],
+    }
     with pytest.raises(ValueError, match="3 names, but a layer got 4 rows"):
         rows_by_adapter(torch.zeros(4, 2), ["a"] * 3)
 
 
 # --- reports --------------------------------------------------------------------------------------------------
+
 
 def scenarios():
     def merged(models):
@@ -660,17 +742,29 @@ def scenarios():
         for model in models:
             model.base_model.model.transformer.h[1].attn.c_attn.set_adapter([])
 
-    return {"as it is": lambda models: None, **{f.__name__: f for f in (merged, merged_partly, switched_off, switched_off_partly, frozen_partly, active_partly)}}
+    return {
+        "as it is": lambda models: None,
+        **{
+            f.__name__: f
+            for f in (merged, merged_partly, switched_off, switched_off_partly, frozen_partly, active_partly)
+        },
+    }
 
 
 def same_reports(theirs, ours_):
     their_layers, our_layers = theirs.get_layer_status(), get_layer_status(ours_)
-    assert [dataclasses.asdict(s) | {"quantization_backend": None} for s in their_layers] == [dataclasses.asdict(s) for s in our_layers]
+    assert [dataclasses.asdict(s) | {"quantization_backend": None} for s in their_layers] == [
+        dataclasses.asdict(s) for s in our_layers
+    ]
     their_model, our_model = theirs.get_model_status(), get_model_status(ours_)
     assert dataclasses.asdict(their_model) | {"quantization_backend": None} == dataclasses.asdict(our_model)
     if not OLD_PEFT:
-        assert [f.name for f in dataclasses.fields(their_layers[0])] == [f.name for f in dataclasses.fields(our_layers[0])]
-        assert [f.name for f in dataclasses.fields(their_model)] == [f.name for f in dataclasses.fields(our_model)]
+        assert [f.name for f in dataclasses.fields(their_layers[0])] == [
+            f.name for f in dataclasses.fields(our_layers[0])
+        ]
+        assert [f.name for f in dataclasses.fields(their_model)] == [
+            f.name for f in dataclasses.fields(our_model)
+        ]
     return our_layers, our_model
 
 
@@ -687,7 +781,9 @@ def test_reports(method, scenario, saved):
 
 @pytest.mark.parametrize("second", ["lora", "dora"])
 def test_reports_about_several(second):
-    saved = [None, None] if OLD_PEFT else [["ln_f"], ["lm_head"]]  # old peft disables the copies where an adapter has none
+    saved = (
+        [None, None] if OLD_PEFT else [["ln_f"], ["lm_head"]]
+    )  # old peft disables the copies where an adapter has none
     models = theirs, ours_ = pair("gpt2", "lora", modules_to_save=saved[0], targets="EL")
     add(models, "gpt2", "other", second, targets="L", modules_to_save=saved[1])
     same_reports(*models)
@@ -695,14 +791,22 @@ def test_reports_about_several(second):
         model.set_adapter("other")
         model.merge_adapter()
     layers, model = same_reports(*models)
-    assert model.available_adapters == ["default", "other"] and model.active_adapters == (["other"] if OLD_PEFT else "irregular")  # ln_f has no copy for it
-    assert layers[0].module_type == "lora.Embedding" and layers[1].module_type == "lora.Linear" and layers[1].merged_adapters == ["other"]
+    assert model.available_adapters == ["default", "other"] and model.active_adapters == (
+        ["other"] if OLD_PEFT else "irregular"
+    )  # ln_f has no copy for it
+    assert (
+        layers[0].module_type == "lora.Embedding"
+        and layers[1].module_type == "lora.Linear"
+        and layers[1].merged_adapters == ["other"]
+    )
 
 
 def test_reports_about_poly():
     models = []
     for package, tuner in (peft, peft.get_peft_model), (our_config, ours.get_peft_model):
-        models.append(tuner(base_model(LLAMA), package.PolyConfig(task_type="CAUSAL_LM", r=2, n_tasks=2, n_skills=2)))
+        models.append(
+            tuner(base_model(LLAMA), package.PolyConfig(task_type="CAUSAL_LM", r=2, n_tasks=2, n_skills=2))
+        )
     same_reports(*models)
 
 
@@ -716,7 +820,9 @@ def test_reports_about_other_models():
     assert get_layer_status(ours_.base_model) == get_layer_status(ours_)
     assert get_model_status(ours_.base_model) == get_model_status(ours_)
     inner = [m.base_model.model for m in (theirs, ours_)]
-    assert dataclasses.asdict(peft.get_model_status(inner[0])) | {"quantization_backend": None} == dataclasses.asdict(get_model_status(inner[1]))
+    assert dataclasses.asdict(peft.get_model_status(inner[0])) | {
+        "quantization_backend": None
+    } == dataclasses.asdict(get_model_status(inner[1]))
     assert [s.name for s in peft.get_layer_status(inner[0])] == [s.name for s in get_layer_status(inner[1])]
     for status in get_layer_status, get_model_status:
         with pytest.raises(ValueError, match="no adapted layers in this GPT2LMHeadModel"):
@@ -727,7 +833,9 @@ def test_reports_are_tables():
     _, model = pair("gpt2", "lora")
     layers, status = get_layer_status(model), get_model_status(model)
     html = layers._repr_html_()
-    assert html.count("<tr>") == 1 + len(layers) == 3 and html.count("<th ") == len(dataclasses.fields(layers[0]))
+    assert html.count("<tr>") == 1 + len(layers) == 3 and html.count("<th ") == len(
+        dataclasses.fields(layers[0])
+    )
     assert "model.transformer.h.1.attn.c_attn" in html and "default: True" in html and "default: cpu" in html
     assert layers[0]._repr_html_().count("<tr>") == 1 + len(dataclasses.fields(layers[0]))
     assert "GPT2LMHeadModel" in status._repr_html_() and "default: LORA" in status._repr_html_()
@@ -737,9 +845,19 @@ def test_reports_are_tables():
 
 # --- targets --------------------------------------------------------------------------------------------------
 
+
 def test_names_and_numbers():
     name = "model.layers.1.self_attn.q_proj"
-    for names, expected in ({"q_proj"}, True), (["k_proj", "self_attn.q_proj"], True), (r".*\.1\..*_proj", True), (r"\.1\.", False), ({"proj"}, False), (None, False), ([], False), ({name}, True):
+    for names, expected in (
+        ({"q_proj"}, True),
+        (["k_proj", "self_attn.q_proj"], True),
+        (r".*\.1\..*_proj", True),
+        (r"\.1\.", False),
+        ({"proj"}, False),
+        (None, False),
+        ([], False),
+        ({name}, True),
+    ):
         assert name_matches(names, name) is expected
     for pattern, number in (None, 1), ("layers", 1), (["h", "layers"], 1), ("h", None), (["h"], None):
         assert layer_number(name, pattern) == number
@@ -748,7 +866,11 @@ def test_names_and_numbers():
 
 def test_all_linear_is_all_but_the_output():
     base = base_model("gpt2")
-    assert all_linear(base) == {f"transformer.h.{i}.{n}" for i in range(2) for n in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")}
+    assert all_linear(base) == {
+        f"transformer.h.{i}.{n}"
+        for i in range(2)
+        for n in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+    }
     assert all_linear(nn.Sequential(nn.Linear(2, 2), nn.ReLU())) == {"0"}  # no output layer that it knows of
     for method in "lora", "ia3":
         fields = dict(target_modules="all-linear") | (dict(feedforward_modules=[]) if method == "ia3" else {})
@@ -764,22 +886,37 @@ def test_default_targets(method):
         fields = dict(target_modules=None) | (dict(feedforward_modules=None) if method == "ia3" else {})
         models = pair(family, method, **fields)
         a, b = [m.peft_config["default"] for m in models]
-        assert a.target_modules == b.target_modules and getattr(a, "feedforward_modules", None) == getattr(b, "feedforward_modules", None)
+        assert a.target_modules == b.target_modules and getattr(a, "feedforward_modules", None) == getattr(
+            b, "feedforward_modules", None
+        )
         assert torch.equal(logits(models[0]), logits(models[1]))
 
 
 def test_targets_that_do_not_exist():
-    for fields, message in (dict(target_modules=["fc"]), "'fc' match no module of GPT2LMHeadModel; its linear layers are called c_attn, c_proj, c_fc"), \
-                           (dict(target_modules="fc"), "'fc' match no module"), \
-                           (dict(target_modules=["c_attn"], exclude_modules=["c_attn"]), r"\(with exclude_modules={'c_attn'}\)"), \
-                           (dict(target_modules=["c_attn"], layers_to_transform=7), r"\(with layers_to_transform=7\)"):
+    for fields, message in (
+        (
+            dict(target_modules=["fc"]),
+            "'fc' match no module of GPT2LMHeadModel; its linear layers are called c_attn, c_proj, c_fc",
+        ),
+        (dict(target_modules="fc"), "'fc' match no module"),
+        (dict(target_modules=["c_attn"], exclude_modules=["c_attn"]), r"\(with exclude_modules={'c_attn'}\)"),
+        (dict(target_modules=["c_attn"], layers_to_transform=7), r"\(with layers_to_transform=7\)"),
+    ):
         with pytest.raises(ValueError, match=message):
             ours.get_peft_model(base_model("gpt2"), config(our_config, "gpt2", "lora", **fields))
     with pytest.raises(ValueError, match="no module of GPT2LMHeadModel is called 'head'; there are wte"):
         ours.get_peft_model(base_model("gpt2"), config(our_config, "gpt2", "lora", modules_to_save=["head"]))
 
 
-@pytest.mark.parametrize("fields", [dict(layers_to_transform=1), dict(layers_to_transform=[0, 1], exclude_modules=["h.0.attn.c_attn"]), dict(target_modules=["c_attn", "ln_f"], modules_to_save=["ln_f"])], ids=str)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        dict(layers_to_transform=1),
+        dict(layers_to_transform=[0, 1], exclude_modules=["h.0.attn.c_attn"]),
+        dict(target_modules=["c_attn", "ln_f"], modules_to_save=["ln_f"]),
+    ],
+    ids=str,
+)
 def test_narrowed_targets(fields):
     models = pair("gpt2", "lora", **fields)
     assert list(models[0].state_dict()) == list(models[1].state_dict())
@@ -815,9 +952,16 @@ def test_ia3_alone():
         activate(models, names)
         assert torch.equal(logits(models[0]), logits(models[1]))
     for method, side in ("ia3", "output"), ("ia3 feedforward", "input"):
-        starts = [m.base_model.model.transformer.h[0].attn.c_attn.ia3_l["default"] for m in wrap(base_model("gpt2"), "gpt2", method, init_ia3_weights=False)]
+        starts = [
+            m.base_model.model.transformer.h[0].attn.c_attn.ia3_l["default"]
+            for m in wrap(base_model("gpt2"), "gpt2", method, init_ia3_weights=False)
+        ]
         assert torch.equal(*starts) and not torch.equal(starts[1], torch.ones_like(starts[1]))
-        layer = ours.get_peft_model(base_model("gpt2"), config(our_config, "gpt2", method)).transformer.h[0].attn.c_attn
+        layer = (
+            ours.get_peft_model(base_model("gpt2"), config(our_config, "gpt2", method))
+            .transformer.h[0]
+            .attn.c_attn
+        )
         assert f"rescales its {side}" in repr(layer) and (layer.ia3_l["default"] == 1).all()
 
 

@@ -2,6 +2,7 @@
 
 Where peft itself fails (the table PEFT_FAILS), a test sees it fail and asserts what is right instead. What is special to one method is in test_parity_more.
 """
+
 import copy
 import functools
 import warnings
@@ -11,8 +12,40 @@ import torch
 
 import peft_viz.causal_lm as ours
 import peft_viz.config as our_config
-from parity import (agree, assert_equal, assert_repeats, base_model, batch, CLM, config, everywhere, extra, families, FAMILIES, GREEDY, gradients, INJECTED, METHODS, OLD_PEFT, PAD,
-                    pair, peft, PEFT_ASKS, peft_failure, PEFT_FAILS, PROMPTS, quiet_and_single, randomise, share_random_weights, some_families, TASKS, TOKENS, VOCABULARY, wrap, wrap_one)
+from parity import (
+    agree,
+    assert_equal,
+    assert_repeats,
+    base_model,
+    batch,
+    CLM,
+    config,
+    everywhere,
+    extra,
+    families,
+    FAMILIES,
+    GREEDY,
+    gradients,
+    INJECTED,
+    METHODS,
+    OLD_PEFT,
+    PAD,
+    pair,
+    peft,
+    PEFT_ASKS,
+    peft_failure,
+    PEFT_FAILS,
+    PROMPTS,
+    quiet_and_single,
+    randomise,
+    share_random_weights,
+    some_families,
+    TASKS,
+    TOKENS,
+    VOCABULARY,
+    wrap,
+    wrap_one,
+)
 
 ALL = [(method, family) for method in METHODS for family in FAMILIES]
 LLAMA = [(method, "llama") for method in METHODS]
@@ -20,7 +53,9 @@ LLAMA = [(method, "llama") for method in METHODS]
 
 def cross(names, *parts):
     "`parametrize` with several products: each part is some values and the (method, family) they are tried with."
-    return pytest.mark.parametrize(names + ", method, family", [(*values, *which) for values, cases in parts for which in cases])
+    return pytest.mark.parametrize(
+        names + ", method, family", [(*values, *which) for values, cases in parts for which in cases]
+    )
 
 
 @families
@@ -31,7 +66,9 @@ def test_same_names(family, method):
             wrap(base_model(family), method)
         return
     theirs, ours_ = wrap(base_model(family), method, seed=3)
-    assert [(n, p.shape, p.requires_grad) for n, p in theirs.named_parameters()] == [(n, p.shape, p.requires_grad) for n, p in ours_.named_parameters()]
+    assert [(n, p.shape, p.requires_grad) for n, p in theirs.named_parameters()] == [
+        (n, p.shape, p.requires_grad) for n, p in ours_.named_parameters()
+    ]
     assert list(theirs.state_dict()) == list(ours_.state_dict())
     assert_equal(dict(theirs.named_parameters()), dict(ours_.named_parameters()))
     assert theirs.get_nb_trainable_parameters() == ours_.get_nb_trainable_parameters()
@@ -48,10 +85,16 @@ def test_what_peft_has_to_be_told_and_we_find_out(method, family):
 
 # --- forward and backward --------------------------------------------------------------------------------------
 
-@cross("mode, inputs, padding",
-       (("train", "input_ids", "left"), ALL), (("train", "inputs_embeds", "left"), ALL),
-       *[(("train", "input_ids", padding), LLAMA) for padding in ("none", "ones", "right")], (("train", "inputs_embeds", "none"), LLAMA),
-       *[(("eval", "input_ids", padding), LLAMA) for padding in ("none", "left")], (("eval", "inputs_embeds", "left"), LLAMA))
+
+@cross(
+    "mode, inputs, padding",
+    (("train", "input_ids", "left"), ALL),
+    (("train", "inputs_embeds", "left"), ALL),
+    *[(("train", "input_ids", padding), LLAMA) for padding in ("none", "ones", "right")],
+    (("train", "inputs_embeds", "none"), LLAMA),
+    *[(("eval", "input_ids", padding), LLAMA) for padding in ("none", "left")],
+    (("eval", "inputs_embeds", "left"), LLAMA),
+)
 def test_forward_and_gradients(mode, inputs, padding, method, family):
     def run(model):
         model.train(mode == "train").zero_grad()
@@ -63,7 +106,9 @@ def test_forward_and_gradients(mode, inputs, padding, method, family):
 
     if family == "mpt" and inputs == "inputs_embeds" and method in INJECTED:
         for model in pair(family, method):
-            with pytest.raises(AssertionError, match="forward in MPTForCausalLM does not support inputs_embeds"):
+            with pytest.raises(
+                AssertionError, match="forward in MPTForCausalLM does not support inputs_embeds"
+            ):
                 run(model)
         return
     model, result, alone = agree(family, method, "forward", run)
@@ -79,7 +124,9 @@ def assert_right_without_peft(model, method):
     model.eval()
     given, tasks = batch("left"), extra(method)
     output = model(**given, **tasks)
-    loss = torch.nn.functional.cross_entropy(output.logits[:, :-1].flatten(0, 1), given["labels"][:, 1:].flatten(), ignore_index=-100)
+    loss = torch.nn.functional.cross_entropy(
+        output.logits[:, :-1].flatten(0, 1), given["labels"][:, 1:].flatten(), ignore_index=-100
+    )
     torch.testing.assert_close(output.loss, loss, rtol=0, atol=1e-5)
     for row in range(3):
         one = slice(row, row + 1)
@@ -91,20 +138,25 @@ def assert_right_without_peft(model, method):
 @pytest.mark.parametrize("family", ["llama"])
 @everywhere
 def test_without_labels(method, family):
-    theirs, ours_ = [model.eval()(**batch("left", labels=False), **extra(method)) for model in pair(family, method)]
+    theirs, ours_ = [
+        model.eval()(**batch("left", labels=False), **extra(method)) for model in pair(family, method)
+    ]
     assert ours_.loss is None and torch.equal(theirs.logits, ours_.logits)
 
 
 # --- generate --------------------------------------------------------------------------------------------------
 
+
 def texts(method, padding="left", positional=False, **how):
     "What `agree` runs: a text of six more tokens."
+
     def run(model):
         arguments = dict(batch(padding, labels=False), **extra(method))
         first = [arguments.pop("input_ids")] if positional else []
         torch.manual_seed(5)
         with torch.no_grad():
             return dict(sequences=model.eval().generate(*first, **arguments, max_new_tokens=6, **how))
+
     return run
 
 
@@ -119,7 +171,12 @@ def assert_greedy(model, method, padding, sequences):
     assert torch.equal(logits.argmax(-1), sequences[:, -6:])
 
 
-@cross("call, padding", (("keyword", "left"), ALL), (("keyword", "none"), LLAMA + [(method, "gpt2") for method in METHODS]), (("positional", "left"), LLAMA))
+@cross(
+    "call, padding",
+    (("keyword", "left"), ALL),
+    (("keyword", "none"), LLAMA + [(method, "gpt2") for method in METHODS]),
+    (("positional", "left"), LLAMA),
+)
 def test_greedy_generate(call, padding, method, family):
     run = texts(method, padding, call == "positional", do_sample=False)
     model, result, alone = agree(family, method, "greedy" if call == "keyword" else call, run)
@@ -130,10 +187,19 @@ def test_greedy_generate(call, padding, method, family):
         assert_greedy(model, method, padding, result["sequences"])
 
 
-HOW = {"beams": dict(num_beams=3), "sampled": dict(do_sample=True), "sampled-twice": dict(do_sample=True, num_return_sequences=2)}
+HOW = {
+    "beams": dict(num_beams=3),
+    "sampled": dict(do_sample=True),
+    "sampled-twice": dict(do_sample=True, num_return_sequences=2),
+}
 
 
-@cross("how", (("beams",), ALL), (("sampled",), ALL), (("sampled-twice",), [(method, "llama") for method in METHODS if method != "poly"]))
+@cross(
+    "how",
+    (("beams",), ALL),
+    (("sampled",), ALL),
+    (("sampled-twice",), [(method, "llama") for method in METHODS if method != "poly"]),
+)
 def test_other_ways_to_generate(how, method, family):
     model, result, alone = agree(family, method, how, texts(method, **HOW[how]))
     assert result["sequences"].shape == (6 if how == "sampled-twice" else 3, 13)
@@ -143,7 +209,10 @@ def test_other_ways_to_generate(how, method, family):
         together = texts(method, "none", **HOW[how])(model)["sequences"]
         for row, (ids, task) in enumerate(zip(batch(labels=False)["input_ids"], TASKS)):
             with torch.no_grad():
-                assert torch.equal(model.generate(ids[None], task_ids=task[None], max_new_tokens=6, **HOW[how])[0], together[row])
+                assert torch.equal(
+                    model.generate(ids[None], task_ids=task[None], max_new_tokens=6, **HOW[how])[0],
+                    together[row],
+                )
 
 
 def noting(calls, forward):
@@ -151,6 +220,7 @@ def noting(calls, forward):
     def noted(*args, **kwargs):
         calls.append(kwargs)
         return forward(*args, **kwargs)
+
     return noted
 
 
@@ -161,10 +231,14 @@ def test_what_the_base_model_is_told(family, method):
     seen = []
     for model in pair(family, method):
         base, calls = model.get_base_model(), []
-        base.forward = noting(calls, base.forward)  # no hook: some of peft's methods call `forward` past the hooks
+        base.forward = noting(
+            calls, base.forward
+        )  # no hook: some of peft's methods call `forward` past the hooks
         model(**batch("left"), **extra(method))
         with torch.no_grad():
-            model.eval().generate(**batch("left", labels=False), **extra(method), max_new_tokens=3, do_sample=False)
+            model.eval().generate(
+                **batch("left", labels=False), **extra(method), max_new_tokens=3, do_sample=False
+            )
         seen.append([{k: v for k, v in call.items() if v is not None} for call in calls])
     assert len(seen[0]) == len(seen[1]) == 4
     for theirs, ours_ in zip(*seen):
@@ -233,19 +307,28 @@ def test_the_callers_tensors_and_configuration_are_untouched(method):
 def test_configurations_survive_plain_data(method):
     mine, theirs = config(our_config, method), config(peft, method)
     assert our_config.get_peft_config(mine.to_dict()) == mine
-    assert our_config.get_peft_config({k: v for k, v in theirs.to_dict().items() if k != "peft_version"}) == mine
+    assert (
+        our_config.get_peft_config({k: v for k, v in theirs.to_dict().items() if k != "peft_version"}) == mine
+    )
 
 
 # --- adapters by name ------------------------------------------------------------------------------------------
 
-OTHER = {**dict.fromkeys(["lora", "lora-dora", "poly"], dict(r=2)), **dict.fromkeys(["adalora", "ia3"], dict(target_modules=["q_proj"])), "cpt": dict(cpt_token_ids=[7, 8, 9, 10, 11, 12]),
-         "cpt-decay": dict(opt_loss_decay_factor=0.3), "ia3": dict(target_modules=["k_proj"], feedforward_modules=[])}
+OTHER = {
+    **dict.fromkeys(["lora", "lora-dora", "poly"], dict(r=2)),
+    **dict.fromkeys(["adalora", "ia3"], dict(target_modules=["q_proj"])),
+    "cpt": dict(cpt_token_ids=[7, 8, 9, 10, 11, 12]),
+    "cpt-decay": dict(opt_loss_decay_factor=0.3),
+    "ia3": dict(target_modules=["k_proj"], feedforward_modules=[]),
+}
 
 
 @everywhere
 def test_several_adapters_by_name(method):
     theirs, ours_ = wrap(base_model("llama"), method)
-    other = dict(OTHER.get(method, dict(num_virtual_tokens=7)), inference_mode=method == "adalora")  # AdaLoRA trains one at a time
+    other = dict(
+        OTHER.get(method, dict(num_virtual_tokens=7)), inference_mode=method == "adalora"
+    )  # AdaLoRA trains one at a time
     for model, package in (theirs, peft), (ours_, our_config):
         model.add_adapter("other", config(package, method, **other))
     share_random_weights(theirs, ours_)
@@ -255,12 +338,19 @@ def test_several_adapters_by_name(method):
             model.set_adapter(name)
             assert model.active_adapter == name
         a, b = [model(**batch("left"), **extra(method)) for model in (theirs, ours_)]
-        assert torch.equal(a.logits, b.logits) and (torch.equal(a.loss, b.loss) or method == "cpt-decay")  # see test_the_active_adapters_loss_counts
+        assert torch.equal(a.logits, b.logits) and (
+            torch.equal(a.loss, b.loss) or method == "cpt-decay"
+        )  # see test_the_active_adapters_loss_counts
         assert_repeats(method, b.logits, outputs.setdefault(name, b.logits))
         assert theirs.get_nb_trainable_parameters() == ours_.get_nb_trainable_parameters()
-        generated = [m.generate(**batch("left", labels=False), **extra(method), max_new_tokens=4, do_sample=False) for m in (theirs, ours_)]
+        generated = [
+            m.generate(**batch("left", labels=False), **extra(method), max_new_tokens=4, do_sample=False)
+            for m in (theirs, ours_)
+        ]
         assert torch.equal(*generated)
-    assert outputs["default"].shape != outputs["other"].shape or not torch.equal(outputs["default"], outputs["other"])
+    assert outputs["default"].shape != outputs["other"].shape or not torch.equal(
+        outputs["default"], outputs["other"]
+    )
     ours_.delete_adapter("default")
     if not OLD_PEFT or method in INJECTED:  # old peft cannot delete a prompt
         theirs.delete_adapter("default")
@@ -279,7 +369,10 @@ def test_disabled_is_the_base_model(family, method):
     assert adapted.shape != (3, 7, VOCABULARY) or not torch.equal(adapted, base(**batch("left")).logits)
     with model.disable_adapter():
         assert torch.equal(model(**batch("left")).logits, base(**batch("left")).logits)
-        assert torch.equal(model.generate(**batch("left", labels=False), **GREEDY), base.generate(**batch("left", labels=False), **GREEDY))
+        assert torch.equal(
+            model.generate(**batch("left", labels=False), **GREEDY),
+            base.generate(**batch("left", labels=False), **GREEDY),
+        )
     assert_repeats(method, model(**batch("left"), **extra(method)).logits, adapted)
 
 
@@ -292,7 +385,10 @@ def test_what_is_said_to_a_method_that_is_switched_off_is_said_to_nobody():
 
 @everywhere
 def test_modules_to_save_of_one_of_two_adapters(method):
-    saved, once = dict(modules_to_save=["lm_head", "up_proj"]), dict(inference_mode=True) if method == "adalora" else {}
+    saved, once = (
+        dict(modules_to_save=["lm_head", "up_proj"]),
+        dict(inference_mode=True) if method == "adalora" else {},
+    )
     theirs, ours_ = wrap(base_model("llama"), method, **saved)
     for model, package in (theirs, peft), (ours_, our_config):
         model.add_adapter("without", config(package, method, **once))
@@ -306,9 +402,13 @@ def test_modules_to_save_of_one_of_two_adapters(method):
         outputs[adapter_name] = ours_(**batch("left"), **extra(method)).logits
         assert torch.equal(theirs(**batch("left"), **extra(method)).logits, outputs[adapter_name])
         trained = {n for n, p in ours_.named_parameters() if p.requires_grad and "modules_to_save" in n}
-        assert len(trained) == 3 * (adapter_name != "without") and all(f".{adapter_name}." in n for n in trained)
+        assert len(trained) == 3 * (adapter_name != "without") and all(
+            f".{adapter_name}." in n for n in trained
+        )
     with ours_.disable_adapter():
-        assert torch.equal(ours_(**batch("left"), **extra(method)).logits, base_model("llama")(**batch("left")).logits)
+        assert torch.equal(
+            ours_(**batch("left"), **extra(method)).logits, base_model("llama")(**batch("left")).logits
+        )
     ours_.delete_adapter("without")
     assert ours_.active_adapter == "default"
     assert_repeats(method, ours_(**batch("left"), **extra(method)).logits, outputs["default"])
@@ -326,8 +426,13 @@ def test_an_adapter_for_each_row():
     names = ["other", "__base__", "default"]
     with torch.no_grad():
         outputs = [m.eval()(**batch("left"), adapter_names=names).logits for m in (theirs, ours_)]
-        texts = [m.generate(**batch("left", labels=False), adapter_names=names, num_beams=2, max_new_tokens=4) for m in (theirs, ours_)]
-    torch.testing.assert_close(*outputs, rtol=0, atol=1e-6)  # peft multiplies row by row in the order of a set
+        texts = [
+            m.generate(**batch("left", labels=False), adapter_names=names, num_beams=2, max_new_tokens=4)
+            for m in (theirs, ours_)
+        ]
+    torch.testing.assert_close(
+        *outputs, rtol=0, atol=1e-6
+    )  # peft multiplies row by row in the order of a set
     assert torch.equal(*texts)
 
 
@@ -343,6 +448,7 @@ def test_two_lora_adapters_at_once():
 
 
 # --- number types, gradient checkpointing ----------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 @pytest.mark.parametrize("cast", [True, False])
@@ -367,7 +473,9 @@ def assert_same_around_bfloat16(family, method, cast, expected):
     models = []
     for get_peft_model, package in (peft.get_peft_model, peft), (ours.get_peft_model, our_config):
         torch.manual_seed(8)
-        models.append(get_peft_model(copy.deepcopy(base), config(package, method), autocast_adapter_dtype=cast).eval())
+        models.append(
+            get_peft_model(copy.deepcopy(base), config(package, method), autocast_adapter_dtype=cast).eval()
+        )
     assert {p.dtype for p in models[1].parameters() if p.requires_grad} == {expected}
     assert_equal(*[dict(m.named_parameters()) for m in models])
     generator = torch.Generator().manual_seed(9)
@@ -391,7 +499,10 @@ def test_gradient_checkpointing(method, reentrant):
     if method == "poly":  # peft has forgotten the task ids when the layers are computed again
         with pytest.raises(ValueError, match="task_ids should not be None"):
             trained(models[0], method)
-        models = randomise(wrap_one(our_config, base_model("llama"), method)), models[1]  # the same without checkpointing
+        models = (
+            randomise(wrap_one(our_config, base_model("llama"), method)),
+            models[1],
+        )  # the same without checkpointing
     results = [trained(model, method) for model in models]
     assert set(results[1]) == {n for n, p in models[1].named_parameters() if p.requires_grad}
     assert_equal(*results)

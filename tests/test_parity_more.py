@@ -2,6 +2,7 @@
 
 Where peft itself goes wrong, a test says so and asserts what is right. What all methods share is in test_parity; AdaLoRA and POLY have files of their own.
 """
+
 import copy
 
 import pytest
@@ -9,12 +10,43 @@ import torch
 
 import peft_viz.causal_lm as ours
 import peft_viz.config as our_config
-from parity import (assert_equal, assert_repeats, base_model, batch, CLM, config, extra, FAMILIES, gradients, GREEDY, OLD_PEFT, pair, peft, quiet_and_single, randomise,
-                    share_random_weights, some_families, TASKS, VOCABULARY, wrap)
+from parity import (
+    assert_equal,
+    assert_repeats,
+    base_model,
+    batch,
+    CLM,
+    config,
+    extra,
+    FAMILIES,
+    gradients,
+    GREEDY,
+    OLD_PEFT,
+    pair,
+    peft,
+    quiet_and_single,
+    randomise,
+    share_random_weights,
+    some_families,
+    TASKS,
+    VOCABULARY,
+    wrap,
+)
 from test_reference import FAMILIES as MORE_FAMILIES
 
-FAMILIES_PEFT_DOES_NOT_KNOW = [family for family in MORE_FAMILIES if family.split(",")[0] not in FAMILIES or family == "opt, narrow embeddings"]
-MORE_METHODS = ["ia3", "p-tuning", "p-tuning-lstm", "cpt", "cpt-decay", "multitask"]  # the others are in test_reference, test_adalora and test_poly
+FAMILIES_PEFT_DOES_NOT_KNOW = [
+    family
+    for family in MORE_FAMILIES
+    if family.split(",")[0] not in FAMILIES or family == "opt, narrow embeddings"
+]
+MORE_METHODS = [
+    "ia3",
+    "p-tuning",
+    "p-tuning-lstm",
+    "cpt",
+    "cpt-decay",
+    "multitask",
+]  # the others are in test_reference, test_adalora and test_poly
 
 
 @pytest.mark.parametrize("family", FAMILIES_PEFT_DOES_NOT_KNOW)
@@ -42,7 +74,9 @@ LORA_SETTINGS = {
     "all-linear": dict(target_modules="all-linear"),
     "regular expression": dict(target_modules=r".*\.1\..*(c_attn|q_proj|fc1)"),
     "some layers": dict(target_modules=["c_attn", "q_proj"], layers_to_transform=[0]),
-    "one layer of a named list": dict(target_modules=["c_attn", "q_proj"], layers_to_transform=1, layers_pattern=["h", "layers"]),
+    "one layer of a named list": dict(
+        target_modules=["c_attn", "q_proj"], layers_to_transform=1, layers_pattern=["h", "layers"]
+    ),
     "excluded": dict(target_modules="all-linear", exclude_modules=["c_proj", "v_proj"]),
     "rslora": dict(use_rslora=True),
     "patterns": dict(rank_pattern={"0.*(c_attn|q_proj)": 5}, alpha_pattern={"c_attn": 7, "v_proj": 2}),
@@ -75,11 +109,18 @@ def test_lora_settings(family, setting):
 
 # --- where a soft prompt starts -------------------------------------------------------------------------------
 
+
 @pytest.fixture(scope="module")
 def tokenizer_folder(tmp_path_factory):
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
-    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, **{w: i for i, w in enumerate("put the words in order please".split(), 5)}}, unk_token="[UNK]"))
+
+    tokenizer = Tokenizer(
+        models.WordLevel(
+            {"[UNK]": 0, **{w: i for i, w in enumerate("put the words in order please".split(), 5)}},
+            unk_token="[UNK]",
+        )
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     folder = tmp_path_factory.mktemp("tokenizer")
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]").save_pretrained(folder)
@@ -92,7 +133,11 @@ def test_soft_prompt_starts(family, start, tokenizer_folder):
     settings = dict(prompt_tuning_init=start.split()[0])
     if start.startswith("TEXT"):
         text = "put the words" if start.endswith("shorter") else "put the words in order please"
-        settings.update(prompt_tuning_init_text=text, tokenizer_name_or_path=tokenizer_folder, tokenizer_kwargs=dict(padding_side="left"))
+        settings.update(
+            prompt_tuning_init_text=text,
+            tokenizer_name_or_path=tokenizer_folder,
+            tokenizer_kwargs=dict(padding_side="left"),
+        )
     theirs, ours_ = wrap(base_model(family), "prompt", seed=9, **settings)
     weight = ours_.prompt_encoder["default"].embedding.weight
     assert torch.equal(theirs.prompt_encoder["default"].embedding.weight, weight)
@@ -106,7 +151,9 @@ def test_soft_prompt_starts(family, start, tokenizer_folder):
 @pytest.mark.skipif(OLD_PEFT, reason="old peft has no init_weights")
 def test_prefix_that_starts_at_zero():
     for projection in False, True:
-        theirs, ours_ = wrap(base_model("llama"), "prefix", seed=10, init_weights="zero", prefix_projection=projection)
+        theirs, ours_ = wrap(
+            base_model("llama"), "prefix", seed=10, init_weights="zero", prefix_projection=projection
+        )
         assert_equal(dict(theirs.named_parameters()), dict(ours_.named_parameters()))
         assert not ours_.get_prompt(batch_size=1).layers[0].keys.any()
 
@@ -121,8 +168,12 @@ def test_projection_is_left_out_for_inference():
 
 IA3_SETTINGS = {
     "all-linear": dict(target_modules="all-linear", feedforward_modules=[]),
-    "regular expressions": dict(target_modules=r".*\.1\..*(c_attn|c_fc|q_proj|v_proj|fc1)", feedforward_modules=r".*(c_fc|fc1|v_proj)"),
-    "every layer at its input": dict(target_modules=["c_attn", "q_proj"], feedforward_modules=["c_attn", "q_proj"]),
+    "regular expressions": dict(
+        target_modules=r".*\.1\..*(c_attn|c_fc|q_proj|v_proj|fc1)", feedforward_modules=r".*(c_fc|fc1|v_proj)"
+    ),
+    "every layer at its input": dict(
+        target_modules=["c_attn", "q_proj"], feedforward_modules=["c_attn", "q_proj"]
+    ),
     "excluded": dict(exclude_modules=["mlp.c_proj", "down_proj", "fc2"]),
     "random": dict(init_ia3_weights=False),
     "modules to save": dict(modules_to_save=["lm_head"]),
@@ -148,7 +199,9 @@ def test_ia3_settings(family, setting):
 def test_two_ia3_adapters_at_once():
     theirs, ours_ = wrap(base_model("gpt2"), "ia3")
     for model, package in (theirs, peft), (ours_, our_config):
-        model.add_adapter("other", package.IA3Config(target_modules=["c_attn", "c_fc"], feedforward_modules=["c_fc"]))
+        model.add_adapter(
+            "other", package.IA3Config(target_modules=["c_attn", "c_fc"], feedforward_modules=["c_fc"])
+        )
     share_random_weights(theirs, ours_)
     for model in theirs, ours_:
         model.base_model.set_adapter(["default", "other"])
@@ -161,11 +214,15 @@ def test_ia3_around_bfloat16(family, cast):
     base = base_model(family).to(torch.bfloat16)
     theirs = peft.get_peft_model(copy.deepcopy(base), peft.IA3Config(**CLM), autocast_adapter_dtype=cast)
     mine = ours.get_peft_model(copy.deepcopy(base), our_config.IA3Config(**CLM), autocast_adapter_dtype=cast)
-    assert {p.dtype for n, p in mine.named_parameters() if "ia3_" in n} == {torch.float32 if cast else torch.bfloat16}
+    assert {p.dtype for n, p in mine.named_parameters() if "ia3_" in n} == {
+        torch.float32 if cast else torch.bfloat16
+    }
     assert_equal(dict(theirs.named_parameters()), dict(mine.named_parameters()))
     for parameter in mine.parameters():
         if parameter.requires_grad:
-            parameter.data = torch.linspace(0.5, 1.5, parameter.numel()).view_as(parameter).to(parameter.dtype)
+            parameter.data = (
+                torch.linspace(0.5, 1.5, parameter.numel()).view_as(parameter).to(parameter.dtype)
+            )
     theirs.load_state_dict(mine.state_dict())
     assert torch.equal(theirs(**batch("left")).logits, mine(**batch("left")).logits)
 
@@ -191,16 +248,24 @@ def test_ia3_mistakes():
 
 def test_no_default_targets_for_ia3():
     with pytest.raises(ValueError, match="pass target_modules and feedforward_modules.*0, 2"):
-        ours.get_peft_model(torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1)), our_config.IA3Config())
+        ours.get_peft_model(
+            torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1)),
+            our_config.IA3Config(),
+        )
 
 
 def test_layers_for_ia3_that_are_given_are_not_looked_up():
-    base = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1))  # nothing to be found here
-    model = ours.get_peft_model(base, our_config.IA3Config(target_modules=["0", "2"], feedforward_modules=["2"])).base_model.model
+    base = torch.nn.Sequential(
+        torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1)
+    )  # nothing to be found here
+    model = ours.get_peft_model(
+        base, our_config.IA3Config(target_modules=["0", "2"], feedforward_modules=["2"])
+    ).base_model.model
     assert [model[i].is_feedforward for i in (0, 2)] == [False, True]
 
 
 # --- P-tuning --------------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("layers", [1, 3])
 def test_lstm_layers_and_dropout(layers):
@@ -246,6 +311,7 @@ def test_p_tuning_mistakes():
 
 # --- multitask prompt tuning -----------------------------------------------------------------------------------
 
+
 def test_each_row_gets_the_prompt_of_its_task():
     _, model = pair("llama", "multitask")
     together = model.get_prompt(3, task_ids=TASKS)
@@ -254,20 +320,32 @@ def test_each_row_gets_the_prompt_of_its_task():
     assert not torch.equal(together[0], together[1])
 
 
-@pytest.mark.parametrize("how", [dict(num_return_sequences=2, do_sample=True), dict(num_beams=2, num_return_sequences=2)], ids=["sampled-twice", "two-beams"])
+@pytest.mark.parametrize(
+    "how",
+    [dict(num_return_sequences=2, do_sample=True), dict(num_beams=2, num_return_sequences=2)],
+    ids=["sampled-twice", "two-beams"],
+)
 def test_generate_repeats_task_ids_with_the_rows(how):
     results = []
     for model in pair("gpt2", "multitask"):
         torch.manual_seed(5)
         with torch.no_grad():
-            results.append(model.eval().generate(**batch("left", labels=False), task_ids=TASKS, max_new_tokens=6, **how))
+            results.append(
+                model.eval().generate(**batch("left", labels=False), task_ids=TASKS, max_new_tokens=6, **how)
+            )
     assert results[1].shape == (6, 13) and torch.equal(*results)
 
 
 def test_a_multitask_prompt_starts_with_a_text(tokenizer_folder):
-    text = dict(prompt_tuning_init="TEXT", prompt_tuning_init_text="put the words", tokenizer_name_or_path=tokenizer_folder)
+    text = dict(
+        prompt_tuning_init="TEXT",
+        prompt_tuning_init_text="put the words",
+        tokenizer_name_or_path=tokenizer_folder,
+    )
     theirs, ours_ = wrap(base_model("llama"), "multitask", seed=9, **text)
-    assert torch.equal(ours_.prompt_encoder["default"].embedding.weight, ours_.word_embeddings(torch.tensor([5, 6, 7, 5])))
+    assert torch.equal(
+        ours_.prompt_encoder["default"].embedding.weight, ours_.word_embeddings(torch.tensor([5, 6, 7, 5]))
+    )
     assert_equal(dict(theirs.named_parameters()), dict(ours_.named_parameters()))
 
 
@@ -277,51 +355,88 @@ def source(request, tmp_path):
     generator = torch.Generator().manual_seed(11)
     state = {"prompt_embeddings": (4, 32), "prefix_task_cols": (3, 4, 2), "prefix_task_rows": (3, 2, 32)}
     state = {name: torch.randn(shape, generator=generator) for name, shape in state.items()}
-    path = tmp_path/f"adapter_model.{request.param}"
+    path = tmp_path / f"adapter_model.{request.param}"
     if request.param == "safetensors":
         from safetensors.torch import save_file
+
         save_file(state, path)
     else:
         torch.save(state, path)
     return str(path)
 
 
-@pytest.mark.parametrize("init, tasks", [("AVERAGE_SOURCE_TASKS", 1), ("EXACT_SOURCE_TASK", 1), ("ONLY_SOURCE_SHARED", 5)])
+@pytest.mark.parametrize(
+    "init, tasks", [("AVERAGE_SOURCE_TASKS", 1), ("EXACT_SOURCE_TASK", 1), ("ONLY_SOURCE_SHARED", 5)]
+)
 def test_prompts_that_begin_with_other_tasks(source, init, tasks):
-    start = dict(prompt_tuning_init=init, prompt_tuning_init_state_dict_path=source, prompt_tuning_init_task=2, num_tasks=tasks)
+    start = dict(
+        prompt_tuning_init=init,
+        prompt_tuning_init_state_dict_path=source,
+        prompt_tuning_init_task=2,
+        num_tasks=tasks,
+    )
     theirs, ours_ = wrap(base_model("llama"), "multitask", seed=12, **start)
     assert_equal(dict(theirs.named_parameters()), dict(ours_.named_parameters()))
-    state = torch.load(source) if source.endswith("bin") else __import__("safetensors.torch").torch.load_file(source)
+    state = (
+        torch.load(source)
+        if source.endswith("bin")
+        else __import__("safetensors.torch").torch.load_file(source)
+    )
     assert torch.equal(ours_.prompt_encoder["default"].embedding.weight, state["prompt_embeddings"])
 
 
-@pytest.mark.parametrize("fields, message", [
-    (dict(prompt_tuning_init="AVERAGE_SOURCE_TASKS", num_tasks=2), "one task.*num_tasks=2"),
-    (dict(prompt_tuning_init="EXACT_SOURCE_TASK", prompt_tuning_init_task=3), "prompt_tuning_init_task=3.*3 tasks"),
-    (dict(prompt_tuning_init="ONLY_SOURCE_SHARED", num_virtual_tokens=5), r"prompt_embeddings.*\[4, 32\].*\[5, 32\]"),
-    (dict(prompt_tuning_init="AVERAGE_SOURCE_TASKS", num_ranks=3), r"prefix_task_cols.*\[1, 4, 2\].*\[1, 4, 3\]"),
-])
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        (dict(prompt_tuning_init="AVERAGE_SOURCE_TASKS", num_tasks=2), "one task.*num_tasks=2"),
+        (
+            dict(prompt_tuning_init="EXACT_SOURCE_TASK", prompt_tuning_init_task=3),
+            "prompt_tuning_init_task=3.*3 tasks",
+        ),
+        (
+            dict(prompt_tuning_init="ONLY_SOURCE_SHARED", num_virtual_tokens=5),
+            r"prompt_embeddings.*\[4, 32\].*\[5, 32\]",
+        ),
+        (
+            dict(prompt_tuning_init="AVERAGE_SOURCE_TASKS", num_ranks=3),
+            r"prefix_task_cols.*\[1, 4, 2\].*\[1, 4, 3\]",
+        ),
+    ],
+)
 def test_prompts_of_other_tasks_that_do_not_fit(source, fields, message):
     fields = {"num_tasks": 1, **fields}
     base = base_model("llama")
     with pytest.raises(ValueError, match=message):
-        ours.get_peft_model(base, config(our_config, "multitask", prompt_tuning_init_state_dict_path=source, **fields))
+        ours.get_peft_model(
+            base, config(our_config, "multitask", prompt_tuning_init_state_dict_path=source, **fields)
+        )
     assert all(p.requires_grad for p in base.parameters())
 
 
 def test_a_file_without_prompts(tmp_path):
-    torch.save({"weight": torch.zeros(1)}, tmp_path/"other.bin")
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "other.bin")
     with pytest.raises(ValueError, match="other.bin.*has no prompt_embeddings.*weight"):
-        ours.get_peft_model(base_model("llama"), config(our_config, "multitask", prompt_tuning_init="ONLY_SOURCE_SHARED", prompt_tuning_init_state_dict_path=str(tmp_path/"other.bin")))
+        ours.get_peft_model(
+            base_model("llama"),
+            config(
+                our_config,
+                "multitask",
+                prompt_tuning_init="ONLY_SOURCE_SHARED",
+                prompt_tuning_init_state_dict_path=str(tmp_path / "other.bin"),
+            ),
+        )
 
 
-@pytest.mark.parametrize("task_ids, message", [
-    (None, "needs to know each row's task.*task_ids"),
-    (torch.tensor([0, 1]), r"shape \[2\].*one task id for each of the 3 rows"),
-    (torch.tensor([0, 1, 3]), "from 0 to 2"),
-    (torch.tensor([0, -1, 2]), "from 0 to 2"),
-    (torch.tensor([0.0, 1.0, 2.0]), "integers"),
-])
+@pytest.mark.parametrize(
+    "task_ids, message",
+    [
+        (None, "needs to know each row's task.*task_ids"),
+        (torch.tensor([0, 1]), r"shape \[2\].*one task id for each of the 3 rows"),
+        (torch.tensor([0, 1, 3]), "from 0 to 2"),
+        (torch.tensor([0, -1, 2]), "from 0 to 2"),
+        (torch.tensor([0.0, 1.0, 2.0]), "integers"),
+    ],
+)
 def test_task_ids_that_do_not_fit(task_ids, message):
     _, model = pair("llama", "multitask")
     with pytest.raises(ValueError, match=message):
@@ -330,19 +445,29 @@ def test_task_ids_that_do_not_fit(task_ids, message):
         model.generate(**batch(labels=False), task_ids=task_ids, **GREEDY)
 
 
-@pytest.mark.parametrize("fields, message", [
-    (dict(num_tasks=0), "num_tasks=0.*at least 1"),
-    (dict(num_ranks=1.5), "num_ranks=1.5"),
-    (dict(prompt_tuning_init="SAMPLE_VOCAB"), "'SAMPLE_VOCAB' is not a MultitaskPromptTuningInit.*EXACT_SOURCE_TASK"),
-    (dict(prompt_tuning_init="EXACT_SOURCE_TASK"), "prompt_tuning_init_state_dict_path must name their file"),
-    (dict(prompt_tuning_init="TEXT"), "needs tokenizer_name_or_path"),
-])
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        (dict(num_tasks=0), "num_tasks=0.*at least 1"),
+        (dict(num_ranks=1.5), "num_ranks=1.5"),
+        (
+            dict(prompt_tuning_init="SAMPLE_VOCAB"),
+            "'SAMPLE_VOCAB' is not a MultitaskPromptTuningInit.*EXACT_SOURCE_TASK",
+        ),
+        (
+            dict(prompt_tuning_init="EXACT_SOURCE_TASK"),
+            "prompt_tuning_init_state_dict_path must name their file",
+        ),
+        (dict(prompt_tuning_init="TEXT"), "needs tokenizer_name_or_path"),
+    ],
+)
 def test_multitask_settings(fields, message):
     with pytest.raises(ValueError, match=message):
         our_config.MultitaskPromptTuningConfig(num_virtual_tokens=2, **fields)
 
 
 # --- CPT -------------------------------------------------------------------------------------------------------
+
 
 def cpt_pair(method="cpt-decay", family="llama"):
     return pair(family, method)
@@ -362,20 +487,28 @@ def test_given_types(family, method, inputs):
         output = model(**batch("left", embed=embed), input_type_mask=types)
         output.loss.backward()
         results.append((output, gradients(model), types))
-    assert torch.equal(results[0][0].loss, results[1][0].loss) and torch.equal(results[0][0].logits, results[1][0].logits)
+    assert torch.equal(results[0][0].loss, results[1][0].loss) and torch.equal(
+        results[0][0].logits, results[1][0].logits
+    )
     assert_equal(results[0][1], results[1][1])
-    assert torch.equal(results[1][2], TYPES) and not torch.equal(results[0][2], TYPES)  # peft writes to the caller's mask
+    assert torch.equal(results[1][2], TYPES) and not torch.equal(
+        results[0][2], TYPES
+    )  # peft writes to the caller's mask
 
 
 def test_types_without_labels():
-    theirs, ours_ = [model(**batch("left", labels=False), input_type_mask=TYPES.clone()) for model in cpt_pair()]
+    theirs, ours_ = [
+        model(**batch("left", labels=False), input_type_mask=TYPES.clone()) for model in cpt_pair()
+    ]
     assert torch.equal(theirs.logits, ours_.logits) and ours_.loss is None
 
 
 def test_cpt_labels_are_the_answers():
     _, model = cpt_pair()
     told = []
-    model.base_model.register_forward_pre_hook(lambda module, args, kwargs: told.append(kwargs["labels"]), with_kwargs=True)
+    model.base_model.register_forward_pre_hook(
+        lambda module, args, kwargs: told.append(kwargs["labels"]), with_kwargs=True
+    )
     labels = batch("ones")["labels"]
     model(**batch("ones"), input_type_mask=TYPES)
     front = torch.full((3, 9), -100)
@@ -404,7 +537,9 @@ def test_tokens_may_move_only_so_far():
         encoder.delta_embedding.weight.copy_(torch.randn(9, 32))
     model(**batch())
     norms, scale = encoder.delta_embedding.weight.norm(dim=1), (32 / 2048) ** 0.5
-    expected = torch.tensor([1e-10, 0.2 * scale, 0.9 * scale, 0.2 * scale, 1e-10, 0.2 * scale, 0.9 * scale, 0.2 * scale, 1e-10])
+    expected = torch.tensor(
+        [1e-10, 0.2 * scale, 0.9 * scale, 0.2 * scale, 1e-10, 0.2 * scale, 0.9 * scale, 0.2 * scale, 1e-10]
+    )
     torch.testing.assert_close(norms, expected)
 
 
@@ -431,20 +566,26 @@ def test_cpt_without_return_dict():
 
 def test_no_answer_left():
     "peft's defaults shift every type by one, so that nothing counts and the loss is nan; here one is told."
-    theirs, ours_ = [get(base_model("llama"), c(**CLM)) for get, c in ((peft.get_peft_model, peft.CPTConfig), (ours.get_peft_model, our_config.CPTConfig))]
+    theirs, ours_ = [
+        get(base_model("llama"), c(**CLM))
+        for get, c in ((peft.get_peft_model, peft.CPTConfig), (ours.get_peft_model, our_config.CPTConfig))
+    ]
     with pytest.warns(UserWarning, match="no label is left.*cpt_tokens_type_mask.*1 is not a multiple of 4"):
         loss = ours_(**batch()).loss
     assert theirs(**batch()).loss.isnan() and loss.isnan()
 
 
-@pytest.mark.parametrize("fields, message", [
-    (dict(task_type=None), "pass task_type='CAUSAL_LM'"),
-    (dict(cpt_token_ids=[]), "at least one virtual token"),
-    (dict(cpt_tokens_type_mask=[1]), "cpt_token_ids 2, cpt_mask 2, cpt_tokens_type_mask 1"),
-    (dict(cpt_mask=[1, 1, 1]), "cpt_mask 3"),
-    (dict(cpt_tokens_type_mask=[1, -1]), "there is -1"),
-    (dict(opt_weighted_loss_type="linear"), "'linear'.*'none' or 'decay'"),
-])
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        (dict(task_type=None), "pass task_type='CAUSAL_LM'"),
+        (dict(cpt_token_ids=[]), "at least one virtual token"),
+        (dict(cpt_tokens_type_mask=[1]), "cpt_token_ids 2, cpt_mask 2, cpt_tokens_type_mask 1"),
+        (dict(cpt_mask=[1, 1, 1]), "cpt_mask 3"),
+        (dict(cpt_tokens_type_mask=[1, -1]), "there is -1"),
+        (dict(opt_weighted_loss_type="linear"), "'linear'.*'none' or 'decay'"),
+    ],
+)
 def test_cpt_settings(fields, message):
     with pytest.raises(ValueError, match=message):
         our_config.CPTConfig(**{**CLM, "cpt_token_ids": [3, 4], **fields})
@@ -461,6 +602,10 @@ def test_cpt_mistakes():
 
 
 def test_prompts_for_inference_will_be_loaded_so_the_source_is_not_read():
-    settings = dict(prompt_tuning_init="ONLY_SOURCE_SHARED", prompt_tuning_init_state_dict_path="moved away.bin")
-    model = ours.get_peft_model(base_model("llama"), config(our_config, "multitask", inference_mode=True, **settings))
+    settings = dict(
+        prompt_tuning_init="ONLY_SOURCE_SHARED", prompt_tuning_init_state_dict_path="moved away.bin"
+    )
+    model = ours.get_peft_model(
+        base_model("llama"), config(our_config, "multitask", inference_mode=True, **settings)
+    )
     assert model(**batch(), task_ids=TASKS).logits.shape == (3, 11, VOCABULARY)

@@ -3,6 +3,7 @@
 Where peft fails (GPT-2's Conv1D, MPT, beams, several returned texts, gradient checkpointing, layers that see rows and tokens in one line), a test says so and asserts what is right.
 The families are those of test_parity and, beyond, MPT, BLOOM and GPT-NeoX.
 """
+
 import copy
 
 import pytest
@@ -38,7 +39,10 @@ def base_model(family):
 def wrap(base, seed=None, **more):
     "The same configuration around the same base model, twice: peft's model and ours. Weights that are nobody's initialisation."
     wrapped = []
-    for get_peft_model, config in (peft.get_peft_model, peft.PolyConfig), (ours.get_peft_model, our_config.PolyConfig):
+    for get_peft_model, config in (
+        (peft.get_peft_model, peft.PolyConfig),
+        (ours.get_peft_model, our_config.PolyConfig),
+    ):
         if seed is not None:
             torch.manual_seed(seed)
         wrapped.append(get_peft_model(copy.deepcopy(base), config(**{**FIELDS, **more})))
@@ -68,18 +72,24 @@ def layers_of(model):
 
 
 def nothing_left(model):
-    return (all(layer.task_ids is None for layer in layers_of(model)) and not model.base_model.takes_task_ids
-            and not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules()))
+    return (
+        all(layer.task_ids is None for layer in layers_of(model))
+        and not model.base_model.takes_task_ids
+        and not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
+    )
 
 
 # --- equal to peft ---------------------------------------------------------------------------------------------
+
 
 @splits
 @pytest.mark.parametrize("init_weights", [True, False])
 @pytest.mark.parametrize("family", KNOWN_TO_PEFT)
 def test_same_names_and_start(family, init_weights, n_splits):
     theirs, ours_ = wrap(base_model(family), seed=3, init_weights=init_weights, n_splits=n_splits)
-    assert [(n, p.shape, p.requires_grad) for n, p in theirs.named_parameters()] == [(n, p.shape, p.requires_grad) for n, p in ours_.named_parameters()]
+    assert [(n, p.shape, p.requires_grad) for n, p in theirs.named_parameters()] == [
+        (n, p.shape, p.requires_grad) for n, p in ours_.named_parameters()
+    ]
     assert list(theirs.state_dict()) == list(ours_.state_dict())
     assert_equal(dict(theirs.named_parameters()), dict(ours_.named_parameters()))
     assert theirs.get_nb_trainable_parameters() == ours_.get_nb_trainable_parameters()
@@ -88,7 +98,9 @@ def test_same_names_and_start(family, init_weights, n_splits):
 
 @splits
 @pytest.mark.parametrize("mode", ["train", "eval"])
-@pytest.mark.parametrize("padding, inputs", [("none", "input_ids"), ("left", "inputs_embeds"), ("right", "input_ids")])
+@pytest.mark.parametrize(
+    "padding, inputs", [("none", "input_ids"), ("left", "inputs_embeds"), ("right", "input_ids")]
+)
 @pytest.mark.parametrize("family", KNOWN_TO_PEFT)
 def test_forward_and_gradients(family, padding, inputs, mode, n_splits):
     results = []
@@ -106,13 +118,19 @@ def test_forward_and_gradients(family, padding, inputs, mode, n_splits):
     assert_equal(their_gradients, our_gradients)
 
 
-@pytest.mark.parametrize("how", [dict(do_sample=False), dict(do_sample=True), dict(do_sample=False, use_cache=False)], ids=["greedy", "sampled", "without cache"])
+@pytest.mark.parametrize(
+    "how",
+    [dict(do_sample=False), dict(do_sample=True), dict(do_sample=False, use_cache=False)],
+    ids=["greedy", "sampled", "without cache"],
+)
 @pytest.mark.parametrize("family", KNOWN_TO_PEFT)
 def test_generate(family, how):
     texts = []
     for model in pair(family):
         torch.manual_seed(5)
-        texts.append(model.eval().generate(**batch("left", labels=False), task_ids=TASKS, max_new_tokens=6, **how))
+        texts.append(
+            model.eval().generate(**batch("left", labels=False), task_ids=TASKS, max_new_tokens=6, **how)
+        )
     assert texts[1].shape == (3, 13)
     assert torch.equal(*texts)
 
@@ -133,17 +151,28 @@ def test_shapes_of_task_ids(shape):
 
 def test_bytes_are_numbers_of_tasks_too():
     model = mine("llama")
-    assert torch.equal(model(**batch(), task_ids=TASKS.to(torch.uint8)).logits, model(**batch(), task_ids=TASKS).logits)
+    assert torch.equal(
+        model(**batch(), task_ids=TASKS.to(torch.uint8)).logits, model(**batch(), task_ids=TASKS).logits
+    )
 
 
 @pytest.mark.parametrize("cast", [True, False])
 def test_bfloat16(cast):
     base = base_model("llama").to(torch.bfloat16)
     models = []
-    for get_peft_model, config in (peft.get_peft_model, peft.PolyConfig), (ours.get_peft_model, our_config.PolyConfig):
+    for get_peft_model, config in (
+        (peft.get_peft_model, peft.PolyConfig),
+        (ours.get_peft_model, our_config.PolyConfig),
+    ):
         torch.manual_seed(8)
-        models.append(get_peft_model(copy.deepcopy(base), config(**FIELDS, init_weights=False), autocast_adapter_dtype=cast).eval())
-    assert {p.dtype for n, p in models[1].named_parameters() if "poly_" in n} == {torch.float32 if cast else torch.bfloat16}
+        models.append(
+            get_peft_model(
+                copy.deepcopy(base), config(**FIELDS, init_weights=False), autocast_adapter_dtype=cast
+            ).eval()
+        )
+    assert {p.dtype for n, p in models[1].named_parameters() if "poly_" in n} == {
+        torch.float32 if cast else torch.bfloat16
+    }
     assert_equal(*[dict(m.named_parameters()) for m in models])
     outputs = [m(**batch("left"), task_ids=TASKS).logits for m in models]
     assert outputs[1].dtype == torch.bfloat16 and torch.equal(*outputs)
@@ -164,6 +193,7 @@ def test_the_layers_output_is_as_wide_a_number_as_its_input():
 
 # --- where peft fails ------------------------------------------------------------------------------------------
 
+
 def reference_logits(model, ids, tasks, **kwargs):
     "Row by row, from nothing but the formula: the mixed matrices become part of the weights of a copy of the base model."
     rows = []
@@ -171,14 +201,28 @@ def reference_logits(model, ids, tasks, **kwargs):
         base = copy.deepcopy(model).base_model.unload()
         for name, layer in model.get_base_model().named_modules():
             if isinstance(layer, PolyLayer):
-                logits = layer.poly_router["default"].module_logits[task].view(-1, layer.poly_router["default"].n_skills)
-                alpha = torch.sigmoid(logits) / torch.sigmoid(logits).sum(-1, keepdim=True)  # [splits, skills]
-                A = torch.cat([(a[:, None, None] * s).sum(0) for a, s in zip(alpha, layer.poly_lora_A["default"])], dim=0)  # [in, r]
-                B = torch.cat([(a[:, None, None] * s).sum(0) for a, s in zip(alpha, layer.poly_lora_B["default"])], dim=1)  # [r, out]
+                logits = (
+                    layer.poly_router["default"]
+                    .module_logits[task]
+                    .view(-1, layer.poly_router["default"].n_skills)
+                )
+                alpha = torch.sigmoid(logits) / torch.sigmoid(logits).sum(
+                    -1, keepdim=True
+                )  # [splits, skills]
+                A = torch.cat(
+                    [(a[:, None, None] * s).sum(0) for a, s in zip(alpha, layer.poly_lora_A["default"])],
+                    dim=0,
+                )  # [in, r]
+                B = torch.cat(
+                    [(a[:, None, None] * s).sum(0) for a, s in zip(alpha, layer.poly_lora_B["default"])],
+                    dim=1,
+                )  # [r, out]
                 weight = base.get_submodule(name).weight
                 delta = A @ B / FIELDS["r"]
                 weight.data += delta if type(layer.base_layer).__name__ == "Conv1D" else delta.T
-        rows.append(base(input_ids=ids[row:row + 1], **{k: v[row:row + 1] for k, v in kwargs.items()}).logits[0])
+        rows.append(
+            base(input_ids=ids[row : row + 1], **{k: v[row : row + 1] for k, v in kwargs.items()}).logits[0]
+        )
     return torch.stack(rows)
 
 
@@ -189,7 +233,12 @@ def test_each_row_is_what_the_formula_says(family, n_splits):
     "Also GPT-2, whose Conv1D peft refuses, and MPT, to which peft does not hand the tasks."
     model = mine(family, n_splits=n_splits)
     given = batch("right", labels=False)
-    torch.testing.assert_close(model(**given, task_ids=TASKS).logits, reference_logits(model, given["input_ids"], TASKS, attention_mask=given["attention_mask"]), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        model(**given, task_ids=TASKS).logits,
+        reference_logits(model, given["input_ids"], TASKS, attention_mask=given["attention_mask"]),
+        rtol=1e-4,
+        atol=1e-4,
+    )
 
 
 def test_peft_refuses_conv1d():
@@ -219,7 +268,10 @@ def test_every_family_trains_and_generates(family):
     assert nothing_left(model)
 
 
-HOWS = {"beams": dict(num_beams=3, do_sample=False), "beams, several returned": dict(num_beams=4, num_return_sequences=2, do_sample=False)}
+HOWS = {
+    "beams": dict(num_beams=3, do_sample=False),
+    "beams, several returned": dict(num_beams=4, num_return_sequences=2, do_sample=False),
+}
 
 
 @families
@@ -229,13 +281,17 @@ def test_beams_over_a_batch_are_beams_row_by_row(family, how):
     for layer in layers_of(model):
         layer.poly_lora_B["default"].data *= 20  # or the text would not depend on the task
     given = dict(max_new_tokens=5, **how)
-    alone = [model.generate(ids[row:row + 1], task_ids=TASKS[row:row + 1], **given) for row in range(3)]
+    alone = [model.generate(ids[row : row + 1], task_ids=TASKS[row : row + 1], **given) for row in range(3)]
     assert torch.equal(model.generate(ids, task_ids=TASKS, **given), torch.cat(alone))
     other = model.generate(ids, task_ids=TASKS.flip(0), **given)
     assert not torch.equal(other, torch.cat(alone))
 
 
-@pytest.mark.parametrize("how", [*HOWS.values(), dict(do_sample=True, num_return_sequences=2)], ids=[*HOWS, "sampled, several returned"])
+@pytest.mark.parametrize(
+    "how",
+    [*HOWS.values(), dict(do_sample=True, num_return_sequences=2)],
+    ids=[*HOWS, "sampled, several returned"],
+)
 def test_peft_does_not_repeat_the_tasks(how):
     theirs = pair("llama")[0].eval()
     with pytest.raises(RuntimeError, match="Expected size for first two dimensions"):
@@ -246,7 +302,10 @@ def test_peft_does_not_repeat_the_tasks(how):
 def test_several_sampled_texts_are_samples_of_repeated_rows(family):
     model, ids = mine(family), batch(labels=False)["input_ids"]
     texts = []
-    for given in dict(inputs=ids, task_ids=TASKS, num_return_sequences=2), dict(inputs=ids.repeat_interleave(2, 0), task_ids=TASKS.repeat_interleave(2)):
+    for given in (
+        dict(inputs=ids, task_ids=TASKS, num_return_sequences=2),
+        dict(inputs=ids.repeat_interleave(2, 0), task_ids=TASKS.repeat_interleave(2)),
+    ):
         torch.manual_seed(6)
         texts.append(model.generate(**given, do_sample=True, max_new_tokens=5))
     assert texts[0].shape == (6, 12) and torch.equal(*texts)
@@ -256,7 +315,10 @@ def test_several_sampled_texts_are_samples_of_repeated_rows(family):
 def test_generate_from_embeddings(family):
     model, ids = mine(family), batch(labels=False)["input_ids"]
     embeddings = model.get_input_embeddings()(ids)
-    assert torch.equal(model.generate(inputs_embeds=embeddings, task_ids=TASKS, **GREEDY), model.generate(ids, task_ids=TASKS, **GREEDY)[:, 7:])
+    assert torch.equal(
+        model.generate(inputs_embeds=embeddings, task_ids=TASKS, **GREEDY),
+        model.generate(ids, task_ids=TASKS, **GREEDY)[:, 7:],
+    )
 
 
 @families
@@ -264,30 +326,40 @@ def test_a_row_is_the_same_alone_as_in_a_mixed_batch(family):
     model, given = mine(family), batch("left", labels=False)
     together = model(**given, task_ids=TASKS).logits
     for row in range(3):
-        alone = model(**{k: v[row:row + 1] for k, v in given.items()}, task_ids=TASKS[row:row + 1]).logits
-        torch.testing.assert_close(together[row:row + 1], alone, rtol=1e-4, atol=1e-5)
+        alone = model(**{k: v[row : row + 1] for k, v in given.items()}, task_ids=TASKS[row : row + 1]).logits
+        torch.testing.assert_close(together[row : row + 1], alone, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_gradient_checkpointing(family, reentrant):
     "Two calls with different tasks before one backward pass: each is computed again with its own tasks, and with its own coins."
+
     def run(model):
         model.train()
         torch.manual_seed(9)
-        loss = model(**batch("left"), task_ids=TASKS).loss + 2 * model(**batch("right"), task_ids=TASKS.flip(0)).loss
+        loss = (
+            model(**batch("left"), task_ids=TASKS).loss
+            + 2 * model(**batch("right"), task_ids=TASKS.flip(0)).loss
+        )
         assert nothing_left_but_the_embeddings_hook(model)
         loss.backward()
         assert nothing_left_but_the_embeddings_hook(model)
         return loss, gradients(model)
 
     def nothing_left_but_the_embeddings_hook(model):
-        return all(layer.task_ids is None for layer in layers_of(model)) and not any(m._forward_pre_hooks for m in model.modules())
+        return all(layer.task_ids is None for layer in layers_of(model)) and not any(
+            m._forward_pre_hooks for m in model.modules()
+        )
 
     plain_loss, plain = run(mine(family))
     base = base_model(family)
     base.gradient_checkpointing_enable(dict(use_reentrant=reentrant))
-    before = {n: m._gradient_checkpointing_func for n, m in base.named_modules() if hasattr(m, "_gradient_checkpointing_func")}
+    before = {
+        n: m._gradient_checkpointing_func
+        for n, m in base.named_modules()
+        if hasattr(m, "_gradient_checkpointing_func")
+    }
     model = mine(family, base)
     calls = []
     layers_of(model)[0].base_layer.register_forward_hook(lambda *_: calls.append(1))
@@ -295,7 +367,11 @@ def test_gradient_checkpointing(family, reentrant):
     assert len(calls) == 4  # each call once, and once more
     assert torch.equal(loss, plain_loss)
     assert_equal(checkpointed, plain)
-    assert {n: m._gradient_checkpointing_func for n, m in base.named_modules() if hasattr(m, "_gradient_checkpointing_func")} == before
+    assert {
+        n: m._gradient_checkpointing_func
+        for n, m in base.named_modules()
+        if hasattr(m, "_gradient_checkpointing_func")
+    } == before
 
 
 def test_peft_forgets_the_tasks_under_gradient_checkpointing():
@@ -315,10 +391,16 @@ def test_layers_that_see_all_tokens_in_one_line():
     given = batch("right", labels=False)
     with pytest.raises(RuntimeError, match="must be a 3D tensor"):
         theirs(**given, task_ids=TASKS)
-    torch.testing.assert_close(model.eval()(**given, task_ids=TASKS).logits, reference_logits(model, given["input_ids"], TASKS, attention_mask=given["attention_mask"]), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        model.eval()(**given, task_ids=TASKS).logits,
+        reference_logits(model, given["input_ids"], TASKS, attention_mask=given["attention_mask"]),
+        rtol=1e-4,
+        atol=1e-4,
+    )
 
 
 # --- adapters by name ------------------------------------------------------------------------------------------
+
 
 @families
 def test_disabled_is_the_base_model(family):
@@ -329,7 +411,10 @@ def test_disabled_is_the_base_model(family):
     with model.disable_adapter():
         for more in {}, dict(task_ids=TASKS):
             assert torch.equal(model(**batch("left"), **more).logits, base(**batch("left")).logits)
-            assert torch.equal(model.generate(**batch("left", labels=False), **more, **GREEDY), base.generate(**batch("left", labels=False), **GREEDY))
+            assert torch.equal(
+                model.generate(**batch("left", labels=False), **more, **GREEDY),
+                base.generate(**batch("left", labels=False), **GREEDY),
+            )
     assert torch.equal(model(**batch("left"), task_ids=TASKS).logits, adapted)
     model.base_model.disable_adapter_layers()
     assert torch.equal(model.base_model(**batch("left")).logits, base(**batch("left")).logits)
@@ -339,13 +424,17 @@ def test_several_adapters():
     "By name, at once, one deleted; the second one has a layer more."
     theirs, model = wrap(base_model("llama"))
     for m, package in (theirs, peft), (model, our_config):
-        m.add_adapter("other", package.PolyConfig(**{**FIELDS, "n_tasks": 4, "target_modules": ["v_proj", "o_proj"]}))
+        m.add_adapter(
+            "other", package.PolyConfig(**{**FIELDS, "n_tasks": 4, "target_modules": ["v_proj", "o_proj"]})
+        )
         randomise(m.eval())
     outputs = {}
     for active in "default", "other", ["default", "other"], "default":
         for m in theirs, model:
             m.base_model.set_adapter(active)
-        assert {n for n, p in model.named_parameters() if p.requires_grad} == {n for n, p in theirs.named_parameters() if p.requires_grad}
+        assert {n for n, p in model.named_parameters() if p.requires_grad} == {
+            n for n, p in theirs.named_parameters() if p.requires_grad
+        }
         result = model(**batch("left"), task_ids=TASKS).logits
         assert torch.equal(result, theirs(**batch("left"), task_ids=TASKS).logits)
         assert torch.equal(outputs.setdefault(str(active), result), result)
@@ -399,6 +488,7 @@ def test_a_copy_knows_its_own_tasks():
 
 # --- nothing leaks ---------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 @pytest.mark.parametrize("call", ["forward", "generate", "checkpointed"])
 def test_nothing_is_left_after_an_exception(call, error):
@@ -406,7 +496,11 @@ def test_nothing_is_left_after_an_exception(call, error):
     if call == "checkpointed":
         base.gradient_checkpointing_enable(dict(use_reentrant=False))
     model = mine("llama", base)
-    functions = {m: m._gradient_checkpointing_func for m in base.modules() if hasattr(m, "_gradient_checkpointing_func")}
+    functions = {
+        m: m._gradient_checkpointing_func
+        for m in base.modules()
+        if hasattr(m, "_gradient_checkpointing_func")
+    }
     assert bool(functions) == (call == "checkpointed")
     seen = []
 
@@ -417,12 +511,18 @@ def test_nothing_is_left_after_an_exception(call, error):
     hook = layers_of(model)[-1].base_layer.register_forward_hook(fail)
     model.train(call == "checkpointed")
     with pytest.raises(error):
-        model.generate(**batch(labels=False), task_ids=TASKS, **GREEDY) if call == "generate" else model(**batch(), task_ids=TASKS)
+        model.generate(**batch(labels=False), task_ids=TASKS, **GREEDY) if call == "generate" else model(
+            **batch(), task_ids=TASKS
+        )
     hook.remove()
     assert seen == [[True] * 4]
     assert all(layer.task_ids is None for layer in layers_of(model)) and not model.base_model.takes_task_ids
     assert not any(m._forward_pre_hooks for m in model.modules())
-    assert {m: m._gradient_checkpointing_func for m in base.modules() if hasattr(m, "_gradient_checkpointing_func")} == functions
+    assert {
+        m: m._gradient_checkpointing_func
+        for m in base.modules()
+        if hasattr(m, "_gradient_checkpointing_func")
+    } == functions
     model.eval()(**batch(), task_ids=TASKS)
 
 
@@ -449,7 +549,11 @@ def test_tasks_of_one_call_are_not_those_of_the_next():
 @families
 def test_a_missing_task_is_told(family):
     model = mine(family)
-    for call in lambda: model(**batch()), lambda: model.generate(**batch(labels=False), **GREEDY), lambda: model.base_model(**batch()):
+    for call in (
+        lambda: model(**batch()),
+        lambda: model.generate(**batch(labels=False), **GREEDY),
+        lambda: model.base_model(**batch()),
+    ):
         with pytest.raises(ValueError, match="POLY needs to know the task of each row; pass task_ids"):
             call()
     assert nothing_left(model)
@@ -490,6 +594,7 @@ def test_no_adapter_for_each_row():
 
 # --- which layers ----------------------------------------------------------------------------------------------
 
+
 def test_default_targets_are_loras():
     for family in FAMILIES:
         poly = mine(family)
@@ -499,7 +604,9 @@ def test_default_targets_are_loras():
 
 def test_given_targets_are_kept():
     model = mine("llama", target_modules=["o_proj"])
-    assert [n for n, m in model.named_modules() if isinstance(m, PolyLayer)] == [f"base_model.model.model.layers.{i}.self_attn.o_proj" for i in (0, 1)]
+    assert [n for n, m in model.named_modules() if isinstance(m, PolyLayer)] == [
+        f"base_model.model.model.layers.{i}.self_attn.o_proj" for i in (0, 1)
+    ]
 
 
 @pytest.mark.parametrize("spelling", ["all-linear", "ALL-LINEAR"])
@@ -509,7 +616,10 @@ def test_all_linear(spelling):
 
 
 def test_refused_targets():
-    for targets, message in {"embed_tokens": "is Embedding; narrow", "q_proj": "must divide the widths"}.items():
+    for targets, message in {
+        "embed_tokens": "is Embedding; narrow",
+        "q_proj": "must divide the widths",
+    }.items():
         with pytest.raises(ValueError, match=message):
             mine("llama", target_modules=[targets], n_splits=5)
     model = mine("llama", n_splits=4)
@@ -522,10 +632,12 @@ def test_refused_targets():
 
 def test_experts_are_refused():
     "They are given single tokens, of any rows."
+
     class Mixture(nn.Module):
         def __init__(self):
             super().__init__()
             self.experts, self.shared_experts = nn.ModuleList([nn.Linear(4, 4)]), nn.Linear(4, 4)
+
     PolyModel(Mixture(), {"default": our_config.PolyConfig(target_modules=["shared_experts"])}, "default")
     with pytest.raises(ValueError, match="'experts.0' is an expert"):
         PolyModel(Mixture(), {"default": our_config.PolyConfig(target_modules=["experts.0"])}, "default")
@@ -533,6 +645,7 @@ def test_experts_are_refused():
 
 def test_widths():
     from transformers.pytorch_utils import Conv1D
+
     assert features(nn.Linear(3, 5)) == features(Conv1D(5, 3)) == (3, 5)
 
 

@@ -1,14 +1,17 @@
 "The package as a package: what it ships, what it imports, and that its papers agree with each other."
+
 import ast, configparser, json, re, shutil, subprocess, sys, zipfile
 from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGE = ROOT/"peft_viz"
+PACKAGE = ROOT / "peft_viz"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-NOTEBOOKS = [p for p in sorted((ROOT/"nbs").rglob("*.ipynb")) if not any(part.startswith(".") for part in p.parts)]
+NOTEBOOKS = [
+    p for p in sorted((ROOT / "nbs").rglob("*.ipynb")) if not any(part.startswith(".") for part in p.parts)
+]
 SETTINGS = configparser.ConfigParser(delimiters=["="])
-SETTINGS.read(ROOT/"settings.ini", encoding="utf-8")
+SETTINGS.read(ROOT / "settings.ini", encoding="utf-8")
 SETTINGS = SETTINGS["DEFAULT"]
 
 
@@ -19,12 +22,17 @@ def module_name(path):
 
 def imported(path):
     "Every module that a file imports anywhere, also inside functions: absolute names, `peft_viz.x` for its own."
-    package = ("peft_viz." + module_name(path)).split(".")[:-1] if path.name != "__init__.py" else ("peft_viz." + module_name(path)).rstrip(".").split(".")
+    package = (
+        ("peft_viz." + module_name(path)).split(".")[:-1]
+        if path.name != "__init__.py"
+        else ("peft_viz." + module_name(path)).rstrip(".").split(".")
+    )
     names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import): names |= {alias.name for alias in node.names}
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = package[:len(package) - node.level + 1] if node.level else []
+            base = package[: len(package) - node.level + 1] if node.level else []
             whole = ".".join([*base, *([node.module] if node.module else [])])
             names |= {whole} | {f"{whole}.{alias.name}" for alias in node.names}
     return names
@@ -39,6 +47,7 @@ def python(code):
 
 # ---- imports
 
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_neither_nbdev_nor_fastcore_nor_peft_is_imported(path):
     assert not {name.split(".")[0] for name in imported(path)} & {"nbdev", "fastcore", "execnb", "peft"}
@@ -47,108 +56,187 @@ def test_neither_nbdev_nor_fastcore_nor_peft_is_imported(path):
 REFERENCE = {"config", "architectures", "tuners", "model", "causal_lm", "checkpoint"}
 WATCHING = {"trace", "record", "layout", "diagnose", "plot", "viewer", "widgets", "cli"}
 
+
 def test_the_reference_does_not_know_that_it_is_watched():
     wrong = []
     for path in MODULES:
-        if module_name(path).split(".")[0] not in REFERENCE: continue
-        wrong += [f"{path.name}: {name}" for name in imported(path) if name.startswith("peft_viz.") and name.split(".")[1] in WATCHING]
+        if module_name(path).split(".")[0] not in REFERENCE:
+            continue
+        wrong += [
+            f"{path.name}: {name}"
+            for name in imported(path)
+            if name.startswith("peft_viz.") and name.split(".")[1] in WATCHING
+        ]
     assert not wrong
 
 
 @pytest.mark.parametrize("module", ["trace", "layout", "viewer"])
 def test_a_trace_is_read_without_torch(module):
-    assert python(f"import sys, peft_viz.{module}; print([m for m in ('torch', 'transformers', 'peft') if m in sys.modules])") == "[]"
+    assert (
+        python(
+            f"import sys, peft_viz.{module}; print([m for m in ('torch', 'transformers', 'peft') if m in sys.modules])"
+        )
+        == "[]"
+    )
 
 
 def test_importing_the_package_is_cheap():
-    assert python("import sys, peft_viz; print([m for m in ('torch', 'transformers', 'matplotlib', 'ipywidgets') if m in sys.modules])") == "[]"
+    assert (
+        python(
+            "import sys, peft_viz; print([m for m in ('torch', 'transformers', 'matplotlib', 'ipywidgets') if m in sys.modules])"
+        )
+        == "[]"
+    )
 
 
 # ---- what is shipped
+
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     "The names in a wheel built from a copy of the checkout, with the packages of this environment."
     folder = tmp_path_factory.mktemp("wheel")
-    source = folder/"source"
+    source = folder / "source"
     source.mkdir()
-    for name in ("peft_viz", "nbs", "tests"): shutil.copytree(ROOT/name, source/name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
-    for name in ("setup.py", "settings.ini", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"): shutil.copy2(ROOT/name, source/name)
-    done = subprocess.run([sys.executable, "-m", "pip", "wheel", ".", "--no-deps", "--no-build-isolation", "--no-index", "-q", "-w", folder],
-                          cwd=source, capture_output=True, text=True)
+    for name in ("peft_viz", "nbs", "tests"):
+        shutil.copytree(
+            ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
+        )
+    for name in ("setup.py", "settings.ini", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
+        shutil.copy2(ROOT / name, source / name)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            ".",
+            "--no-deps",
+            "--no-build-isolation",
+            "--no-index",
+            "-q",
+            "-w",
+            folder,
+        ],
+        cwd=source,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
-    built, = folder.glob("*.whl")
+    (built,) = folder.glob("*.whl")
     return zipfile.ZipFile(built)
 
 
 def test_the_wheel_holds_every_module_and_every_file_beside_them(wheel):
-    expected = {str(p.relative_to(ROOT)) for p in PACKAGE.rglob("*") if p.is_file() and not {"__pycache__", ".ipynb_checkpoints"} & set(p.parts)}
+    expected = {
+        str(p.relative_to(ROOT))
+        for p in PACKAGE.rglob("*")
+        if p.is_file() and not {"__pycache__", ".ipynb_checkpoints"} & set(p.parts)
+    }
     shipped = {name for name in wheel.namelist() if not name.startswith("peft_viz-")}
     assert shipped == expected
-    assert any(name.startswith("peft_viz/static/") for name in shipped) and any(name.startswith("peft_viz/tiny/") for name in shipped)
+    assert any(name.startswith("peft_viz/static/") for name in shipped) and any(
+        name.startswith("peft_viz/tiny/") for name in shipped
+    )
 
 
 def test_what_is_shipped_beside_the_code_is_small(wheel):
-    size = {part: sum(i.file_size for i in wheel.infolist() if i.filename.startswith(f"peft_viz/{part}/")) for part in ("tiny", "static")}
+    size = {
+        part: sum(i.file_size for i in wheel.infolist() if i.filename.startswith(f"peft_viz/{part}/"))
+        for part in ("tiny", "static")
+    }
     assert size["tiny"] <= 2 * 2**20 and size["static"] <= 200_000
 
 
 def test_the_wheel_says_what_settings_ini_says(wheel):
     metadata = wheel.read(next(n for n in wheel.namelist() if n.endswith("/METADATA"))).decode()
     scripts = wheel.read(next(n for n in wheel.namelist() if n.endswith("/entry_points.txt"))).decode()
-    assert f"Version: {SETTINGS['version']}\n" in metadata and "License: Apache-2.0" in metadata and "Provides-Extra: smollm2" in metadata
+    assert (
+        f"Version: {SETTINGS['version']}\n" in metadata
+        and "License: Apache-2.0" in metadata
+        and "Provides-Extra: smollm2" in metadata
+    )
     assert f"Requires-Python: >={SETTINGS['min_python']}" in metadata
     assert "peft-viz = peft_viz.cli:main" in scripts or "peft-viz=peft_viz.cli:main" in scripts
-    required = {re.split(r"[<>=!; ]", line.removeprefix("Requires-Dist: "))[0] for line in metadata.splitlines() if line.startswith("Requires-Dist:")}
-    assert "peft" not in required and {"torch", "transformers", "safetensors", "matplotlib", "ipywidgets", "anywidget"} <= required
+    required = {
+        re.split(r"[<>=!; ]", line.removeprefix("Requires-Dist: "))[0]
+        for line in metadata.splitlines()
+        if line.startswith("Requires-Dist:")
+    }
+    assert (
+        "peft" not in required
+        and {"torch", "transformers", "safetensors", "matplotlib", "ipywidgets", "anywidget"} <= required
+    )
 
 
 # ---- the papers agree
 
-def pins(name): return dict(line.split("==") for line in (ROOT/"requirements"/name).read_text().splitlines() if line and not line.startswith("#"))
+
+def pins(name):
+    return dict(
+        line.split("==")
+        for line in (ROOT / "requirements" / name).read_text().splitlines()
+        if line and not line.startswith("#")
+    )
 
 
 def test_the_lock_is_exact_and_serves_what_users_install():
     from packaging.requirements import Requirement
+
     lock = pins("torch.txt") | pins("dev.txt")
     assert list(pins("torch.txt")) == ["torch"] and "torch" not in pins("dev.txt")
     normal = {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in lock.items()}
-    wanted = [Requirement(r) for key in ("requirements", "smollm2_requirements") for r in SETTINGS[key].split()]
-    wanted += [Requirement(line) for line in (ROOT/"requirements"/"dev.in").read_text().splitlines() if line and not line.startswith("#")]
+    wanted = [
+        Requirement(r) for key in ("requirements", "smollm2_requirements") for r in SETTINGS[key].split()
+    ]
+    wanted += [
+        Requirement(line)
+        for line in (ROOT / "requirements" / "dev.in").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
     for requirement in wanted:
         assert requirement.specifier.contains(normal[requirement.name.lower()]), str(requirement)
 
 
 def test_this_environment_is_the_locked_one():
     from importlib.metadata import version
+
     lock = pins("torch.txt") | pins("dev.txt")
     assert {name: version(name).split("+")[0] for name in lock} == lock
 
 
 def test_versions_and_python_agree():
-    init = (PACKAGE/"__init__.py").read_text()
+    init = (PACKAGE / "__init__.py").read_text()
     assert f'__version__ = "{SETTINGS["version"]}"' in init
-    assert f'requires-python=">={SETTINGS["min_python"]}"' in (ROOT/"pyproject.toml").read_text()
-    assert f"## [{SETTINGS['version']}]" in (ROOT/"CHANGELOG.md").read_text()
+    assert f'requires-python=">={SETTINGS["min_python"]}"' in (ROOT / "pyproject.toml").read_text()
+    assert f"## [{SETTINGS['version']}]" in (ROOT / "CHANGELOG.md").read_text()
 
 
 # ---- notebooks
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: str(p.relative_to(ROOT/"nbs")))
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: str(p.relative_to(ROOT / "nbs")))
 def test_saved_outputs_hold_no_errors_and_no_place_of_this_machine(path):
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
     assert not [o for o in outputs if o["output_type"] == "error"]
     text = json.dumps([o for o in outputs if "image/png" not in o.get("data", {})])
-    assert not re.findall(r"(?<![\w.:/-])/(?:root|home|Users|work|tmp|opt|usr|private)/[\w./-]+|site-packages|ipykernel_\d+", text)
+    assert not re.findall(
+        r"(?<![\w.:/-])/(?:root|home|Users|work|tmp|opt|usr|private)/[\w./-]+|site-packages|ipykernel_\d+",
+        text,
+    )
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: str(p.relative_to(ROOT/"nbs")))
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: str(p.relative_to(ROOT / "nbs")))
 def test_a_notebook_begins_with_its_title_and_one_line(path):
-    first = next(c for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "markdown")
+    first = next(
+        c for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "markdown"
+    )
     assert re.match(r"# .+\n+> .+", "".join(first["source"]))
 
 
 def test_modules_notebooks_and_readme_agree():
-    done = subprocess.run([sys.executable, "scripts/notebooks.py", "check"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "scripts/notebooks.py", "check"], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr

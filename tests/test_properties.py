@@ -1,4 +1,5 @@
 "Laws that hold for any batch, any padding, any number of virtual tokens and any order of calls: tried on many of them."
+
 import copy
 import re
 
@@ -53,6 +54,7 @@ def batches(draw, sides=SIDES):
 
 # --- virtual tokens among real ones ----------------------------------------------------------------------------
 
+
 @given(batches(), st.integers(1, 64))
 @tried(60)
 def test_virtual_tokens_taken_out_again_leave_the_real_ones(batch, n):
@@ -81,7 +83,10 @@ def test_what_has_more_dimensions_is_put_in_the_same_order(batch, n, width):
     order = behind_padding(mask, n)
     virtual = torch.randn(len(ids), n, width, generator=torch.Generator().manual_seed(n))
     real = torch.randn(*ids.shape, width, generator=torch.Generator().manual_seed(width))
-    assert torch.equal(insert(virtual, real, order), torch.stack([insert(virtual[..., i], real[..., i], order) for i in range(width)], dim=-1))
+    assert torch.equal(
+        insert(virtual, real, order),
+        torch.stack([insert(virtual[..., i], real[..., i], order) for i in range(width)], dim=-1),
+    )
 
 
 @given(batches(st.just("none")), st.integers(1, 64))
@@ -93,6 +98,7 @@ def test_without_padding_virtual_tokens_are_in_front(batch, n):
 
 
 # --- any padding -----------------------------------------------------------------------------------------------
+
 
 def adapter(model, name, seed):
     "Random weights of one adapter: the same, whatever other adapters the model has."
@@ -106,7 +112,12 @@ def adapter(model, name, seed):
 def fresh(method, sizes, active, family="llama"):
     "A model with adapters of these sizes, name -> size; one is active."
     names = [active, *(name for name in sizes if name != active)]
-    model = ours.get_peft_model(copy.deepcopy(matrix.base_model(family)), CONFIGS[method](sizes[active]), active, corrected_positions=True)
+    model = ours.get_peft_model(
+        copy.deepcopy(matrix.base_model(family)),
+        CONFIGS[method](sizes[active]),
+        active,
+        corrected_positions=True,
+    )
     for name in names[1:]:
         model.add_adapter(name, CONFIGS[method](sizes[name]))
     for name in names:
@@ -116,31 +127,36 @@ def fresh(method, sizes, active, family="llama"):
 
 def logits(model, ids, mask):
     with torch.no_grad():
-        return model(input_ids=ids, attention_mask=mask).logits[:, -ids.shape[1]:]
+        return model(input_ids=ids, attention_mask=mask).logits[:, -ids.shape[1] :]
 
 
 def text(model, ids, mask):
-    return model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=NEW, do_sample=False)[:, ids.shape[1]:]
+    return model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=NEW, do_sample=False)[
+        :, ids.shape[1] :
+    ]
 
 
 @methods
 @pytest.mark.parametrize("family", ["gpt2", "llama", "mistral"])
 def test_a_row_does_not_depend_on_its_padding(family, method):
     "Right of padding on the left, left of padding on the right; and `generate` with padding on the left."
+
     @given(batches(), st.integers(1, 64))
     @tried(20)
     def holds(batch, n):
         ids, mask = batch
         model = fresh(method, {"default": n}, "default", family)
-        positions = {"position_ids": (mask.cumsum(-1) - 1).clamp(min=0)} if method == "lora" else {}  # virtual tokens bring theirs
+        positions = (
+            {"position_ids": (mask.cumsum(-1) - 1).clamp(min=0)} if method == "lora" else {}
+        )  # virtual tokens bring theirs
         with torch.no_grad():
-            together = model(input_ids=ids, attention_mask=mask, **positions).logits[:, -ids.shape[1]:]
+            together = model(input_ids=ids, attention_mask=mask, **positions).logits[:, -ids.shape[1] :]
         for row in range(len(ids)):
             real = ids[row][mask[row] == 1][None]
             behind = together[row] if method != "prompt" else whole(model, ids, mask)[row]
             close(behind[mask[row] == 1][None], logits(model, real, torch.ones_like(real)))
             if mask[:, -1].all():
-                same_text(text(model, ids, mask)[row:row + 1], text(model, real, torch.ones_like(real)))
+                same_text(text(model, ids, mask)[row : row + 1], text(model, real, torch.ones_like(real)))
 
     holds()
 
@@ -157,11 +173,15 @@ def whole(model, ids, mask):
 # --- any order of calls ----------------------------------------------------------------------------------------
 
 SIZES = {"default": 2, "second": 5, "third": 64}  # virtual tokens; LoRA: the rank
-OPERATIONS = st.tuples(st.sampled_from(["add", "set", "delete", "disable", "enable", "generate", "forward", "error", "loss"]), st.sampled_from(list(SIZES)))
+OPERATIONS = st.tuples(
+    st.sampled_from(["add", "set", "delete", "disable", "enable", "generate", "forward", "error", "loss"]),
+    st.sampled_from(list(SIZES)),
+)
 
 
 class Track:
     "A model, and what should be true of it: which adapters it has, which is active, and whether they are switched off."
+
     def __init__(self, method):
         self.method, self.names, self.active, self.off = method, ["default"], "default", None
         self.model = fresh(method, {"default": SIZES["default"]}, "default")
@@ -216,7 +236,9 @@ expected = {}
 def known(method, name):
     "What a fresh model with this adapter says, or without any: its logits and its text."
     if (method, name) not in expected:
-        model = fresh(method, {name: SIZES[name]}, name) if name else copy.deepcopy(matrix.base_model("llama"))
+        model = (
+            fresh(method, {name: SIZES[name]}, name) if name else copy.deepcopy(matrix.base_model("llama"))
+        )
         expected[method, name] = logits(model, *BATCH), text(model, *BATCH)
     return expected[method, name]
 
@@ -224,6 +246,7 @@ def known(method, name):
 @methods
 def test_state_never_leaks(method):
     "After any order of calls, the model says what a freshly made one says."
+
     @given(st.lists(OPERATIONS, min_size=1, max_size=10))
     @tried(40)
     def holds(operations):

@@ -1,4 +1,5 @@
 """What the reference promises beyond agreeing with peft: the specification's example, restored base models, untouched tensors, families and widths peft does not handle."""
+
 import copy
 import inspect
 
@@ -8,7 +9,14 @@ import transformers as tf
 
 from peft_viz.architectures import dimensions, lora_targets
 from peft_viz.causal_lm import get_peft_model, PeftModelForCausalLM
-from peft_viz.config import CONFIGS, get_peft_config, LoraConfig, PeftType, PrefixTuningConfig, PromptTuningConfig
+from peft_viz.config import (
+    CONFIGS,
+    get_peft_config,
+    LoraConfig,
+    PeftType,
+    PrefixTuningConfig,
+    PromptTuningConfig,
+)
 from peft_viz.model import PeftModel
 
 SPECIFICATION = {
@@ -29,20 +37,36 @@ SMALL = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, **TOKEN
 GLU = dict(intermediate_size=48, **SMALL)
 
 FAMILIES = {
-    "gpt2": lambda: tf.GPT2LMHeadModel(tf.GPT2Config(n_positions=64, n_embd=32, n_layer=2, n_head=4, **TOKENS)),
+    "gpt2": lambda: tf.GPT2LMHeadModel(
+        tf.GPT2Config(n_positions=64, n_embd=32, n_layer=2, n_head=4, **TOKENS)
+    ),
     "llama, grouped queries": lambda: tf.LlamaForCausalLM(tf.LlamaConfig(num_key_value_heads=2, **GLU)),
-    "opt": lambda: tf.OPTForCausalLM(tf.OPTConfig(ffn_dim=48, word_embed_proj_dim=32, max_position_embeddings=64, **SMALL)),
-    "opt, narrow embeddings": lambda: tf.OPTForCausalLM(tf.OPTConfig(ffn_dim=48, word_embed_proj_dim=16, max_position_embeddings=64, **SMALL)),
-    "mpt": lambda: tf.MptForCausalLM(tf.MptConfig(d_model=32, n_heads=4, n_layers=2, max_seq_len=64, **TOKENS)),
+    "opt": lambda: tf.OPTForCausalLM(
+        tf.OPTConfig(ffn_dim=48, word_embed_proj_dim=32, max_position_embeddings=64, **SMALL)
+    ),
+    "opt, narrow embeddings": lambda: tf.OPTForCausalLM(
+        tf.OPTConfig(ffn_dim=48, word_embed_proj_dim=16, max_position_embeddings=64, **SMALL)
+    ),
+    "mpt": lambda: tf.MptForCausalLM(
+        tf.MptConfig(d_model=32, n_heads=4, n_layers=2, max_seq_len=64, **TOKENS)
+    ),
     "bloom": lambda: tf.BloomForCausalLM(tf.BloomConfig(hidden_size=32, n_layer=2, n_head=4, **TOKENS)),
     "gpt_neox": lambda: tf.GPTNeoXForCausalLM(tf.GPTNeoXConfig(**GLU)),
     "falcon, multi-query": lambda: tf.FalconForCausalLM(tf.FalconConfig(**SMALL)),
-    "falcon, new": lambda: tf.FalconForCausalLM(tf.FalconConfig(new_decoder_architecture=True, num_kv_heads=2, **SMALL)),
+    "falcon, new": lambda: tf.FalconForCausalLM(
+        tf.FalconConfig(new_decoder_architecture=True, num_kv_heads=2, **SMALL)
+    ),
     "falcon, plain": lambda: tf.FalconForCausalLM(tf.FalconConfig(multi_query=False, **SMALL)),
-    "gpt_bigcode, multi-query": lambda: tf.GPTBigCodeForCausalLM(tf.GPTBigCodeConfig(n_embd=32, n_layer=2, n_head=4, n_positions=64, **TOKENS)),
+    "gpt_bigcode, multi-query": lambda: tf.GPTBigCodeForCausalLM(
+        tf.GPTBigCodeConfig(n_embd=32, n_layer=2, n_head=4, n_positions=64, **TOKENS)
+    ),
     "mistral": lambda: tf.MistralForCausalLM(tf.MistralConfig(num_key_value_heads=2, **GLU)),
-    "qwen3, wide heads": lambda: tf.Qwen3ForCausalLM(tf.Qwen3Config(num_key_value_heads=2, head_dim=16, **GLU)),
-    "gemma2, wide heads": lambda: tf.Gemma2ForCausalLM(tf.Gemma2Config(num_key_value_heads=2, head_dim=16, sliding_window=8, **GLU)),
+    "qwen3, wide heads": lambda: tf.Qwen3ForCausalLM(
+        tf.Qwen3Config(num_key_value_heads=2, head_dim=16, **GLU)
+    ),
+    "gemma2, wide heads": lambda: tf.Gemma2ForCausalLM(
+        tf.Gemma2Config(num_key_value_heads=2, head_dim=16, sliding_window=8, **GLU)
+    ),
     "phi3": lambda: tf.Phi3ForCausalLM(tf.Phi3Config(num_key_value_heads=2, **GLU)),
 }
 METHODS = {
@@ -77,7 +101,10 @@ def test_the_specifications_example(capsys):
     with torch.device("meta"):
         model = tf.GPT2LMHeadModel(tf.GPT2Config(n_embd=1280, n_layer=36, n_head=20))
     PeftModelForCausalLM(model, config).print_trainable_parameters()
-    assert capsys.readouterr().out == "trainable params: 1843200 || all params: 775873280 || trainable%: 0.23756456724479544\n"
+    assert (
+        capsys.readouterr().out
+        == "trainable params: 1843200 || all params: 775873280 || trainable%: 0.23756456724479544\n"
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -99,15 +126,19 @@ def test_families(family, method):
 
 def test_widths():
     "Virtual tokens are as wide as embeddings, prefixes as wide as all heads of the cache."
+
     def width(family, method):
         return model_with(method, family).active_peft_config.token_dim
+
     assert width("opt, narrow embeddings", "prompt") == 16 and width("opt, narrow embeddings", "prefix") == 32
     assert width("llama, grouped queries", "prompt") == 32 and width("llama, grouped queries", "prefix") == 16
     assert width("qwen3, wide heads", "prefix") == 32 and width("falcon, multi-query", "prefix") == 8
 
 
 @methods
-@pytest.mark.parametrize("how", [dict(input_ids=IDS[1:]), dict(inputs_embeds=None)], ids=["ids", "embeddings"])
+@pytest.mark.parametrize(
+    "how", [dict(input_ids=IDS[1:]), dict(inputs_embeds=None)], ids=["ids", "embeddings"]
+)
 def test_generate_from_embeddings(method, how):
     model = model_with(method)
     if "inputs_embeds" in how:
@@ -117,9 +148,13 @@ def test_generate_from_embeddings(method, how):
 
 # --- nothing is left behind -----------------------------------------------------------------------------------
 
+
 def state(model):
     "Everything `generate` might leave on a base model: attributes and hooks."
-    return {name: (dict(vars(m)), dict(m._forward_hooks), dict(m._forward_pre_hooks)) for name, m in model.named_modules()}
+    return {
+        name: (dict(vars(m)), dict(m._forward_hooks), dict(m._forward_pre_hooks))
+        for name, m in model.named_modules()
+    }
 
 
 @methods
@@ -128,7 +163,11 @@ def state(model):
 def test_generate_leaves_the_base_model_as_it_was(family, method, error):
     model = model_with(method, family)
     base = model.get_base_model()
-    before, prepare, settings = state(model.base_model), base.prepare_inputs_for_generation, copy.deepcopy(base.generation_config)
+    before, prepare, settings = (
+        state(model.base_model),
+        base.prepare_inputs_for_generation,
+        copy.deepcopy(base.generation_config),
+    )
     calls = []
 
     def fail(module, args, output):
@@ -144,7 +183,10 @@ def test_generate_leaves_the_base_model_as_it_was(family, method, error):
         with pytest.raises(error):
             model.generate(IDS, **GREEDY)
     hook.remove()
-    assert base.prepare_inputs_for_generation == prepare and model.base_model.prepare_inputs_for_generation == prepare
+    assert (
+        base.prepare_inputs_for_generation == prepare
+        and model.base_model.prepare_inputs_for_generation == prepare
+    )
     assert base.generation_config.to_dict() == settings.to_dict()
     assert state(model.base_model) == before
 
@@ -220,6 +262,7 @@ def test_mixed_batch_hooks_are_removed_after_an_error():
 
 # --- reaching through ------------------------------------------------------------------------------------------
 
+
 @methods
 def test_attributes_of_the_base_model(method):
     model = model_with(method)
@@ -234,10 +277,15 @@ def test_attributes_of_the_base_model(method):
 def test_arguments_are_pefts(function):
     peft = pytest.importorskip("peft")
     import peft_viz.causal_lm, peft_viz.config
+
     mine = getattr(peft_viz.causal_lm, function, None) or getattr(peft_viz.config, function)
     theirs = inspect.signature(getattr(peft, function)).parameters
-    more = [("corrected_positions", False)] if function == "get_peft_model" else []  # the only one that is ours
-    assert [(p.name, p.default) for p in inspect.signature(mine).parameters.values()] == [(p.name, p.default) for p in theirs.values()] + more
+    more = (
+        [("corrected_positions", False)] if function == "get_peft_model" else []
+    )  # the only one that is ours
+    assert [(p.name, p.default) for p in inspect.signature(mine).parameters.values()] == [
+        (p.name, p.default) for p in theirs.values()
+    ] + more
 
 
 @pytest.mark.parametrize("peft_type", CONFIGS)
@@ -246,10 +294,16 @@ def test_fields_are_pefts(peft_type):
     peft = pytest.importorskip("peft", minversion="0.21")
     needed = {"task_type": "CAUSAL_LM", **({"total_step": 10} if peft_type == PeftType.ADALORA else {})}
     ours = CONFIGS[peft_type](**needed)
-    runtime = {"runtime_config": None} if isinstance(ours, LoraConfig) else {}  # settings of one run, which are not saved
+    runtime = (
+        {"runtime_config": None} if isinstance(ours, LoraConfig) else {}
+    )  # settings of one run, which are not saved
     theirs = getattr(peft, type(ours).__name__)(**needed, **runtime)
     mine = [(k, v) for k, v in ours.to_dict().items() if k != "peft_version"]
-    their = [(k, getattr(v, "value", v)) for k, v in vars(theirs).items() if k not in ("peft_version", "is_prompt_learning") and not k.startswith("_")]
+    their = [
+        (k, getattr(v, "value", v))
+        for k, v in vars(theirs).items()
+        if k not in ("peft_version", "is_prompt_learning") and not k.startswith("_")
+    ]
     assert mine == [(k, v) for k, v in their]
 
 
@@ -261,6 +315,7 @@ def test_lora_without_a_task_is_a_plain_model():
 
 
 # --- architectures ---------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_dimensions_are_what_the_cache_says(family):
@@ -280,6 +335,7 @@ def test_default_targets_exist(family):
 
 
 # --- copies and choices of the user ----------------------------------------------------------------------------
+
 
 @methods
 def test_a_copy_is_independent(method):

@@ -1,4 +1,5 @@
 """Wrong input is refused with a message that helps, before anything in the base model has been changed."""
+
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
@@ -9,7 +10,11 @@ from peft_viz.config import get_peft_config, LoraConfig, PeftConfig, PrefixTunin
 TOKENS = dict(vocab_size=31, bos_token_id=1, eos_token_id=2, pad_token_id=0)
 MODELS = {
     "gpt2": lambda: GPT2LMHeadModel(GPT2Config(n_positions=32, n_embd=16, n_layer=2, n_head=2, **TOKENS)),
-    "llama": lambda: LlamaForCausalLM(LlamaConfig(hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, **TOKENS)),
+    "llama": lambda: LlamaForCausalLM(
+        LlamaConfig(
+            hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, **TOKENS
+        )
+    ),
 }
 CLM = dict(task_type="CAUSAL_LM")
 
@@ -17,7 +22,10 @@ CLM = dict(task_type="CAUSAL_LM")
 def fingerprint(model):
     "All that wrapping could change."
     return (
-        [(n, id(m), m.training, dict(m._forward_pre_hooks), dict(m._forward_hooks), sorted(vars(m))) for n, m in model.named_modules()],
+        [
+            (n, id(m), m.training, dict(m._forward_pre_hooks), dict(m._forward_hooks), sorted(vars(m)))
+            for n, m in model.named_modules()
+        ],
         [(n, id(p), p._version, p.requires_grad, p.dtype) for n, p in model.named_parameters()],
         list(model.state_dict()),
         model.config.to_dict(),
@@ -42,7 +50,9 @@ def test_the_fingerprint_would_notice():
         assert fingerprint(model) != before
 
 
-@pytest.mark.parametrize("task", ["SEQ_CLS", "SEQ_2_SEQ_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION"])
+@pytest.mark.parametrize(
+    "task", ["SEQ_CLS", "SEQ_2_SEQ_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION"]
+)
 @pytest.mark.parametrize("wrap", [get_peft_model, PeftModelForCausalLM])
 @pytest.mark.parametrize("config", [LoraConfig, PromptTuningConfig, PrefixTuningConfig])
 def test_task_that_is_not_causal_lm(model, task, wrap, config):
@@ -62,15 +72,25 @@ def test_prompt_without_a_task(model, config):
         get_peft_model(model, config(num_virtual_tokens=2))
 
 
-@pytest.mark.parametrize("make", [lambda t: get_peft_config({"peft_type": t}), lambda t: PeftConfig(peft_type=t)], ids=["dictionary", "class"])
+@pytest.mark.parametrize(
+    "make",
+    [lambda t: get_peft_config({"peft_type": t}), lambda t: PeftConfig(peft_type=t)],
+    ids=["dictionary", "class"],
+)
 def test_unknown_peft_type(make):
     with pytest.raises(ValueError, match="'LORO' is not a PeftType.*PROMPT_TUNING.*LORA"):
         make("LORO")
 
 
-@pytest.mark.parametrize("make", [lambda: get_peft_config({"peft_type": "LOHA"}), lambda: PeftConfig(peft_type="LOHA")], ids=["dictionary", "class"])
+@pytest.mark.parametrize(
+    "make",
+    [lambda: get_peft_config({"peft_type": "LOHA"}), lambda: PeftConfig(peft_type="LOHA")],
+    ids=["dictionary", "class"],
+)
 def test_method_of_peft_that_is_not_one_of_the_nine(make):
-    with pytest.raises(ValueError, match="'LOHA' is not a PeftType; it must be one of PROMPT_TUNING, .*, POLY$"):
+    with pytest.raises(
+        ValueError, match="'LOHA' is not a PeftType; it must be one of PROMPT_TUNING, .*, POLY$"
+    ):
         make()
 
 
@@ -82,7 +102,9 @@ def test_no_peft_type(model):
 
 
 def test_base_class_for_a_method(model):
-    with pytest.raises(ValueError, match="LORA needs a peft_viz LoraConfig, not a peft_viz.config.PeftConfig"):
+    with pytest.raises(
+        ValueError, match="LORA needs a peft_viz LoraConfig, not a peft_viz.config.PeftConfig"
+    ):
         get_peft_model(model, PeftConfig(peft_type="LORA", **CLM))
 
 
@@ -116,7 +138,11 @@ def test_targets_that_match_nothing(model, targets):
     with pytest.raises(ValueError) as error:
         get_peft_model(model, LoraConfig(target_modules=targets, **CLM))
     message = str(error.value)
-    candidates = ["c_attn", "c_proj", "c_fc"] if model.config.model_type == "gpt2" else ["q_proj", "v_proj", "down_proj"]
+    candidates = (
+        ["c_attn", "c_proj", "c_fc"]
+        if model.config.model_type == "gpt2"
+        else ["q_proj", "v_proj", "down_proj"]
+    )
     for name in [targets] if isinstance(targets, str) else targets:
         assert name in message
     assert all(name in message for name in candidates)
@@ -133,7 +159,13 @@ def test_target_that_is_no_linear_layer(model):
         get_peft_model(model, LoraConfig(target_modules=r".*", **CLM))
 
 
-@pytest.mark.parametrize("config", [LoraConfig(modules_to_save=["head"], **CLM), PromptTuningConfig(num_virtual_tokens=2, modules_to_save=["head"], **CLM)])
+@pytest.mark.parametrize(
+    "config",
+    [
+        LoraConfig(modules_to_save=["head"], **CLM),
+        PromptTuningConfig(num_virtual_tokens=2, modules_to_save=["head"], **CLM),
+    ],
+)
 def test_modules_to_save_that_do_not_exist(model, config):
     with pytest.raises(ValueError, match="no module of .* is called 'head'.*lm_head"):
         get_peft_model(model, config)
@@ -142,38 +174,55 @@ def test_modules_to_save_that_do_not_exist(model, config):
 def test_initial_text_without_tokens(model, tmp_path):
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
+
     tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]").save_pretrained(tmp_path)
-    config = PromptTuningConfig(num_virtual_tokens=2, prompt_tuning_init="TEXT", prompt_tuning_init_text=" ", tokenizer_name_or_path=str(tmp_path), **CLM)
+    config = PromptTuningConfig(
+        num_virtual_tokens=2,
+        prompt_tuning_init="TEXT",
+        prompt_tuning_init_text=" ",
+        tokenizer_name_or_path=str(tmp_path),
+        **CLM,
+    )
     with pytest.raises(ValueError, match="makes no token"):
         get_peft_model(model, config)
 
 
-@pytest.mark.parametrize("fields, message", [
-    (dict(prompt_tuning_init="TEXT"), "needs tokenizer_name_or_path"),
-    (dict(prompt_tuning_init="TEXT", tokenizer_name_or_path="x"), "needs prompt_tuning_init_text"),
-    (dict(prompt_tuning_init="WORDS"), "'WORDS' is not a PromptTuningInit.*TEXT, SAMPLE_VOCAB, RANDOM"),
-    (dict(tokenizer_kwargs=dict(a=1)), "prompt_tuning_init='TEXT'"),
-    (dict(num_transformer_submodules=2), "encoder-decoder"),
-])
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        (dict(prompt_tuning_init="TEXT"), "needs tokenizer_name_or_path"),
+        (dict(prompt_tuning_init="TEXT", tokenizer_name_or_path="x"), "needs prompt_tuning_init_text"),
+        (dict(prompt_tuning_init="WORDS"), "'WORDS' is not a PromptTuningInit.*TEXT, SAMPLE_VOCAB, RANDOM"),
+        (dict(tokenizer_kwargs=dict(a=1)), "prompt_tuning_init='TEXT'"),
+        (dict(num_transformer_submodules=2), "encoder-decoder"),
+    ],
+)
 def test_prompt_tuning_settings(fields, message):
     with pytest.raises(ValueError, match=message):
         PromptTuningConfig(num_virtual_tokens=2, **fields)
 
 
-@pytest.mark.parametrize("fields, error, message", [
-    (dict(r=0), ValueError, "at least 1"),
-    (dict(r=2.5), ValueError, "at least 1"),
-    (dict(rank_pattern={"q_proj": 0}), ValueError, "at least 1"),
-    (dict(bias="some"), ValueError, "'none', 'all' or 'lora_only'"),
-    (dict(target_modules=".*", layers_to_transform=[1]), ValueError, "regular expression can name the layers"),
-    (dict(layers_pattern="h"), ValueError, "layers_to_transform, which is missing"),
-    (dict(use_qalora=True), NotImplementedError, "use_qalora=True"),
-    (dict(init_lora_weights="pissa"), NotImplementedError, "'pissa' is not implemented.*'gaussian'"),
-    (dict(target_parameters=["weight"]), NotImplementedError, "target_parameters"),
-    (dict(trainable_token_indices=[1]), NotImplementedError, "trainable_token_indices"),
-])
+@pytest.mark.parametrize(
+    "fields, error, message",
+    [
+        (dict(r=0), ValueError, "at least 1"),
+        (dict(r=2.5), ValueError, "at least 1"),
+        (dict(rank_pattern={"q_proj": 0}), ValueError, "at least 1"),
+        (dict(bias="some"), ValueError, "'none', 'all' or 'lora_only'"),
+        (
+            dict(target_modules=".*", layers_to_transform=[1]),
+            ValueError,
+            "regular expression can name the layers",
+        ),
+        (dict(layers_pattern="h"), ValueError, "layers_to_transform, which is missing"),
+        (dict(use_qalora=True), NotImplementedError, "use_qalora=True"),
+        (dict(init_lora_weights="pissa"), NotImplementedError, "'pissa' is not implemented.*'gaussian'"),
+        (dict(target_parameters=["weight"]), NotImplementedError, "target_parameters"),
+        (dict(trainable_token_indices=[1]), NotImplementedError, "trainable_token_indices"),
+    ],
+)
 def test_lora_settings(fields, error, message):
     with pytest.raises(error, match=message):
         LoraConfig(**fields)
@@ -188,7 +237,13 @@ def test_field_that_a_method_does_not_have():
     with pytest.raises(TypeError, match="no field 'lora_aplha'; did you mean 'lora_alpha'"):
         get_peft_config({"peft_type": "LORA", "lora_aplha": 3})
     with pytest.raises(TypeError, match="postprocess_past_key_value_function"):
-        get_peft_config({"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 1, "postprocess_past_key_value_function": "f"})
+        get_peft_config(
+            {
+                "peft_type": "PREFIX_TUNING",
+                "num_virtual_tokens": 1,
+                "postprocess_past_key_value_function": "f",
+            }
+        )
 
 
 @pytest.mark.parametrize("option", ["mixed", "low_cpu_mem_usage"])
@@ -199,16 +254,30 @@ def test_options_that_are_not_there(model, option):
 
 # --- adapters --------------------------------------------------------------------------------------------------
 
-CONFIGS = {"lora": lambda: LoraConfig(**CLM), "prompt": lambda: PromptTuningConfig(num_virtual_tokens=2, **CLM), "prefix": lambda: PrefixTuningConfig(num_virtual_tokens=2, **CLM)}
+CONFIGS = {
+    "lora": lambda: LoraConfig(**CLM),
+    "prompt": lambda: PromptTuningConfig(num_virtual_tokens=2, **CLM),
+    "prefix": lambda: PrefixTuningConfig(num_virtual_tokens=2, **CLM),
+}
 
 
 @pytest.fixture(params=CONFIGS)
 def wrapped(request):
     torch.manual_seed(0)
     wrapped = get_peft_model(MODELS["llama"](), CONFIGS[request.param]())
-    before = fingerprint(wrapped.base_model), list(wrapped.peft_config), list(wrapped.state_dict()), wrapped.active_adapter
+    before = (
+        fingerprint(wrapped.base_model),
+        list(wrapped.peft_config),
+        list(wrapped.state_dict()),
+        wrapped.active_adapter,
+    )
     yield wrapped
-    assert (fingerprint(wrapped.base_model), list(wrapped.peft_config), list(wrapped.state_dict()), wrapped.active_adapter) == before
+    assert (
+        fingerprint(wrapped.base_model),
+        list(wrapped.peft_config),
+        list(wrapped.state_dict()),
+        wrapped.active_adapter,
+    ) == before
 
 
 def test_wrapping_twice(wrapped):
@@ -236,7 +305,9 @@ def test_second_adapter_of_another_method(wrapped):
 
 @pytest.mark.parametrize("fields", [dict(modules_to_save=["nothing"]), dict(task_type="SEQ_CLS")])
 def test_second_adapter_that_does_not_fit(wrapped, fields):
-    config = type(wrapped.active_peft_config)(**{**CLM, **({} if wrapped.peft_type == "LORA" else dict(num_virtual_tokens=2)), **fields})
+    config = type(wrapped.active_peft_config)(
+        **{**CLM, **({} if wrapped.peft_type == "LORA" else dict(num_virtual_tokens=2)), **fields}
+    )
     with pytest.raises(ValueError, match="nothing|SEQ_CLS"):
         wrapped.add_adapter("other", config)
 
@@ -270,6 +341,7 @@ def test_rows_for_an_adapter_that_does_not_exist():
 
 
 # --- calls -----------------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("config", ["prompt", "prefix"])
 def test_neither_or_both_inputs(config):

@@ -1,4 +1,5 @@
 "Right everywhere, besides the invariant matrix: half precision, torch.compile, sampling, beams, assisted generation, what transformers refuses, maximum lengths, and continuing from a cache."
+
 import copy
 import inspect
 
@@ -15,7 +16,13 @@ from matrix import close, NEW, padded, same_text, Subject, wrap_ours
 from parity import INJECTED, METHODS, peft, PROMPTS, quiet_and_single
 from peft_viz.model import PeftModel
 
-FEW = "gpt2", "llama", "opt", "bloom", "mistral"  # learned positions of two kinds, rotary ones, ALiBi, a window shorter than the text
+FEW = (
+    "gpt2",
+    "llama",
+    "opt",
+    "bloom",
+    "mistral",
+)  # learned positions of two kinds, rotary ones, ALiBi, a window shorter than the text
 PREFIX = "prefix", "prefix-projection"
 few = pytest.mark.parametrize("family", FEW)
 two = pytest.mark.parametrize("family", ["gpt2", "llama"])
@@ -38,6 +45,7 @@ def virtual(s):
 
 # --- half precision --------------------------------------------------------------------------------------------
 
+
 def keeping_dtypes(model):
     "Random adapter weights, in the numbers that the model chose for them."
     dtypes = {name: parameter.dtype for name, parameter in model.named_parameters()}
@@ -52,7 +60,9 @@ def dtypes(s):
 
 def in_half(family, method, dtype, package=our_config):
     s = Subject("ours", family, method)
-    s.model = keeping_dtypes(parity.wrap_one(package, copy.deepcopy(matrix.base_model(family)).to(dtype), method))
+    s.model = keeping_dtypes(
+        parity.wrap_one(package, copy.deepcopy(matrix.base_model(family)).to(dtype), method)
+    )
     return s
 
 
@@ -76,7 +86,9 @@ def test_half_precision_says_the_same_with_a_static_cache(family, method):
 
 
 @all_methods
-@pytest.mark.parametrize("family, dtype", [("gpt2", torch.bfloat16), ("llama", torch.bfloat16), ("gpt2", torch.float16)])
+@pytest.mark.parametrize(
+    "family, dtype", [("gpt2", torch.bfloat16), ("llama", torch.bfloat16), ("gpt2", torch.float16)]
+)
 def test_half_precision_is_what_peft_makes_of_it(family, dtype, method):
     "The same dtypes of parameters, the same logits."
     if parity.peft_failure(method, family, "forward"):
@@ -89,8 +101,10 @@ def test_half_precision_is_what_peft_makes_of_it(family, dtype, method):
 # --- torch.compile ---------------------------------------------------------------------------------------------
 
 # Graphs more than the base model's own one, which has no break: method -> how many, and why. All others have none more.
-MORE_GRAPHS = {"p-tuning-lstm": 5,                                # torch.compile does not take an LSTM
-               "prefix": 1}                                       # only corrected: is there padding at all?
+MORE_GRAPHS = {
+    "p-tuning-lstm": 5,  # torch.compile does not take an LSTM
+    "prefix": 1,
+}  # only corrected: is there padding at all?
 
 
 def compiled(model, **kwargs):
@@ -100,6 +114,7 @@ def compiled(model, **kwargs):
     def backend(graph, example_inputs):
         graphs.append(graph)
         return graph.forward
+
     torch._dynamo.reset()
     with torch.no_grad():
         logits = torch.compile(model, backend=backend)(**kwargs).logits
@@ -109,7 +124,9 @@ def compiled(model, **kwargs):
 def one_layer(family, method, corrected=False):
     "A subject that is compiled soon."
     s = subject(family, method, corrected)
-    base = families.tiny_model(family, **{**matrix.CHANGES[family], "n_layer" if family == "gpt2" else "num_hidden_layers": 1})
+    base = families.tiny_model(
+        family, **{**matrix.CHANGES[family], "n_layer" if family == "gpt2" else "num_hidden_layers": 1}
+    )
     s.model = wrap_ours(base, method).eval()
     s.model.corrected_positions = corrected
     return s
@@ -128,14 +145,26 @@ def test_the_base_model_compiles_into_one_graph():
     assert compiled(s.model, input_ids=s.ids)[1] == 1
 
 
-@pytest.mark.parametrize("method", [method for method in METHODS if method not in ("lora-dora", "prefix-projection", "cpt-decay")])
+@pytest.mark.parametrize(
+    "method", [method for method in METHODS if method not in ("lora-dora", "prefix-projection", "cpt-decay")]
+)
 def test_compiles(method):
-    compiles(s := one_layer("llama", method), 0 if method == "prefix" else MORE_GRAPHS.get(method, 0), input_ids=s.ids, attention_mask=padded(s.ids, "left")[1])
+    compiles(
+        s := one_layer("llama", method),
+        0 if method == "prefix" else MORE_GRAPHS.get(method, 0),
+        input_ids=s.ids,
+        attention_mask=padded(s.ids, "left")[1],
+    )
 
 
 @pytest.mark.parametrize("method", ["prompt", "prefix", "cpt"])
 def test_compiles_with_corrected_positions(method):
-    compiles(s := one_layer("llama", method, corrected=True), MORE_GRAPHS.get(method, 0), input_ids=s.ids, attention_mask=padded(s.ids, "left")[1])
+    compiles(
+        s := one_layer("llama", method, corrected=True),
+        MORE_GRAPHS.get(method, 0),
+        input_ids=s.ids,
+        attention_mask=padded(s.ids, "left")[1],
+    )
 
 
 @pytest.mark.parametrize("family", ["gpt2", "mistral"])
@@ -145,6 +174,7 @@ def test_compiles_in_other_families(family, method):
 
 
 # --- ways to generate ------------------------------------------------------------------------------------------
+
 
 def sampled(s):
     torch.manual_seed(5)
@@ -171,11 +201,13 @@ def test_beams_of_several_sequences_from_rows_of_different_lengths(family, metho
     assert together.shape == (6, 7 + NEW)
     for i in range(3):
         alone = s.generate(input_ids=s.alone(i), rows=[i], num_beams=3, num_return_sequences=2)
-        same_text(together[2 * i:2 * i + 2, -NEW:], alone[:, -NEW:], f"row {i}")
+        same_text(together[2 * i : 2 * i + 2, -NEW:], alone[:, -NEW:], f"row {i}")
 
 
 AGAIN = torch.tensor([[5, 6, 7, 5, 6, 7, 5, 6]])  # something to look up
-ONE_ROW = dict(rows=[0], max_new_tokens=9, eos_token_id=63)  # transformers 4 looks for an end of text when it looks up
+ONE_ROW = dict(
+    rows=[0], max_new_tokens=9, eos_token_id=63
+)  # transformers 4 looks for an end of text when it looks up
 
 
 def assisted(s, ids, **how):
@@ -207,7 +239,10 @@ def test_an_assistant_changes_no_text(method, ids):
 @two
 def test_an_assistant_changes_no_text_behind_padding(family, method, padding):
     s = subject(family, method)
-    ids, mask = torch.nn.functional.pad(AGAIN, (padding, 0)), torch.nn.functional.pad(torch.ones_like(AGAIN), (padding, 0))
+    ids, mask = (
+        torch.nn.functional.pad(AGAIN, (padding, 0)),
+        torch.nn.functional.pad(torch.ones_like(AGAIN), (padding, 0)),
+    )
     text = s.generate(input_ids=ids, attention_mask=mask, **ONE_ROW, assistant_model=copy.deepcopy(s.plain))
     same_text(text[:, -9:], s.generate(input_ids=AGAIN, **ONE_ROW)[:, -9:])
 
@@ -250,13 +285,18 @@ def test_what_transformers_has_moved_to_the_hub_is_refused(how, method):
 def test_a_prompt_in_chunks_gives_the_same_text(family, method):
     s = subject(family, method, corrected=False)
     if method == "poly" and not families.V5:
-        with pytest.raises(ValueError, match="task_ids"):  # transformers 4 calls forward past all hooks, so POLY's layers are told nothing
+        with pytest.raises(
+            ValueError, match="task_ids"
+        ):  # transformers 4 calls forward past all hooks, so POLY's layers are told nothing
             s.generate(input_ids=s.ids, prefill_chunk_size=3)
         return
     same_text(s.generate(input_ids=s.ids, prefill_chunk_size=3), s.text())
     ids, mask = padded(s.ids, "left")
     if families.V5:  # transformers 4 counts padding when it cuts
-        same_text(s.generate(input_ids=ids, attention_mask=mask, prefill_chunk_size=3), s.generate(input_ids=ids, attention_mask=mask))
+        same_text(
+            s.generate(input_ids=ids, attention_mask=mask, prefill_chunk_size=3),
+            s.generate(input_ids=ids, attention_mask=mask),
+        )
 
 
 @two
@@ -269,7 +309,12 @@ def test_a_prompt_in_chunks_cannot_have_corrected_positions(family, method):
 
 # --- the longest sequence --------------------------------------------------------------------------------------
 
-LONGEST = {"gpt2": "n_positions", "llama": "max_position_embeddings", "opt": "max_position_embeddings", "mpt": "max_seq_len"}
+LONGEST = {
+    "gpt2": "n_positions",
+    "llama": "max_position_embeddings",
+    "opt": "max_position_embeddings",
+    "mpt": "max_seq_len",
+}
 
 
 def up_to(family, method, maximum):
@@ -286,7 +331,10 @@ def some_ids(tokens):
 @prompts
 def test_virtual_tokens_count_in_the_longest_sequence(family, method):
     model = up_to(family, method, 24)
-    n, extra = model.active_peft_config.num_virtual_tokens, dict(task_ids=torch.tensor([1])) if method == "multitask" else {}
+    n, extra = (
+        model.active_peft_config.num_virtual_tokens,
+        dict(task_ids=torch.tensor([1])) if method == "multitask" else {},
+    )
     too_long = f"25 tokens, {n} of them virtual, are more than the 24 .* pass at most {24 - n} tokens"
     with torch.no_grad():
         assert model(input_ids=some_ids(24 - n), **extra).logits.shape[1] == 24 - n * (method in PREFIX)
@@ -302,7 +350,10 @@ def test_virtual_tokens_count_in_the_longest_sequence(family, method):
 @prompts
 def test_a_cache_counts_in_the_longest_sequence(family, method):
     model = up_to(family, method, 24)
-    n, extra = model.active_peft_config.num_virtual_tokens, dict(task_ids=torch.tensor([1])) if method == "multitask" else {}
+    n, extra = (
+        model.active_peft_config.num_virtual_tokens,
+        dict(task_ids=torch.tensor([1])) if method == "multitask" else {},
+    )
     with torch.no_grad():
         cache = model(input_ids=some_ids(23 - n), use_cache=True, **extra).past_key_values
         with pytest.raises(ValueError, match="25 tokens"):
@@ -317,6 +368,7 @@ def test_bloom_has_no_longest_sequence(method):
 
 
 # --- continuing ------------------------------------------------------------------------------------------------
+
 
 def in_two_calls(s, first, second, **kwargs):
     "Logits of the last three tokens; masks are for all tokens so far."
@@ -337,8 +389,16 @@ def test_forward_continues_from_a_cache(family, method):
     first, second = halves(s.ids)
     close(in_two_calls(s, first, second), expected)
     ones = torch.ones_like(s.ids)
-    close(in_two_calls(s, {**first, "attention_mask": ones[:, :4]}, {**second, "attention_mask": ones}), expected, "with a mask: logits")
-    close(in_two_calls(s, *halves(s.plain.get_input_embeddings()(s.ids).detach(), "inputs_embeds")), expected, "from embeddings: logits")
+    close(
+        in_two_calls(s, {**first, "attention_mask": ones[:, :4]}, {**second, "attention_mask": ones}),
+        expected,
+        "with a mask: logits",
+    )
+    close(
+        in_two_calls(s, *halves(s.plain.get_input_embeddings()(s.ids).detach(), "inputs_embeds")),
+        expected,
+        "from embeddings: logits",
+    )
 
 
 @few
@@ -348,10 +408,12 @@ def test_forward_continues_behind_padding(family, method):
     ids, mask = padded(s.ids, "left")
     for given, name in (ids, "input_ids"), (s.plain.get_input_embeddings()(ids).detach(), "inputs_embeds"):
         first, second = halves(given, name)
-        together = in_two_calls(s, {**first, "attention_mask": mask[:, :4]}, {**second, "attention_mask": mask})
+        together = in_two_calls(
+            s, {**first, "attention_mask": mask[:, :4]}, {**second, "attention_mask": mask}
+        )
         close(together, s.logits(attention_mask=mask, **{name: given}, last=3), f"{name}: logits")
         for i in range(3):
-            close(together[i:i + 1], s.logits(s.alone(i), rows=[i], last=3), f"{name}: logits of row {i}")
+            close(together[i : i + 1], s.logits(s.alone(i), rows=[i], last=3), f"{name}: logits of row {i}")
 
 
 @few
@@ -368,19 +430,31 @@ def test_an_empty_cache_of_the_caller_is_filled(family, method):
 
 # --- positions as peft counts them, and corrected --------------------------------------------------------------
 
+
 @pytest.mark.parametrize("family", ["gpt2", "llama", "mistral"])
 @prompts
 def test_positions_are_pefts_or_corrected(family, method):
-    mine, right, theirs = subject(family, method, corrected=False), subject(family, method), Subject("peft", family, method)
+    mine, right, theirs = (
+        subject(family, method, corrected=False),
+        subject(family, method),
+        Subject("peft", family, method),
+    )
     ids, mask = padded(mine.ids, "left")
-    results = [(s.logits(ids, attention_mask=mask), s.generate(input_ids=ids, attention_mask=mask)) for s in (mine, right, theirs)]
+    results = [
+        (s.logits(ids, attention_mask=mask), s.generate(input_ids=ids, attention_mask=mask))
+        for s in (mine, right, theirs)
+    ]
     assert torch.equal(results[0][0][mask == 1], results[2][0][mask == 1])
     same_text(results[0][1], results[2][1])
     assert not torch.allclose(results[0][0][0, 3:], results[1][0][0, 3:], atol=1e-3)
     for i in range(3):
         n = right.alone(i).shape[1]
-        close(results[1][0][i:i + 1, -n:], right.logits(right.alone(i), rows=[i], last=n), f"logits of row {i}")
-        same_text(results[1][1][i:i + 1, -NEW:], right.text_alone(i)[:, -NEW:], f"row {i}")
+        close(
+            results[1][0][i : i + 1, -n:],
+            right.logits(right.alone(i), rows=[i], last=n),
+            f"logits of row {i}",
+        )
+        same_text(results[1][1][i : i + 1, -NEW:], right.text_alone(i)[:, -NEW:], f"row {i}")
 
 
 @two
@@ -388,13 +462,18 @@ def test_corrected_positions_change_nothing_for_lora(family):
     plain, right = subject(family, "lora", corrected=False), subject(family, "lora")
     for ids, mask in (plain.ids, None), padded(plain.ids, "left"):
         assert torch.equal(plain.logits(ids, attention_mask=mask), right.logits(ids, attention_mask=mask))
-        same_text(plain.generate(input_ids=ids, attention_mask=mask), right.generate(input_ids=ids, attention_mask=mask))
+        same_text(
+            plain.generate(input_ids=ids, attention_mask=mask),
+            right.generate(input_ids=ids, attention_mask=mask),
+        )
 
 
 @all_methods
 def test_corrected_positions_are_asked_for(tmp_path, method):
     "When a model is made and when it is loaded; they are not saved."
-    model = ours.get_peft_model(copy.deepcopy(matrix.base_model("llama")), parity.config(our_config, method), corrected_positions=True)
+    model = ours.get_peft_model(
+        copy.deepcopy(matrix.base_model("llama")), parity.config(our_config, method), corrected_positions=True
+    )
     assert model.corrected_positions
     model.save_pretrained(tmp_path)
     for options in {}, dict(corrected_positions=True):
@@ -404,11 +483,14 @@ def test_corrected_positions_are_asked_for(tmp_path, method):
 
 # --- a prefix behind padding -----------------------------------------------------------------------------------
 
+
 def labelled(s, side):
     "The same three texts, with padding on the one side or the other."
     ids, mask = padded(s.ids, "left")
     if side == "right":
-        ids, mask = (torch.stack([row.roll(-n) for row, n in zip(tensor, matrix.LEFT_OUT)]) for tensor in (ids, mask))
+        ids, mask = (
+            torch.stack([row.roll(-n) for row, n in zip(tensor, matrix.LEFT_OUT)]) for tensor in (ids, mask)
+        )
     return dict(input_ids=ids, attention_mask=mask, labels=ids.masked_fill(mask == 0, -100))
 
 
@@ -416,14 +498,20 @@ def loss_and_gradients(s, **batch):
     s.model.zero_grad()
     loss = s.forward(**batch).loss
     loss.backward()
-    return loss.detach(), {name: parameter.grad.clone() for name, parameter in s.model.named_parameters() if parameter.grad is not None}
+    return loss.detach(), {
+        name: parameter.grad.clone()
+        for name, parameter in s.model.named_parameters()
+        if parameter.grad is not None
+    }
 
 
 @few
 @prompts
 def test_loss_and_gradients_do_not_depend_on_the_side_of_padding(family, method):
     s = subject(family, method)
-    (left, grads), (right, expected) = (loss_and_gradients(s, **labelled(s, side)) for side in ("left", "right"))
+    (left, grads), (right, expected) = (
+        loss_and_gradients(s, **labelled(s, side)) for side in ("left", "right")
+    )
     close(left, right, "loss")
     assert grads.keys() == expected.keys() and grads
     for name in grads:
@@ -443,7 +531,10 @@ def test_what_comes_out_has_the_length_of_the_sequence(family, method):
     output = taken(s, output_hidden_states=True, labels=labelled(s, "left")["labels"])
     assert output.logits.shape[:2] == (3, 7)
     assert {states.shape[:2] for states in output.hidden_states} == {(3, 7)}
-    last, shown = output.hidden_states[-1][0, 3:], s.model(s.alone(0), output_hidden_states=True).hidden_states[-1][0]
+    last, shown = (
+        output.hidden_states[-1][0, 3:],
+        s.model(s.alone(0), output_hidden_states=True).hidden_states[-1][0],
+    )
     close(last, shown, "hidden states")
     as_tuple = taken(s, output_hidden_states=True, labels=labelled(s, "left")["labels"], return_dict=False)
     assert torch.equal(as_tuple[0], output.loss) and torch.equal(as_tuple[1], output.logits)
@@ -459,7 +550,7 @@ def test_attentions_are_of_real_tokens_to_virtual_and_real_ones(family, method):
     for mine, expected in zip(taken(s, output_attentions=True).attentions, alone):
         n = virtual(s)
         assert mine.shape[2:] == (7, n + 7)
-        close(torch.cat((mine[:1, :, 3:, :n], mine[:1, :, 3:, n + 3:]), dim=3), expected, "attentions")
+        close(torch.cat((mine[:1, :, 3:, :n], mine[:1, :, 3:, n + 3 :]), dim=3), expected, "attentions")
 
 
 @two
@@ -481,7 +572,11 @@ def test_embeddings_and_caches_behind_padding(family, method):
     close(taken(s, input_ids=None, inputs_embeds=embeds).logits, expected, "from embeddings: logits")
     if family != "bloom":  # which can only generate with a static cache: its ALiBi is as long as the mask
         static = StaticCache(config=s.plain.config, max_cache_len=20)
-        close(taken(s, past_key_values=static).logits[mask == 1], expected[mask == 1], "with a static cache: logits")
+        close(
+            taken(s, past_key_values=static).logits[mask == 1],
+            expected[mask == 1],
+            "with a static cache: logits",
+        )
     text = s.generate(input_ids=ids, attention_mask=mask)[:, 7:]
     if "inputs_embeds" in inspect.signature(s.plain.prepare_inputs_for_generation).parameters:
         same_text(s.generate(inputs_embeds=embeds, attention_mask=mask), text)

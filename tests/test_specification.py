@@ -1,4 +1,5 @@
 """The map of the specification is complete and true: every row has its line, its test goes there, its recording shows it, no branch is without a row, and the page is up to date."""
+
 import ast
 import json
 import os
@@ -18,12 +19,13 @@ from peft_viz.record import statements
 from specification import IDS, MASK, model_of, ROWS
 
 ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOK = ROOT/"nbs"/"60_specification.ipynb"
+NOTEBOOK = ROOT / "nbs" / "60_specification.ipynb"
 each = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
 AGAIN = "make notebooks NB=nbs/60_specification.ipynb"
 
 
 # --- the table ----------------------------------------------------------------------------------------------------
+
 
 @each
 def test_a_row_is_complete(row):
@@ -32,7 +34,9 @@ def test_a_row_is_complete(row):
     assert row.test.startswith("tests/test_") and "::test_" in row.test
     for number, outcome in row.decisions:  # raises LookupError where the line is not there, or there twice
         condition = isinstance(statement(row.where, number), ast.If)
-        assert (outcome is not None) == condition, f"{row.where}:{number} is {'a' if condition else 'no'} condition"
+        assert (outcome is not None) == condition, (
+            f"{row.where}:{number} is {'a' if condition else 'no'} condition"
+        )
 
 
 def statement(where, number):
@@ -43,7 +47,9 @@ def statement(where, number):
 
 
 def test_rows_are_called_differently():
-    assert len({row.id for row in ROWS}) == len(ROWS) and len({(row.section, row.when) for row in ROWS}) == len(ROWS)
+    assert len({row.id for row in ROWS}) == len(ROWS) and len(
+        {(row.section, row.when) for row in ROWS}
+    ) == len(ROWS)
 
 
 def branches(file):
@@ -56,20 +62,32 @@ def branches(file):
             elif isinstance(node, (ast.For, ast.With)):
                 yield function.name, node.lineno, None
             elif isinstance(node, ast.Try):
-                yield from ((function.name, block[0].lineno, None) for block in [*(h.body for h in node.handlers), node.orelse, node.finalbody] if block)
+                yield from (
+                    (function.name, block[0].lineno, None)
+                    for block in [*(h.body for h in node.handlers), node.orelse, node.finalbody]
+                    if block
+                )
             elif isinstance(node, ast.IfExp):
                 yield function.name, node.lineno, None
 
 
 def test_no_branch_is_without_a_row():
-    told = {(number, outcome) for row in ROWS if row.where.startswith("causal_lm:") for number, outcome in row.decisions}
-    every = set(branches(ROOT/"peft_viz"/"causal_lm.py"))
+    told = {
+        (number, outcome)
+        for row in ROWS
+        if row.where.startswith("causal_lm:")
+        for number, outcome in row.decisions
+    }
+    every = set(branches(ROOT / "peft_viz" / "causal_lm.py"))
     missing = sorted((name, line, outcome) for name, line, outcome in every if (line, outcome) not in told)
     assert len(every) > 60
-    assert missing == [], "tests/specification.py needs rows for these branches of causal_lm.py (function, line, outcome)"
+    assert missing == [], (
+        "tests/specification.py needs rows for these branches of causal_lm.py (function, line, outcome)"
+    )
 
 
 # --- the recordings -----------------------------------------------------------------------------------------------
+
 
 @each
 def test_its_recording_goes_there(row):
@@ -89,14 +107,25 @@ def test_a_recording_that_goes_another_way_is_noticed():
 
 # --- the tests that the rows name ---------------------------------------------------------------------------------
 
+
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory):
     "The tests that the rows name, run once in a process of its own; test -> outcome and the pairs of lines it went through."
-    found = tmp_path_factory.mktemp("paths")/"paths.json"
+    found = tmp_path_factory.mktemp("paths") / "paths.json"
     found.write_text(json.dumps([row.test for row in ROWS]))
     files = sorted({row.test.partition("::")[0] for row in ROWS})
-    environment = {**os.environ, "PATHS_FILE": str(found), "PYTHONPATH": os.pathsep.join([str(ROOT/"tests"), str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "specification_paths", *files], cwd=ROOT, env=environment, capture_output=True, text=True)
+    environment = {
+        **os.environ,
+        "PATHS_FILE": str(found),
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), str(ROOT), os.environ.get("PYTHONPATH", "")]),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "specification_paths", *files],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     paths = json.loads(found.read_text())
     assert isinstance(paths, dict), done.stdout + done.stderr
     return paths
@@ -120,10 +149,13 @@ def test_its_test_goes_there(row, paths):
     lines, first = spec.source(row.where)
     name, heads = row.where.rpartition(":")[2].rpartition(".")[2], statements("".join(lines), first)
     for (file, number), (_, outcome) in zip(row.places(), row.decisions):
-        assert went(ways, file, name, number, outcome, statement(row.where, number), heads), f"{row.test} does not go through {row.where}:{number} with outcome {outcome}"
+        assert went(ways, file, name, number, outcome, statement(row.where, number), heads), (
+            f"{row.test} does not go through {row.where}:{number} with outcome {outcome}"
+        )
 
 
 # --- branches that no other test reaches --------------------------------------------------------------------------
+
 
 def poly():
     "POLY whose tasks differ."
@@ -141,7 +173,9 @@ def test_poly_gives_each_row_its_task():
     logits = model(IDS[1:].expand(2, -1), task_ids=torch.tensor([1, 0])).logits
     assert not torch.equal(logits[0], logits[1])
     for row, task in enumerate([1, 0]):
-        torch.testing.assert_close(logits[row], model(IDS[1:], task_ids=torch.tensor([task])).logits[0], rtol=0, atol=1e-6)
+        torch.testing.assert_close(
+            logits[row], model(IDS[1:], task_ids=torch.tensor([task])).logits[0], rtol=0, atol=1e-6
+        )
 
 
 def test_poly_gives_each_row_its_task_in_generate():
@@ -158,15 +192,28 @@ def test_static_cache(method):
     "A cache of fixed size has room for the virtual tokens. peft crashes with a prefix."
     model = model_of(method)
     given = dict(attention_mask=MASK, max_new_tokens=6, do_sample=False)
-    assert torch.equal(model.generate(IDS, cache_implementation="static", **given), model.generate(IDS, **given))
+    assert torch.equal(
+        model.generate(IDS, cache_implementation="static", **given), model.generate(IDS, **given)
+    )
 
 
 @torch.no_grad()
 def test_positions_behind_a_prefix():
     "Counted from 0 by the caller, they come behind the prefix; without them, the base model counts so by itself."
     model = model_of("prefix")
-    plain, counted, later = (model(IDS[1:], **given).logits for given in ({}, dict(position_ids=torch.arange(5)[None]), dict(position_ids=torch.tensor([[0, 1, 2, 4, 5]]))))
-    assert torch.equal(plain, counted) and torch.equal(plain[:, :3], later[:, :3]) and not torch.equal(plain, later)
+    plain, counted, later = (
+        model(IDS[1:], **given).logits
+        for given in (
+            {},
+            dict(position_ids=torch.arange(5)[None]),
+            dict(position_ids=torch.tensor([[0, 1, 2, 4, 5]])),
+        )
+    )
+    assert (
+        torch.equal(plain, counted)
+        and torch.equal(plain[:, :3], later[:, :3])
+        and not torch.equal(plain, later)
+    )
 
 
 TEXT = IDS[:1, 2:]  # the first row without its padding
@@ -177,11 +224,18 @@ TEXT = IDS[:1, 2:]  # the first row without its padding
 def test_behind_padding_is_as_without(method):
     "With corrected positions, a row with padding gives what it gives without; as in peft, it does not."
     told = dict(task_ids=spec.TASKS[:1]) if method == "multitask" else {}
-    whole = {corrected: model_of(method, corrected=corrected)(IDS[:1], attention_mask=MASK[:1], labels=spec.LABELS[:1], **told) for corrected in (True, False)}
+    whole = {
+        corrected: model_of(method, corrected=corrected)(
+            IDS[:1], attention_mask=MASK[:1], labels=spec.LABELS[:1], **told
+        )
+        for corrected in (True, False)
+    }
     right = model_of(method, corrected=True)(TEXT, attention_mask=torch.ones_like(TEXT), labels=TEXT, **told)
     torch.testing.assert_close(whole[True].logits[:, -3:], right.logits[:, -3:], rtol=0, atol=1e-5)
     torch.testing.assert_close(whole[True].loss, right.loss, rtol=0, atol=1e-5)
-    assert whole[True].logits.shape == whole[False].logits.shape and not torch.allclose(whole[True].logits[:, -3:], whole[False].logits[:, -3:], rtol=0, atol=1e-5)
+    assert whole[True].logits.shape == whole[False].logits.shape and not torch.allclose(
+        whole[True].logits[:, -3:], whole[False].logits[:, -3:], rtol=0, atol=1e-5
+    )
 
 
 @torch.no_grad()
@@ -189,13 +243,18 @@ def test_behind_padding_is_as_without(method):
 def test_behind_padding_is_as_without_in_generate(method):
     model, how = model_of(method, corrected=True), dict(max_new_tokens=6, do_sample=False)
     padded = model.generate(IDS, attention_mask=MASK, **how)
-    assert torch.equal(padded[0, 5:], model.generate(TEXT, **how)[0, 3:]) and torch.equal(padded[1], model.generate(IDS[1:], **how)[0])
+    assert torch.equal(padded[0, 5:], model.generate(TEXT, **how)[0, 3:]) and torch.equal(
+        padded[1], model.generate(IDS[1:], **how)[0]
+    )
 
 
 @torch.no_grad()
 def test_a_prefix_without_padding_stays_in_front():
     mask = torch.ones_like(IDS)
-    assert torch.equal(model_of("prefix", corrected=True)(IDS, attention_mask=mask).logits, model_of("prefix")(IDS, attention_mask=mask).logits)
+    assert torch.equal(
+        model_of("prefix", corrected=True)(IDS, attention_mask=mask).logits,
+        model_of("prefix")(IDS, attention_mask=mask).logits,
+    )
 
 
 @torch.no_grad()
@@ -204,8 +263,12 @@ def test_a_prefix_behind_padding_hands_on_what_was_asked_for():
     model = model_of("prefix", corrected=True)
     plain, more = model(IDS, attention_mask=MASK), model(IDS, attention_mask=MASK, output_hidden_states=True)
     assert plain.loss is None and plain.get("hidden_states") is None and plain.logits.shape[:2] == IDS.shape
-    assert torch.equal(plain.logits, more.logits) and torch.equal(plain.logits, model(inputs_embeds=spec.embeds(model), attention_mask=MASK).logits)
-    for ours, right in zip(more.hidden_states, model(TEXT, output_hidden_states=True).hidden_states, strict=True):
+    assert torch.equal(plain.logits, more.logits) and torch.equal(
+        plain.logits, model(inputs_embeds=spec.embeds(model), attention_mask=MASK).logits
+    )
+    for ours, right in zip(
+        more.hidden_states, model(TEXT, output_hidden_states=True).hidden_states, strict=True
+    ):
         torch.testing.assert_close(ours[:1, 2:], right, rtol=0, atol=1e-5)
     logits, cache = model(IDS, attention_mask=MASK, return_dict=False)
     assert torch.equal(logits, plain.logits) and cache.get_seq_length() == spec.V + 5
@@ -218,8 +281,10 @@ def test_attention_weights_of_a_prefix_behind_padding():
     model.base_model.set_attn_implementation("eager")
     weights = model(IDS, attention_mask=MASK, output_attentions=True).attentions
     for ours, right in zip(weights, model(TEXT, output_attentions=True).attentions, strict=True):
-        assert ours.shape[2:] == (5, spec.V + 5) and not ours[0, :, 2:, spec.V:spec.V + 2].any()
-        torch.testing.assert_close(torch.cat((ours[:1, :, 2:, :spec.V], ours[:1, :, 2:, spec.V + 2:]), 3), right, rtol=0, atol=1e-5)
+        assert ours.shape[2:] == (5, spec.V + 5) and not ours[0, :, 2:, spec.V : spec.V + 2].any()
+        torch.testing.assert_close(
+            torch.cat((ours[:1, :, 2:, : spec.V], ours[:1, :, 2:, spec.V + 2 :]), 3), right, rtol=0, atol=1e-5
+        )
 
 
 @torch.no_grad()
@@ -227,7 +292,10 @@ def test_attention_weights_of_a_prefix_behind_padding():
 def test_given_positions_are_corrected(method):
     "Those that the mask says make no difference; others do, where they stand."
     model, right = model_of(method, corrected=True), torch.tensor([[0, 0, 0, 1, 2], [0, 1, 2, 3, 4]])
-    counted, given = model(IDS, attention_mask=MASK).logits[:, -5:], model(IDS, attention_mask=MASK, position_ids=right).logits[:, -5:]
+    counted, given = (
+        model(IDS, attention_mask=MASK).logits[:, -5:],
+        model(IDS, attention_mask=MASK, position_ids=right).logits[:, -5:],
+    )
     moved = model(IDS, attention_mask=MASK, position_ids=right + torch.tensor([0, 0, 0, 0, 1])).logits[:, -5:]
     assert torch.equal(counted[MASK.bool()], given[MASK.bool()])
     assert torch.equal(counted[1, :4], moved[1, :4]) and not torch.equal(counted[1, 4], moved[1, 4])
@@ -238,10 +306,12 @@ def test_given_positions_are_corrected(method):
 def test_corrected_positions_without_a_mask(method):
     "Counted from what is in the cache."
     model, told = model_of(method, corrected=True), []
-    model.get_base_model().register_forward_pre_hook(lambda module, args, kwargs: told.append(kwargs["position_ids"].tolist()), with_kwargs=True)
+    model.get_base_model().register_forward_pre_hook(
+        lambda module, args, kwargs: told.append(kwargs["position_ids"].tolist()), with_kwargs=True
+    )
     cache = model(IDS).past_key_values
     model(IDS[:, :2], past_key_values=cache)
-    assert told == [[list(range(8))[spec.V * (method == "prefix"):]] * 2, [[8, 9]] * 2]
+    assert told == [[list(range(8))[spec.V * (method == "prefix") :]] * 2, [[8, 9]] * 2]
 
 
 @torch.no_grad()
@@ -259,13 +329,22 @@ def test_forward_goes_on(method):
 def test_recurrent_states_go_on():
     "A state that has seen the virtual tokens does not see them again."
     torch.manual_seed(0)
-    model = get_peft_model(MambaForCausalLM(MambaConfig(vocab_size=67, hidden_size=16, state_size=4, num_hidden_layers=2, tie_word_embeddings=False)), spec.config("prompt")).eval()
+    model = get_peft_model(
+        MambaForCausalLM(
+            MambaConfig(
+                vocab_size=67, hidden_size=16, state_size=4, num_hidden_layers=2, tie_word_embeddings=False
+            )
+        ),
+        spec.config("prompt"),
+    ).eval()
     for name, parameter in model.named_parameters():
         if parameter.dim() > 1:
-            parameter.normal_(0, 0.3 if "embed" in name else 1.5 / parameter.shape[-1]**0.5)
+            parameter.normal_(0, 0.3 if "embed" in name else 1.5 / parameter.shape[-1] ** 0.5)
     how = dict(max_new_tokens=6, do_sample=False, eos_token_id=None)
     text = model.generate(IDS[1:], **how)
-    assert len(text[0, 5:].unique()) > 3 and torch.equal(text, model.generate(IDS[1:], use_cache=False, **how))
+    assert len(text[0, 5:].unique()) > 3 and torch.equal(
+        text, model.generate(IDS[1:], use_cache=False, **how)
+    )
     assert torch.equal(model(text[:, :-1]).logits[:, -6:].argmax(-1), text[:, -6:])
 
 
@@ -273,8 +352,14 @@ def test_recurrent_states_go_on():
 def test_too_many_tokens():
     model = model_of("prompt", "gpt2", n_positions=7)
     assert model(IDS[:, :4]).logits.shape[1] == 7
-    for call in (lambda: model(IDS)), (lambda: model.generate(IDS[:, :4], attention_mask=MASK[:, :4], max_new_tokens=2)):
-        with pytest.raises(ValueError, match="8 tokens, 3 of them virtual, are more than the 7 that GPT2LMHeadModel has positions for; pass at most 4 tokens"):
+    for call in (
+        (lambda: model(IDS)),
+        (lambda: model.generate(IDS[:, :4], attention_mask=MASK[:, :4], max_new_tokens=2)),
+    ):
+        with pytest.raises(
+            ValueError,
+            match="8 tokens, 3 of them virtual, are more than the 7 that GPT2LMHeadModel has positions for; pass at most 4 tokens",
+        ):
             call()
 
 
@@ -283,21 +368,35 @@ def test_chunks_and_corrected_positions():
     with pytest.raises(ValueError, match="prefill_chunk_size cuts between padding and virtual tokens"):
         model_of("prompt", corrected=True).generate(IDS, prefill_chunk_size=2, **how)
     whole = model_of("prompt").generate(IDS, **how)
-    assert torch.equal(model_of("prompt").generate(IDS, prefill_chunk_size=2, **how), whole) and torch.equal(model_of("prompt", corrected=True).generate(IDS, **how), whole)
+    assert torch.equal(model_of("prompt").generate(IDS, prefill_chunk_size=2, **how), whole) and torch.equal(
+        model_of("prompt", corrected=True).generate(IDS, **how), whole
+    )
 
 
 def told(model, *args, **given):
     "What the base model is asked to prepare from."
     found = []
-    model.base_model_prepare_inputs_for_generation = lambda input_ids, **kwargs: found.append(kwargs) or dict(kwargs, input_ids=input_ids)
+    model.base_model_prepare_inputs_for_generation = lambda input_ids, **kwargs: (
+        found.append(kwargs) or dict(kwargs, input_ids=input_ids)
+    )
     return model.prepare_inputs_for_generation(*args, **given), found[0]
 
 
 @torch.no_grad()
 def test_a_recurrent_state_has_seen_all_but_one():
     "It does not say how many tokens it has seen: a decoding step has one more, and the base model chooses it."
-    step, given = told(model_of("prompt"), spec.LONGER, attention_mask=spec.LONGER_MASK, cache_params=object(), cache_position=torch.arange(5, 6))
-    assert step.get("inputs_embeds") is None and step["input_ids"][:, -6:].equal(spec.LONGER) and step["input_ids"].shape == given["attention_mask"].shape == (2, spec.V + 6)
+    step, given = told(
+        model_of("prompt"),
+        spec.LONGER,
+        attention_mask=spec.LONGER_MASK,
+        cache_params=object(),
+        cache_position=torch.arange(5, 6),
+    )
+    assert (
+        step.get("inputs_embeds") is None
+        and step["input_ids"][:, -6:].equal(spec.LONGER)
+        and step["input_ids"].shape == given["attention_mask"].shape == (2, spec.V + 6)
+    )
     assert given["cache_position"].tolist() == [spec.V + 5] and given.get("next_sequence_length", 1) == 1
 
 
@@ -306,10 +405,14 @@ def test_told_by_cache_position_or_by_length():
     for by_length in (True, False):
         with spec.slicing(by_length):
             model = model_of("prompt")
-            assert told(model, IDS, attention_mask=MASK)[1].get("next_sequence_length") == (spec.V + 5 if by_length else None)
+            assert told(model, IDS, attention_mask=MASK)[1].get("next_sequence_length") == (
+                spec.V + 5 if by_length else None
+            )
             given = dict(past_key_values=spec.filled(model), attention_mask=spec.LONGER_MASK)
             model._room_for_virtual_tokens(model.generation_config, given)
-            assert given.get("cache_position") is None if by_length else given["cache_position"].tolist() == [5]
+            assert (
+                given.get("cache_position") is None if by_length else given["cache_position"].tolist() == [5]
+            )
     step, _ = told(model_of("prefix"), IDS, attention_mask=MASK)
     assert "cache_position" not in step
 
@@ -319,18 +422,18 @@ def test_how_many_tokens_are_new():
     model, cache = model_of("prompt"), spec.filled(model_of("prompt"))
     longer, mask, embeds = spec.LONGER, spec.LONGER_MASK, spec.embeds(model)
     for new, ids, given in (
-        (2, longer, dict(past_key_values=cache, attention_mask=mask, next_sequence_length=2)),   # it is said
-        (1, longer, dict(past_key_values=cache, attention_mask=mask)),                           # 6 in the mask, 5 in the cache
-        (1, longer, dict(past_key_values=cache)),                                                # 6 ids, 5 in the cache
-        (3, longer[:, :3], dict(past_key_values=cache)),                                         # fewer than in the cache: all new
+        (2, longer, dict(past_key_values=cache, attention_mask=mask, next_sequence_length=2)),  # it is said
+        (1, longer, dict(past_key_values=cache, attention_mask=mask)),  # 6 in the mask, 5 in the cache
+        (1, longer, dict(past_key_values=cache)),  # 6 ids, 5 in the cache
+        (3, longer[:, :3], dict(past_key_values=cache)),  # fewer than in the cache: all new
         (5, longer[:, :0], dict(inputs_embeds=embeds)),
         (5, IDS, {}),
-        (5, IDS, dict(attention_mask=MASK, next_sequence_length=1)),                             # there is no cache: all new
-        (1, longer, dict(cache_params=object(), attention_mask=mask)),                           # a state knows no number
+        (5, IDS, dict(attention_mask=MASK, next_sequence_length=1)),  # there is no cache: all new
+        (1, longer, dict(cache_params=object(), attention_mask=mask)),  # a state knows no number
     ):
         assert model._count_new_tokens(ids, given.pop("inputs_embeds", None), given) == new
     step, _ = told(model, longer[:, :0], inputs_embeds=embeds)
-    assert step["input_ids"] is None and torch.equal(step["inputs_embeds"][:, spec.V:], embeds)
+    assert step["input_ids"] is None and torch.equal(step["inputs_embeds"][:, spec.V :], embeds)
 
 
 @torch.no_grad()
@@ -344,10 +447,17 @@ def test_a_model_that_counts_in_the_mask(mask):
 
 # --- the page -----------------------------------------------------------------------------------------------------
 
+
 def saved():
     "The HTML that the notebook was saved with."
-    outputs = [output for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"] for output in cell.get("outputs", [])]
-    return ["".join(output["data"]["text/html"]) for output in outputs if "text/html" in output.get("data", {})]
+    outputs = [
+        output
+        for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+        for output in cell.get("outputs", [])
+    ]
+    return [
+        "".join(output["data"]["text/html"]) for output in outputs if "text/html" in output.get("data", {})
+    ]
 
 
 @pytest.mark.skipif(spec.ERA_4, reason="the page shows recordings with transformers 5")
@@ -368,16 +478,31 @@ def figures():
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("scheme, paper", [("default", "white"), ("alternate", "#13171c")], ids=["light", "dark"])
+@pytest.mark.parametrize(
+    "scheme, paper", [("default", "white"), ("alternate", "#13171c")], ids=["light", "dark"]
+)
 def test_figures_are_accessible(new_page, scheme, paper):
-    axe = pytest.importorskip("axe_playwright_python", reason="axe is not installed: pip install axe-playwright-python")
+    axe = pytest.importorskip(
+        "axe_playwright_python", reason="axe is not installed: pip install axe-playwright-python"
+    )
     tab = new_page()
-    tab.show(f'<!doctype html><html lang="en" data-scheme="{scheme}"><title>map</title><body style="background: {paper}; color: gray">{figures()}')
-    tab.evaluate("document.querySelectorAll('.sm details').forEach((d, i) => i % 10 == 4 ? d.open = true : d.remove())")   # they are all made alike
-    assert len({tuple(tab.evaluate("getComputedStyle(document.querySelector('.sm')).color.match(/[0-9]+/g)")), ("32", "38", "45")}) == (1 if scheme == "default" else 2)
-    tab.evaluate((Path(axe.__file__).parent/"axe.min.js").read_text(encoding="utf-8") + "; 0")
+    tab.show(
+        f'<!doctype html><html lang="en" data-scheme="{scheme}"><title>map</title><body style="background: {paper}; color: gray">{figures()}'
+    )
+    tab.evaluate(
+        "document.querySelectorAll('.sm details').forEach((d, i) => i % 10 == 4 ? d.open = true : d.remove())"
+    )  # they are all made alike
+    assert len(
+        {
+            tuple(tab.evaluate("getComputedStyle(document.querySelector('.sm')).color.match(/[0-9]+/g)")),
+            ("32", "38", "45"),
+        }
+    ) == (1 if scheme == "default" else 2)
+    tab.evaluate((Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8") + "; 0")
     # the heading of a part of a figure stands deep on purpose
-    found = tab.evaluate("async () => (await axe.run('main', {rules: {'heading-order': {enabled: false}}})).violations.map(v => [v.id, ...v.nodes.slice(0, 3).map(n => n.html.slice(0, 160))])")
+    found = tab.evaluate(
+        "async () => (await axe.run('main', {rules: {'heading-order': {enabled: false}}})).violations.map(v => [v.id, ...v.nodes.slice(0, 3).map(n => n.html.slice(0, 160))])"
+    )
     assert found == [] and tab.problems == []
 
 

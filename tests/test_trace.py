@@ -1,4 +1,5 @@
 "A trace is plain data: it survives a file, and what is not a trace is refused in words."
+
 import copy, json, random, subprocess, sys
 
 import jsonschema
@@ -7,37 +8,107 @@ from hypothesis import given, strategies as st
 
 from peft_viz.trace import Call, Change, Source, Step, Trace, TraceError, Value, pack, schema, unpack
 
-ABOUT = dict(implementation="peft_viz", implementation_version="0.1.0", transformers="5", torch="2", python="3", model_class="LlamaForCausalLM", model_type="llama",
-             num_layers=4, num_attention_heads=4, num_key_value_heads=2, hidden_size=64, vocab_size=100, active_adapter="default",
-             adapters={"default": {"r": 8}}, peft_type="PROMPT_TUNING", num_virtual_tokens=4)
+ABOUT = dict(
+    implementation="peft_viz",
+    implementation_version="0.1.0",
+    transformers="5",
+    torch="2",
+    python="3",
+    model_class="LlamaForCausalLM",
+    model_type="llama",
+    num_layers=4,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    hidden_size=64,
+    vocab_size=100,
+    active_adapter="default",
+    adapters={"default": {"r": 8}},
+    peft_type="PROMPT_TUNING",
+    num_virtual_tokens=4,
+)
+
 
 def sample() -> Trace:
     "One of everything."
-    values = [Value("tensor", shape=(1, 3), dtype="int64", device="cpu", role="ids", packed=[5, 6, 7]),
-              Value("tensor", shape=(1, 1, 2, 2), dtype="bool", device="cpu", role="attention_mask", packed=[1, 0, 1, 1], attended=True),
-              Value("cache", type="DynamicCache", length=4, layers=2, shape=(1, 2, 4, 8)), Value("scalar", type="NoneType", value=None),
-              Value("sequence", type="tuple", length=1, items=[0]), Value("mapping", type="dict", length=1, items={"input_ids": 0}), Value("object", type="Thing"),
-              Value("tensor", shape=(), dtype="float32", device="cpu", role="loss", packed=["nan"])]
+    values = [
+        Value("tensor", shape=(1, 3), dtype="int64", device="cpu", role="ids", packed=[5, 6, 7]),
+        Value(
+            "tensor",
+            shape=(1, 1, 2, 2),
+            dtype="bool",
+            device="cpu",
+            role="attention_mask",
+            packed=[1, 0, 1, 1],
+            attended=True,
+        ),
+        Value("cache", type="DynamicCache", length=4, layers=2, shape=(1, 2, 4, 8)),
+        Value("scalar", type="NoneType", value=None),
+        Value("sequence", type="tuple", length=1, items=[0]),
+        Value("mapping", type="dict", length=1, items={"input_ids": 0}),
+        Value("object", type="Thing"),
+        Value("tensor", shape=(), dtype="float32", device="cpu", role="loss", packed=["nan"]),
+    ]
     branch = dict(kind="if", line=11, end=11, body=[12, 12], orelse=None)
-    calls = [Call("peft", "M.forward", source=0, args={"input_ids": 0}, returned=5, id=0,
-                  steps=[Step(11, True), Step(12, None, [Change("mask", 1, None, "new", ["other"]), Change("gone", None, 3, "deleted")], [1])]),
-             Call("base", "LlamaForCausalLM.forward", parent=0, parent_step=1, args={"input_ids": 0, "past_key_values": 2}, outputs={"loss": 7},
-                  attention=[dict(layers=[0, 1], value=1, how="sdpa")], raised=dict(type="ValueError", message="no", line=None), id=1)]
-    return Trace(ABOUT, {"5": "a", "6": "</script>", "7": "道"}, [Source("M.forward", "m.py", 10, "def forward(self):\n    if x:\n        y\n", [branch])], values, calls)
+    calls = [
+        Call(
+            "peft",
+            "M.forward",
+            source=0,
+            args={"input_ids": 0},
+            returned=5,
+            id=0,
+            steps=[
+                Step(11, True),
+                Step(
+                    12,
+                    None,
+                    [Change("mask", 1, None, "new", ["other"]), Change("gone", None, 3, "deleted")],
+                    [1],
+                ),
+            ],
+        ),
+        Call(
+            "base",
+            "LlamaForCausalLM.forward",
+            parent=0,
+            parent_step=1,
+            args={"input_ids": 0, "past_key_values": 2},
+            outputs={"loss": 7},
+            attention=[dict(layers=[0, 1], value=1, how="sdpa")],
+            raised=dict(type="ValueError", message="no", line=None),
+            id=1,
+        ),
+    ]
+    return Trace(
+        ABOUT,
+        {"5": "a", "6": "</script>", "7": "道"},
+        [Source("M.forward", "m.py", 10, "def forward(self):\n    if x:\n        y\n", [branch])],
+        values,
+        calls,
+    )
+
 
 def test_round_trip(tmp_path):
     t = sample()
     assert Trace.from_json(t.to_json()) == t and Trace.load(t.save(tmp_path / "t.json")) == t
     assert t.base_calls == t.children(t.calls[0]) == [t.calls[1]] and t.roots == [t.calls[0]]
-    assert t.value(0).nested() == [[5, 6, 7]] and t.value(1).nested() == [[[[1, 0], [1, 1]]]] and t.decode(7) == "道" and t.decode(8) is None
+    assert (
+        t.value(0).nested() == [[5, 6, 7]]
+        and t.value(1).nested() == [[[[1, 0], [1, 1]]]]
+        and t.decode(7) == "道"
+        and t.decode(8) is None
+    )
+
 
 @given(st.lists(st.integers(-100, 3), max_size=60))
 def test_pack(numbers):
     assert unpack(pack(numbers)) == numbers
 
+
 def test_schema_is_one(tmp_path):
     jsonschema.Draft202012Validator.check_schema(schema())
     jsonschema.Draft202012Validator(schema()).validate(sample().to_dict())
+
 
 def places(x, at=()):
     "Every place in a document, as a path."
@@ -45,16 +116,21 @@ def places(x, at=()):
     for k, v in x.items() if isinstance(x, dict) else enumerate(x) if isinstance(x, list) else ():
         yield from places(v, at + (k,))
 
+
 def mutate(doc, rng):
     "The document with one thing wrong, or at least different, somewhere."
     doc = copy.deepcopy(doc)
     path = rng.choice([p for p in places(doc) if p])
     parent = doc
-    for k in path[:-1]: parent = parent[k]
+    for k in path[:-1]:
+        parent = parent[k]
     change = rng.choice(("drop", -1, 10**6, "text", None, [], {}, True, 1.5, {"kind": "secret"}))
-    if change == "drop": del parent[path[-1]]
-    else: parent[path[-1]] = change
+    if change == "drop":
+        del parent[path[-1]]
+    else:
+        parent[path[-1]] = change
     return doc
+
 
 def test_damage_is_refused_like_jsonschema_does():
     "Our reading of the schema agrees with the jsonschema package on 1500 damaged documents; what it lets pass and we do not must be a bad index or length."
@@ -62,27 +138,50 @@ def test_damage_is_refused_like_jsonschema_does():
     validator = jsonschema.Draft202012Validator(schema())
     for _ in range(1500):
         bad = mutate(doc, rng)
-        try: Trace.from_json(bad); ours, why = True, ""
-        except TraceError as e: ours, why = False, str(e)
+        try:
+            Trace.from_json(bad)
+            ours, why = True, ""
+        except TraceError as e:
+            ours, why = False, str(e)
         theirs = validator.is_valid(bad)
         seen[theirs] += 1
-        assert ours == theirs or (theirs and ("points to" in why or "should hold" in why or "runs" in why)), (why, bad)
-    assert min(seen.values()) > 100   # both sorts occurred
+        assert ours == theirs or (theirs and ("points to" in why or "should hold" in why or "runs" in why)), (
+            why,
+            bad,
+        )
+    assert min(seen.values()) > 100  # both sorts occurred
+
 
 def test_every_truncation_is_refused(tmp_path):
     text = sample().to_json()
     for cut in range(0, len(text), 7):
         (tmp_path / "t.json").write_text(text[:cut], encoding="utf-8")
-        with pytest.raises(TraceError, match="t.json"): Trace.load(tmp_path / "t.json")
+        with pytest.raises(TraceError, match="t.json"):
+            Trace.load(tmp_path / "t.json")
 
-@pytest.mark.parametrize("doc, word", [("[1]", "not a trace"), ("\x00\x01", "not a trace"), (b"\xff\xfe\x80", "not a trace"), ("{}", "not a trace"),
-    (json.dumps({"format": "peft_viz.trace"}), "version"), (json.dumps({"format": "peft_viz.trace", "version": 2}), "version 2"), ("[" * 100000, "not a trace")])
+
+@pytest.mark.parametrize(
+    "doc, word",
+    [
+        ("[1]", "not a trace"),
+        ("\x00\x01", "not a trace"),
+        (b"\xff\xfe\x80", "not a trace"),
+        ("{}", "not a trace"),
+        (json.dumps({"format": "peft_viz.trace"}), "version"),
+        (json.dumps({"format": "peft_viz.trace", "version": 2}), "version 2"),
+        ("[" * 100000, "not a trace"),
+    ],
+)
 def test_not_a_trace(doc, word):
-    with pytest.raises(TraceError, match=word): Trace.from_json(doc)
+    with pytest.raises(TraceError, match=word):
+        Trace.from_json(doc)
+
 
 def test_save_asks_for_a_known_suffix(tmp_path):
-    with pytest.raises(ValueError, match=r"\.json"): sample().save(tmp_path / "t.txt")
+    with pytest.raises(ValueError, match=r"\.json"):
+        sample().save(tmp_path / "t.txt")
     assert not list(tmp_path.iterdir())
+
 
 def test_opens_without_torch(tmp_path):
     "A saved trace opens where neither torch nor transformers can be imported."
@@ -92,6 +191,7 @@ from peft_viz.trace import Trace
 t = Trace.load({str(path)!r}); print(t); print(len(t._repr_html_()) > 1000)"""
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "M.forward -> LlamaForCausalLM.forward" in out and out.strip().endswith("True")
+
 
 def test_repr_says_what_happened():
     assert "1 of the base model" in repr(sample()) and "PROMPT_TUNING" in repr(sample())

@@ -1,5 +1,6 @@
 """Training gives what Hugging Face peft gives: the same losses and the same adapter weights after the same steps, in transformers' Trainer, in plain loops,
 with gradient checkpointing, under bfloat16 autocast, in two processes. The frozen base model stays as it was, bit for bit."""
+
 import copy
 import hashlib
 import os
@@ -23,7 +24,7 @@ from test_parity import assert_equal, base_model, gradients, PAD, quiet_and_sing
 peft = pytest.importorskip("peft")
 ROOT = Path(__file__).resolve().parent.parent
 STEPS = 6
-PHASES = dict(tinit=1, tfinal=2, deltaT=1, total_step=STEPS)    # AdaLoRA prunes in the steps between
+PHASES = dict(tinit=1, tfinal=2, deltaT=1, total_step=STEPS)  # AdaLoRA prunes in the steps between
 METHODS = {
     "lora": ("LoraConfig", dict(r=3, lora_dropout=0.2)),
     "adalora": ("AdaLoraConfig", dict(init_r=4, target_r=2, **PHASES)),
@@ -33,11 +34,16 @@ METHODS = {
     "prompt": ("PromptTuningConfig", dict(num_virtual_tokens=4)),
     "p-tuning": ("PromptEncoderConfig", dict(num_virtual_tokens=4, encoder_hidden_size=24)),
     "multitask": ("MultitaskPromptTuningConfig", dict(num_virtual_tokens=4, num_tasks=3, num_ranks=2)),
-    "cpt": ("CPTConfig", dict(cpt_token_ids=[5, 6, 7, 8], cpt_mask=[1, 1, 1, 1], cpt_tokens_type_mask=[1, 2, 3, 4])),
+    "cpt": (
+        "CPTConfig",
+        dict(cpt_token_ids=[5, 6, 7, 8], cpt_mask=[1, 1, 1, 1], cpt_tokens_type_mask=[1, 2, 3, 4]),
+    ),
 }
 WITH_TASKS = ("poly", "multitask")
 methods = pytest.mark.parametrize("method", METHODS)
-CHECKPOINTED = [m for m in METHODS if m not in ("prefix", "poly")]      # prefix tuning refuses it; POLY draws its coins again when it is computed again, see test_poly
+CHECKPOINTED = [
+    m for m in METHODS if m not in ("prefix", "poly")
+]  # prefix tuning refuses it; POLY draws its coins again when it is computed again, see test_poly
 
 
 def wrap(method, base=None, **more):
@@ -47,7 +53,9 @@ def wrap(method, base=None, **more):
     wrapped = []
     for package, config in (peft, getattr(peft, name)), (ours, getattr(our_config, name)):
         torch.manual_seed(3)
-        wrapped.append(package.get_peft_model(copy.deepcopy(base), config(task_type="CAUSAL_LM", **{**fields, **more})))
+        wrapped.append(
+            package.get_peft_model(copy.deepcopy(base), config(task_type="CAUSAL_LM", **{**fields, **more}))
+        )
     return wrapped
 
 
@@ -64,7 +72,7 @@ def examples(method, rows=12):
 
 
 def batches(method):
-    return [default_data_collator(examples(method)[at:at + 4]) for at in (0, 4, 8)] * (STEPS // 3)
+    return [default_data_collator(examples(method)[at : at + 4]) for at in (0, 4, 8)] * (STEPS // 3)
 
 
 def trained(model):
@@ -74,43 +82,73 @@ def trained(model):
 def frozen(model):
     "A hash of everything that is not trained: parameters and buffers."
     kept = {name: p for name, p in [*model.named_parameters(), *model.named_buffers()] if not p.requires_grad}
-    return {name: hashlib.sha256(p.detach().contiguous().view(torch.uint8).numpy().tobytes()).hexdigest() for name, p in kept.items()}
+    return {
+        name: hashlib.sha256(p.detach().contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
+        for name, p in kept.items()
+    }
 
 
 class Prune(TrainerCallback):
     "AdaLoRA judges by gradients: it must be asked after each step, before they are forgotten."
+
     def on_optimizer_step(self, args, state, control, model=None, **kwargs):
         model.base_model.update_and_allocate(state.global_step)
 
 
 def trainer(model, method, folder, cls=Trainer, steps=STEPS, **more):
-    settings = dict(save_strategy="no", logging_steps=1, max_steps=steps, per_device_train_batch_size=2, gradient_accumulation_steps=2, learning_rate=0.05, seed=5,
-                    use_cpu=True, report_to=[], disable_tqdm=True, remove_unused_columns=False, dataloader_pin_memory=False)
-    return cls(model=model, args=TrainingArguments(output_dir=str(folder), **{**settings, **more}), train_dataset=examples(method), data_collator=default_data_collator,
-               callbacks=[Prune()] if method == "adalora" else [])
+    settings = dict(
+        save_strategy="no",
+        logging_steps=1,
+        max_steps=steps,
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=2,
+        learning_rate=0.05,
+        seed=5,
+        use_cpu=True,
+        report_to=[],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+    )
+    return cls(
+        model=model,
+        args=TrainingArguments(output_dir=str(folder), **{**settings, **more}),
+        train_dataset=examples(method),
+        data_collator=default_data_collator,
+        callbacks=[Prune()] if method == "adalora" else [],
+    )
 
 
 def losses(runner):
-    return [(entry["step"], entry["loss"], entry["grad_norm"]) for entry in runner.state.log_history if "loss" in entry]
+    return [
+        (entry["step"], entry["loss"], entry["grad_norm"])
+        for entry in runner.state.log_history
+        if "loss" in entry
+    ]
 
 
 # --- transformers' Trainer ------------------------------------------------------------------------------------
+
 
 @methods
 def test_trainer(method, tmp_path):
     theirs, ours_ = wrap(method)
     before, base = trained(ours_), frozen(ours_)
     runs = []
-    for model in theirs, ours_:     # one after the other: making a Trainer sets the seed
+    for model in theirs, ours_:  # one after the other: making a Trainer sets the seed
         runs.append(trainer(model, method, tmp_path))
         runs[-1].train()
     assert len(losses(runs[1])) == STEPS and losses(runs[0]) == losses(runs[1])
     assert_equal(trained(theirs), trained(ours_))
-    assert all(not torch.equal(before[name], now) for name, now in trained(ours_).items() if must_move(name)), "an adapter weight did not move"
+    assert all(
+        not torch.equal(before[name], now) for name, now in trained(ours_).items() if must_move(name)
+    ), "an adapter weight did not move"
     assert frozen(ours_) == base
     if method == "adalora":
         pattern = ours_.active_peft_config.rank_pattern
-        assert pattern == theirs.active_peft_config.rank_pattern and sum(map(sum, pattern.values())) == 2 * len(pattern)
+        assert pattern == theirs.active_peft_config.rank_pattern and sum(
+            map(sum, pattern.values())
+        ) == 2 * len(pattern)
 
 
 def must_move(name):
@@ -120,6 +158,7 @@ def must_move(name):
 
 class AdapterTrainer(Trainer):
     "transformers' Trainer saves adapters alone for peft's own class; for ours it is told to here."
+
     def _save(self, output_dir=None, state_dict=None):
         self.model.save_pretrained(output_dir or self.args.output_dir)
         torch.save(self.args, f"{output_dir or self.args.output_dir}/training_args.bin")
@@ -129,11 +168,14 @@ class AdapterTrainer(Trainer):
 def test_what_a_trainer_saves_is_peft_s(method, tmp_path):
     theirs, ours_ = wrap(method)
     for model, cls, folder in (theirs, Trainer, "theirs"), (ours_, AdapterTrainer, "ours"):
-        trainer(model, method, tmp_path/folder, cls, save_strategy="steps", save_steps=3).train()
+        trainer(model, method, tmp_path / folder, cls, save_strategy="steps", save_steps=3).train()
     for step in 3, STEPS:
-        files = [(tmp_path/folder/f"checkpoint-{step}"/"adapter_model.safetensors").read_bytes() for folder in ("theirs", "ours")]
+        files = [
+            (tmp_path / folder / f"checkpoint-{step}" / "adapter_model.safetensors").read_bytes()
+            for folder in ("theirs", "ours")
+        ]
         assert files[0] == files[1]
-    loaded = PeftModel.from_pretrained(base_model("llama"), tmp_path/"ours"/f"checkpoint-{STEPS}").eval()
+    loaded = PeftModel.from_pretrained(base_model("llama"), tmp_path / "ours" / f"checkpoint-{STEPS}").eval()
     batch = batches(method)[0]
     assert_repeats(method, loaded(**batch).logits, ours_.eval()(**batch).logits)
 
@@ -141,18 +183,23 @@ def test_what_a_trainer_saves_is_peft_s(method, tmp_path):
 def test_a_plain_trainer_resumes(tmp_path):
     "Trainer saves the whole model of a class that it does not know, and goes on from there."
     _, straight = wrap("lora")
-    trainer(straight, "lora", tmp_path/"straight").train()
+    trainer(straight, "lora", tmp_path / "straight").train()
     _, first = wrap("lora")
     _, second = wrap("lora")
-    trainer(first, "lora", tmp_path, lr_scheduler_type="constant", save_strategy="steps", save_steps=3).train()
+    trainer(
+        first, "lora", tmp_path, lr_scheduler_type="constant", save_strategy="steps", save_steps=3
+    ).train()
     run = trainer(second, "lora", tmp_path, lr_scheduler_type="constant")
-    run.train(resume_from_checkpoint=str(tmp_path/"checkpoint-3"))
+    run.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
     assert run.state.global_step == STEPS
     assert_equal(trained(first), trained(second))
-    assert not torch.equal(*[next(iter(trained(model).values())) for model in (straight, first)])     # another schedule gives other weights
+    assert not torch.equal(
+        *[next(iter(trained(model).values())) for model in (straight, first)]
+    )  # another schedule gives other weights
 
 
 # --- plain loops ----------------------------------------------------------------------------------------------
+
 
 def loop(model, method, autocast=False):
     "A plain loop with Adam; the losses."
@@ -201,6 +248,7 @@ def test_gradients_under_autocast(method):
 
 # --- gradient checkpointing -----------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("method", CHECKPOINTED)
 @pytest.mark.parametrize("reentrant", [True, False], ids=["reentrant", "not reentrant"])
 def test_gradient_checkpointing_changes_nothing(method, reentrant):
@@ -210,7 +258,7 @@ def test_gradient_checkpointing_changes_nothing(method, reentrant):
     _, without = wrap(method)
     calls = count_calls(ours_)
     seen = [loop(model, method) for model in (theirs, ours_, without)]
-    assert calls() == 2 * STEPS     # computed again for the gradients
+    assert calls() == 2 * STEPS  # computed again for the gradients
     assert torch.equal(seen[0], seen[1]) and torch.equal(seen[1], seen[2])
     assert_equal(trained(theirs), trained(ours_))
     assert_equal(trained(without), trained(ours_))
@@ -233,6 +281,7 @@ def test_prefix_tuning_refuses_gradient_checkpointing():
 
 # --- two processes --------------------------------------------------------------------------------------------
 
+
 def free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -243,11 +292,37 @@ def test_two_processes(tmp_path):
     "Each has half of the rows; they end with the same weights, and these are those of one process with all rows."
     methods = list(train_two_processes.METHODS)
     # On a CPU `accelerate launch` starts several processes only where it is told --multi_gpu; the script asks for the CPU, and gloo.
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
-               "--main_process_ip", "127.0.0.1", "--main_process_port", str(free_port()), str(ROOT/"tests"/"train_two_processes.py"), str(tmp_path), *methods]
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300)
+    command = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--multi_gpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+        "--main_process_ip",
+        "127.0.0.1",
+        "--main_process_port",
+        str(free_port()),
+        str(ROOT / "tests" / "train_two_processes.py"),
+        str(tmp_path),
+        *methods,
+    ]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
-    ranks = [torch.load(tmp_path/f"{rank}.pt") for rank in (0, 1)]
+    ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
     for method in methods:
         first, second, alone = ranks[0][method], ranks[1][method], train_two_processes.train(method)
         assert first["processes"] == second["processes"] == 2 and alone["processes"] == 1

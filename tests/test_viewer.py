@@ -1,4 +1,5 @@
 """The viewer in a real Chromium: what it shows is what the trace says, and nothing in a trace can take the page over."""
+
 import copy, json, pathlib, re
 import pytest, torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -15,21 +16,39 @@ HOSTILE = "</script><img src=x onerror=alert(1)>"
 
 class Letters:
     "A character is a token; the last one is not a character at all."
+
     text = ["<pad>", *"abcdefghijklmnopqrstuvwxyz ", HOSTILE]
-    def __len__(self): return len(self.text)
-    def decode(self, ids): return "".join(self.text[i] for i in ids)
+
+    def __len__(self):
+        return len(self.text)
+
+    def decode(self, ids):
+        return "".join(self.text[i] for i in ids)
+
     def batch(self, *rows):
         n = max(map(len, rows))
         ids = torch.tensor([[0] * (n - len(r)) + [self.text.index(c) for c in r] for r in rows])
-        return {"input_ids": ids, "attention_mask": torch.tensor([[0] * (n - len(r)) + [1] * len(r) for r in rows])}
+        return {
+            "input_ids": ids,
+            "attention_mask": torch.tensor([[0] * (n - len(r)) + [1] * len(r) for r in rows]),
+        }
+
 
 TOKENIZER = Letters()
 
 
 def make(config):
     torch.manual_seed(0)
-    sizes = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2)
-    base = LlamaForCausalLM(LlamaConfig(vocab_size=len(TOKENIZER), pad_token_id=0, bos_token_id=None, eos_token_id=None, **sizes)).eval()
+    sizes = dict(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
+    base = LlamaForCausalLM(
+        LlamaConfig(vocab_size=len(TOKENIZER), pad_token_id=0, bos_token_id=None, eos_token_id=None, **sizes)
+    ).eval()
     return get_peft_model(base, config)
 
 
@@ -37,71 +56,114 @@ def recorded(config, new_tokens=3, rows=("hello", "prompts"), change=None):
     "A forward with labels, then a generate."
     model, batch = make(config), TOKENIZER.batch(*rows)
     labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
-    if change: change(batch)
+    if change:
+        change(batch)
     with record(model, TOKENIZER) as trace:
         model(**batch, labels=labels)
-        if new_tokens: model.generate(**batch, max_new_tokens=new_tokens, do_sample=False)
+        if new_tokens:
+            model.generate(**batch, max_new_tokens=new_tokens, do_sample=False)
     return trace
 
 
 @pytest.fixture(scope="module")
-def trace(): return recorded(PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=VIRTUAL))
+def trace():
+    return recorded(PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=VIRTUAL))
+
 
 @pytest.fixture(scope="module")
-def prefix(): return recorded(PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=VIRTUAL))
+def prefix():
+    return recorded(PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=VIRTUAL))
+
 
 @pytest.fixture(scope="module")
 def raised():
-    model, batch = make(PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=VIRTUAL)), TOKENIZER.batch("hello", "prompts")
+    model, batch = (
+        make(PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=VIRTUAL)),
+        TOKENIZER.batch("hello", "prompts"),
+    )
     with pytest.raises(RuntimeError):
-        with record(model, TOKENIZER) as trace: model(**batch, labels=batch["input_ids"][:1])
+        with record(model, TOKENIZER) as trace:
+            model(**batch, labels=batch["input_ids"][:1])
     return trace
+
 
 @pytest.fixture
 def opened(page, tmp_path):
     "A function: save a trace, open the file from disk, return the page."
+
     def open_file(trace, tab=page):
         tab.show(trace.save(tmp_path / "trace.html"))
         tab.wait_for_selector(f"{TAG} .root")
         return tab
+
     return open_file
 
 
 # ---------------------------------------------------------------- reading the page
-def text(page, selector): return page.raw.locator(f"{TAG} {selector}").first.inner_text()
-def step(page): return page.evaluate(f"document.querySelector('{TAG}').step")
-def go(page, k): page.evaluate(f"k => document.querySelector('{TAG}').go(k)", k)
-def here(page): return page.evaluate(f"() => {{ const r = document.querySelector('{TAG}').shadowRoot.querySelector('[data-line][aria-current]'); return r ? +r.dataset.line : null; }}")
+def text(page, selector):
+    return page.raw.locator(f"{TAG} {selector}").first.inner_text()
+
+
+def step(page):
+    return page.evaluate(f"document.querySelector('{TAG}').step")
+
+
+def go(page, k):
+    page.evaluate(f"k => document.querySelector('{TAG}').go(k)", k)
+
+
+def here(page):
+    return page.evaluate(
+        f"() => {{ const r = document.querySelector('{TAG}').shadowRoot.querySelector('[data-line][aria-current]'); return r ? +r.dataset.line : null; }}"
+    )
+
 
 def moments(trace):
     "The order of the viewer's steps, said once more in Python: (call id, line), line None where there is no source."
     out = []
+
     def walk(call):
-        if not call.steps: return out.append((call.id, None))
+        if not call.steps:
+            return out.append((call.id, None))
         out.append((call.id, "def"))
         for s in call.steps:
             if s.calls:
                 out.append((call.id, s.line))
-                for i in s.calls: walk(trace.calls[i])
+                for i in s.calls:
+                    walk(trace.calls[i])
             out.append((call.id, s.line))
-    for root in trace.roots: walk(root)
+
+    for root in trace.roots:
+        walk(root)
     return out
+
 
 def find(trace, function, name, how=None):
     "Number of the moment at which a call of `function` has just changed `name`."
     call = next(c for c in trace.calls if c.function.endswith(function))
-    index, change = next((i, ch) for i, s in enumerate(call.steps) for ch in s.changes if ch.name == name and how in (None, ch.how))
-    places = [k for k, (c, line) in enumerate(moments(trace)) if c == call.id and line == call.steps[index].line]
+    index, change = next(
+        (i, ch)
+        for i, s in enumerate(call.steps)
+        for ch in s.changes
+        if ch.name == name and how in (None, ch.how)
+    )
+    places = [
+        k for k, (c, line) in enumerate(moments(trace)) if c == call.id and line == call.steps[index].line
+    ]
     return places[-1], change
+
 
 def cells(page, name, row=0):
     "Texts of one row of small cells under a variable: the last figure of it, so the state after the line."
-    return page.evaluate("""([tag, name, row]) => {
+    return page.evaluate(
+        """([tag, name, row]) => {
         const vars = [...document.querySelector(tag).shadowRoot.querySelectorAll('.state .var')];
         const it = vars.find(v => v.querySelector('.name')?.textContent === name);
         const figures = it.querySelectorAll('.figure');
         return [...figures[figures.length - 1].querySelectorAll('.cells')[row].querySelectorAll('.cell')].map(c => c.textContent);
-    }""", [TAG, name, row])
+    }""",
+        [TAG, name, row],
+    )
 
 
 # ---------------------------------------------------------------- the file
@@ -112,17 +174,25 @@ def test_the_file_is_the_viewer_and_its_payload_is_the_trace(trace, tmp_path):
     assert data["trace"] == json.loads(trace.to_json())
     assert Trace.from_json(data["trace"]).to_json() == trace.to_json()
     assert data["layout"]["sequences"] == [layout.sequence(trace, c).to_dict() for c in trace.base_calls]
-    assert {name: m["light"] for name, m in data["marks"].items()} == {name: m.light for name, m in layout.MARKS.items()}
+    assert {name: m["light"] for name, m in data["marks"].items()} == {
+        name: m.light for name, m in layout.MARKS.items()
+    }
 
 
 def test_the_file_may_not_reach_anywhere(trace):
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', viewer.page(trace))[1]
-    assert policy == "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
+    assert (
+        policy == "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
+    )
 
 
 def test_size(tmp_path):
     "A forward and sixteen tokens of generate: at most 400 kB; the component itself below 80 kB."
-    trace = recorded(PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=8), new_tokens=16, rows=("the quick brown fox jumps", "hello", "over the lazy dog"))
+    trace = recorded(
+        PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=8),
+        new_tokens=16,
+        rows=("the quick brown fox jumps", "hello", "over the lazy dog"),
+    )
     assert len([c for c in trace.base_calls]) == 17
     assert trace.save(tmp_path / "x.html").stat().st_size <= 400_000
     assert len(viewer.code().encode()) <= 80_000
@@ -131,19 +201,24 @@ def test_size(tmp_path):
 @pytest.mark.parametrize("bad", ["</script>", "<!--", "</SCRIPT x", "\u2028", "\ud7ff"])
 def test_no_text_ends_the_data(bad):
     html = viewer.data_script({"a": bad})
-    assert html.count("<") == 2 and json.loads(html[html.index(">") + 1:html.rindex("<")]) == {"a": bad}
+    assert html.count("<") == 2 and json.loads(html[html.index(">") + 1 : html.rindex("<")]) == {"a": bad}
 
 
 def test_a_notebook_gets_it_as_the_value_of_a_cell(trace):
     html = trace._repr_html_()
-    assert html == viewer.fragment(trace) and html.startswith(f"<{TAG} ") and "http" not in re.sub(r'"http://www.w3.org/2000/svg"', "", viewer.code())
+    assert (
+        html == viewer.fragment(trace)
+        and html.startswith(f"<{TAG} ")
+        and "http" not in re.sub(r'"http://www.w3.org/2000/svg"', "", viewer.code())
+    )
 
 
 # ---------------------------------------------------------------- stepping
 @pytest.mark.browser
 def test_from_disk_without_network(trace, new_page, opened):
     page = opened(trace, new_page(offline=True))
-    for key in ("ArrowRight", "ArrowDown", "PageDown", "End", "ArrowLeft", "ArrowUp", "PageUp", "Home"): page.keyboard.press(key)
+    for key in ("ArrowRight", "ArrowDown", "PageDown", "End", "ArrowLeft", "ArrowUp", "PageUp", "Home"):
+        page.keyboard.press(key)
     assert page.problems == []
     assert len(page.requests) == 1 and page.requests[0].startswith("file:")
 
@@ -160,9 +235,12 @@ def test_every_step_in_the_order_of_execution(trace, opened):
     }}""")
     for (k, call, line, highlighted), (want_call, want_line) in zip(shown, expected[1:]):
         assert call == want_call
-        if want_line == "def": assert line is None and highlighted >= trace.sources[trace.calls[call].source].first_line
-        elif want_line is None: assert line is None and highlighted == -1
-        else: assert line == highlighted == want_line
+        if want_line == "def":
+            assert line is None and highlighted >= trace.sources[trace.calls[call].source].first_line
+        elif want_line is None:
+            assert line is None and highlighted == -1
+        else:
+            assert line == highlighted == want_line
     assert [k for k, *_ in shown] == list(range(1, len(expected)))
 
 
@@ -170,7 +248,8 @@ def test_every_step_in_the_order_of_execution(trace, opened):
 def test_keys_move_the_line_and_the_tensors(trace, opened):
     page = opened(trace)
     k, change = find(trace, ".forward", "attention_mask", "rebound")
-    for _ in range(k - 1): page.keyboard.press("ArrowRight")
+    for _ in range(k - 1):
+        page.keyboard.press("ArrowRight")
     before, line = cells(page, "attention_mask"), here(page)
     page.keyboard.press("ArrowRight")
     assert step(page) == k and here(page) != line
@@ -204,7 +283,8 @@ def test_labels_get_their_prefix_of_minus_100(trace, opened):
 def test_calls_and_base_calls_by_key(trace, opened):
     page, order = opened(trace), moments(trace)
     first = {}
-    for k, (c, _) in enumerate(order): first.setdefault(c, k)
+    for k, (c, _) in enumerate(order):
+        first.setdefault(c, k)
     seen = [step(page)]
     for _ in trace.calls[1:]:
         page.keyboard.press("ArrowDown")
@@ -219,7 +299,7 @@ def test_calls_and_base_calls_by_key(trace, opened):
     page.keyboard.press("End")
     assert step(page) == len(order) - 1
     page.keyboard.press("ArrowRight")
-    assert step(page) == len(order) - 1   # and no further
+    assert step(page) == len(order) - 1  # and no further
 
 
 @pytest.mark.browser
@@ -228,15 +308,21 @@ def test_branches_as_they_came_out(trace, opened):
     page = opened(trace)
     call = trace.roots[0]
     go(page, max(k for k, (c, _) in enumerate(moments(trace)) if c == call.id))
-    shown = page.evaluate(f"""() => [...document.querySelector('{TAG}').shadowRoot.querySelectorAll('[data-line]')].map(r => [+r.dataset.line, r.querySelector('.badge').textContent, r.classList.contains('off')])""")
+    shown = page.evaluate(
+        f"""() => [...document.querySelector('{TAG}').shadowRoot.querySelectorAll('[data-line]')].map(r => [+r.dataset.line, r.querySelector('.badge').textContent, r.classList.contains('off')])"""
+    )
     decided = {b["line"]: b["outcomes"][-1] for b in layout.branches(trace, call).branches if b["outcomes"]}
-    assert {l: badge for l, badge, _ in shown if badge} == {l: "✓ True" if yes else "✗ False" for l, yes in decided.items()}
+    assert {l: badge for l, badge, _ in shown if badge} == {
+        l: "✓ True" if yes else "✗ False" for l, yes in decided.items()
+    }
     skipped = {l for first, last in layout.branches(trace, call).skipped for l in range(first, last + 1)}
     dimmed = {l for l, _, off in shown if off}
     assert skipped and skipped <= dimmed
     source = trace.sources[call.source].text.splitlines()
     extra = [source[l - trace.sources[call.source].first_line].strip() for l in dimmed - skipped]
-    assert all(l in ("", "else:") or l.startswith("#") for l in extra)   # an else that was not taken goes with its body
+    assert all(
+        l in ("", "else:") or l.startswith("#") for l in extra
+    )  # an else that was not taken goes with its body
     assert not dimmed & {s.line for s in call.steps}
 
 
@@ -262,7 +348,11 @@ def test_scrubber(trace, opened):
     page.mouse.up()
     assert 0 < middle < step(page) == len(moments(trace)) - 1
     slider = page.raw.locator(f"{TAG} .timeline")
-    assert slider.get_attribute("aria-valuenow") == slider.get_attribute("aria-valuemax") == str(len(moments(trace)))
+    assert (
+        slider.get_attribute("aria-valuenow")
+        == slider.get_attribute("aria-valuemax")
+        == str(len(moments(trace)))
+    )
 
 
 @pytest.mark.browser
@@ -270,7 +360,9 @@ def test_second_control_picks_the_decoding_step(trace, opened):
     page = opened(trace)
     page.raw.locator(f"{TAG} .bases input").fill("2")
     assert moments(trace)[step(page)] == (trace.base_calls[2].id, None)
-    assert text(page, ".base-model .stage") == "decoding step 1" and "decoding step 1" in text(page, ".bases .count")
+    assert text(page, ".base-model .stage") == "decoding step 1" and "decoding step 1" in text(
+        page, ".bases .count"
+    )
     page.raw.locator(f"{TAG} .bases button").first.click()
     assert text(page, ".base-model .stage") == "prefill"
 
@@ -279,10 +371,15 @@ def test_second_control_picks_the_decoding_step(trace, opened):
 def test_play_and_pause(trace, opened):
     page = opened(trace)
     page.keyboard.press(" ")
-    assert page.evaluate(f"new Promise(done => document.addEventListener('peft-viz-step', e => e.detail.step === 2 && done(e.detail.step)))") == 2
+    assert (
+        page.evaluate(
+            f"new Promise(done => document.addEventListener('peft-viz-step', e => e.detail.step === 2 && done(e.detail.step)))"
+        )
+        == 2
+    )
     page.keyboard.press(" ")
     stopped = step(page)
-    page.wait_for_timeout(1600)   # two steps' worth
+    page.wait_for_timeout(1600)  # two steps' worth
     assert step(page) == stopped
 
 
@@ -300,41 +397,68 @@ def test_sequence_attention_and_cache_are_the_layouts(which, request, opened):
         sequence = layout.sequence(trace, call)
         for got, want in zip(rows, sequence.rows, strict=True):
             assert [re.search(r"m-(\w+)", c)[1] for _, c in got["token"]] == want.roles
-            assert [t for t, _ in got["token"]] == [layout.MARKS[r].glyph if t is None else letter.get(t, t) for r, t in zip(want.roles, want.texts)]
+            assert [t for t, _ in got["token"]] == [
+                layout.MARKS[r].glyph if t is None else letter.get(t, t)
+                for r, t in zip(want.roles, want.texts)
+            ]
             assert [t for t, _ in got["mask"]] == ["" if a is None else str(a) for a in want.attended]
             if want.labels and any(l is not None for l in want.labels):
-                assert [t for t, _ in got["label"]] == ["" if l is None else "−100" if l == -100 else letter.get(trace.decode(l), trace.decode(l)) for l in want.labels]
+                assert [t for t, _ in got["label"]] == [
+                    "" if l is None else "−100" if l == -100 else letter.get(trace.decode(l), trace.decode(l))
+                    for l in want.labels
+                ]
         grid = layout.attention(trace, call)
         q, k = len(grid.attended[0]), len(grid.attended[0][0])
         for row in range(len(grid.attended)):
             page.raw.locator(f"{TAG} .attention select").select_option(index=row)
-            assert text(page, ".hover") == f"{sum(map(sum, grid.attended[row]))} of {q * k} query–key pairs may attend ({q} × {k})"
+            assert (
+                text(page, ".hover")
+                == f"{sum(map(sum, grid.attended[row]))} of {q * k} query–key pairs may attend ({q} × {k})"
+            )
         c = caches[call.id]
-        if c.after: assert f"{c.before} → {c.after} tokens · {c.virtual} virtual" in text(page, ".cache-line")
+        if c.after:
+            assert f"{c.before} → {c.after} tokens · {c.virtual} virtual" in text(page, ".cache-line")
 
 
 @pytest.mark.browser
 def test_many_rows_and_many_tokens(opened):
     "A long batch: three rows until asked for more, and a grid of 300 x 300 that still fits."
-    trace = recorded(PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=VIRTUAL), new_tokens=0, rows=["abc " * 74] * 5)
+    trace = recorded(
+        PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=VIRTUAL),
+        new_tokens=0,
+        rows=["abc " * 74] * 5,
+    )
     page, rows = opened(trace), lambda: page.raw.locator(f"{TAG} .strip tbody").count()
     assert rows() == 3
     page.raw.locator(f"{TAG} .left button", has_text="2 more rows").click()
     assert rows() == 5
     box = page.raw.locator(f"{TAG} .attention svg").bounding_box()
-    assert 150 < box["width"] < 250 and 150 < box["height"] < 250 and text(page, ".hover").startswith("45150 of 90000") and page.problems == []
+    assert (
+        150 < box["width"] < 250
+        and 150 < box["height"] < 250
+        and text(page, ".hover").startswith("45150 of 90000")
+        and page.problems == []
+    )
 
 
 @pytest.mark.browser
 def test_hover_says_who_may_attend_to_whom(trace, opened):
     page, call = opened(trace), trace.base_calls[0]
     grid, keys = layout.attention(trace, call), layout.sequence(trace, call).rows[0]
-    name = lambda i: f"◆{i + 1}" if keys.roles[i] == "virtual" else f"□ at {i}" if keys.texts[i] == "<pad>" else f"'{keys.texts[i]}' at {i}"
+    name = lambda i: (
+        f"◆{i + 1}"
+        if keys.roles[i] == "virtual"
+        else f"□ at {i}"
+        if keys.texts[i] == "<pad>"
+        else f"'{keys.texts[i]}' at {i}"
+    )
     go(page, next(k for k, (c, _) in enumerate(moments(trace)) if c == call.id))
-    box = page.evaluate(f"() => {{ const b = document.querySelector('{TAG}').shadowRoot.querySelector('.attention .f-masked').getBoundingClientRect(); return [b.x, b.y, b.width, b.height]; }}")
+    box = page.evaluate(
+        f"() => {{ const b = document.querySelector('{TAG}').shadowRoot.querySelector('.attention .f-masked').getBoundingClientRect(); return [b.x, b.y, b.width, b.height]; }}"
+    )
     n = len(keys.roles)
     for q, k in [(0, 0), (0, n - 1), (n - 1, 0), (n - 1, n - 1), (n - 1, VIRTUAL), (2, 3)]:
-        page.mouse.move(box[0] + box[2] * (k + .5) / n, box[1] + box[3] * (q + .5) / n)
+        page.mouse.move(box[0] + box[2] * (k + 0.5) / n, box[1] + box[3] * (q + 0.5) / n)
         may = "may" if grid.attended[0][q][k] else "may not"
         assert text(page, ".hover") == f"query {name(q)} {may} attend to key {name(k)}"
 
@@ -353,22 +477,34 @@ def test_the_base_model_is_shown_before_its_call_as_yet_to_come(trace, opened):
 # ---------------------------------------------------------------- runs that failed, texts that are hostile
 @pytest.mark.browser
 def test_a_run_that_raised(raised, opened):
-    page, call = opened(raised), [c for c in raised.calls if c.raised][-1]   # where it began; the calls around it raised it too
+    page, call = (
+        opened(raised),
+        [c for c in raised.calls if c.raised][-1],
+    )  # where it began; the calls around it raised it too
     error = call.raised
     page.raw.locator(f"{TAG} .alarm").click()
     assert moments(raised)[step(page)][0] == call.id
     assert text(page, ".message") == f"RuntimeError {error['message']}"
-    assert here(page) == error["line"] and "bad" in page.evaluate(f"document.querySelector('{TAG}').shadowRoot.querySelector('[aria-current=step]').className")
-    above = page.evaluate(f"+document.querySelector('{TAG}').shadowRoot.querySelector('.message').previousElementSibling.dataset.line")
+    assert here(page) == error["line"] and "bad" in page.evaluate(
+        f"document.querySelector('{TAG}').shadowRoot.querySelector('[aria-current=step]').className"
+    )
+    above = page.evaluate(
+        f"+document.querySelector('{TAG}').shadowRoot.querySelector('.message').previousElementSibling.dataset.line"
+    )
     assert above == error["line"] and "not called here" in text(page, ".base-model") and page.problems == []
 
 
 @pytest.mark.browser
 def test_hostile_texts_stay_texts(opened, page):
     "A token, a variable, a function, a message, a colour: none of them becomes markup, style or script."
-    def last_token(batch): batch["input_ids"][:, -1] = len(TOKENIZER) - 1
+
+    def last_token(batch):
+        batch["input_ids"][:, -1] = len(TOKENIZER) - 1
+
     page.raw.on("dialog", lambda d: page.problems.append("a dialog opened") or d.dismiss())
-    document = recorded(PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=VIRTUAL), new_tokens=1, change=last_token).to_dict()
+    document = recorded(
+        PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=VIRTUAL), new_tokens=1, change=last_token
+    ).to_dict()
     document = json.loads(json.dumps(document))
     document["about"] |= {"model_class": HOSTILE, "peft_type": HOSTILE, "implementation": HOSTILE}
     document["calls"][0]["args"][HOSTILE] = 0
@@ -377,12 +513,19 @@ def test_hostile_texts_stay_texts(opened, page):
     document["sources"][0]["file"] = HOSTILE
     trace = Trace.from_json(document)
     opened(trace)
-    for k in range(len(moments(trace))): go(page, k)
+    for k in range(len(moments(trace))):
+        go(page, k)
     go(page, 0)
-    assert HOSTILE in text(page, ".h1, .h2") and HOSTILE in page.evaluate(f"document.querySelector('{TAG}').shadowRoot.textContent")
-    titles = page.evaluate(f"[...document.querySelector('{TAG}').shadowRoot.querySelectorAll('[title]')].map(e => e.title).filter(t => t.includes('onerror'))")
-    assert any(f"'{HOSTILE}'" in t for t in titles)   # the token, in full, where one points at it
-    assert page.evaluate(f"[document, document.querySelector('{TAG}').shadowRoot].every(d => !d.querySelector('img'))")
+    assert HOSTILE in text(page, ".h1, .h2") and HOSTILE in page.evaluate(
+        f"document.querySelector('{TAG}').shadowRoot.textContent"
+    )
+    titles = page.evaluate(
+        f"[...document.querySelector('{TAG}').shadowRoot.querySelectorAll('[title]')].map(e => e.title).filter(t => t.includes('onerror'))"
+    )
+    assert any(f"'{HOSTILE}'" in t for t in titles)  # the token, in full, where one points at it
+    assert page.evaluate(
+        f"[document, document.querySelector('{TAG}').shadowRoot].every(d => !d.querySelector('img'))"
+    )
     assert page.evaluate("document.scripts.length") == 2 and page.problems == []
 
 
@@ -392,14 +535,21 @@ def test_a_colour_is_a_colour(trace, page):
     light = layout.MARKS["virtual"].light
     page.show(html.replace(f'"light":"{light}"', '"light":"red;background:url(http://127.0.0.1:9/x)"'))
     page.wait_for_selector(f"{TAG} .root")
-    assert page.evaluate(f"document.querySelector('{TAG}').shadowRoot.querySelector('.root').style.getPropertyValue('--virtual')") == "gray"
+    assert (
+        page.evaluate(
+            f"document.querySelector('{TAG}').shadowRoot.querySelector('.root').style.getPropertyValue('--virtual')"
+        )
+        == "gray"
+    )
     assert page.external == [] and not any("127.0.0.1" in url for url in page.requests)
 
 
 @pytest.mark.browser
 @pytest.mark.parametrize("data", ["", "{", "null", "{}", '{"trace":{"calls":3}}'])
 def test_broken_data_says_so_and_leaves_the_rest_readable(data, page):
-    page.show(f'<{TAG}><script type="application/json">{data}</script><p id="inside">summary</p></{TAG}><script>{viewer.code()}</script>')
+    page.show(
+        f'<{TAG}><script type="application/json">{data}</script><p id="inside">summary</p></{TAG}><script>{viewer.code()}</script>'
+    )
     assert "could not be shown" in text(page, "[role=alert]")
     assert page.raw.locator("#inside").is_visible() and page.problems == []
 
@@ -407,7 +557,8 @@ def test_broken_data_says_so_and_leaves_the_rest_readable(data, page):
 @pytest.mark.browser
 def test_nothing_recorded(page):
     model = make(PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=VIRTUAL))
-    with record(model) as trace: pass
+    with record(model) as trace:
+        pass
     page.show(viewer.fragment(trace))
     assert "Nothing was recorded" in text(page, ".root")
     page.keyboard.press("Tab")
@@ -430,9 +581,13 @@ def test_two_viewers_on_one_page(trace, prefix, page):
     page.show(f"<!doctype html><body>{viewer.fragment(trace)}{viewer.fragment(prefix)}")
     page.wait_for_function(f"[...document.querySelectorAll('{TAG}')].every(v => v.steps)")
     page.raw.locator(f"{TAG} .root").nth(1).focus()
-    for _ in range(3): page.keyboard.press("ArrowRight")
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
     assert page.evaluate(f"[...document.querySelectorAll('{TAG}')].map(v => v.step)") == [0, 3]
-    assert page.evaluate(f"[...document.querySelectorAll('{TAG}')].map(v => v.steps)") == [len(moments(trace)), len(moments(prefix))]
+    assert page.evaluate(f"[...document.querySelectorAll('{TAG}')].map(v => v.steps)") == [
+        len(moments(trace)),
+        len(moments(prefix)),
+    ]
     assert page.problems == []
 
 
@@ -440,8 +595,9 @@ def test_two_viewers_on_one_page(trace, prefix, page):
 def test_output_put_in_like_a_notebook_does(trace, page):
     "Notebook front ends set innerHTML, then run the scripts they find by replacing them."
     page.show("<!doctype html><body><div id=cell></div>")
-    for _ in range(2):   # the second time, the element is defined already
-        page.evaluate("""html => {
+    for _ in range(2):  # the second time, the element is defined already
+        page.evaluate(
+            """html => {
             const cell = document.querySelector('#cell');
             cell.innerHTML = html;
             for (const old of [...cell.querySelectorAll('script')]) {
@@ -450,7 +606,9 @@ def test_output_put_in_like_a_notebook_does(trace, page):
                 script.textContent = old.textContent;
                 old.replaceWith(script);
             }
-        }""", viewer.fragment(trace))
+        }""",
+            viewer.fragment(trace),
+        )
         assert page.evaluate(f"document.querySelector('{TAG}').steps") == len(moments(trace))
     assert page.problems == []
 
@@ -459,7 +617,7 @@ def test_output_put_in_like_a_notebook_does(trace, page):
 def test_keys_only_with_the_focus(trace, page, opened):
     page.show(f"<!doctype html><body><input id=other>{viewer.fragment(trace)}")
     page.wait_for_selector(f"{TAG} .root")
-    page.keyboard.press("ArrowRight")          # nothing has the focus yet
+    page.keyboard.press("ArrowRight")  # nothing has the focus yet
     page.raw.locator("#other").click()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("End")
@@ -467,8 +625,10 @@ def test_keys_only_with_the_focus(trace, page, opened):
     page.raw.locator(f"{TAG} .code").click(position={"x": 300, "y": 2})
     page.keyboard.press("ArrowRight")
     assert step(page) >= 1
-    assert page.evaluate(f"document.querySelector('{TAG}').getAttribute('data-lm-suppress-shortcuts')") == "true"
-    opened(trace)                              # a file of its own has the focus from the start
+    assert (
+        page.evaluate(f"document.querySelector('{TAG}').getAttribute('data-lm-suppress-shortcuts')") == "true"
+    )
+    opened(trace)  # a file of its own has the focus from the start
     page.keyboard.press("ArrowRight")
     assert step(page) == 1
 
@@ -490,23 +650,42 @@ def test_buttons_keep_the_keyboard(trace, opened):
     assert step(page) == 1
 
 
-THEMES = [("data-jp-theme-light='false'", "dark"), ("data-jp-theme-light='true'", "light"), ("data-bs-theme=dark", "dark"), ("data-bs-theme=light", "light"), ("data-theme=dark", "dark"),
-          ("class=dark", "dark"), ("class=quarto-light", "light"), ("class=vscode-dark", "dark"), ("class='vscode-high-contrast'", "dark"), ("data-vscode-theme-kind=vscode-light", "light"), ("style='background:#181818'", "dark"), ("style='background:#fffdf5'", "light")]
+THEMES = [
+    ("data-jp-theme-light='false'", "dark"),
+    ("data-jp-theme-light='true'", "light"),
+    ("data-bs-theme=dark", "dark"),
+    ("data-bs-theme=light", "light"),
+    ("data-theme=dark", "dark"),
+    ("class=dark", "dark"),
+    ("class=quarto-light", "light"),
+    ("class=vscode-dark", "dark"),
+    ("class='vscode-high-contrast'", "dark"),
+    ("data-vscode-theme-kind=vscode-light", "light"),
+    ("style='background:#181818'", "dark"),
+    ("style='background:#fffdf5'", "light"),
+]
+
 
 @pytest.mark.browser
 @pytest.mark.parametrize("attribute,theme", THEMES)
 def test_theme_of_the_host(trace, new_page, attribute, theme):
-    page = new_page(color_scheme="light" if theme == "dark" else "dark")   # the system says the opposite
+    page = new_page(color_scheme="light" if theme == "dark" else "dark")  # the system says the opposite
     page.show(f"<!doctype html><body {attribute}>{viewer.fragment(trace)}")
-    shown = page.evaluate(f"() => {{ const r = document.querySelector('{TAG}').shadowRoot.querySelector('.root'), s = getComputedStyle(r); return [r.dataset.theme, s.getPropertyValue('--virtual'), s.getPropertyValue('--on-virtual')]; }}")
+    shown = page.evaluate(
+        f"() => {{ const r = document.querySelector('{TAG}').shadowRoot.querySelector('.root'), s = getComputedStyle(r); return [r.dataset.theme, s.getPropertyValue('--virtual'), s.getPropertyValue('--on-virtual')]; }}"
+    )
     mark = layout.MARKS["virtual"]
     assert shown == [theme, mark.fill(theme), mark.text(theme)]
 
 
 @pytest.mark.browser
 def test_theme_follows_changes(trace, page):
-    now = lambda: page.evaluate(f"document.querySelector('{TAG}').shadowRoot.querySelector('.root').dataset.theme")
-    wait = lambda theme: page.wait_for_function(f"document.querySelector('{TAG}').shadowRoot.querySelector('.root').dataset.theme === '{theme}'")
+    now = lambda: page.evaluate(
+        f"document.querySelector('{TAG}').shadowRoot.querySelector('.root').dataset.theme"
+    )
+    wait = lambda theme: page.wait_for_function(
+        f"document.querySelector('{TAG}').shadowRoot.querySelector('.root').dataset.theme === '{theme}'"
+    )
     page.show(f"<!doctype html><body>{viewer.fragment(trace)}")
     assert now() == "light"
     page.emulate_media(color_scheme="dark")
@@ -519,16 +698,30 @@ def test_theme_follows_changes(trace, page):
 
 @pytest.mark.browser
 def test_chinese(trace, opened, page):
-    words = re.search(r"const WORDS = \{(.*?)\n\};", pathlib.Path(viewer._STATIC / "viewer.js").read_text(encoding="utf-8"), re.S)[1]
+    words = re.search(
+        r"const WORDS = \{(.*?)\n\};",
+        pathlib.Path(viewer._STATIC / "viewer.js").read_text(encoding="utf-8"),
+        re.S,
+    )[1]
     pairs = re.findall(r'(\w+): \["([^"]*)", "([^"]*)"\]', words)
     assert len(pairs) > 80 and all(en and zh for _, en, zh in pairs)
-    assert [name for name, en, zh in pairs if sorted(re.findall(r"\{\d\}", en)) != sorted(re.findall(r"\{\d\}", zh))] == []
+    assert [
+        name
+        for name, en, zh in pairs
+        if sorted(re.findall(r"\{\d\}", en)) != sorted(re.findall(r"\{\d\}", zh))
+    ] == []
     opened(trace)
     page.keyboard.press("ArrowRight")
     page.raw.locator(f"{TAG} [data-lang='1']").click()
     assert step(page) == 1 and "变量" in text(page, ".root") and "提示微调" in text(page, ".h2")
-    shown = text(page, "header") + text(page, ".controls") + text(page, ".state") + text(page, ".base-model")   # not the source
-    assert [en for _, en, zh in pairs if len(en) > 9 and en != zh and "{" not in en and re.search(rf"\b{re.escape(en)}\b", shown)] == []
+    shown = (
+        text(page, "header") + text(page, ".controls") + text(page, ".state") + text(page, ".base-model")
+    )  # not the source
+    assert [
+        en
+        for _, en, zh in pairs
+        if len(en) > 9 and en != zh and "{" not in en and re.search(rf"\b{re.escape(en)}\b", shown)
+    ] == []
     page.keyboard.press("ArrowRight")
     assert step(page) == 2
     page.evaluate(f"document.querySelector('{TAG}').lang = 'en'")
@@ -539,7 +732,9 @@ def test_chinese(trace, opened, page):
 
 @pytest.mark.browser
 def test_listening_from_outside(trace, page):
-    page.show(f"<!doctype html><body><div id=out>{viewer.fragment(trace).replace(f'<{TAG} ', f'<{TAG} step=5 ')}</div>")
+    page.show(
+        f"<!doctype html><body><div id=out>{viewer.fragment(trace).replace(f'<{TAG} ', f'<{TAG} step=5 ')}</div>"
+    )
     assert step(page) == 5
     seen = page.evaluate(f"""() => {{
         const seen = [], el = document.querySelector('{TAG}');
@@ -552,7 +747,9 @@ def test_listening_from_outside(trace, page):
     assert all((d["call"], d["steps"]) == (moments(trace)[d["step"]][0], last + 1) for d in seen)
     other = recorded(PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2), new_tokens=0)
     page.evaluate(f"p => {{ document.querySelector('{TAG}').payload = p; }}", viewer.payload(other))
-    assert page.evaluate(f"document.querySelector('{TAG}').steps") == len(moments(other)) and page.problems == []
+    assert (
+        page.evaluate(f"document.querySelector('{TAG}').steps") == len(moments(other)) and page.problems == []
+    )
 
 
 @pytest.mark.browser
@@ -577,17 +774,29 @@ def test_fits_its_place(trace, page, width):
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_accessible(trace, raised, tmp_path, new_page, scheme):
-    axe = pytest.importorskip("axe_playwright_python", reason="axe is not installed: pip install axe-playwright-python")
+    axe = pytest.importorskip(
+        "axe_playwright_python", reason="axe is not installed: pip install axe-playwright-python"
+    )
     script = (pathlib.Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
     for name, recording in (("run", trace), ("raised", raised)):
         page = new_page(color_scheme=scheme, bypass_csp=True)
         page.show(recording.save(tmp_path / f"{name}.html"))
         page.add_script_tag(content=script)
         base = [k for k, (_, line) in enumerate(moments(recording)) if line is None]
-        steps = sorted({find(recording, ".forward", "attention_mask", "rebound")[0], len(moments(recording)) - 1, *base[:1], *base[-1:]})
+        steps = sorted(
+            {
+                find(recording, ".forward", "attention_mask", "rebound")[0],
+                len(moments(recording)) - 1,
+                *base[:1],
+                *base[-1:],
+            }
+        )
         for k in steps:
             go(page, k)
-            found = page.evaluate("async rules => (await axe.run(rules)).violations.map(v => [v.id, ...v.nodes.map(n => n.html.slice(0, 120))])", {} if scheme == "light" else {"runOnly": ["color-contrast"]})   # the rest is the same in the dark
+            found = page.evaluate(
+                "async rules => (await axe.run(rules)).violations.map(v => [v.id, ...v.nodes.map(n => n.html.slice(0, 120))])",
+                {} if scheme == "light" else {"runOnly": ["color-contrast"]},
+            )  # the rest is the same in the dark
             assert found == [], f"step {k} of {name}"
         page.keyboard.press("?")
         assert page.evaluate("async () => (await axe.run()).violations.map(v => v.id)") == []

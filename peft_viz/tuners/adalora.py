@@ -15,56 +15,69 @@ from .injection import all_linear, BaseTuner, BaseTunerLayer
 __all__ = ['PARTS', 'AdaLoraLayer', 'adalora_layers', 'layer_name', 'patterned_layers', 'RankAllocator', 'AdaLoraModel']
 
 # %% ../../nbs/02_tuners/12_adalora.ipynb #e4e59733
-PARTS = {"lora_A": 0, "lora_B": 1, "lora_E": 0}  # the trained parts of a detour, and the dimension along which the triplets lie
+PARTS = {
+    "lora_A": 0,
+    "lora_B": 1,
+    "lora_E": 0,
+}  # the trained parts of a detour, and the dimension along which the triplets lie
 
 
 class AdaLoraLayer(BaseTunerLayer):
     """A linear layer with detours in the form of singular value decompositions, by adapter name.
 
     Input `[..., in_features]`, output `[..., out_features]`. Source: Zhang et al. 2023, arXiv:2303.10512, section 3.1."""
+
     adapter_layer_names = tuple(PARTS)
     other_param_names = ("r", "lora_alpha", "scaling", "lora_dropout", "ranknum", "held")
     module_type = "adalora.SVDLinear"
 
-    def __init__(self,
-                 base_layer:nn.Linear|Conv1D,  # W, and perhaps a bias
-                ):
+    def __init__(
+        self,
+        base_layer: nn.Linear | Conv1D,  # W, and perhaps a bias
+    ):
         super().__init__(base_layer)
         self.fan_in_fan_out = isinstance(base_layer, Conv1D)
         if self.fan_in_fan_out:
             self.in_features, self.out_features = base_layer.weight.shape
         else:
             self.out_features, self.in_features = base_layer.weight.shape
-        self.r: dict[str, int] = {}                 # triplets that are there
+        self.r: dict[str, int] = {}  # triplets that are there
         self.lora_alpha: dict[str, float] = {}
         self.scaling: dict[str, float] = {}
-        self.held: dict[str, torch.Tensor] = {}     # bool[init_r], which of the first triplets these are
+        self.held: dict[str, torch.Tensor] = {}  # bool[init_r], which of the first triplets these are
         self.lora_dropout = nn.ModuleDict()
-        self.lora_A = nn.ParameterDict()            # [r, in_features], right singular vectors as rows
-        self.lora_B = nn.ParameterDict()            # [out_features, r], left singular vectors as columns
-        self.lora_E = nn.ParameterDict()            # [r, 1], singular values
-        self.ranknum = nn.ParameterDict()           # [1], the rank at the start, not trained
+        self.lora_A = nn.ParameterDict()  # [r, in_features], right singular vectors as rows
+        self.lora_B = nn.ParameterDict()  # [out_features, r], left singular vectors as columns
+        self.lora_E = nn.ParameterDict()  # [r, 1], singular values
+        self.ranknum = nn.ParameterDict()  # [1], the rank at the start, not trained
 
-    def update_layer(self,
-                     adapter_name:str,      # a new adapter
-                     config:AdaLoraConfig,  # its configuration
-                     name:str,              # this layer's full name
-                    ):
+    def update_layer(
+        self,
+        adapter_name: str,  # a new adapter
+        config: AdaLoraConfig,  # its configuration
+        name: str,  # this layer's full name
+    ):
         "Add a detour."
         r = config.init_r
         self.r[adapter_name] = r
         self.lora_alpha[adapter_name] = config.lora_alpha
         self.scaling[adapter_name] = config.lora_alpha if config.lora_alpha > 0 else float(r)
         self.held[adapter_name] = torch.ones(r, dtype=torch.bool)
-        self.lora_dropout[adapter_name] = nn.Dropout(config.lora_dropout) if config.lora_dropout > 0 else nn.Identity()
+        self.lora_dropout[adapter_name] = (
+            nn.Dropout(config.lora_dropout) if config.lora_dropout > 0 else nn.Identity()
+        )
         A, E, B = torch.randn(r, self.in_features), torch.randn(r, 1), torch.randn(self.out_features, r)
-        ranknum = torch.randn(1).fill_(r)  # drawn and overwritten, as in peft: otherwise all later layers would start elsewhere
+        ranknum = torch.randn(1).fill_(
+            r
+        )  # drawn and overwritten, as in peft: otherwise all later layers would start elsewhere
         if config.init_lora_weights:
             nn.init.zeros_(E)
             nn.init.normal_(A, std=0.02)
             nn.init.normal_(B, std=0.02)
         for parts, values in (self.lora_A, A), (self.lora_B, B), (self.lora_E, E), (self.ranknum, ranknum):
-            parts[adapter_name] = nn.Parameter(values.to(self.weight.device, self.weight.dtype), requires_grad=parts is not self.ranknum)
+            parts[adapter_name] = nn.Parameter(
+                values.to(self.weight.device, self.weight.dtype), requires_grad=parts is not self.ranknum
+            )
 
     def forward(self, x: torch.Tensor, *args, **kwargs) -> torch.Tensor:
         result = self.base_layer(x, *args, **kwargs)  # [..., out_features]
@@ -76,44 +89,59 @@ class AdaLoraLayer(BaseTunerLayer):
                 result = (result + self.detour(x, adapter_name)).to(dtype)
         return result
 
-    def detour(self,
-               x:torch.Tensor,     # [..., in_features]
-               adapter_name:str,   # through which adapter
-              ) -> torch.Tensor:  # [..., out_features]
+    def detour(
+        self,
+        x: torch.Tensor,  # [..., in_features]
+        adapter_name: str,  # through which adapter
+    ) -> torch.Tensor:  # [..., out_features]
         "What one adapter adds to the layer's output."
-        lora_A, lora_B, lora_E = self.lora_A[adapter_name], self.lora_B[adapter_name], self.lora_E[adapter_name]
+        lora_A, lora_B, lora_E = (
+            self.lora_A[adapter_name],
+            self.lora_B[adapter_name],
+            self.lora_E[adapter_name],
+        )
         x = self.lora_dropout[adapter_name](x.to(lora_A.dtype))
-        return (x @ (lora_A * lora_E).T @ lora_B.T) * self.scaling[adapter_name] / (self.ranknum[adapter_name] + 1e-5)
+        return (
+            (x @ (lora_A * lora_E).T @ lora_B.T)
+            * self.scaling[adapter_name]
+            / (self.ranknum[adapter_name] + 1e-5)
+        )
 
     @torch.no_grad()
-    def get_delta_weight(self,
-                         adapter_name:str,  # of which adapter
-                        ) -> torch.Tensor:  # like the base layer's weight
+    def get_delta_weight(
+        self,
+        adapter_name: str,  # of which adapter
+    ) -> torch.Tensor:  # like the base layer's weight
         "The change of the weight that the detour amounts to."
         delta = self.lora_B[adapter_name] @ (self.lora_A[adapter_name] * self.lora_E[adapter_name])
         if self.fan_in_fan_out:
             delta = delta.T
         return delta * self.scaling[adapter_name] / (self.ranknum[adapter_name] + 1e-5)
 
-    def mask(self,
-             adapter_name:str,                  # of which adapter
-             pattern:list[bool]|torch.Tensor,   # [init_r], which of the first triplets survive
-            ) -> torch.Tensor:  # bool[r]
+    def mask(
+        self,
+        adapter_name: str,  # of which adapter
+        pattern: list[bool] | torch.Tensor,  # [init_r], which of the first triplets survive
+    ) -> torch.Tensor:  # bool[r]
         "Which of the triplets that are there survive."
-        return self._wanted(adapter_name, pattern)[self.held[adapter_name]].to(self.lora_E[adapter_name].device)
+        return self._wanted(adapter_name, pattern)[self.held[adapter_name]].to(
+            self.lora_E[adapter_name].device
+        )
 
-    def pattern(self,
-                adapter_name:str,       # of which adapter
-                mask:torch.Tensor,      # bool[r], which of the triplets that are there survive
-               ) -> list[bool]:  # init_r of them
+    def pattern(
+        self,
+        adapter_name: str,  # of which adapter
+        mask: torch.Tensor,  # bool[r], which of the triplets that are there survive
+    ) -> list[bool]:  # init_r of them
         "The other way round: which of the first triplets survive."
         held = self.held[adapter_name]
         return torch.zeros_like(held).masked_scatter(held, mask.cpu()).tolist()
 
-    def resize(self,
-               adapter_name:str,                    # of which adapter
-               pattern:list[bool]|torch.Tensor,     # [init_r], which of the first triplets to hold
-              ):
+    def resize(
+        self,
+        adapter_name: str,  # of which adapter
+        pattern: list[bool] | torch.Tensor,  # [init_r], which of the first triplets to hold
+    ):
         "Let go of the others. A triplet that is wanted and gone comes back as zeros, for a checkpoint to fill."
         held, wanted = self.held[adapter_name], self._wanted(adapter_name, pattern)
         for part, dim in PARTS.items():
@@ -121,14 +149,18 @@ class AdaLoraLayer(BaseTunerLayer):
             old = parts[adapter_name]
             shape = [len(held) if d == dim else n for d, n in enumerate(old.shape)]
             first = old.new_zeros(shape).index_copy(dim, _numbers(held, old), old.detach())
-            parts[adapter_name] = nn.Parameter(first.index_select(dim, _numbers(wanted, old)), requires_grad=old.requires_grad)
+            parts[adapter_name] = nn.Parameter(
+                first.index_select(dim, _numbers(wanted, old)), requires_grad=old.requires_grad
+            )
         self.held[adapter_name] = wanted
         self.r[adapter_name] = int(wanted.sum())
 
     def _wanted(self, adapter_name, pattern):
         wanted, first = torch.as_tensor(pattern, dtype=torch.bool).view(-1), len(self.held[adapter_name])
         if len(wanted) != first:
-            raise ValueError(f"a rank pattern for {len(wanted)} triplets does not fit a layer that began with {first}; init_r must be what it was when the pattern was made")
+            raise ValueError(
+                f"a rank pattern for {len(wanted)} triplets does not fit a layer that began with {first}; init_r must be what it was when the pattern was made"
+            )
         return wanted.cpu()
 
     def extra_repr(self) -> str:
@@ -139,40 +171,51 @@ def _numbers(mask, like):
     return mask.nonzero().flatten().to(like.device)
 
 # %% ../../nbs/02_tuners/12_adalora.ipynb #861c655c
-def adalora_layers(model:nn.Module,     # a base model with adapted layers in it
-                   adapter_name:str,    # which have this adapter
-                  ) -> dict[str, AdaLoraLayer]:  # by full name, in the order of the model
-    return {name: m for name, m in model.named_modules() if isinstance(m, AdaLoraLayer) and adapter_name in m.lora_E}
+def adalora_layers(
+    model: nn.Module,  # a base model with adapted layers in it
+    adapter_name: str,  # which have this adapter
+) -> dict[str, AdaLoraLayer]:  # by full name, in the order of the model
+    return {
+        name: m
+        for name, m in model.named_modules()
+        if isinstance(m, AdaLoraLayer) and adapter_name in m.lora_E
+    }
 
 
-def layer_name(key:str,           # of a rank pattern: "h.0.c_attn.lora_E.default", or "h.0.c_attn.lora_E" in a checkpoint
-               adapter_name:str,  # whose pattern it is
-              ) -> str:           # "h.0.c_attn"
+def layer_name(
+    key: str,  # of a rank pattern: "h.0.c_attn.lora_E.default", or "h.0.c_attn.lora_E" in a checkpoint
+    adapter_name: str,  # whose pattern it is
+) -> str:  # "h.0.c_attn"
     "The layer that an entry of a rank pattern speaks of."
     return key.removesuffix(f".{adapter_name}").removesuffix(".lora_E")
 
 
-def patterned_layers(model:nn.Module,                       # a base model with adapted layers in it
-                     rank_pattern:dict[str, list[bool]],    # by the names of singular values
-                     adapter_name:str,                      # whose pattern it is
-                    ) -> dict[str, tuple[AdaLoraLayer, list[bool]]]:
+def patterned_layers(
+    model: nn.Module,  # a base model with adapted layers in it
+    rank_pattern: dict[str, list[bool]],  # by the names of singular values
+    adapter_name: str,  # whose pattern it is
+) -> dict[str, tuple[AdaLoraLayer, list[bool]]]:
     "The layers that a rank pattern speaks of, by name, each with its part of it. Raises ValueError for a layer that is not there."
     layers, found = adalora_layers(model, adapter_name), {}
     for key, pattern in rank_pattern.items():
         name = layer_name(key, adapter_name)
         if name not in layers:
-            raise ValueError(f"rank_pattern speaks of {key!r}, but adapter {adapter_name!r} has no such layer; its target_modules must be what they were when the pattern was made")
+            raise ValueError(
+                f"rank_pattern speaks of {key!r}, but adapter {adapter_name!r} has no such layer; its target_modules must be what they were when the pattern was made"
+            )
         found[name] = layers[name], pattern
     return found
 
 
 class RankAllocator:
     "Observes the triplets of one adapter and decides which of them stay. Source: Zhang et al. 2023, arXiv:2303.10512, sections 3.2 and 3.3."
-    def __init__(self,
-                 model:nn.Module,               # with AdaLoRA layers in it
-                 peft_config:AdaLoraConfig,     # the adapter's configuration
-                 adapter_name:str,              # the one that is trained
-                ):
+
+    def __init__(
+        self,
+        model: nn.Module,  # with AdaLoRA layers in it
+        peft_config: AdaLoraConfig,  # the adapter's configuration
+        adapter_name: str,  # the one that is trained
+    ):
         self.peft_config = peft_config
         self.adapter_name = adapter_name
         layers = len(adalora_layers(model, adapter_name))
@@ -185,9 +228,10 @@ class RankAllocator:
         self.exp_avg_ipt: dict[str, torch.Tensor] = {}  # smoothed sensitivity of each parameter, by its name
         self.exp_avg_unc: dict[str, torch.Tensor] = {}  # and its uncertainty
 
-    def budget_schedule(self,
-                        step:int,  # of the training
-                       ) -> tuple[int, bool]:
+    def budget_schedule(
+        self,
+        step: int,  # of the training
+    ) -> tuple[int, bool]:
         "How many triplets the model may have at this step, and whether it is one to prune at (section 3.3 of the paper)."
         config = self.peft_config
         last = config.total_step - config.tfinal
@@ -199,22 +243,32 @@ class RankAllocator:
         return int((self.init_bgt - self.target_bgt) * left**3 + self.target_bgt), step % config.deltaT == 0
 
     @torch.no_grad()
-    def update_ipt(self,
-                   model:nn.Module,  # after `backward`
-                  ):
+    def update_ipt(
+        self,
+        model: nn.Module,  # after `backward`
+    ):
         "Observe a step's gradients. A parameter without one was not used; where none has one, ValueError is raised."
-        parameters = {f"{name}.{part}.{self.adapter_name}": getattr(layer, part)[self.adapter_name] for name, layer in adalora_layers(model, self.adapter_name).items() for part in PARTS}
+        parameters = {
+            f"{name}.{part}.{self.adapter_name}": getattr(layer, part)[self.adapter_name]
+            for name, layer in adalora_layers(model, self.adapter_name).items()
+            for part in PARTS
+        }
         if all(p.grad is None for p in parameters.values()):
-            raise ValueError(f"adapter {self.adapter_name!r} has no gradients to judge by; call update_and_allocate after loss.backward() and before optimizer.zero_grad(), while this adapter is active")
+            raise ValueError(
+                f"adapter {self.adapter_name!r} has no gradients to judge by; call update_and_allocate after loss.backward() and before optimizer.zero_grad(), while this adapter is active"
+            )
         beta1, beta2 = self.peft_config.beta1, self.peft_config.beta2
         for n, p in parameters.items():
             ipt = torch.zeros_like(p) if p.grad is None else (p * p.grad).abs()
             self.exp_avg_ipt[n] = beta1 * self.exp_avg_ipt.get(n, 0.0) + (1 - beta1) * ipt
-            self.exp_avg_unc[n] = beta2 * self.exp_avg_unc.get(n, 0.0) + (1 - beta2) * (ipt - self.exp_avg_ipt[n]).abs()
+            self.exp_avg_unc[n] = (
+                beta2 * self.exp_avg_unc.get(n, 0.0) + (1 - beta2) * (ipt - self.exp_avg_ipt[n]).abs()
+            )
 
-    def triplet_ipt(self,
-                    name:str,  # of a layer
-                   ) -> torch.Tensor:  # [r]
+    def triplet_ipt(
+        self,
+        name: str,  # of a layer
+    ) -> torch.Tensor:  # [r]
         "The importance of each triplet."
         score = {}
         for part in PARTS:
@@ -223,10 +277,11 @@ class RankAllocator:
         return score["lora_E"].view(-1) + (score["lora_A"].mean(dim=1) + score["lora_B"].mean(dim=0))
 
     @torch.no_grad()
-    def mask_to_budget(self,
-                       model:nn.Module,     # with AdaLoRA layers in it
-                       budget:int,          # triplets that may stay
-                      ) -> dict[str, list[bool]]:  # which did
+    def mask_to_budget(
+        self,
+        model: nn.Module,  # with AdaLoRA layers in it
+        budget: int,  # triplets that may stay
+    ) -> dict[str, list[bool]]:  # which did
         "Switch off the least important triplets."
         layers = adalora_layers(model, self.adapter_name)
         importance = {name: self.triplet_ipt(name) for name in layers}
@@ -241,20 +296,22 @@ class RankAllocator:
         return rank_pattern
 
     @torch.no_grad()
-    def mask_using_rank_pattern(self,
-                                model:nn.Module,                        # with AdaLoRA layers in it
-                                rank_pattern:dict[str, list[bool]],     # what was decided before
-                               ):
+    def mask_using_rank_pattern(
+        self,
+        model: nn.Module,  # with AdaLoRA layers in it
+        rank_pattern: dict[str, list[bool]],  # what was decided before
+    ):
         "Switch off again what the optimiser has moved."
         for layer, pattern in patterned_layers(model, rank_pattern, self.adapter_name).values():
             stays = layer.mask(self.adapter_name, pattern)
             layer.lora_E[self.adapter_name].masked_fill_(~stays[:, None], 0.0)
 
-    def update_and_allocate(self,
-                            model:nn.Module,            # after `backward` and the optimiser's step
-                            global_step:int,            # of the training
-                            force_mask:bool=False,      # prune, whether or not it is a step to do so
-                           ) -> tuple[int, dict[str, list[bool]]|None]:
+    def update_and_allocate(
+        self,
+        model: nn.Module,  # after `backward` and the optimiser's step
+        global_step: int,  # of the training
+        force_mask: bool = False,  # prune, whether or not it is a step to do so
+    ) -> tuple[int, dict[str, list[bool]] | None]:
         "Observe, and prune if it is time. Gives the budget and, if there was pruning, what is left."
         config = self.peft_config
         if global_step < config.total_step - config.tfinal or not self.exp_avg_ipt:
@@ -265,17 +322,20 @@ class RankAllocator:
 # %% ../../nbs/02_tuners/12_adalora.ipynb #9abdd299
 class AdaLoraModel(BaseTuner):
     "The base model with AdaLoRA layers in it."
+
     tuner_layer_cls = AdaLoraLayer
 
     @property
-    def trainable_adapter_name(self) -> str|None:
+    def trainable_adapter_name(self) -> str | None:
         "The adapter that is not for inference: the one that is pruned."
         return next((name for name, config in self.peft_config.items() if not config.inference_mode), None)
 
     def prepare_config(self, config: AdaLoraConfig):
         trainable = [name for name, c in self.peft_config.items() if not c.inference_mode]
         if len(trainable) > 1:
-            raise ValueError(f"AdaLoRA trains one adapter at a time, but {' and '.join(trainable)} are to be trained; set inference_mode=True in the configuration of all but one")
+            raise ValueError(
+                f"AdaLoRA trains one adapter at a time, but {' and '.join(trainable)} are to be trained; set inference_mode=True in the configuration of all but one"
+            )
         if not 0 < config.beta1 < 1 or not 0 < config.beta2 < 1:
             raise ValueError(f"beta1={config.beta1} and beta2={config.beta2} must lie between 0 and 1")
         if config.target_modules is None:
@@ -285,7 +345,9 @@ class AdaLoraModel(BaseTuner):
 
     def check_target(self, name: str, module: nn.Module, config: AdaLoraConfig):
         if not isinstance(module, (nn.Linear, Conv1D, AdaLoraLayer)):
-            raise ValueError(f"AdaLoRA adapts nn.Linear and transformers' Conv1D, but the target {name!r} is {type(module).__name__}; narrow target_modules down")
+            raise ValueError(
+                f"AdaLoRA adapts nn.Linear and transformers' Conv1D, but the target {name!r} is {type(module).__name__}; narrow target_modules down"
+            )
 
     def create_layer(self, name: str, module: nn.Module, config: AdaLoraConfig) -> AdaLoraLayer:
         return AdaLoraLayer(module)
@@ -297,8 +359,12 @@ class AdaLoraModel(BaseTuner):
 
     def cast_adapter_dtype(self, adapter_name: str):
         super().cast_adapter_dtype(adapter_name)
-        for layer in adalora_layers(self.model, adapter_name).values():  # the divisor goes with what it divides
-            layer.ranknum[adapter_name].data = layer.ranknum[adapter_name].data.to(layer.lora_E[adapter_name].dtype)
+        for layer in adalora_layers(
+            self.model, adapter_name
+        ).values():  # the divisor goes with what it divides
+            layer.ranknum[adapter_name].data = layer.ranknum[adapter_name].data.to(
+                layer.lora_E[adapter_name].dtype
+            )
 
     def forward(self, *args, **kwargs):
         outputs = super().forward(*args, **kwargs)
@@ -308,52 +374,66 @@ class AdaLoraModel(BaseTuner):
             outputs.loss = (outputs.loss + penalty).to(outputs.loss.dtype)
         return outputs
 
-    def orthogonality(self,
-                      adapter_name:str,  # of which adapter
-                     ) -> torch.Tensor|float:  # a number, 0 if all vectors are orthogonal and of length 1
+    def orthogonality(
+        self,
+        adapter_name: str,  # of which adapter
+    ) -> torch.Tensor | float:  # a number, 0 if all vectors are orthogonal and of length 1
         "How far the singular vectors are from orthogonal, on average (section 3.1 of the paper). Layers that are switched off do not count."
         norms = []
         for layer in adalora_layers(self.model, adapter_name).values():
             if not layer.disable_adapters:
                 for vectors in layer.lora_A[adapter_name], layer.lora_B[adapter_name].T:  # [r, features]
                     products = vectors @ vectors.T  # [r, r]
-                    norms.append(torch.linalg.vector_norm(products - torch.eye(len(products), dtype=products.dtype, device=products.device)))
+                    norms.append(
+                        torch.linalg.vector_norm(
+                            products - torch.eye(len(products), dtype=products.dtype, device=products.device)
+                        )
+                    )
         return sum(norms) / max(len(norms), 1)
 
-    def update_and_allocate(self,
-                            global_step:int,  # of the training, counted as `total_step` counts
-                           ):
+    def update_and_allocate(
+        self,
+        global_step: int,  # of the training, counted as `total_step` counts
+    ):
         """Observe a training step and prune if it is time. To be called after `optimizer.step()` and before `optimizer.zero_grad()`.
 
         What is left is written to the configuration's `rank_pattern`. Raises ValueError without an adapter to train, or without gradients."""
         adapter_name = self.trainable_adapter_name
         if adapter_name is None:
-            raise ValueError("update_and_allocate is for training, but all adapters are for inference; set inference_mode=False in the configuration of the one to train")
+            raise ValueError(
+                "update_and_allocate is for training, but all adapters are for inference; set inference_mode=False in the configuration of the one to train"
+            )
         config = self.peft_config[adapter_name]
         last = config.total_step - config.tfinal
         if global_step > last and config.rank_pattern is not None:
             self.rankallocator.mask_using_rank_pattern(self.model, config.rank_pattern)
             return
-        _, rank_pattern = self.rankallocator.update_and_allocate(self.model, global_step, force_mask=global_step == last)
+        _, rank_pattern = self.rankallocator.update_and_allocate(
+            self.model, global_step, force_mask=global_step == last
+        )
         config.rank_pattern = rank_pattern or config.rank_pattern
         if global_step >= last:
             self.rankallocator.reset_ipt()
 
-    def resize_modules_by_rank_pattern(self,
-                                       rank_pattern:dict[str, list[bool]],  # what a checkpoint holds
-                                       adapter_name:str,                    # which adapter it is for
-                                      ):
+    def resize_modules_by_rank_pattern(
+        self,
+        rank_pattern: dict[str, list[bool]],  # what a checkpoint holds
+        adapter_name: str,  # which adapter it is for
+    ):
         "Make room for what a checkpoint holds, and no more. Optimisers that know the parameters before do not know those after."
         for layer, pattern in patterned_layers(self.model, rank_pattern, adapter_name).values():
             layer.resize(adapter_name, pattern)
         if adapter_name == self.trainable_adapter_name:
             self.rankallocator.reset_ipt()
 
-    def resize_state_dict_by_rank_pattern(self,
-                                          rank_pattern:dict[str, list[bool]],   # what is to be left
-                                          state_dict:dict[str, torch.Tensor],   # under names such as "base_model.model.h.0.c_attn.lora_E.default"
-                                          adapter_name:str,                     # whose state it is
-                                         ) -> dict[str, torch.Tensor]:
+    def resize_state_dict_by_rank_pattern(
+        self,
+        rank_pattern: dict[str, list[bool]],  # what is to be left
+        state_dict: dict[
+            str, torch.Tensor
+        ],  # under names such as "base_model.model.h.0.c_attn.lora_E.default"
+        adapter_name: str,  # whose state it is
+    ) -> dict[str, torch.Tensor]:
         "A copy of an adapter's state with nothing but the survivors in it: what a checkpoint holds."
         result = dict(state_dict)
         for name, (layer, pattern) in patterned_layers(self.model, rank_pattern, adapter_name).items():

@@ -20,9 +20,10 @@ INPUT_TEMPLATE, INPUT, ANSWER_TEMPLATE, ANSWER = 1, 2, 3, 4
 IGNORED = -100  # a label that the loss skips
 
 
-def is_kind(types:torch.Tensor,  # of any shape
-            kind:int,            # one of the four
-           ) -> torch.Tensor:  # boolean, of the same shape
+def is_kind(
+    types: torch.Tensor,  # of any shape
+    kind: int,  # one of the four
+) -> torch.Tensor:  # boolean, of the same shape
     "Where tokens are of a kind, whichever example they are in."
     return (types > 0) & (types % 4 == kind % 4)
 
@@ -32,15 +33,19 @@ class CPTEmbedding(nn.Module):
 
     Input `[batch, virtual]`, numbers of virtual tokens; output `[batch, virtual, token_dim]`.
     Source: Blau et al. 2024, arXiv:2410.17222, section 3."""
-    def __init__(self,
-                 config:CPTConfig,           # a complete configuration
-                 word_embeddings:nn.Module,  # the base model's, to take the examples' embeddings from
-                ):
+
+    def __init__(
+        self,
+        config: CPTConfig,  # a complete configuration
+        word_embeddings: nn.Module,  # the base model's, to take the examples' embeddings from
+    ):
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.num_virtual_tokens, config.token_dim)
         if not config.inference_mode:  # otherwise the values will be loaded
-            rows = word_embeddings(token_ids(config, word_embeddings)).detach().clone()  # [virtual, token_dim]
+            rows = (
+                word_embeddings(token_ids(config, word_embeddings)).detach().clone()
+            )  # [virtual, token_dim]
             self.embedding.weight = nn.Parameter(rows.to(torch.float32))
         self.embedding.requires_grad_(False)
         self.delta_embedding = nn.Embedding(config.num_virtual_tokens, config.token_dim)
@@ -75,57 +80,73 @@ class CPTEmbedding(nn.Module):
         types, config = self.types(), self.config
         scale = torch.tensor([config.token_dim / 2048], device=types.device).sqrt()
         limits = torch.full(types.shape, 1e-10, device=types.device)
-        limits[is_kind(types, INPUT_TEMPLATE) | is_kind(types, ANSWER_TEMPLATE)] = config.opt_projection_format_epsilon * scale
+        limits[is_kind(types, INPUT_TEMPLATE) | is_kind(types, ANSWER_TEMPLATE)] = (
+            config.opt_projection_format_epsilon * scale
+        )
         limits[is_kind(types, INPUT)] = config.opt_projection_epsilon * scale
         return limits
 
 
-def token_ids(config:CPTConfig,           # which tokens
-              word_embeddings:nn.Module,  # from which vocabulary
-             ) -> torch.Tensor:  # [virtual]
+def token_ids(
+    config: CPTConfig,  # which tokens
+    word_embeddings: nn.Module,  # from which vocabulary
+) -> torch.Tensor:  # [virtual]
     "The examples' tokens. Raises ValueError when one is not in the vocabulary."
     size = word_embeddings.weight.shape[0]
     for token_id in config.cpt_token_ids:
         if not 0 <= token_id < size:
-            raise ValueError(f"cpt_token_ids must be tokens of the base model, from 0 to {size - 1}, but there is {token_id}")
+            raise ValueError(
+                f"cpt_token_ids must be tokens of the base model, from 0 to {size - 1}, but there is {token_id}"
+            )
     return torch.tensor(config.cpt_token_ids, device=word_embeddings.weight.device)
 
 # %% ../../nbs/02_tuners/04_cpt.ipynb #e709ff2b
-def extend_types(input_type_mask:torch.Tensor,  # [batch, sequence]
-                 config:CPTConfig,              # with the examples' types
-                 batch_size:int,                # rows
-                 length:int,                    # of the sequence
-                 order:torch.Tensor|None=None,  # see `insert`
-                ) -> torch.Tensor:  # [batch, virtual + sequence], a new tensor
+def extend_types(
+    input_type_mask: torch.Tensor,  # [batch, sequence]
+    config: CPTConfig,  # with the examples' types
+    batch_size: int,  # rows
+    length: int,  # of the sequence
+    order: torch.Tensor | None = None,  # see `insert`
+) -> torch.Tensor:  # [batch, virtual + sequence], a new tensor
     "The examples' types, then the input's, shifted behind them. Raises ValueError unless there is a type for each token."
     if input_type_mask.shape != (batch_size, length):
-        raise ValueError(f"input_type_mask has shape {list(input_type_mask.shape)}; it must hold a type for each token, {[batch_size, length]}")
-    prefix_type_mask = torch.tensor(config.cpt_tokens_type_mask, device=input_type_mask.device).expand(batch_size, -1)
+        raise ValueError(
+            f"input_type_mask has shape {list(input_type_mask.shape)}; it must hold a type for each token, {[batch_size, length]}"
+        )
+    prefix_type_mask = torch.tensor(config.cpt_tokens_type_mask, device=input_type_mask.device).expand(
+        batch_size, -1
+    )
     shifted = input_type_mask + (input_type_mask > 0) * prefix_type_mask.max()
     return insert(prefix_type_mask, shifted, order)
 
 
-def answers_only(labels:torch.Tensor,     # [batch, sequence]
-                 type_mask:torch.Tensor,  # [batch, virtual + sequence]
-                 config:CPTConfig,        # with the examples' tokens
-                 order:torch.Tensor|None=None,  # see `insert`
-                ) -> torch.Tensor:  # [batch, virtual + sequence], a new tensor
+def answers_only(
+    labels: torch.Tensor,  # [batch, sequence]
+    type_mask: torch.Tensor,  # [batch, virtual + sequence]
+    config: CPTConfig,  # with the examples' tokens
+    order: torch.Tensor | None = None,  # see `insert`
+) -> torch.Tensor:  # [batch, virtual + sequence], a new tensor
     "The examples' tokens, then the given labels; -100 wherever no answer stands."
     prefix_labels = torch.tensor(config.cpt_token_ids, device=labels.device).expand(len(labels), -1)
     cpt_labels = insert(prefix_labels, labels, order)
     cpt_labels = cpt_labels.masked_fill(~is_kind(type_mask.to(labels.device), ANSWER), IGNORED)
     if not (cpt_labels[:, 1:] != IGNORED).any():
         largest = max(config.cpt_tokens_type_mask)
-        reason = f"the largest type in cpt_tokens_type_mask, {largest} is not a multiple of 4" if largest % 4 else "no label stands where the type is an answer"
+        reason = (
+            f"the largest type in cpt_tokens_type_mask, {largest} is not a multiple of 4"
+            if largest % 4
+            else "no label stands where the type is an answer"
+        )
         warnings.warn(f"CPT: no label is left, and the loss is nan; {reason}")
     return cpt_labels
 
 # %% ../../nbs/02_tuners/04_cpt.ipynb #ae52b3a9
-def with_cpt_loss(output,                  # of the base model
-                  labels:torch.Tensor,     # [batch, length]
-                  type_mask:torch.Tensor,  # [batch, length]
-                  config:CPTConfig,        # how answers are weighted
-                 ):  # the same output, with CPT's loss
+def with_cpt_loss(
+    output,  # of the base model
+    labels: torch.Tensor,  # [batch, length]
+    type_mask: torch.Tensor,  # [batch, length]
+    config: CPTConfig,  # how answers are weighted
+):  # the same output, with CPT's loss
     "Replace the base model's loss."
     if isinstance(output, tuple):  # return_dict=False: loss, logits, and the rest
         return (cpt_loss(output[1], labels, type_mask, config), *output[1:])
@@ -133,25 +154,29 @@ def with_cpt_loss(output,                  # of the base model
     return output
 
 
-def cpt_loss(logits:torch.Tensor,     # [batch, length, vocabulary]
-             labels:torch.Tensor,     # [batch, length]
-             type_mask:torch.Tensor,  # [batch, length]
-             config:CPTConfig,        # "none": all answers alike; "decay": earlier ones count less
-            ) -> torch.Tensor:  # a number
+def cpt_loss(
+    logits: torch.Tensor,  # [batch, length, vocabulary]
+    labels: torch.Tensor,  # [batch, length]
+    type_mask: torch.Tensor,  # [batch, length]
+    config: CPTConfig,  # "none": all answers alike; "decay": earlier ones count less
+) -> torch.Tensor:  # a number
     "The mean over all labels of weighted cross-entropies; the weights are not divided out. Source: Blau et al. 2024, section 3."
     logits = logits[:, :-1]
     labels = labels[:, 1:].to(logits.device)  # each position predicts the next token
     type_mask = type_mask[:, 1:].to(logits.device)
-    losses = cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none", ignore_index=IGNORED).view(labels.shape)  # [batch, length - 1]
+    losses = cross_entropy(
+        logits.flatten(0, 1), labels.flatten(), reduction="none", ignore_index=IGNORED
+    ).view(labels.shape)  # [batch, length - 1]
     if config.opt_weighted_loss_type == "decay":
         weights = torch.stack([decay(types, config.opt_loss_decay_factor) for types in type_mask])
         losses = losses * weights
     return losses[labels != IGNORED].mean()
 
 
-def decay(types:torch.Tensor,  # [length], of one row
-          factor:float,        # from an answer to the one before
-         ) -> torch.Tensor:  # [length]
+def decay(
+    types: torch.Tensor,  # [length], of one row
+    factor: float,  # from an answer to the one before
+) -> torch.Tensor:  # [length]
     "Weights: one for the last answer, `factor` for the one before it, and so on."
     weights = torch.ones(types.shape, device=types.device)
     weight = 1.0

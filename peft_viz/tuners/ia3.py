@@ -19,13 +19,15 @@ class IA3Layer(BaseTunerLayer):
     """A linear layer whose output (or, in a feed-forward layer, input) is rescaled channel by channel.
 
     Input `[..., in_features]`, output `[..., out_features]`. Source: Liu et al. 2022, arXiv:2205.05638, section 3.3."""
+
     adapter_layer_names = ("ia3_l",)
     module_type = "Linear"
 
-    def __init__(self,
-                 base_layer:nn.Linear|Conv1D,  # W, and perhaps a bias
-                 is_feedforward:bool,          # rescale the input instead of the output
-                ):
+    def __init__(
+        self,
+        base_layer: nn.Linear | Conv1D,  # W, and perhaps a bias
+        is_feedforward: bool,  # rescale the input instead of the output
+    ):
         super().__init__(base_layer)
         self.is_feedforward = is_feedforward
         if isinstance(base_layer, Conv1D):
@@ -34,11 +36,12 @@ class IA3Layer(BaseTunerLayer):
             self.out_features, self.in_features = base_layer.weight.shape
         self.ia3_l = nn.ParameterDict()
 
-    def update_layer(self,
-                     adapter_name:str,  # a new adapter
-                     config:IA3Config,  # its configuration
-                     name:str,          # this layer's full name
-                    ):
+    def update_layer(
+        self,
+        adapter_name: str,  # a new adapter
+        config: IA3Config,  # its configuration
+        name: str,  # this layer's full name
+    ):
         "Add a vector of factors."
         shape = (1, self.in_features) if self.is_feedforward else (self.out_features, 1)
         factors = torch.ones(shape) if config.init_ia3_weights else torch.randn(shape)
@@ -61,19 +64,25 @@ class IA3Layer(BaseTunerLayer):
         return by_name
 
     def merged_parameters(self, adapter_name: str) -> dict[str, torch.Tensor]:
-        return {name: getattr(self, name).data * factors for name, factors in self._factors(adapter_name).items()}
+        return {
+            name: getattr(self, name).data * factors for name, factors in self._factors(adapter_name).items()
+        }
 
     def unmerged_parameters(self, adapter_name: str) -> dict[str, torch.Tensor]:
         "Division is all there is to undo a multiplication; a channel that was switched off stays off."
-        return {name: getattr(self, name).data / (factors + 1e-8) for name, factors in self._factors(adapter_name).items()}
+        return {
+            name: getattr(self, name).data / (factors + 1e-8)
+            for name, factors in self._factors(adapter_name).items()
+        }
 
     def extra_repr(self) -> str:
         return f"rescales its {'input' if self.is_feedforward else 'output'}"
 
 
-def rescaled(x:torch.Tensor,              # [..., channels]
-             factors:list[torch.Tensor],  # each [channels], one for each active adapter
-            ) -> torch.Tensor:  # [..., channels], of the same dtype
+def rescaled(
+    x: torch.Tensor,  # [..., channels]
+    factors: list[torch.Tensor],  # each [channels], one for each active adapter
+) -> torch.Tensor:  # [..., channels], of the same dtype
     "Every channel times its factors."
     scaling = 1
     for factor in factors:
@@ -83,22 +92,31 @@ def rescaled(x:torch.Tensor,              # [..., channels]
 # %% ../../nbs/02_tuners/13_ia3.ipynb #1d93a588
 class IA3Model(BaseTuner):
     "The base model with IA3 layers in it."
+
     tuner_layer_cls = IA3Layer
 
     def prepare_config(self, config: IA3Config):
         if config.target_modules is None or config.feedforward_modules is None:
             targets, feedforward = ia3_targets(self.model)
             config.target_modules = targets if config.target_modules is None else config.target_modules
-            config.feedforward_modules = feedforward if config.feedforward_modules is None else config.feedforward_modules
+            config.feedforward_modules = (
+                feedforward if config.feedforward_modules is None else config.feedforward_modules
+            )
         if isinstance(config.target_modules, str) and config.target_modules.lower() == "all-linear":
             config.target_modules = all_linear(self.model)
 
     def check_target(self, name: str, module: nn.Module, config: IA3Config):
         if not isinstance(module, (nn.Linear, Conv1D, IA3Layer)):
-            raise ValueError(f"IA3 adapts nn.Linear and transformers' Conv1D, but the target {name!r} is {type(module).__name__}; narrow target_modules down")
-        if isinstance(module, IA3Layer) and module.is_feedforward != name_matches(config.feedforward_modules, name):
+            raise ValueError(
+                f"IA3 adapts nn.Linear and transformers' Conv1D, but the target {name!r} is {type(module).__name__}; narrow target_modules down"
+            )
+        if isinstance(module, IA3Layer) and module.is_feedforward != name_matches(
+            config.feedforward_modules, name
+        ):
             side = "input" if module.is_feedforward else "output"
-            raise ValueError(f"{name!r} is rescaled at its {side} by another adapter; feedforward_modules must agree about it")
+            raise ValueError(
+                f"{name!r} is rescaled at its {side} by another adapter; feedforward_modules must agree about it"
+            )
 
     def create_layer(self, name: str, module: nn.Module, config: IA3Config) -> IA3Layer:
         return IA3Layer(module, is_feedforward=name_matches(config.feedforward_modules, name))

@@ -25,9 +25,13 @@ __all__ = ['name_matches', 'layer_number', 'is_target', 'all_linear', 'find_targ
            'get_model_status']
 
 # %% ../../nbs/02_tuners/10_injection.ipynb #4ba5d95a
-def name_matches(names:str|set[str]|list[str]|None,  # a regular expression for the whole name, or names and ends of names
-                 name:str,                           # full name of a module, such as "model.layers.0.self_attn.q_proj"
-                ) -> bool:
+def name_matches(
+    names: str
+    | set[str]
+    | list[str]
+    | None,  # a regular expression for the whole name, or names and ends of names
+    name: str,  # full name of a module, such as "model.layers.0.self_attn.q_proj"
+) -> bool:
     "Does a module's name match a regular expression, or (the end of) one of several names?"
     if not names:
         return False
@@ -36,9 +40,12 @@ def name_matches(names:str|set[str]|list[str]|None,  # a regular expression for 
     return any(name == n or name.endswith("." + n) for n in names)
 
 
-def layer_number(name:str,                            # full name of a module
-                 layers_pattern:list[str]|str|None,   # name of the list of layers; None: whatever stands before the first number
-                ) -> int|None:
+def layer_number(
+    name: str,  # full name of a module
+    layers_pattern: list[str]
+    | str
+    | None,  # name of the list of layers; None: whatever stands before the first number
+) -> int | None:
     "The number of the decoder layer a module is in, None if it is in none."
     patterns = [layers_pattern] if isinstance(layers_pattern, str) else layers_pattern or [r"[^.]+"]
     for pattern in patterns:
@@ -48,12 +55,17 @@ def layer_number(name:str,                            # full name of a module
     return None
 
 
-def is_target(config:PeftConfig,  # with `target_modules` and its relatives
-              name:str,           # full name of a module
-             ) -> bool:
+def is_target(
+    config: PeftConfig,  # with `target_modules` and its relatives
+    name: str,  # full name of a module
+) -> bool:
     "Is this module to be adapted?"
     in_saved = any(saved in name.split(".") for saved in config.modules_to_save or [])
-    if in_saved or name_matches(config.exclude_modules, name) or not name_matches(config.target_modules, name):
+    if (
+        in_saved
+        or name_matches(config.exclude_modules, name)
+        or not name_matches(config.target_modules, name)
+    ):
         return False
     if config.layers_to_transform is None:
         return True
@@ -61,16 +73,22 @@ def is_target(config:PeftConfig,  # with `target_modules` and its relatives
     return layer_number(name, config.layers_pattern) in ([wanted] if isinstance(wanted, int) else wanted)
 
 # %% ../../nbs/02_tuners/10_injection.ipynb #42d96537
-def all_linear(model:nn.Module,  # a base model
-              ) -> set[str]:
+def all_linear(
+    model: nn.Module,  # a base model
+) -> set[str]:
     "The full names of all linear layers but the output layer: what `target_modules='all-linear'` stands for."
     output = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    return {name for name, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D)) and module is not output}
+    return {
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.Linear, Conv1D)) and module is not output
+    }
 
 
-def find_targets(model:nn.Module,    # a base model, possibly with adapted layers already
-                 config:PeftConfig,  # with `target_modules` filled in
-                ) -> dict[str, nn.Module]:
+def find_targets(
+    model: nn.Module,  # a base model, possibly with adapted layers already
+    config: PeftConfig,  # with `target_modules` filled in
+) -> dict[str, nn.Module]:
     """The modules to adapt, by full name, in the order of the model; inside of layers that are already adapted nothing is looked for.
 
     Raises ValueError when nothing matches, with names that would."""
@@ -88,17 +106,26 @@ def find_targets(model:nn.Module,    # a base model, possibly with adapted layer
 
 
 def _nothing_matches(model, config):
-    wanted = config.target_modules if isinstance(config.target_modules, str) else ", ".join(sorted(config.target_modules))
-    narrowed = [f"{f}={getattr(config, f)!r}" for f in ("exclude_modules", "layers_to_transform", "layers_pattern", "modules_to_save") if getattr(config, f) is not None]
+    wanted = (
+        config.target_modules
+        if isinstance(config.target_modules, str)
+        else ", ".join(sorted(config.target_modules))
+    )
+    narrowed = [
+        f"{f}={getattr(config, f)!r}"
+        for f in ("exclude_modules", "layers_to_transform", "layers_pattern", "modules_to_save")
+        if getattr(config, f) is not None
+    ]
     limits = f" (with {', '.join(narrowed)})" if narrowed else ""
     return f"target_modules '{wanted}' match no module of {type(model).__name__}{limits}; its linear layers are called {', '.join(linear_names(model))}"
 
 # %% ../../nbs/02_tuners/10_injection.ipynb #2668bead
 class AdapterHolder(nn.Module):
     "A module with parts of adapters in it, by adapter name."
+
     adapter_layer_names: tuple[str, ...] = ()  # attributes that hold trained parts, by adapter name
-    other_param_names: tuple[str, ...] = ()    # attributes that hold anything else, by adapter name
-    module_type: str|None = None               # what peft's reports call it; None: as the class is called
+    other_param_names: tuple[str, ...] = ()  # attributes that hold anything else, by adapter name
+    module_type: str | None = None  # what peft's reports call it; None: as the class is called
 
     def __init__(self):
         super().__init__()
@@ -107,17 +134,17 @@ class AdapterHolder(nn.Module):
         self.disable_adapters = False
         self.inference_mode = False
 
-    def has_adapter(self, name:str) -> bool:
+    def has_adapter(self, name: str) -> bool:
         "Are there trained parts of this adapter here?"
         return any(name in getattr(self, attribute) for attribute in self.adapter_layer_names)
 
-    def set_adapter(self, names:list[str], inference_mode:bool=False):
+    def set_adapter(self, names: list[str], inference_mode: bool = False):
         "Make these adapters, and no others, active and (unless for inference) trainable."
         self.active_adapters = list(names)
         self.inference_mode = inference_mode
         self._train_only([] if inference_mode else names)
 
-    def enable_adapters(self, enabled:bool):
+    def enable_adapters(self, enabled: bool):
         "Switch what the adapters do on or off; what is switched off is not trained either."
         self.disable_adapters = not enabled
         if enabled:
@@ -130,7 +157,7 @@ class AdapterHolder(nn.Module):
             for name, part in getattr(self, attribute).items():
                 part.requires_grad_(name in names)
 
-    def delete_adapter(self, name:str):
+    def delete_adapter(self, name: str):
         "Forget an adapter's parts."
         self.active_adapters = [n for n in self.active_adapters if n != name]
         for attribute in self.adapter_layer_names + self.other_param_names:
@@ -141,11 +168,13 @@ class AdapterHolder(nn.Module):
 # %% ../../nbs/02_tuners/10_injection.ipynb #75407afe
 class BaseTunerLayer(AdapterHolder):
     "A layer around a layer of the base model. Subclasses add trained parts, `forward`, and `get_delta_weight` or the two `..._parameters`."
+
     mergeable = True  # can the base layer alone do what base layer and adapter do?
 
-    def __init__(self,
-                 base_layer:nn.Module,  # the original, unchanged until something is merged
-                ):
+    def __init__(
+        self,
+        base_layer: nn.Module,  # the original, unchanged until something is merged
+    ):
         super().__init__()
         self.base_layer = base_layer
         self._shared_weight = ()  # the base layer's own parameter, while a copy stands in for it (see `untie`)
@@ -159,7 +188,7 @@ class BaseTunerLayer(AdapterHolder):
         return self.base_layer.weight
 
     @property
-    def bias(self) -> torch.Tensor|None:
+    def bias(self) -> torch.Tensor | None:
         return self.base_layer.bias
 
     @property
@@ -167,37 +196,42 @@ class BaseTunerLayer(AdapterHolder):
         "Does the base layer compute alone, because adapters are merged into it?"
         return bool(self.merged_adapters)
 
-    def get_delta_weight(self, adapter_name:str) -> torch.Tensor:
+    def get_delta_weight(self, adapter_name: str) -> torch.Tensor:
         "What an adapter adds to the base layer's weight, in its layout."
         raise NotImplementedError
 
-    def merged_parameters(self, adapter_name:str) -> dict[str, torch.Tensor]:
+    def merged_parameters(self, adapter_name: str) -> dict[str, torch.Tensor]:
         "The base layer's parameters, by name, with one more adapter in them: new tensors."
         return {"weight": self.weight.data + self.get_delta_weight(adapter_name)}
 
-    def unmerged_parameters(self, adapter_name:str) -> dict[str, torch.Tensor]:
+    def unmerged_parameters(self, adapter_name: str) -> dict[str, torch.Tensor]:
         "The base layer's parameters, by name, without the adapter that was merged last: new tensors."
         return {"weight": self.weight.data - self.get_delta_weight(adapter_name)}
 
     @torch.no_grad()
-    def merge(self,
-              safe_merge:bool=False,               # look at the result before it is used
-              adapter_names:list[str]|None=None,   # None: the active ones
-             ):
+    def merge(
+        self,
+        safe_merge: bool = False,  # look at the result before it is used
+        adapter_names: list[str] | None = None,  # None: the active ones
+    ):
         "Merge adapters, one after the other. With `safe_merge`, raises ValueError where that gives infinities or NaNs."
         for name in self.to_merge(adapter_names):
             parameters = self.merged_parameters(name)
             if safe_merge and not all(p.isfinite().all() for p in parameters.values()):
-                raise ValueError(f"merging the adapter {name!r} would give weights that are not finite; it holds NaNs or infinities, or values that are too large")
+                raise ValueError(
+                    f"merging the adapter {name!r} would give weights that are not finite; it holds NaNs or infinities, or values that are too large"
+                )
             self._assign(parameters)
             self.merged_adapters.append(name)
 
-    def to_merge(self, adapter_names:list[str]|None=None) -> list[str]:
+    def to_merge(self, adapter_names: list[str] | None = None) -> list[str]:
         "Those of the (active) adapters that are in this layer and not merged yet; a warning where some are."
         wanted = self.active_adapters if adapter_names is None else adapter_names
         names = [name for name in wanted if name not in self.merged_adapters]
         if self.merged and names:
-            warnings.warn(f"{', '.join(self.merged_adapters)} were merged already; {', '.join(names)} are merged on top of them")
+            warnings.warn(
+                f"{', '.join(self.merged_adapters)} were merged already; {', '.join(names)} are merged on top of them"
+            )
         elif self.merged:
             warnings.warn("all adapters are merged already; there is nothing to do")
         return [name for name in names if self.has_adapter(name)]
@@ -210,13 +244,15 @@ class BaseTunerLayer(AdapterHolder):
         while self.merged_adapters:
             self._assign(self.unmerged_parameters(self.merged_adapters.pop()))
         if self._shared_weight:
-            self.base_layer.weight, = self._shared_weight
+            (self.base_layer.weight,) = self._shared_weight
             self._shared_weight = ()
 
     def untie(self):
         "Merge into a copy of the weight, because the weight itself is used elsewhere too; `unmerge` puts it back."
         self._shared_weight = (self.weight,)
-        self.base_layer.weight = nn.Parameter(self.weight.detach().clone(), requires_grad=self.weight.requires_grad)
+        self.base_layer.weight = nn.Parameter(
+            self.weight.detach().clone(), requires_grad=self.weight.requires_grad
+        )
 
     def _assign(self, parameters):
         for name, value in parameters.items():
@@ -226,9 +262,13 @@ class BaseTunerLayer(AdapterHolder):
     def merge_state(self) -> dict:
         "All that merging changes, for `restore`; nothing is copied, because merging makes new tensors."
         parameters = {n: (p, p.data) for n, p in self.base_layer.named_parameters(recurse=False)}
-        return dict(parameters=parameters, merged_adapters=list(self.merged_adapters), _shared_weight=self._shared_weight)
+        return dict(
+            parameters=parameters,
+            merged_adapters=list(self.merged_adapters),
+            _shared_weight=self._shared_weight,
+        )
 
-    def restore(self, state:dict):
+    def restore(self, state: dict):
         "Put everything back, bit for bit."
         for name, (parameter, data) in state["parameters"].items():
             parameter.data = data
@@ -238,12 +278,15 @@ class BaseTunerLayer(AdapterHolder):
                 setattr(self, name, value)
 
 # %% ../../nbs/02_tuners/10_injection.ipynb #4d4033c1
-def rows_by_adapter(x:torch.Tensor,            # [batch, ...]
-                    adapter_names:list[str],   # one for each row
-                   ) -> dict[str, list[int]]:
+def rows_by_adapter(
+    x: torch.Tensor,  # [batch, ...]
+    adapter_names: list[str],  # one for each row
+) -> dict[str, list[int]]:
     "The rows of each adapter. Raises ValueError if there is not one name for each row."
     if len(x) != len(adapter_names):
-        raise ValueError(f"adapter_names needs a name for each row: there are {len(adapter_names)} names, but a layer got {len(x)} rows")
+        raise ValueError(
+            f"adapter_names needs a name for each row: there are {len(adapter_names)} names, but a layer got {len(x)} rows"
+        )
     rows = {}
     for row, name in enumerate(adapter_names):
         rows.setdefault(name, []).append(row)
@@ -252,21 +295,23 @@ def rows_by_adapter(x:torch.Tensor,            # [batch, ...]
 
 class ModulesToSaveWrapper(AdapterHolder):
     "A module of the base model and, by adapter name, copies of it that are trained in full."
+
     adapter_layer_names = ("modules_to_save",)
 
-    def __init__(self,
-                 original_module:nn.Module,  # stays as it is
-                ):
+    def __init__(
+        self,
+        original_module: nn.Module,  # stays as it is
+    ):
         super().__init__()
         self.original_module = original_module
         self.modules_to_save = nn.ModuleDict()
 
-    def add_adapter(self, name:str):
+    def add_adapter(self, name: str):
         "A copy for one more adapter."
         self.modules_to_save[name] = copy.deepcopy(self.original_module)
         self.original_module.requires_grad_(False)
 
-    def set_adapter(self, names:list[str], inference_mode:bool=False):
+    def set_adapter(self, names: list[str], inference_mode: bool = False):
         "Use and train the copy of the first of these adapters that has one."
         super().set_adapter([n for n in names if n in self.modules_to_save][:1], inference_mode)
 
@@ -282,11 +327,13 @@ class ModulesToSaveWrapper(AdapterHolder):
         except AttributeError:
             return getattr(self.used(), name)  # `weight` and the like
 
-    def forward(self, *args, adapter_names:list[str]|None=None, **kwargs):
+    def forward(self, *args, adapter_names: list[str] | None = None, **kwargs):
         if adapter_names is None or self.disable_adapters:
             return self.used()(*args, **kwargs)
         if len(args) != 1 or kwargs:
-            raise TypeError(f"adapter_names work with modules_to_save that take one tensor, and {type(self.original_module).__name__} takes more")
+            raise TypeError(
+                f"adapter_names work with modules_to_save that take one tensor, and {type(self.original_module).__name__} takes more"
+            )
         return self._mixed_batch_forward(*args, adapter_names)
 
     def _mixed_batch_forward(self, x, adapter_names):
@@ -298,10 +345,11 @@ class ModulesToSaveWrapper(AdapterHolder):
         return torch.stack(results)
 
 
-def add_modules_to_save(model:nn.Module,          # a base model
-                        names:list[str]|None,     # ends of module names
-                        adapter_name:str,         # whose copies these are
-                       ):
+def add_modules_to_save(
+    model: nn.Module,  # a base model
+    names: list[str] | None,  # ends of module names
+    adapter_name: str,  # whose copies these are
+):
     "Wrap the named modules and make copies for this adapter. `check_modules_to_save` has made sure that they exist."
     for name in _saved_names(model, names):
         module = model.get_submodule(name)
@@ -311,25 +359,39 @@ def add_modules_to_save(model:nn.Module,          # a base model
         module.add_adapter(adapter_name)
 
 
-def check_modules_to_save(model:nn.Module,       # a base model
-                          names:list[str]|None,  # ends of module names
-                         ):
+def check_modules_to_save(
+    model: nn.Module,  # a base model
+    names: list[str] | None,  # ends of module names
+):
     "Raises ValueError if there is a name among `modules_to_save` that no module has."
     for name in names or []:
         if not _saved_names(model, [name]):
-            top = ", ".join(dict.fromkeys(n.split(".")[-1] for n, m in model.named_modules() if next(m.children(), None) is None))
-            raise ValueError(f"modules_to_save: no module of {type(model).__name__} is called {name!r}; there are {top}")
+            top = ", ".join(
+                dict.fromkeys(
+                    n.split(".")[-1] for n, m in model.named_modules() if next(m.children(), None) is None
+                )
+            )
+            raise ValueError(
+                f"modules_to_save: no module of {type(model).__name__} is called {name!r}; there are {top}"
+            )
 
 
 def _saved_names(model, names):
-    inside = [n + "." for n, m in model.named_modules() if isinstance(m, (ModulesToSaveWrapper, BaseTunerLayer))]
-    return [n for n, _ in model.named_modules() if name_matches(list(names or []), n) and not n.startswith(tuple(inside))]
+    inside = [
+        n + "." for n, m in model.named_modules() if isinstance(m, (ModulesToSaveWrapper, BaseTunerLayer))
+    ]
+    return [
+        n
+        for n, _ in model.named_modules()
+        if name_matches(list(names or []), n) and not n.startswith(tuple(inside))
+    ]
 
 
-def replace(model:nn.Module,  # that contains it
-            name:str,         # full name of a module in it
-            module:nn.Module, # what to put there
-           ):
+def replace(
+    model: nn.Module,  # that contains it
+    name: str,  # full name of a module in it
+    module: nn.Module,  # what to put there
+):
     "Put another module in the place of one."
     parent, _, attribute = name.rpartition(".")
     setattr(model.get_submodule(parent), attribute, module)
@@ -337,13 +399,15 @@ def replace(model:nn.Module,  # that contains it
 # %% ../../nbs/02_tuners/10_injection.ipynb #90b33ba4
 class BaseTuner(nn.Module):
     "The base model with adapted layers in it. Subclasses name their layer class, and fill in a configuration and make a layer."
+
     tuner_layer_cls: type[BaseTunerLayer]
 
-    def __init__(self,
-                 model:nn.Module,                      # base model; its target layers are replaced
-                 peft_config:dict[str, PeftConfig],    # configurations by adapter name
-                 adapter_name:str,                     # the one to begin with
-                ):
+    def __init__(
+        self,
+        model: nn.Module,  # base model; its target layers are replaced
+        peft_config: dict[str, PeftConfig],  # configurations by adapter name
+        adapter_name: str,  # the one to begin with
+    ):
         super().__init__()
         self.model = model
         self.peft_config = peft_config
@@ -352,21 +416,21 @@ class BaseTuner(nn.Module):
 
     # --- what a method has to say -----------------------------------------------------------------------------
 
-    def prepare_config(self, config:PeftConfig):
+    def prepare_config(self, config: PeftConfig):
         "Fill in what the base model decides, such as the default targets."
         raise NotImplementedError
 
-    def check_target(self, name:str, module:nn.Module, config:PeftConfig):
+    def check_target(self, name: str, module: nn.Module, config: PeftConfig):
         "Raise ValueError if this module cannot be adapted."
         raise NotImplementedError
 
-    def create_layer(self, name:str, module:nn.Module, config:PeftConfig) -> BaseTunerLayer:
+    def create_layer(self, name: str, module: nn.Module, config: PeftConfig) -> BaseTunerLayer:
         "The method's layer around a module, still without adapters."
         raise NotImplementedError
 
     # --- adapters by name -------------------------------------------------------------------------------------
 
-    def inject_adapter(self, adapter_name:str):
+    def inject_adapter(self, adapter_name: str):
         "Put an adapter, whose configuration is in `peft_config`, into the model. Until the checks are through, nothing is changed."
         config = self.peft_config[adapter_name]
         self.prepare_config(config)
@@ -383,7 +447,9 @@ class BaseTuner(nn.Module):
             self._train_biases(config.bias, targets)
         layers = {}
         for name, module in targets.items():
-            layers[name] = module if isinstance(module, self.tuner_layer_cls) else self._new_layer(name, module, config)
+            layers[name] = (
+                module if isinstance(module, self.tuner_layer_cls) else self._new_layer(name, module, config)
+            )
             layers[name].update_layer(adapter_name, config, name)
         for name, layer in layers.items():
             replace(self.model, name, layer)
@@ -394,7 +460,9 @@ class BaseTuner(nn.Module):
 
     def _new_layer(self, name, module, config):
         if hasattr(config, "fan_in_fan_out") and not isinstance(module, nn.Embedding):
-            config.fan_in_fan_out = isinstance(module, Conv1D)  # nothing here looks at it, but checkpoints carry it
+            config.fan_in_fan_out = isinstance(
+                module, Conv1D
+            )  # nothing here looks at it, but checkpoints carry it
         return self.create_layer(name, module, config)
 
     def adapted(self) -> list[AdapterHolder]:
@@ -405,7 +473,7 @@ class BaseTuner(nn.Module):
         "All layers that stand around a layer of the base model."
         return [m for m in self.model.modules() if isinstance(m, BaseTunerLayer)]
 
-    def set_adapter(self, adapter_name:str|list[str], inference_mode:bool=False):
+    def set_adapter(self, adapter_name: str | list[str], inference_mode: bool = False):
         "Make one adapter, or several at once, active and, unless for inference, trainable. Merged adapters are unmerged, with a warning."
         names = [adapter_name] if isinstance(adapter_name, str) else list(adapter_name)
         self._check_names(names)
@@ -422,7 +490,9 @@ class BaseTuner(nn.Module):
     def _check_biases(self):
         with_bias = [name for name, config in self.peft_config.items() if config.bias != "none"]
         if len(with_bias) > 1:
-            raise ValueError(f"the biases of the base model can be trained by one adapter only, but there are {' and '.join(with_bias)}; set bias='none' for the others")
+            raise ValueError(
+                f"the biases of the base model can be trained by one adapter only, but there are {' and '.join(with_bias)}; set bias='none' for the others"
+            )
 
     def _train_biases(self, which, targets):
         if which == "none":
@@ -432,7 +502,7 @@ class BaseTuner(nn.Module):
             if isinstance(getattr(module, "bias", None), nn.Parameter):
                 module.bias.requires_grad_(True)
 
-    def delete_adapter(self, adapter_name:str):
+    def delete_adapter(self, adapter_name: str):
         "Forget an adapter; if it was the only active one, the first of the others becomes active. Raises ValueError for one that is unknown or merged."
         self._check_names([adapter_name])
         if any(adapter_name in layer.merged_adapters for layer in self.tuner_layers()):
@@ -444,7 +514,7 @@ class BaseTuner(nn.Module):
             left = [n for n in self.active_adapters if n != adapter_name] or list(self.peft_config)[:1]
             self.set_adapter(left, any(self.peft_config[n].inference_mode for n in left))
 
-    def enable_adapters(self, enabled:bool):
+    def enable_adapters(self, enabled: bool):
         "Switch what all adapters do on or off. What is merged is unmerged before it is switched off."
         if not enabled:
             self._warn_about_biases()
@@ -463,9 +533,11 @@ class BaseTuner(nn.Module):
     def _warn_about_biases(self):
         for name in self.active_adapters:
             if self.peft_config[name].bias != "none":
-                warnings.warn(f"the adapter {name!r} trains biases of the base model itself (bias={self.peft_config[name].bias!r}); they stay as trained while it is switched off")
+                warnings.warn(
+                    f"the adapter {name!r} trains biases of the base model itself (bias={self.peft_config[name].bias!r}); they stay as trained while it is switched off"
+                )
 
-    def cast_adapter_dtype(self, adapter_name:str):
+    def cast_adapter_dtype(self, adapter_name: str):
         "Keep an adapter's float16 or bfloat16 parameters in float32, as stable training needs."
         for layer in self.tuner_layers():
             for attribute in layer.adapter_layer_names:
@@ -475,11 +547,12 @@ class BaseTuner(nn.Module):
 
     # --- merging ----------------------------------------------------------------------------------------------
 
-    def merge_adapter(self,
-                      adapter_names:list[str]|None=None,  # None: the active ones
-                      safe_merge:bool=False,              # all or nothing: the base model keeps its weights if any would become infinite or NaN
-                      progressbar:bool=False,             # show how far it is
-                     ):
+    def merge_adapter(
+        self,
+        adapter_names: list[str] | None = None,  # None: the active ones
+        safe_merge: bool = False,  # all or nothing: the base model keeps its weights if any would become infinite or NaN
+        progressbar: bool = False,  # show how far it is
+    ):
         """Merge adapters into the base model's weights. They can be taken out again: `unmerge_adapter`.
 
         Raises ValueError for an unknown adapter, and with `safe_merge` for one with broken weights; NotImplementedError for a method that cannot be merged."""
@@ -488,7 +561,9 @@ class BaseTuner(nn.Module):
         self._check_names(adapter_names or [])
         layers = self.tuner_layers()
         if not all(layer.mergeable for layer in layers):
-            raise NotImplementedError(f"{type(self).__name__} cannot be merged: what it adds is no fixed change of the weights. unload() gives the base model back")
+            raise NotImplementedError(
+                f"{type(self).__name__} cannot be merged: what it adds is no fixed change of the weights. unload() gives the base model back"
+            )
         before = [(layer, layer.merge_state()) for layer in layers] if safe_merge else []
         try:
             self._untie(layers, adapter_names)
@@ -505,7 +580,9 @@ class BaseTuner(nn.Module):
         for layer in layers:
             wanted = self.active_adapters if adapter_names is None else adapter_names
             if users[id(layer.weight)] > 1 and any(layer.has_adapter(name) for name in wanted):
-                warnings.warn("a layer to merge into shares its weight with another one (tie_word_embeddings); it gets a weight of its own, until it is unmerged")
+                warnings.warn(
+                    "a layer to merge into shares its weight with another one (tie_word_embeddings); it gets a weight of its own, until it is unmerged"
+                )
                 users[id(layer.weight)] -= 1
                 layer.untie()
 
@@ -528,11 +605,12 @@ class BaseTuner(nn.Module):
         "The base model, without a trace of adapters, except for what is merged: that stays. The tuner is empty afterwards."
         return self._unload([])
 
-    def merge_and_unload(self,
-                         progressbar:bool=False,             # show how far it is
-                         safe_merge:bool=False,              # as in `merge_adapter`
-                         adapter_names:list[str]|None=None,  # None: the active ones
-                        ) -> nn.Module:
+    def merge_and_unload(
+        self,
+        progressbar: bool = False,  # show how far it is
+        safe_merge: bool = False,  # as in `merge_adapter`
+        adapter_names: list[str] | None = None,  # None: the active ones
+    ) -> nn.Module:
         "The base model with the adapters merged into it, and with the modules they train in full: a model of its class, and nothing else. The tuner is empty afterwards."
         self.merge_adapter(adapter_names, safe_merge, progressbar)
         model = self._unload(self.active_adapters if adapter_names is None else adapter_names)
@@ -551,10 +629,12 @@ class BaseTuner(nn.Module):
     # --- running ----------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _enable_peft_forward_hooks(self, *args, adapter_names: list[str]|None = None, **kwargs):
+    def _enable_peft_forward_hooks(self, *args, adapter_names: list[str] | None = None, **kwargs):
         "Most methods have nothing to do around a call, and no way to give each row its own adapter."
         if adapter_names is not None:
-            raise ValueError(f"{type(self).__name__} cannot give each row an adapter of its own; adapter_names work with LoRA only, set_adapter with all methods")
+            raise ValueError(
+                f"{type(self).__name__} cannot give each row an adapter of its own; adapter_names work with LoRA only, set_adapter with all methods"
+            )
         yield
 
     def __getattr__(self, name):
@@ -565,7 +645,7 @@ class BaseTuner(nn.Module):
                 raise
             return getattr(self.model, name)  # the base model's attributes are reachable
 
-    def forward(self, *args, adapter_names: list[str]|None = None, **kwargs):
+    def forward(self, *args, adapter_names: list[str] | None = None, **kwargs):
         "The base model with its adapted layers. `adapter_names`, one for each row, are for our hooks, not for the base model."
         with self._enable_peft_forward_hooks(adapter_names=adapter_names):
             return self.model(*args, **kwargs)
@@ -583,21 +663,24 @@ def _settle_tying(model):
         modules = model.get_input_embeddings(), model.get_output_embeddings()
         if None not in modules and modules[0].weight is not modules[1].weight:
             model.config.tie_word_embeddings = False
-            warnings.warn("input and output embeddings are not the same any more; tie_word_embeddings is now False in the model's config")
+            warnings.warn(
+                "input and output embeddings are not the same any more; tie_word_embeddings is now False in the model's config"
+            )
 
 # %% ../../nbs/02_tuners/10_injection.ipynb #98af82e2
 @dataclass
 class TunerLayerStatus:
     "The state of one module that holds parts of adapters."
-    name: str                                  # of the module, in the tuner
-    module_type: str                           # what kind of module
-    enabled: bool                              # False: switched off
-    active_adapters: list[str]                 # those that compute
-    merged_adapters: list[str]                 # those that are part of the base layer's weights
-    requires_grad: dict[str, bool|str]         # trained or not, by adapter; "irregular": partly
-    available_adapters: list[str]              # those with parts here
-    devices: dict[str, list[str]]              # where the parts are, by adapter
-    quantization_backend: str|None             # always None: quantized layers are not implemented
+
+    name: str  # of the module, in the tuner
+    module_type: str  # what kind of module
+    enabled: bool  # False: switched off
+    active_adapters: list[str]  # those that compute
+    merged_adapters: list[str]  # those that are part of the base layer's weights
+    requires_grad: dict[str, bool | str]  # trained or not, by adapter; "irregular": partly
+    available_adapters: list[str]  # those with parts here
+    devices: dict[str, list[str]]  # where the parts are, by adapter
+    quantization_backend: str | None  # always None: quantized layers are not implemented
 
     def _repr_html_(self):
         return _table(asdict(self).items(), ("", ""))
@@ -605,20 +688,21 @@ class TunerLayerStatus:
 
 @dataclass
 class TunerModelStatus:
-    "The state of all adapters of a model. A field is \"irregular\" where the layers do not agree."
-    base_model_type: str                       # class of the base model
-    adapter_model_type: str                    # class of the tuner, "None" without one
-    peft_types: dict[str, str]                 # method by adapter
-    trainable_params: int                      # numbers that are trained
-    total_params: int                          # all numbers
-    num_adapter_layers: int                    # modules that hold parts of adapters
-    enabled: bool|str                          # False: switched off
-    active_adapters: list[str]|str             # those that compute
-    merged_adapters: list[str]|str             # those that are part of the base model's weights
-    requires_grad: dict[str, bool|str]         # trained or not, by adapter
-    available_adapters: list[str]              # all of them
-    devices: dict[str, list[str]]              # where the parts are, by adapter
-    quantization_backend: str|None             # always None: quantized layers are not implemented
+    'The state of all adapters of a model. A field is "irregular" where the layers do not agree.'
+
+    base_model_type: str  # class of the base model
+    adapter_model_type: str  # class of the tuner, "None" without one
+    peft_types: dict[str, str]  # method by adapter
+    trainable_params: int  # numbers that are trained
+    total_params: int  # all numbers
+    num_adapter_layers: int  # modules that hold parts of adapters
+    enabled: bool | str  # False: switched off
+    active_adapters: list[str] | str  # those that compute
+    merged_adapters: list[str] | str  # those that are part of the base model's weights
+    requires_grad: dict[str, bool | str]  # trained or not, by adapter
+    available_adapters: list[str]  # all of them
+    devices: dict[str, list[str]]  # where the parts are, by adapter
+    quantization_backend: str | None  # always None: quantized layers are not implemented
 
     def _repr_html_(self):
         return _table(asdict(self).items(), ("", ""))
@@ -626,6 +710,7 @@ class TunerModelStatus:
 
 class LayerStatusList(list):
     "A list of `TunerLayerStatus` that a notebook shows as a table."
+
     def _repr_html_(self):
         rows = [asdict(status) for status in self]
         return _table([row.values() for row in rows], rows[0])
@@ -643,36 +728,53 @@ def _words(value):
     return ", ".join(value) if isinstance(value, list) else str(value)
 
 # %% ../../nbs/02_tuners/10_injection.ipynb #382a00eb
-def get_layer_status(model:nn.Module,  # a `PeftModel`, a tuner, or any model with adapted layers
-                    ) -> LayerStatusList:  # of TunerLayerStatus, in the order of the model
+def get_layer_status(
+    model: nn.Module,  # a `PeftModel`, a tuner, or any model with adapted layers
+) -> LayerStatusList:  # of TunerLayerStatus, in the order of the model
     "The state of every module that holds parts of adapters. Raises ValueError when there is none."
     _, tuner = _tuner_of(model)
-    found = [_layer_status(name, module) for name, module in tuner.named_modules() if isinstance(module, AdapterHolder)]
+    found = [
+        _layer_status(name, module)
+        for name, module in tuner.named_modules()
+        if isinstance(module, AdapterHolder)
+    ]
     if not found:
-        raise ValueError(f"there are no adapted layers in this {type(model).__name__}; methods that put virtual tokens in front of the input have none")
+        raise ValueError(
+            f"there are no adapted layers in this {type(model).__name__}; methods that put virtual tokens in front of the input have none"
+        )
     return LayerStatusList(found)
 
 
-def get_model_status(model:nn.Module,  # as in `get_layer_status`
-                    ) -> TunerModelStatus:
+def get_model_status(
+    model: nn.Module,  # as in `get_layer_status`
+) -> TunerModelStatus:
     "The state of all adapters of a model. Raises ValueError when there are no adapted layers."
     layers = get_layer_status(model)
     is_tuner, tuner = _tuner_of(model)
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
     merged = sorted({name for layer in layers for name in layer.merged_adapters})
-    half_merged = any(name in layer.available_adapters and name not in layer.merged_adapters for layer in layers for name in merged)
+    half_merged = any(
+        name in layer.available_adapters and name not in layer.merged_adapters
+        for layer in layers
+        for name in merged
+    )
     devices = _gathered(layer.devices for layer in layers)
     return TunerModelStatus(
         base_model_type=type(tuner.model if is_tuner else model).__name__,
         adapter_model_type=type(tuner).__name__ if is_tuner else "None",
-        peft_types={name: config.peft_type.value for name, config in tuner.peft_config.items()} if is_tuner else {},
+        peft_types={name: config.peft_type.value for name, config in tuner.peft_config.items()}
+        if is_tuner
+        else {},
         trainable_params=sum(n for n, trained in sizes if trained),
         total_params=sum(n for n, _ in sizes),
         num_adapter_layers=len(layers),
         enabled=_common(layer.enabled for layer in layers),
         active_adapters=_common(layer.active_adapters for layer in layers),
         merged_adapters="irregular" if half_merged else merged,
-        requires_grad={name: _common(values) for name, values in _gathered(layer.requires_grad for layer in layers).items()},
+        requires_grad={
+            name: _common(values)
+            for name, values in _gathered(layer.requires_grad for layer in layers).items()
+        },
         available_adapters=sorted({name for layer in layers for name in layer.available_adapters}),
         devices={name: sorted({d for some in values for d in some}) for name, values in devices.items()},
         quantization_backend=None,
@@ -687,7 +789,11 @@ def _tuner_of(model):
 
 
 def _layer_status(name, module):
-    trained = [(adapter, part) for attribute in module.adapter_layer_names for adapter, part in getattr(module, attribute).items()]
+    trained = [
+        (adapter, part)
+        for attribute in module.adapter_layer_names
+        for adapter, part in getattr(module, attribute).items()
+    ]
     parameters = _gathered({adapter: _parameters(part)} for adapter, part in trained)
     flat = {adapter: [p for some in parts for p in some] for adapter, parts in parameters.items()}
     return TunerLayerStatus(
@@ -696,7 +802,9 @@ def _layer_status(name, module):
         enabled=not module.disable_adapters,
         active_adapters=list(module.active_adapters),
         merged_adapters=list(module.merged_adapters),
-        requires_grad={adapter: _common(p.requires_grad for p in parts) for adapter, parts in flat.items() if parts},
+        requires_grad={
+            adapter: _common(p.requires_grad for p in parts) for adapter, parts in flat.items() if parts
+        },
         available_adapters=sorted(flat),
         devices={adapter: sorted({p.device.type for p in parts}) for adapter, parts in flat.items()},
         quantization_backend=None,
@@ -717,6 +825,6 @@ def _gathered(dicts):
 
 
 def _common(values):
-    "The value all have in common, else \"irregular\"."
+    'The value all have in common, else "irregular".'
     values = list(values)
     return values[0] if all(value == values[0] for value in values) else "irregular"

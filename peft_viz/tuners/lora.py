@@ -25,61 +25,72 @@ class LoraLayer(BaseTunerLayer):
     """A layer with low-rank detours, by adapter name. Subclasses know how the detour is computed for their kind of input.
 
     Sources: Hu et al. 2021, arXiv:2106.09685, section 4.1; with magnitudes: Liu et al. 2024, arXiv:2402.09353, section 4."""
+
     other_param_names = ("r", "lora_alpha", "scaling", "lora_dropout", "merged_norms")
     parts_type: type = nn.ModuleDict  # what keeps A and B, by adapter name
 
-    def __init__(self,
-                 base_layer:nn.Linear|Conv1D|nn.Embedding,  # W, and perhaps a bias
-                ):
+    def __init__(
+        self,
+        base_layer: nn.Linear | Conv1D | nn.Embedding,  # W, and perhaps a bias
+    ):
         super().__init__(base_layer)
         self.fan_in_fan_out = not isinstance(base_layer, nn.Linear)
         self.out_features, self.in_features = self.oriented(base_layer.weight).shape
         self.r: dict[str, int] = {}
         self.lora_alpha: dict[str, float] = {}
         self.scaling: dict[str, float] = {}
-        self.merged_norms: dict[str, torch.Tensor] = {}  # [out_features], what a merged DoRA adapter was divided by
+        self.merged_norms: dict[
+            str, torch.Tensor
+        ] = {}  # [out_features], what a merged DoRA adapter was divided by
         self.lora_dropout = nn.ModuleDict()
         for attribute in self.adapter_layer_names:
             setattr(self, attribute, self.parts_type())
         self.lora_magnitude_vector = nn.ModuleDict()
 
-    def update_layer(self,
-                     adapter_name:str,   # a new adapter
-                     config:LoraConfig,  # its configuration
-                     name:str,           # this layer's full name, for `rank_pattern` and `alpha_pattern`
-                    ):
+    def update_layer(
+        self,
+        adapter_name: str,  # a new adapter
+        config: LoraConfig,  # its configuration
+        name: str,  # this layer's full name, for `rank_pattern` and `alpha_pattern`
+    ):
         "Add a detour."
         r = by_pattern(config.rank_pattern, name, config.r)
         alpha = by_pattern(config.alpha_pattern, name, config.lora_alpha)
         self.r[adapter_name] = r
         self.lora_alpha[adapter_name] = alpha
-        self.scaling[adapter_name] = alpha / (math.sqrt(r) if config.use_rslora else r)  # Kalajdzievski 2023, arXiv:2312.03732
-        self.lora_dropout[adapter_name] = nn.Dropout(config.lora_dropout) if config.lora_dropout > 0 else nn.Identity()
+        self.scaling[adapter_name] = alpha / (
+            math.sqrt(r) if config.use_rslora else r
+        )  # Kalajdzievski 2023, arXiv:2312.03732
+        self.lora_dropout[adapter_name] = (
+            nn.Dropout(config.lora_dropout) if config.lora_dropout > 0 else nn.Identity()
+        )
         self.add_factors(adapter_name, r, config.init_lora_weights)
         if config.use_dora:
             A, B = self.factors(adapter_name)
             lengths = self.row_norms(self.weight, self.scaling[adapter_name] * (B @ A))
             self.lora_magnitude_vector[adapter_name] = Magnitude(lengths)
 
-    def add_factors(self, adapter_name:str, r:int, how:bool|str):
+    def add_factors(self, adapter_name: str, r: int, how: bool | str):
         "Make A and B for a new adapter; see `INITIALISATIONS`."
         raise NotImplementedError
 
-    def factors(self, adapter_name:str) -> tuple[torch.Tensor, torch.Tensor]:
+    def factors(self, adapter_name: str) -> tuple[torch.Tensor, torch.Tensor]:
         "A, of shape `[r, in_features]`, and B, of shape `[out_features, r]`."
         raise NotImplementedError
 
-    def detour(self, x:torch.Tensor, adapter_name:str) -> torch.Tensor:
+    def detour(self, x: torch.Tensor, adapter_name: str) -> torch.Tensor:
         "What an adapter adds to the layer's output, `[..., out_features]`."
         raise NotImplementedError
 
-    def dora(self, x:torch.Tensor, result:torch.Tensor, adapter_name:str) -> torch.Tensor:
+    def dora(self, x: torch.Tensor, result: torch.Tensor, adapter_name: str) -> torch.Tensor:
         "The output `result` with the detour of a DoRA adapter, `[..., out_features]`."
         raise NotImplementedError
 
     # --- the input's way --------------------------------------------------------------------------------------
 
-    def forward(self, x: torch.Tensor, *args, adapter_names: list[str]|None = None, **kwargs) -> torch.Tensor:
+    def forward(
+        self, x: torch.Tensor, *args, adapter_names: list[str] | None = None, **kwargs
+    ) -> torch.Tensor:
         result = self.base_layer(x, *args, **kwargs)  # [..., out_features]
         if self.disable_adapters or self.merged:
             return result
@@ -91,11 +102,12 @@ class LoraLayer(BaseTunerLayer):
                 result = self.adapted(x, result, adapter_name)
         return result.to(dtype)
 
-    def adapted(self,
-                x:torch.Tensor,         # the layer's input
-                result:torch.Tensor,    # [..., out_features], its output so far
-                adapter_name:str,       # whose share is missing
-               ) -> torch.Tensor:  # [..., out_features]
+    def adapted(
+        self,
+        x: torch.Tensor,  # the layer's input
+        result: torch.Tensor,  # [..., out_features], its output so far
+        adapter_name: str,  # whose share is missing
+    ) -> torch.Tensor:  # [..., out_features]
         "The layer's output with one more adapter in it."
         if adapter_name in self.lora_magnitude_vector:
             return self.dora(x, result, adapter_name)
@@ -111,30 +123,33 @@ class LoraLayer(BaseTunerLayer):
 
     # --- what it means for the weight -------------------------------------------------------------------------
 
-    def oriented(self, weight:torch.Tensor) -> torch.Tensor:
+    def oriented(self, weight: torch.Tensor) -> torch.Tensor:
         "From the base layer's layout to (out, in), or back."
         return weight.T if self.fan_in_fan_out else weight
 
     @torch.no_grad()
-    def get_delta_weight(self,
-                         adapter_name:str,  # of which adapter
-                        ) -> torch.Tensor:  # like the base layer's weight
+    def get_delta_weight(
+        self,
+        adapter_name: str,  # of which adapter
+    ) -> torch.Tensor:  # like the base layer's weight
         "The change of the weight that the detour amounts to, before DoRA sets the lengths. Half precision is multiplied in single precision."
         A, B = self.factors(adapter_name)
         wide = torch.promote_types(A.dtype, torch.float32)
         return (self.oriented(B.to(wide) @ A.to(wide)) * self.scaling[adapter_name]).to(A.dtype)
 
     @torch.no_grad()
-    def row_norms(self,
-                  weight:torch.Tensor,  # in the base layer's layout
-                  delta:torch.Tensor,   # [out_features, in_features]
-                 ) -> torch.Tensor:  # [out_features]
+    def row_norms(
+        self,
+        weight: torch.Tensor,  # in the base layer's layout
+        delta: torch.Tensor,  # [out_features, in_features]
+    ) -> torch.Tensor:  # [out_features]
         "The length of each row of the changed weight."
         return torch.linalg.norm(self.oriented(weight) + delta, dim=1)
 
-    def dora_factor(self,
-                    adapter_name:str,  # a DoRA adapter
-                   ) -> torch.Tensor:  # [out_features]
+    def dora_factor(
+        self,
+        adapter_name: str,  # a DoRA adapter
+    ) -> torch.Tensor:  # [out_features]
         "What each output channel is multiplied by. The norm counts as a constant: no gradient flows through it."
         with torch.no_grad():
             A, B = self.factors(adapter_name)
@@ -181,17 +196,20 @@ class LoraLayer(BaseTunerLayer):
 
 class Magnitude(nn.Module):
     "DoRA's one trained length for each output channel."
-    def __init__(self,
-                 lengths:torch.Tensor,  # [out_features], those of the base layer's rows
-                ):
+
+    def __init__(
+        self,
+        lengths: torch.Tensor,  # [out_features], those of the base layer's rows
+    ):
         super().__init__()
         self.weight = nn.Parameter(lengths)
 
 
-def by_pattern(patterns:dict,  # values by name or regular expression for the end of a name
-               name:str,       # a module's full name
-               default,        # where none fits
-              ):
+def by_pattern(
+    patterns: dict,  # values by name or regular expression for the end of a name
+    name: str,  # a module's full name
+    default,  # where none fits
+):
     "The value for the first pattern that the (end of the) name fits."
     for pattern, value in patterns.items():
         if re.match(rf"(.*\.)?({pattern})$", name):
@@ -210,10 +228,11 @@ class LoraLinear(LoraLayer):
     """A linear layer with low-rank detours.
 
     Input `[..., in_features]`, output `[..., out_features]`."""
+
     adapter_layer_names = ("lora_A", "lora_B", "lora_magnitude_vector")
     module_type = "lora.Linear"
 
-    def add_factors(self, adapter_name: str, r: int, how: bool|str):
+    def add_factors(self, adapter_name: str, r: int, how: bool | str):
         lora_A = nn.Linear(self.in_features, r, bias=False)
         lora_B = nn.Linear(r, self.out_features, bias=False)
         if INITIALISATIONS[how]:
@@ -243,18 +262,21 @@ class LoraLinear(LoraLayer):
         else:
             without_bias = result if self.bias is None else result - self.bias
         factor = self.dora_factor(adapter_name)
-        return result + ((factor - 1) * without_bias + factor * lora_B(lora_A(x)) * self.scaling[adapter_name])
+        return result + (
+            (factor - 1) * without_bias + factor * lora_B(lora_A(x)) * self.scaling[adapter_name]
+        )
 
 # %% ../../nbs/02_tuners/11_lora.ipynb #c922daaf
 class LoraEmbedding(LoraLayer):
     """An embedding with low-rank detours.
 
     Input ids `[...]`, output `[..., out_features]`."""
+
     adapter_layer_names = ("lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector")
     module_type = "lora.Embedding"
     parts_type = nn.ParameterDict
 
-    def add_factors(self, adapter_name: str, r: int, how: bool|str):
+    def add_factors(self, adapter_name: str, r: int, how: bool | str):
         A = torch.randn(r, self.in_features)
         B = torch.randn(self.out_features, r)
         if INITIALISATIONS[how]:
@@ -271,23 +293,35 @@ class LoraEmbedding(LoraLayer):
 
     def dora(self, x: torch.Tensor, result: torch.Tensor, adapter_name: str) -> torch.Tensor:
         factor = self.dora_factor(adapter_name)
-        return factor * result + self._scaled(factor * self._low_rank(x, adapter_name) * self.scaling[adapter_name])
+        return factor * result + self._scaled(
+            factor * self._low_rank(x, adapter_name) * self.scaling[adapter_name]
+        )
 
     def _low_rank(self, x, adapter_name):
         "BA, picked at the ids, as the base layer would pick."
         A, B = self.factors(adapter_name)
         base = self.base_layer
-        return F.embedding(x, A.T, base.padding_idx, base.max_norm, base.norm_type, base.scale_grad_by_freq, base.sparse) @ B.T
+        return (
+            F.embedding(
+                x, A.T, base.padding_idx, base.max_norm, base.norm_type, base.scale_grad_by_freq, base.sparse
+            )
+            @ B.T
+        )
 
     def _scaled(self, detour):
         return detour * torch.as_tensor(getattr(self.base_layer, "embed_scale", 1)).to(detour)
 
 # %% ../../nbs/02_tuners/11_lora.ipynb #1f84d769
-LAYERS: dict[type[nn.Module], type[LoraLayer]] = {nn.Linear: LoraLinear, Conv1D: LoraLinear, nn.Embedding: LoraEmbedding}
+LAYERS: dict[type[nn.Module], type[LoraLayer]] = {
+    nn.Linear: LoraLinear,
+    Conv1D: LoraLinear,
+    nn.Embedding: LoraEmbedding,
+}
 
 
 class LoraModel(BaseTuner):
     "The base model with LoRA layers in it."
+
     tuner_layer_cls = LoraLayer
 
     def prepare_config(self, config: LoraConfig):
@@ -298,15 +332,26 @@ class LoraModel(BaseTuner):
 
     def check_target(self, name: str, module: nn.Module, config: LoraConfig):
         if not isinstance(module, (LoraLayer, *LAYERS)):
-            raise ValueError(f"LoRA adapts nn.Linear, nn.Embedding and transformers' Conv1D, but the target {name!r} is {type(module).__name__}; narrow target_modules down")
+            raise ValueError(
+                f"LoRA adapts nn.Linear, nn.Embedding and transformers' Conv1D, but the target {name!r} is {type(module).__name__}; narrow target_modules down"
+            )
         if isinstance(module, nn.Embedding) and len(inspect.signature(module.forward).parameters) > 1:
-            raise ValueError(f"LoRA adapts embeddings that are called with ids, but the target {name!r}, {type(module).__name__}, works them out for itself; narrow target_modules down")
+            raise ValueError(
+                f"LoRA adapts embeddings that are called with ids, but the target {name!r}, {type(module).__name__}, works them out for itself; narrow target_modules down"
+            )
 
     def create_layer(self, name: str, module: nn.Module, config: LoraConfig) -> LoraLayer:
         return next(layer for kind, layer in LAYERS.items() if isinstance(module, kind))(module)
 
     @contextmanager
-    def _enable_peft_forward_hooks(self, *args, adapter_names: list[str]|None = None, num_beams: int = 1, num_return_sequences: int = 1, **kwargs):
+    def _enable_peft_forward_hooks(
+        self,
+        *args,
+        adapter_names: list[str] | None = None,
+        num_beams: int = 1,
+        num_return_sequences: int = 1,
+        **kwargs,
+    ):
         "Hand `adapter_names`, one for each row of the batch, to the adapted modules as long as the context lasts."
         if adapter_names is None:
             yield
@@ -314,7 +359,10 @@ class LoraModel(BaseTuner):
         self._check_adapter_names(adapter_names)
         copies = max(num_beams, num_return_sequences)  # of each row, in generate
         adapter_names = [name for name in adapter_names for _ in range(copies)]
-        hooks = [module.register_forward_pre_hook(partial(_insert_adapter_names, adapter_names), with_kwargs=True) for module in self.adapted()]
+        hooks = [
+            module.register_forward_pre_hook(partial(_insert_adapter_names, adapter_names), with_kwargs=True)
+            for module in self.adapted()
+        ]
         try:
             yield
         finally:
@@ -325,7 +373,9 @@ class LoraModel(BaseTuner):
         if self.training:
             raise ValueError("adapter_names are for inference; call model.eval() first")
         for unknown in set(adapter_names) - {"__base__", *self.peft_config}:
-            raise ValueError(f"there is no adapter {unknown!r}; there are {', '.join(self.peft_config)}, and '__base__' for none")
+            raise ValueError(
+                f"there is no adapter {unknown!r}; there are {', '.join(self.peft_config)}, and '__base__' for none"
+            )
         if any(layer.merged for layer in self.tuner_layers()):
             raise ValueError("adapter_names need adapters that are not merged; call unmerge_adapter() first")
 

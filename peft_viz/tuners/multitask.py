@@ -18,14 +18,20 @@ class MultitaskPromptEmbedding(PromptEmbedding):
 
     Input `[batch, virtual]`, numbers of virtual tokens, and `[batch]`, numbers of tasks; output `[batch, virtual, token_dim]`.
     Source: Wang et al. 2023, arXiv:2303.02861, section 3.1."""
-    def __init__(self,
-                 config:MultitaskPromptTuningConfig,  # a complete configuration
-                 word_embeddings:nn.Module,           # the base model's, for the initialisation from a text
-                ):
+
+    def __init__(
+        self,
+        config: MultitaskPromptTuningConfig,  # a complete configuration
+        word_embeddings: nn.Module,  # the base model's, for the initialisation from a text
+    ):
         super().__init__(config, word_embeddings)
         self.num_tasks = config.num_tasks
-        self.prefix_task_cols = nn.Parameter(torch.normal(0.0, 0.02, (config.num_tasks, config.num_virtual_tokens, config.num_ranks)))
-        self.prefix_task_rows = nn.Parameter(torch.normal(0.0, 0.02, (config.num_tasks, config.num_ranks, config.token_dim)))
+        self.prefix_task_cols = nn.Parameter(
+            torch.normal(0.0, 0.02, (config.num_tasks, config.num_virtual_tokens, config.num_ranks))
+        )
+        self.prefix_task_rows = nn.Parameter(
+            torch.normal(0.0, 0.02, (config.num_tasks, config.num_ranks, config.token_dim))
+        )
         if config.loads_source and not config.inference_mode:
             self._load(source_prompts(config))
 
@@ -41,41 +47,61 @@ class MultitaskPromptEmbedding(PromptEmbedding):
         mine = dict(self.named_parameters())
         for name, tensor in source.items():
             if tensor.shape != mine[name].shape:
-                raise ValueError(f"{SOURCE_NAMES[name]}: the file's prompts give {list(tensor.shape)}, but the configuration makes it {list(mine[name].shape)}")
+                raise ValueError(
+                    f"{SOURCE_NAMES[name]}: the file's prompts give {list(tensor.shape)}, but the configuration makes it {list(mine[name].shape)}"
+                )
         for name, tensor in source.items():
             mine[name].copy_(tensor)
 
 
-def check_task_ids(task_ids:torch.Tensor|None,  # what the caller gave
-                   batch_size:int,              # rows
-                   num_tasks:int,               # tasks there are
-                  ):
+def check_task_ids(
+    task_ids: torch.Tensor | None,  # what the caller gave
+    batch_size: int,  # rows
+    num_tasks: int,  # tasks there are
+):
     "Raises ValueError unless there is one number of a task for each row."
     if task_ids is None:
-        raise ValueError(f"multitask prompt tuning needs to know each row's task; pass task_ids, a tensor of {batch_size} numbers from 0 to {num_tasks - 1}")
+        raise ValueError(
+            f"multitask prompt tuning needs to know each row's task; pass task_ids, a tensor of {batch_size} numbers from 0 to {num_tasks - 1}"
+        )
     if task_ids.shape != (batch_size,):
-        raise ValueError(f"task_ids has shape {list(task_ids.shape)}; it must hold one task id for each of the {batch_size} rows")
+        raise ValueError(
+            f"task_ids has shape {list(task_ids.shape)}; it must hold one task id for each of the {batch_size} rows"
+        )
     if task_ids.is_floating_point() or task_ids.dtype == torch.bool:
         raise ValueError(f"task_ids must be integers, not {task_ids.dtype}")
-    if not torch.compiler.is_compiling() and (task_ids.min() < 0 or task_ids.max() >= num_tasks):  # values are not known to a compiler
+    if not torch.compiler.is_compiling() and (
+        task_ids.min() < 0 or task_ids.max() >= num_tasks
+    ):  # values are not known to a compiler
         raise ValueError(f"task_ids must lie from 0 to {num_tasks - 1}, but they are {task_ids.tolist()}")
 
 # %% ../../nbs/02_tuners/02_multitask.ipynb #38d05fd8
-SOURCE_NAMES = {"embedding.weight": "prompt_embeddings", "prefix_task_cols": "prefix_task_cols", "prefix_task_rows": "prefix_task_rows"}  # here, and in peft's checkpoints
+SOURCE_NAMES = {
+    "embedding.weight": "prompt_embeddings",
+    "prefix_task_cols": "prefix_task_cols",
+    "prefix_task_rows": "prefix_task_rows",
+}  # here, and in peft's checkpoints
 
 
-def source_prompts(config:MultitaskPromptTuningConfig,  # which file, and what to take from it
-                  ) -> dict[str, torch.Tensor]:
+def source_prompts(
+    config: MultitaskPromptTuningConfig,  # which file, and what to take from it
+) -> dict[str, torch.Tensor]:
     "What an earlier training left, by the names of the encoder's parameters. Raises ValueError when that is not what the file holds."
     init, path = config.prompt_tuning_init, config.prompt_tuning_init_state_dict_path
     state = read_state_dict(path)
-    wanted = ["embedding.weight"] if init == MultitaskPromptTuningInit.ONLY_SOURCE_SHARED else list(SOURCE_NAMES)
+    wanted = (
+        ["embedding.weight"] if init == MultitaskPromptTuningInit.ONLY_SOURCE_SHARED else list(SOURCE_NAMES)
+    )
     missing = [SOURCE_NAMES[name] for name in wanted if SOURCE_NAMES[name] not in state]
     if missing:
-        raise ValueError(f"{path} is not from multitask prompt tuning: it has no {', '.join(missing)}; it has {', '.join(state)}")
+        raise ValueError(
+            f"{path} is not from multitask prompt tuning: it has no {', '.join(missing)}; it has {', '.join(state)}"
+        )
     source = {name: state[SOURCE_NAMES[name]] for name in wanted}
     if len(wanted) > 1 and config.num_tasks != 1:
-        raise ValueError(f"prompt_tuning_init={init.value!r} begins one task, but num_tasks={config.num_tasks}; ONLY_SOURCE_SHARED takes any number")
+        raise ValueError(
+            f"prompt_tuning_init={init.value!r} begins one task, but num_tasks={config.num_tasks}; ONLY_SOURCE_SHARED takes any number"
+        )
     for name in wanted[1:]:
         source[name] = _one_task(source[name], config)
     return source
@@ -87,14 +113,18 @@ def _one_task(factors, config):
         return factors.mean(0, keepdim=True)
     task = config.prompt_tuning_init_task
     if not 0 <= task < len(factors):
-        raise ValueError(f"prompt_tuning_init_task={task}, but the file has {len(factors)} tasks; they are counted from 0")
+        raise ValueError(
+            f"prompt_tuning_init_task={task}, but the file has {len(factors)} tasks; they are counted from 0"
+        )
     return factors[task][None]
 
 
-def read_state_dict(path:str,  # a `.safetensors` file, or a pickle that holds nothing but tensors
-                   ) -> dict[str, torch.Tensor]:
+def read_state_dict(
+    path: str,  # a `.safetensors` file, or a pickle that holds nothing but tensors
+) -> dict[str, torch.Tensor]:
     "The tensors in a file, by name."
     if path.endswith(".safetensors"):
         from safetensors.torch import load_file
+
         return load_file(path)
     return torch.load(path, map_location="cpu", weights_only=True)  # a checkpoint must not run code

@@ -17,10 +17,12 @@ class PromptEncoder(nn.Module):
 
     Input `[batch, virtual]`, numbers of virtual tokens; output `[batch, virtual, token_dim]`.
     Source: Liu et al. 2021, arXiv:2103.10385, section 3 (the prompt encoder)."""
-    def __init__(self,
-                 config:PromptEncoderConfig,            # a complete configuration
-                 word_embeddings:nn.Module|None=None,   # not needed; other prompt encoders start from them
-                ):
+
+    def __init__(
+        self,
+        config: PromptEncoderConfig,  # a complete configuration
+        word_embeddings: nn.Module | None = None,  # not needed; other prompt encoders start from them
+    ):
         super().__init__()
         self.embedding = nn.Embedding(config.num_virtual_tokens, config.token_dim)
         self.lstm_head = self.mlp_head = None
@@ -43,15 +45,23 @@ class PromptEncoder(nn.Module):
         return rows
 
 
-def lstm(config:PromptEncoderConfig,  # width, depth and dropout
-        ) -> nn.LSTM:
+def lstm(
+    config: PromptEncoderConfig,  # width, depth and dropout
+) -> nn.LSTM:
     "A network that reads the virtual tokens from both ends."
-    return nn.LSTM(config.token_dim, config.encoder_hidden_size, num_layers=config.encoder_num_layers, dropout=config.encoder_dropout,
-                   bidirectional=True, batch_first=True)
+    return nn.LSTM(
+        config.token_dim,
+        config.encoder_hidden_size,
+        num_layers=config.encoder_num_layers,
+        dropout=config.encoder_dropout,
+        bidirectional=True,
+        batch_first=True,
+    )
 
 
-def mlp(*widths:int,  # of the input, of each hidden layer, of the output
-       ) -> nn.Sequential:
+def mlp(
+    *widths: int,  # of the input, of each hidden layer, of the output
+) -> nn.Sequential:
     "Linear layers with a ReLU between any two."
     layers = []
     for width_in, width_out in zip(widths, widths[1:]):

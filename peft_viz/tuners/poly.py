@@ -24,9 +24,11 @@ class PolyRouter(nn.Module):
     """How much of each skill each task uses, for each split.
 
     Input `[batch]`, numbers of tasks; output `[batch, splits, skills]`, which sum to one over the skills. Source: Ponti et al. 2022, arXiv:2202.13914, section 3."""
-    def __init__(self,
-                 config:PolyConfig,  # numbers of tasks, splits and skills
-                ):
+
+    def __init__(
+        self,
+        config: PolyConfig,  # numbers of tasks, splits and skills
+    ):
         super().__init__()
         self.n_splits = config.n_splits
         self.n_skills = config.n_skills
@@ -50,27 +52,30 @@ class PolyLayer(BaseTunerLayer):
     """A linear layer with a stock of low-rank detours, mixed for each row's task, by adapter name.
 
     Input `[batch, sequence, in_features]`, output `[batch, sequence, out_features]`. Sources: Ponti et al. 2022, arXiv:2202.13914, section 3; Caccia et al. 2022, arXiv:2211.03831, section 3."""
+
     adapter_layer_names = ("poly_lora_A", "poly_lora_B", "poly_router")
     other_param_names = ("r",)
     module_type = "poly.Linear"
     mergeable = False  # each task changes the weight in its own way
 
-    def __init__(self,
-                 base_layer:nn.Linear|Conv1D,  # W, and perhaps a bias
-                ):
+    def __init__(
+        self,
+        base_layer: nn.Linear | Conv1D,  # W, and perhaps a bias
+    ):
         super().__init__(base_layer)
         self.in_features, self.out_features = features(base_layer)
-        self.task_ids: torch.Tensor|None = None  # [batch], while a call lasts
+        self.task_ids: torch.Tensor | None = None  # [batch], while a call lasts
         self.r: dict[str, int] = {}
         self.poly_router = nn.ModuleDict()
         self.poly_lora_A = nn.ParameterDict()
         self.poly_lora_B = nn.ParameterDict()
 
-    def update_layer(self,
-                     adapter_name:str,   # a new adapter
-                     config:PolyConfig,  # its configuration
-                     name:str,           # this layer's full name
-                    ):
+    def update_layer(
+        self,
+        adapter_name: str,  # a new adapter
+        config: PolyConfig,  # its configuration
+        name: str,  # this layer's full name
+    ):
         "Add a stock of skills and their router."
         splits, skills, r = config.n_splits, config.n_skills, config.r
         A = torch.empty(splits, skills, self.in_features // splits, r)
@@ -96,40 +101,52 @@ class PolyLayer(BaseTunerLayer):
                 result = (result + added.view(result.shape)).to(result.dtype)
         return result.to(x.dtype)
 
-    def detour(self,
-               x:torch.Tensor,     # [batch, sequence, in_features]
-               adapter_name:str,   # through which adapter
-              ) -> torch.Tensor:  # [batch, sequence, out_features]
+    def detour(
+        self,
+        x: torch.Tensor,  # [batch, sequence, in_features]
+        adapter_name: str,  # through which adapter
+    ) -> torch.Tensor:  # [batch, sequence, out_features]
         "What one adapter adds to the layer's output."
         A, B = self.mixed(adapter_name)
-        x = x.reshape(len(A), -1, x.shape[-1]).to(A.dtype)  # some families put all tokens of all rows in one line, some bring heads
+        x = x.reshape(len(A), -1, x.shape[-1]).to(
+            A.dtype
+        )  # some families put all tokens of all rows in one line, some bring heads
         return x.bmm(A).bmm(B) / self.r[adapter_name]
 
-    def mixed(self,
-              adapter_name:str,  # of which adapter
-             ) -> tuple[torch.Tensor, torch.Tensor]:  # [batch, in_features, r], [batch, r, out_features]
+    def mixed(
+        self,
+        adapter_name: str,  # of which adapter
+    ) -> tuple[torch.Tensor, torch.Tensor]:  # [batch, in_features, r], [batch, r, out_features]
         "The two matrices of each row."
         if self.task_ids is None:
-            raise ValueError("POLY needs to know the task of each row; pass task_ids, a tensor of as many task numbers as the batch has rows")
+            raise ValueError(
+                "POLY needs to know the task of each row; pass task_ids, a tensor of as many task numbers as the batch has rows"
+            )
         weights = self.poly_router[adapter_name](self.task_ids)  # [batch, splits, skills]
-        A = torch.einsum("bqs,qsdr->bqdr", weights, self.poly_lora_A[adapter_name])  # [batch, splits, in_features / splits, r]
-        B = torch.einsum("bqs,qsrd->bqrd", weights, self.poly_lora_B[adapter_name])  # [batch, splits, r, out_features / splits]
+        A = torch.einsum(
+            "bqs,qsdr->bqdr", weights, self.poly_lora_A[adapter_name]
+        )  # [batch, splits, in_features / splits, r]
+        B = torch.einsum(
+            "bqs,qsrd->bqrd", weights, self.poly_lora_B[adapter_name]
+        )  # [batch, splits, r, out_features / splits]
         return A.flatten(1, 2), B.transpose(1, 2).flatten(2)
 
     def extra_repr(self) -> str:
         return f"r={self.r}"
 
 
-def features(layer:nn.Linear|Conv1D,  # a linear layer
-            ) -> tuple[int, int]:
+def features(
+    layer: nn.Linear | Conv1D,  # a linear layer
+) -> tuple[int, int]:
     "The widths of its input and its output."
     if isinstance(layer, Conv1D):
         return tuple(layer.weight.shape)
     return layer.in_features, layer.out_features
 
 
-def initialise_skills(weights:torch.Tensor,  # [splits, skills, in, out], changed in place
-                     ):
+def initialise_skills(
+    weights: torch.Tensor,  # [splits, skills, in, out], changed in place
+):
     "As `nn.Linear` would begin, one after the other."
     splits, skills, fan_in, fan_out = weights.shape
     for skill in range(skills):
@@ -140,9 +157,10 @@ def initialise_skills(weights:torch.Tensor,  # [splits, skills, in, out], change
 
 # %% ../../nbs/02_tuners/14_poly.ipynb #880f7b3b
 @contextmanager
-def knowing(layers:list[PolyLayer],       # of one model
-            task_ids:torch.Tensor|None,   # [batch]
-           ):
+def knowing(
+    layers: list[PolyLayer],  # of one model
+    task_ids: torch.Tensor | None,  # [batch]
+):
     "As long as the context lasts, the layers know the tasks of the rows; afterwards what they knew before."
     before = [layer.task_ids for layer in layers]
     try:
@@ -153,30 +171,35 @@ def knowing(layers:list[PolyLayer],       # of one model
             layer.task_ids = known
 
 
-def tell(layers:list[PolyLayer],       # of one model
-         task_ids:torch.Tensor|None,   # [batch]
-        ):
+def tell(
+    layers: list[PolyLayer],  # of one model
+    task_ids: torch.Tensor | None,  # [batch]
+):
     "From now on, these are the tasks of the rows."
     for layer in layers:
         layer.task_ids = task_ids
 
 
-def checkpoint_with_tasks(checkpoint,               # what the base model checkpoints with
-                          layers:list[PolyLayer],   # of the base model
-                          function,                 # to compute now and, for its gradients, once more
-                          *args, **kwargs,          # for `checkpoint`
-                         ):
+def checkpoint_with_tasks(
+    checkpoint,  # what the base model checkpoints with
+    layers: list[PolyLayer],  # of the base model
+    function,  # to compute now and, for its gradients, once more
+    *args,
+    **kwargs,  # for `checkpoint`
+):
     "Checkpoint a function such that the tasks of this moment are known when it is computed again."
     task_ids = layers[0].task_ids
 
     def function_with_tasks(*inputs, **more):
         with knowing(layers, task_ids):
             return function(*inputs, **more)
+
     return checkpoint(function_with_tasks, *args, **kwargs)
 
 # %% ../../nbs/02_tuners/14_poly.ipynb #9aae9eec
 class PolyModel(BaseTuner):
     "The base model with POLY layers in it."
+
     tuner_layer_cls = PolyLayer
     takes_task_ids = False  # is one of the contexts below open?
 
@@ -188,18 +211,24 @@ class PolyModel(BaseTuner):
 
     def check_target(self, name: str, module: nn.Module, config: PolyConfig):
         if not isinstance(module, (nn.Linear, Conv1D, PolyLayer)):
-            raise ValueError(f"POLY adapts nn.Linear and transformers' Conv1D, but the target {name!r} is {type(module).__name__}; narrow target_modules down")
+            raise ValueError(
+                f"POLY adapts nn.Linear and transformers' Conv1D, but the target {name!r} is {type(module).__name__}; narrow target_modules down"
+            )
         if "experts" in name.split("."):
-            raise ValueError(f"the target {name!r} is an expert, which is given single tokens and cannot know of which row, and so of which task, they are; narrow target_modules down")
+            raise ValueError(
+                f"the target {name!r} is an expert, which is given single tokens and cannot know of which row, and so of which task, they are; narrow target_modules down"
+            )
         widths = features(getattr(module, "base_layer", module))
         if any(width % config.n_splits for width in widths):
-            raise ValueError(f"n_splits={config.n_splits} must divide the widths of the target {name!r}, which are {widths[0]} and {widths[1]}")
+            raise ValueError(
+                f"n_splits={config.n_splits} must divide the widths of the target {name!r}, which are {widths[0]} and {widths[1]}"
+            )
 
     def create_layer(self, name: str, module: nn.Module, config: PolyConfig) -> PolyLayer:
         return PolyLayer(module)
 
     @contextmanager
-    def _enable_peft_forward_hooks(self, *args, adapter_names: list[str]|None = None, **kwargs):
+    def _enable_peft_forward_hooks(self, *args, adapter_names: list[str] | None = None, **kwargs):
         "As long as the context lasts, the transformers model takes `task_ids`, and its POLY layers know them."
         with super()._enable_peft_forward_hooks(adapter_names=adapter_names):
             if self.takes_task_ids:
@@ -211,7 +240,11 @@ class PolyModel(BaseTuner):
     @contextmanager
     def _task_ids_taken(self):
         layers = self.tuner_layers()
-        checkpoints = {m: m._gradient_checkpointing_func for m in self.model.modules() if "_gradient_checkpointing_func" in vars(m)}
+        checkpoints = {
+            m: m._gradient_checkpointing_func
+            for m in self.model.modules()
+            if "_gradient_checkpointing_func" in vars(m)
+        }
         hook = self.model.register_forward_pre_hook(partial(self._take_task_ids, layers), with_kwargs=True)
         try:
             self.takes_task_ids = True
@@ -231,6 +264,8 @@ class PolyModel(BaseTuner):
             task_ids = task_ids.reshape(-1)
             inputs = [*args[:1], kwargs.get("input_ids"), kwargs.get("inputs_embeds")]
             batch_size = next((len(rows) for rows in inputs if rows is not None), len(task_ids))
-            check_task_ids(task_ids, batch_size, min(self.peft_config[name].n_tasks for name in self.active_adapters))
+            check_task_ids(
+                task_ids, batch_size, min(self.peft_config[name].n_tasks for name in self.active_adapters)
+            )
         tell(layers, task_ids)
         return args, kwargs

@@ -20,10 +20,12 @@ class PrefixEncoder(nn.Module):
 
     Input `[batch, virtual]`, numbers of virtual tokens; output `[batch, virtual, layers * 2 * token_dim]`.
     Source: Li and Liang 2021, arXiv:2101.00190, sections 4.2 (the table) and 4.3 (the projection)."""
-    def __init__(self,
-                 config:PrefixTuningConfig,             # a complete configuration
-                 word_embeddings:nn.Module|None=None,   # not needed; other prompt encoders start from them
-                ):
+
+    def __init__(
+        self,
+        config: PrefixTuningConfig,  # a complete configuration
+        word_embeddings: nn.Module | None = None,  # not needed; other prompt encoders start from them
+    ):
         super().__init__()
         width = config.num_layers * 2 * config.token_dim
         if config.prefix_projection and not config.inference_mode:
@@ -49,27 +51,36 @@ class PrefixEncoder(nn.Module):
         return self.transform(rows)
 
 # %% ../../nbs/02_tuners/03_prefix.ipynb #65ae5063
-def split_key_values(rows:torch.Tensor,          # [batch, virtual, layers * 2 * token_dim], from the encoder
-                     config:PrefixTuningConfig,  # how to cut them
-                    ) -> torch.Tensor:  # [layers, 2, batch, heads, virtual, head_dim]
+def split_key_values(
+    rows: torch.Tensor,  # [batch, virtual, layers * 2 * token_dim], from the encoder
+    config: PrefixTuningConfig,  # how to cut them
+) -> torch.Tensor:  # [layers, 2, batch, heads, virtual, head_dim]
     "Cut the encoder's rows into layers, keys and values, and heads."
     batch_size, num_virtual_tokens, _ = rows.shape
     head_dim = config.token_dim // config.num_attention_heads
-    key_values = rows.view(batch_size, num_virtual_tokens, config.num_layers, 2, config.num_attention_heads, head_dim)
+    key_values = rows.view(
+        batch_size, num_virtual_tokens, config.num_layers, 2, config.num_attention_heads, head_dim
+    )
     return key_values.permute(2, 3, 0, 4, 1, 5)
 
 
-def to_cache(key_values:torch.Tensor,  # [layers, 2, batch, heads, virtual, head_dim]
-             model_config,             # the base model's configuration
-             cache:Cache|None=None,    # an empty cache of any kind to fill; None: make one that grows
-             order:torch.Tensor|None=None,  # [batch, virtual + sequence], see `insert`; None: virtual tokens in front
-            ) -> Cache:
+def to_cache(
+    key_values: torch.Tensor,  # [layers, 2, batch, heads, virtual, head_dim]
+    model_config,  # the base model's configuration
+    cache: Cache | None = None,  # an empty cache of any kind to fill; None: make one that grows
+    order: torch.Tensor
+    | None = None,  # [batch, virtual + sequence], see `insert`; None: virtual tokens in front
+) -> Cache:
     """A cache that holds the virtual tokens' keys and values, ready for the first real token.
 
     With an `order`, it is ready for the whole sequence, something in the virtual tokens' places: those keys and values are exchanged when they come."""
     cache = DynamicCache(config=model_config) if cache is None else cache
     layers = enumerate(zip(key_values, prefix_layout(model_config)))  # each [batch, heads, virtual, head_dim]
-    prefix = {i: (keys[:, :shape.heads, :, :shape.key_dim], values[:, :shape.heads, :, :shape.value_dim]) for i, ((keys, values), shape) in layers if shape is not None}
+    prefix = {
+        i: (keys[:, : shape.heads, :, : shape.key_dim], values[:, : shape.heads, :, : shape.value_dim])
+        for i, ((keys, values), shape) in layers
+        if shape is not None
+    }
     if order is not None:
         exchange(cache, prefix, places(order, key_values.shape[-2]))
         return cache
@@ -78,10 +89,11 @@ def to_cache(key_values:torch.Tensor,  # [layers, 2, batch, heads, virtual, head
     return cache
 
 
-def exchange(cache:Cache,           # an empty cache
-             prefix:dict,           # layer -> keys and values, each [batch, heads, virtual, head_dim]
-             columns:torch.Tensor,  # [batch, virtual], where they go in the sequence that comes first
-            ):
+def exchange(
+    cache: Cache,  # an empty cache
+    prefix: dict,  # layer -> keys and values, each [batch, heads, virtual, head_dim]
+    columns: torch.Tensor,  # [batch, virtual], where they go in the sequence that comes first
+):
     "At the first update of each layer, put the prefix's keys and values into these columns."
     update, waiting = cache.update, dict(prefix)
 
@@ -95,4 +107,5 @@ def exchange(cache:Cache,           # an empty cache
         if not waiting:
             vars(cache).pop("update", None)
         return update(keys, values, layer, *args, **kwargs)
+
     cache.update = first_update

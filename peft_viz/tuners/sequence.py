@@ -10,29 +10,37 @@ import torch
 __all__ = ['insert', 'behind_padding', 'places']
 
 # %% ../../nbs/02_tuners/05_sequence.ipynb #5e0a0005
-def insert(virtual:torch.Tensor,          # [batch, virtual, ...] or [..., virtual]
-           real:torch.Tensor,             # [batch, sequence, ...], of the same dtype
-           order:torch.Tensor|None=None,  # [batch, virtual + sequence], from `behind_padding`; None: virtual tokens in front
-          ) -> torch.Tensor:  # [batch, virtual + sequence, ...], a new tensor
+def insert(
+    virtual: torch.Tensor,  # [batch, virtual, ...] or [..., virtual]
+    real: torch.Tensor,  # [batch, sequence, ...], of the same dtype
+    order: torch.Tensor
+    | None = None,  # [batch, virtual + sequence], from `behind_padding`; None: virtual tokens in front
+) -> torch.Tensor:  # [batch, virtual + sequence, ...], a new tensor
     "Virtual tokens among the real ones. Tokens that the order does not know of stay at the end."
     joined = torch.cat((virtual, real), dim=1)
     if order is None:
         return joined
     index = order.view(*order.shape, *[1] * (joined.dim() - 2)).expand(-1, -1, *joined.shape[2:])
-    return torch.cat((joined.gather(1, index), joined[:, order.shape[1]:]), dim=1)
+    return torch.cat((joined.gather(1, index), joined[:, order.shape[1] :]), dim=1)
 
 
-def behind_padding(attention_mask:torch.Tensor,  # [batch, sequence]
-                   num_virtual_tokens:int,       # how many
-                  ) -> torch.Tensor:  # [batch, virtual + sequence]
+def behind_padding(
+    attention_mask: torch.Tensor,  # [batch, sequence]
+    num_virtual_tokens: int,  # how many
+) -> torch.Tensor:  # [batch, virtual + sequence]
     "An order for `insert`: each row's padding on the left, the virtual tokens, the rest."
     padding = (attention_mask.cumsum(1) == 0).sum(1, keepdim=True)  # [batch, 1]
     column = torch.arange(num_virtual_tokens + attention_mask.shape[1], device=attention_mask.device)[None]
-    return torch.where(column < padding, num_virtual_tokens + column, torch.where(column < padding + num_virtual_tokens, column - padding, column))
+    return torch.where(
+        column < padding,
+        num_virtual_tokens + column,
+        torch.where(column < padding + num_virtual_tokens, column - padding, column),
+    )
 
 
-def places(order:torch.Tensor,      # [batch, virtual + sequence], from `behind_padding`
-           num_virtual_tokens:int,  # how many
-          ) -> torch.Tensor:  # [batch, virtual]
+def places(
+    order: torch.Tensor,  # [batch, virtual + sequence], from `behind_padding`
+    num_virtual_tokens: int,  # how many
+) -> torch.Tensor:  # [batch, virtual]
     "The columns of the virtual tokens."
     return order.argsort(dim=1)[:, :num_virtual_tokens]

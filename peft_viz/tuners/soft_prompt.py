@@ -18,10 +18,12 @@ class PromptEmbedding(nn.Module):
 
     Input `[batch, virtual]`, numbers of virtual tokens; output `[batch, virtual, token_dim]`.
     Source: Lester et al. 2021, arXiv:2104.08691, section 2."""
-    def __init__(self,
-                 config:PromptTuningConfig,   # a complete configuration
-                 word_embeddings:nn.Module,   # the base model's, for the initialisations that copy from it
-                ):
+
+    def __init__(
+        self,
+        config: PromptTuningConfig,  # a complete configuration
+        word_embeddings: nn.Module,  # the base model's, for the initialisations that copy from it
+    ):
         super().__init__()
         self.embedding = nn.Embedding(config.num_virtual_tokens, config.token_dim)  # RANDOM: this is it
         if config.inference_mode:  # the values will be loaded
@@ -40,20 +42,29 @@ class PromptEmbedding(nn.Module):
         return self.embedding(indices)
 
 
-def sampled_token_ids(config:PromptTuningConfig,  # how many
-                      word_embeddings:nn.Module,  # from which vocabulary
-                     ) -> torch.Tensor:  # [virtual]
+def sampled_token_ids(
+    config: PromptTuningConfig,  # how many
+    word_embeddings: nn.Module,  # from which vocabulary
+) -> torch.Tensor:  # [virtual]
     "Token ids drawn from the whole vocabulary, with torch's global generator."
     return torch.randint(0, word_embeddings.weight.shape[0], (config.num_virtual_tokens,))
 
 
-def text_token_ids(config:PromptTuningConfig,  # which text, which tokenizer, how many
-                  ) -> torch.Tensor:  # [virtual]
+def text_token_ids(
+    config: PromptTuningConfig,  # which text, which tokenizer, how many
+) -> torch.Tensor:  # [virtual]
     "The token ids of the configured text, repeated and cut to the number of virtual tokens. Raises ValueError when the text has none."
     from transformers import AutoTokenizer
-    kwargs = {k: v for k, v in (config.tokenizer_kwargs or {}).items() if k != "trust_remote_code"}  # a checkpoint must not run code
-    token_ids = AutoTokenizer.from_pretrained(config.tokenizer_name_or_path, **kwargs)(config.prompt_tuning_init_text)["input_ids"]
+
+    kwargs = {
+        k: v for k, v in (config.tokenizer_kwargs or {}).items() if k != "trust_remote_code"
+    }  # a checkpoint must not run code
+    token_ids = AutoTokenizer.from_pretrained(config.tokenizer_name_or_path, **kwargs)(
+        config.prompt_tuning_init_text
+    )["input_ids"]
     if not token_ids:
-        raise ValueError(f"the tokenizer makes no token of prompt_tuning_init_text={config.prompt_tuning_init_text!r}")
+        raise ValueError(
+            f"the tokenizer makes no token of prompt_tuning_init_text={config.prompt_tuning_init_text!r}"
+        )
     repeats = math.ceil(config.num_virtual_tokens / len(token_ids))
-    return torch.tensor((token_ids * repeats)[:config.num_virtual_tokens])
+    return torch.tensor((token_ids * repeats)[: config.num_virtual_tokens])
