@@ -16,11 +16,12 @@ from transformers.models.auto.modeling_auto import (
 from transformers.pytorch_utils import Conv1D
 
 # %% auto #0
-__all__ = ['CONFIG_NAMES', 'KEY_VALUE_HEADS', 'NEEDS_IDS', 'EMBEDS_AGAIN', 'PREPARES_IDS', 'CACHE_LAYERS', 'NO_PREFIX',
-           'ENCODERS', 'ATTENTION', 'FEEDFORWARD', 'LORA_TARGETS', 'ADALORA_TARGETS', 'IA3_TARGETS', 'Dimensions',
-           'text_config', 'maximum_length', 'KeyValues', 'key_value_shapes', 'causal_lm_class', 'dimensions', 'accepts',
-           'takes_positions', 'takes_prompts', 'embeds_again', 'check_generates', 'counts_in_mask', 'prefix_layout',
-           'prefix_goes_behind', 'linear_names', 'default_targets', 'lora_targets', 'adalora_targets', 'ia3_targets']
+__all__ = ['CONFIG_NAMES', 'LIMITED', 'MORE_ROWS', 'KEY_VALUE_HEADS', 'NEEDS_IDS', 'EMBEDS_AGAIN', 'PREPARES_IDS', 'CACHE_LAYERS',
+           'NO_PREFIX', 'ENCODERS', 'ATTENTION', 'FEEDFORWARD', 'LORA_TARGETS', 'ADALORA_TARGETS', 'IA3_TARGETS',
+           'Dimensions', 'text_config', 'has_position_table', 'maximum_length', 'KeyValues', 'key_value_shapes',
+           'causal_lm_class', 'dimensions', 'accepts', 'takes_positions', 'takes_prompts', 'embeds_again',
+           'check_generates', 'counts_in_mask', 'prefix_layout', 'prefix_goes_behind', 'BaseModelFacts', 'linear_names',
+           'default_targets', 'lora_targets', 'adalora_targets', 'ia3_targets']
 
 # %% ../nbs/01_architectures.ipynb #4c65dcbb
 @dataclass(frozen=True)
@@ -65,13 +66,36 @@ def _first(config, size, default=None):
         f"{type(config).__name__} has none of {', '.join(CONFIG_NAMES[size])}; set one of them on the model's config"
     )
 
+# %% ../nbs/01_architectures.ipynb #6a0ec60f
+LIMITED = {  # families that end without a table of positions -> where
+    "mpt": "the biases of its attention",
+    "reformer": "its table of positions, which is a product of two",
+}
+MORE_ROWS = (
+    4  # a table may have a few more rows than there are positions: OPT's begins with two that are not used
+)
+
+
+def has_position_table(
+    model: nn.Module,  # a base model
+    maximum: int,  # positions, from the configuration
+) -> bool:
+    """Does the model look positions up in a table? Then there is none for a token behind its end.
+
+    Such a table is an embedding, or a buffer of two dimensions, with a row for each position. Rotary positions are computed, and have no end."""
+    words = model.get_input_embeddings()
+    embeddings = (m.num_embeddings for m in model.modules() if isinstance(m, nn.Embedding) and m is not words)
+    buffers = (len(b) for b in model.buffers() if b.dim() == 2)
+    is_table = any(maximum <= rows <= maximum + MORE_ROWS for rows in embeddings) or maximum in buffers
+    return is_table or text_config(model.config).model_type in LIMITED
+
 
 def maximum_length(
-    config,  # a transformers configuration
+    model: nn.Module,  # a base model
 ) -> int | None:
-    "How many tokens the model has positions for; None where the configuration names no limit."
-    found = _first(text_config(config), "maximum_length", default=-1)
-    return found if found > 0 else None
+    "How many tokens the model has positions for; None where it has no table of them, or names no limit."
+    found = _first(text_config(model.config), "maximum_length", default=-1)
+    return found if found > 0 and has_position_table(model, found) else None
 
 # %% ../nbs/01_architectures.ipynb #ae530959
 class KeyValues(NamedTuple):
@@ -325,6 +349,54 @@ def _obstacle(config):
     if family in ENCODERS and not config.is_encoder_decoder and not config.is_decoder:
         return "it is an encoder, which sees the text in both directions and keeps no cache; load it with is_decoder=True"
     return None
+
+# %% ../nbs/01_architectures.ipynb #97c5f783
+@dataclass(frozen=True, eq=False)
+class BaseModelFacts:
+    "What a call has to know about its base model. Asked once, when the model gets its adapter: `BaseModelFacts.of(model)`."
+
+    model: nn.Module
+    takes_positions: bool  # see `takes_positions`
+    counts_in_mask: bool  # see `counts_in_mask`
+    maximum_length: int | None  # see `maximum_length`
+    embeds: dict  # see `embeds_again`
+    checkpointed: list  # the modules in which gradient checkpointing can be switched on
+
+    @classmethod
+    def of(cls, model: nn.Module) -> BaseModelFacts:
+        "The facts about a base model."
+        checkpointed = [module for module in model.modules() if hasattr(module, "gradient_checkpointing")]
+        facts = takes_positions(model), counts_in_mask(model), maximum_length(model), embeds_again(model)
+        return cls(model, *facts, checkpointed)
+
+    def embed_again(
+        self,
+        input_ids,  # [batch, sequence]
+        inputs_embeds,  # [batch, sequence, hidden], instead of `input_ids`
+    ) -> dict:  # keyword of the base model -> [batch, sequence, layers, width]
+        "What the base model embeds once more; in most families nothing."
+        ids = input_ids if inputs_embeds is None else None
+        return {name: embed(ids, inputs_embeds) for name, embed in self.embeds.items()}
+
+    def check_length(
+        self,
+        length: int,  # tokens in one row, virtual ones included
+        virtual: int,  # how many of them are virtual
+    ):
+        "Raises ValueError when the base model has no position for the last token."
+        if self.maximum_length is not None and length > self.maximum_length:
+            raise ValueError(
+                f"{length} tokens, {virtual} of them virtual, are more than the {self.maximum_length} that "
+                f"{type(self.model).__name__} has positions for; pass at most {self.maximum_length - virtual} tokens"
+            )
+
+    def check_keeps_cache(self):
+        "Raises ValueError when the base model recomputes its layers in the backward pass: then it drops the cache."
+        if any(module.gradient_checkpointing and module.training for module in self.checkpointed):
+            raise ValueError(
+                "prefix tuning fills the key/value cache, which gradient checkpointing cannot use; "
+                "call model.gradient_checkpointing_disable() first, or choose a method that needs no cache"
+            )
 
 # %% ../nbs/01_architectures.ipynb #d25552af
 # names, or ends of names, of the layers that make queries and values; and keys and values

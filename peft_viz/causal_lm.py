@@ -4,144 +4,25 @@
 
 # %% ../nbs/11_causal_lm.ipynb #9c9624c9
 from __future__ import annotations
-import inspect, warnings
 import torch
 from torch import nn
-from transformers import GenerationMixin
-from peft_viz.architectures import (
-    check_generates,
-    counts_in_mask,
-    embeds_again,
-    maximum_length,
-    prefix_goes_behind,
-    takes_positions,
-)
+from .architectures import BaseModelFacts
+from .calls import unless_switched_off, with_checked_inputs
 from .config import PeftConfig, PeftType, TaskType
+from .generation import DecodingStep, lent_to_base_model, room_for_virtual_tokens
 from .model import check_config, MODELS, PeftModel
+from .place import find_place, Past, Setting
 from .tuners.cpt import ANSWER, answers_only, extend_types, with_cpt_loss
 from .tuners.injection import BaseTunerLayer
-from .tuners.sequence import behind_padding, insert, places
 
 # %% auto #0
-__all__ = ['IGNORED', 'STATES', 'SLICES_BY_LENGTH', 'PeftModelForCausalLM', 'get_peft_model']
-
-# %% ../nbs/11_causal_lm.ipynb #37ec67b1
-IGNORED = -100  # a label that the loss skips
-STATES = (
-    "cache_params",
-    "state",
-    "mems",
-    "past_buckets_states",
-)  # what recurrent and some older models carry along instead of past_key_values
-SLICES_BY_LENGTH = (
-    "next_sequence_length" in inspect.signature(GenerationMixin.prepare_inputs_for_generation).parameters
-)  # transformers 5; 4 slices by cache_position
-
-
-def _get_batch_size(input_ids, inputs_embeds):
-    if input_ids is None and inputs_embeds is None:
-        raise ValueError("pass input_ids or inputs_embeds")
-    if input_ids is not None and inputs_embeds is not None:
-        raise ValueError("pass input_ids or inputs_embeds, not both")
-    if input_ids is not None:
-        return input_ids.shape[0]
-    return inputs_embeds.shape[0]
-
-
-def _get_sequence_length(input_ids, inputs_embeds):
-    if input_ids is not None:
-        return input_ids.shape[1]
-    return inputs_embeds.shape[1]
-
-
-def _get_cache_length(past_key_values):
-    "Tokens in the cache, virtual ones included. Before there were cache classes, a cache was a tuple of keys and values for each layer."
-    if past_key_values is None:
-        return 0
-    if isinstance(past_key_values, (tuple, list)):
-        return past_key_values[0][0].shape[-2]
-    return int(past_key_values.get_seq_length() or 0)
-
-
-def _has_state(kwargs):
-    "Is there a recurrent state that has seen something? It does not say how much."
-    states = [kwargs[name] for name in STATES if kwargs.get(name) is not None]
-    return any(
-        state.has_previous_state() if hasattr(state, "has_previous_state") else True for state in states
-    )
-
-
-def _extend_attention_mask(attention_mask, batch_size, num_virtual_tokens, virtual_queries, order=None):
-    """`[batch, sequence]` to `[batch, virtual + sequence]`: every token may attend to the virtual ones. No mask stays no mask.
-
-    Rarer: `[batch, heads, query, key]`, which may need rows for the virtual tokens too (`virtual_queries`), and a dictionary with one mask in it."""
-    if attention_mask is None:
-        return None
-    if isinstance(attention_mask, dict):
-        attention_mask = _only_mask(attention_mask)
-    if attention_mask.dim() == 4:
-        return _extend_4d_mask(attention_mask, num_virtual_tokens, virtual_queries)
-    prefix_attention_mask = attention_mask.new_ones(batch_size, num_virtual_tokens)  # [batch, virtual]
-    return insert(prefix_attention_mask, attention_mask, order)
-
-
-def _take_columns(tensor, columns):
-    "`[batch, length, width]` to `[batch, columns, width]`, other columns for each row."
-    return tensor.gather(1, columns[..., None].expand(-1, -1, tensor.shape[2]))
-
-
-def _take_attentions(weights, queries, keys):
-    "`[batch, heads, length, length]` to `[batch, heads, queries, keys]`, others for each row."
-    weights = weights.gather(2, queries[:, None, :, None].expand(-1, weights.shape[1], -1, weights.shape[3]))
-    return weights.gather(3, keys[:, None, None].expand(-1, *weights.shape[1:3], -1))
-
-
-def _extend_labels(labels, batch_size, num_virtual_tokens, order=None):
-    "`[batch, sequence]` to `[batch, virtual + sequence]`: nobody is asked to predict a virtual token."
-    if labels is None:
-        return None
-    prefix_labels = labels.new_full((batch_size, num_virtual_tokens), IGNORED)  # [batch, virtual]
-    return insert(prefix_labels, labels, order)
-
-# %% ../nbs/11_causal_lm.ipynb #86d6d2f1
-def _only_mask(attention_mask):
-    if len(attention_mask) != 1:
-        raise ValueError(
-            f"expected a single attention mask, got {len(attention_mask)}: {', '.join(attention_mask)}; pass a mask [batch, sequence] and the base model will make its own of it"
-        )
-    return next(iter(attention_mask.values()))
-
-
-def _extend_4d_mask(attention_mask, num_virtual_tokens, virtual_queries):
-    "`[batch, heads, query, key]` to `[batch, heads, query, virtual + key]`, with virtual queries `[batch, heads, virtual + query, virtual + key]`."
-    batch_size, heads, queries, keys = attention_mask.shape
-    additive = attention_mask.is_floating_point()
-    attend, masked = (0, torch.finfo(attention_mask.dtype).min) if additive else (1, 0)
-    attention_mask = torch.cat(
-        (attention_mask.new_full((batch_size, heads, queries, num_virtual_tokens), attend), attention_mask),
-        dim=3,
-    )
-    if not virtual_queries:
-        return attention_mask
-    later = torch.ones(
-        num_virtual_tokens, num_virtual_tokens + keys, dtype=torch.bool, device=attention_mask.device
-    ).triu(1)  # [virtual, virtual + key]
-    rows = attention_mask.new_full(later.shape, attend).masked_fill(later, masked)
-    return torch.cat((rows.expand(batch_size, heads, -1, -1), attention_mask), dim=2)
-
-# %% ../nbs/11_causal_lm.ipynb #ca3777c5
-def _is_plain(attention_mask):
-    "`[batch, sequence]`: it says where padding is, and positions can be counted in it."
-    return isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 2
-
-
-def _count_positions(attention_mask, tokens):
-    "Positions `[batch, tokens]` of the last tokens, padding not counted."
-    return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -tokens:].contiguous()
+__all__ = ['PeftModelForCausalLM', 'get_peft_model']
 
 # %% ../nbs/11_causal_lm.ipynb #218725bd
 class PeftModelForCausalLM(PeftModel):
-    "A causal language model with adapters. Source: the specification, sections *forward*, *generate* and *prepare_inputs_for_generation*."
+    """A causal language model with adapters.
+
+    Source: the specification, sections *forward*, *_cpt_forward*, *generate* and *prepare_inputs_for_generation*."""
 
     def __init__(
         self,
@@ -149,21 +30,33 @@ class PeftModelForCausalLM(PeftModel):
         peft_config: PeftConfig,  # what to train
         adapter_name: str = "default",  # name of this first adapter
         autocast_adapter_dtype: bool = True,  # keep float16 and bfloat16 adapters of injected layers in float32
-        corrected_positions: bool = False,  # virtual tokens behind the padding of a row, and positions that do not count it; False: as peft
+        corrected_positions: bool = False,  # virtual tokens behind padding, positions that do not count it; False: as peft
     ):
         super().__init__(model, peft_config, adapter_name, autocast_adapter_dtype)
         self.corrected_positions = corrected_positions
-        self.base_model_accepts_positions, self.base_model_counts_in_mask = (
-            takes_positions(model),
-            counts_in_mask(model),
-        )
-        self.base_model_maximum_length, self.base_model_embeds_again = (
-            maximum_length(model.config),
-            embeds_again(model),
-        )
+        self.base_model_facts = BaseModelFacts.of(model)
         self.base_model_prepare_inputs_for_generation = self.base_model.prepare_inputs_for_generation
         self.base_model_prepare_cache_for_generation = self.base_model._prepare_cache_for_generation
 
+    @property
+    def setting(self) -> Setting:
+        "What a place has to know of the model."
+        return Setting(self.active_peft_config, self.corrected_positions, self.base_model_facts)
+
+    def base_model_method(
+        self,
+        name: str,  # of a method that both models have
+    ):  # the bound method
+        "The base model's own method, also while ours is lent to it."
+        own = {
+            "forward": self.get_base_model(),
+            "prepare_inputs_for_generation": self.base_model_prepare_inputs_for_generation,
+            "_prepare_cache_for_generation": self.base_model_prepare_cache_for_generation,
+        }
+        return own.get(name) or getattr(self.get_base_model(), name)
+
+    @unless_switched_off
+    @with_checked_inputs
     def forward(
         self,
         input_ids: torch.Tensor | None = None,  # [batch, sequence]
@@ -178,7 +71,8 @@ class PeftModelForCausalLM(PeftModel):
     ):  # what the base model returns
         """One pass. Logits are `[batch, virtual + sequence, vocabulary]` with virtual tokens in the sequence, else `[batch, sequence, vocabulary]`.
 
-        With a cache from an earlier pass, the virtual tokens are in it: then `attention_mask` is for all real tokens so far, everything else for the new ones."""
+        With a cache from an earlier pass, the virtual tokens are in it: then `attention_mask` is for all real tokens so far, everything else for the new ones.
+        Raises ValueError when the inputs do not fit together or are too long."""
         peft_config = self.active_peft_config
         kwargs.update(
             output_attentions=output_attentions,
@@ -186,318 +80,82 @@ class PeftModelForCausalLM(PeftModel):
             return_dict=return_dict,
         )
 
-        if self._adapters_disabled:
-            return self._forward_disabled(input_ids, attention_mask, inputs_embeds, labels, **kwargs)
         if not peft_config.is_prompt_learning:
-            return self._forward_injected(
-                input_ids, attention_mask, inputs_embeds, labels, task_ids, **kwargs
-            )
+            if peft_config.peft_type == PeftType.POLY:
+                kwargs["task_ids"] = task_ids
+            if self.base_model.config.model_type == "mpt":
+                if inputs_embeds is not None:
+                    raise AssertionError("forward in MPTForCausalLM does not support inputs_embeds")
+                return self.base_model(
+                    input_ids=input_ids, attention_mask=attention_mask, labels=labels, **kwargs
+                )
+            with self._enable_peft_forward_hooks(**kwargs):
+                kwargs = self._without_special_args(kwargs)
+                return self.base_model(
+                    input_ids=input_ids,
+                    attention_mask=attention_mask,
+                    inputs_embeds=inputs_embeds,
+                    labels=labels,
+                    **kwargs,
+                )
 
-        batch_size, length = (
-            _get_batch_size(input_ids, inputs_embeds),
-            _get_sequence_length(input_ids, inputs_embeds),
-        )
-        past_length = _get_cache_length(kwargs.get("past_key_values"))
-        is_first = not past_length and not _has_state(kwargs)
-        order = self._order(attention_mask)
-        virtual_queries = is_first and self._in_sequence(order)
-        if is_first and not virtual_queries:
-            past_length = peft_config.num_virtual_tokens  # the prefix that will be in the cache
-        self._check_length(past_length + length + virtual_queries * peft_config.num_virtual_tokens)
-        attention_mask = _extend_attention_mask(
-            attention_mask, batch_size, peft_config.num_virtual_tokens, virtual_queries, order
-        )
-        kwargs.update(attention_mask=attention_mask, labels=labels)
-        self._warn_of_positions(kwargs)
-        self._shift_or_drop_positions(kwargs, batch_size, length, past_length, virtual_queries, order)
+        batch_size, tokens = (input_ids if inputs_embeds is None else inputs_embeds).shape[:2]
+        place = find_place(self.setting, attention_mask, batch_size, tokens, Past(kwargs))
+        kwargs = place.positions({**kwargs, "attention_mask": place.mask(attention_mask), "labels": labels})
 
-        if not is_first:
-            return self._forward_continued(input_ids, inputs_embeds, **kwargs)
+        if place.is_past:
+            kwargs.pop("input_type_mask", None)  # the base model's loss, over the new tokens alone
+            return self.base_model(input_ids=input_ids, inputs_embeds=inputs_embeds, **kwargs)
         elif peft_config.peft_type == PeftType.PREFIX_TUNING:
-            return self._forward_prefix(input_ids, inputs_embeds, batch_size, order, **kwargs)
+            cache = kwargs.get("past_key_values")
+            kwargs["past_key_values"] = self.get_prompt(
+                place.batch_size, past_key_values=cache, order=place.columns
+            )
+            return place.output(self.base_model, input_ids, inputs_embeds, **kwargs)
         elif peft_config.peft_type == PeftType.CPT:
-            return self._cpt_forward(input_ids, inputs_embeds, batch_size, order, **kwargs)
+            return self._cpt_forward(input_ids, inputs_embeds, place, **kwargs)
         else:
-            return self._forward_embeddings(input_ids, inputs_embeds, batch_size, task_ids, order, **kwargs)
+            kwargs.update(place.embeds_again(input_ids, inputs_embeds), labels=place.labels(labels))
+            if inputs_embeds is None:
+                inputs_embeds = self.word_embeddings(input_ids)  # [batch, sequence, hidden]
+            prompts = self.get_prompt(place.batch_size, task_ids)  # [batch, virtual, hidden]
+            inputs_embeds = place.embeds(prompts, inputs_embeds)  # [batch, virtual + sequence, hidden]
+            return self.base_model(inputs_embeds=inputs_embeds, **kwargs)
 
+    def _cpt_forward(self, input_ids, inputs_embeds, place, labels=None, input_type_mask=None, **kwargs):
+        "Virtual tokens before the embeddings; labels and types of the examples in front, and the loss where an answer stands."
+        peft_config, shape = self.active_peft_config, (place.batch_size, place.tokens)
+        if input_type_mask is None:
+            input_type_mask = torch.full(shape, ANSWER, device=self.word_embeddings.weight.device)
+        if labels is not None:
+            cpt_type_mask = extend_types(input_type_mask, peft_config, *shape, place.order)
+            labels = answers_only(
+                labels, cpt_type_mask, peft_config, place.order
+            )  # [batch, virtual + sequence]
+        kwargs.update(place.embeds_again(input_ids, inputs_embeds))
+        if inputs_embeds is None:
+            inputs_embeds = self.word_embeddings(input_ids)  # [batch, sequence, hidden]
+        prompts = self.get_prompt(place.batch_size)  # [batch, virtual, hidden]
+        inputs_embeds = place.embeds(prompts, inputs_embeds)  # [batch, virtual + sequence, hidden]
+        base_model_output = self.base_model(inputs_embeds=inputs_embeds, labels=labels, **kwargs)
+        if labels is None:
+            return base_model_output
+        else:
+            return with_cpt_loss(base_model_output, labels, cpt_type_mask, peft_config)
+
+    @unless_switched_off
     def generate(self, *args, **kwargs):
         "The base model's `generate`, which asks our `prepare_inputs_for_generation` at each step. Afterwards the base model is as before, whatever happens."
         peft_config = self.active_peft_config
-        lent = self._lend_to_base_model()
-        try:
-            if self._adapters_disabled or not peft_config.is_prompt_learning:
+        with lent_to_base_model(self):
+            if not peft_config.is_prompt_learning:
                 with self._enable_peft_forward_hooks(*args, **kwargs):
                     kwargs = self._without_special_args(kwargs)
-                    outputs = self.get_base_model().generate(*args, **kwargs)
+                    return self.get_base_model().generate(*args, **kwargs)
             else:
-                outputs = self.base_model.generate(*args, **kwargs)
-        finally:
-            self._take_back(lent)
-        return outputs
+                return self.base_model.generate(*args, **kwargs)
 
-    # --- the branches of forward ------------------------------------------------------------------------------
-
-    def _forward_disabled(self, input_ids, attention_mask, inputs_embeds, labels, **kwargs):
-        "The base model alone. What is said to the methods is said to nobody."
-        for name in "adapter_names", "input_type_mask":
-            kwargs.pop(name, None)
-        return self.get_base_model()(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            inputs_embeds=inputs_embeds,
-            labels=labels,
-            **kwargs,
-        )
-
-    def _forward_injected(self, input_ids, attention_mask, inputs_embeds, labels, task_ids, **kwargs):
-        "LoRA, AdaLoRA, IA3, POLY: the layers have been changed, the inputs have not."
-        if self.active_peft_config.peft_type == PeftType.POLY:
-            kwargs["task_ids"] = task_ids
-        if self.base_model.config.model_type == "mpt":
-            if inputs_embeds is not None:
-                raise AssertionError("forward in MPTForCausalLM does not support inputs_embeds")
-            return self.base_model(
-                input_ids=input_ids, attention_mask=attention_mask, labels=labels, **kwargs
-            )
-        with self._enable_peft_forward_hooks(**kwargs):
-            kwargs = self._without_special_args(kwargs)
-            return self.base_model(
-                input_ids=input_ids,
-                attention_mask=attention_mask,
-                inputs_embeds=inputs_embeds,
-                labels=labels,
-                **kwargs,
-            )
-
-    def _forward_continued(self, input_ids, inputs_embeds, input_type_mask=None, **kwargs):
-        "The rest of a sequence whose virtual tokens are in the cache already. Nobody's loss looks at types here."
-        return self.base_model(input_ids=input_ids, inputs_embeds=inputs_embeds, **kwargs)
-
-    def _forward_prefix(self, input_ids, inputs_embeds, batch_size, order, **kwargs):
-        "Virtual tokens in the cache; the sequence, and with it labels and logits, keeps its length."
-        max_cache_len = self.active_peft_config.num_virtual_tokens + _get_sequence_length(
-            input_ids, inputs_embeds
-        )
-        past_key_values = self.get_prompt(
-            batch_size,
-            max_cache_len=max_cache_len,
-            past_key_values=kwargs.get("past_key_values"),
-            order=order,
-        )  # per layer [batch, heads, virtual, head_dim]
-        kwargs["past_key_values"] = past_key_values
-        if order is not None:
-            return self._forward_prefix_behind_padding(input_ids, inputs_embeds, order, **kwargs)
-        return self.base_model(input_ids=input_ids, inputs_embeds=inputs_embeds, **kwargs)
-
-    def _forward_prefix_behind_padding(
-        self, input_ids, inputs_embeds, order, labels=None, return_dict=None, logits_to_keep=0, **kwargs
-    ):
-        "The base model gets a sequence with something in the virtual tokens' places; what it says there is taken out again."
-        virtual = self.active_peft_config.num_virtual_tokens
-        if labels is not None:
-            labels = _extend_labels(labels, len(order), virtual, order)
-            first = (places(order, virtual)[:, -1:] + 1).clamp(max=order.shape[1] - 1)
-            labels = labels.scatter(
-                1, first, IGNORED
-            )  # nobody is before the first token who could predict it
-        output = self.base_model(
-            **self._with_virtual_tokens(input_ids, inputs_embeds, order),
-            labels=labels,
-            return_dict=True,
-            **kwargs,
-        )
-        columns = order.argsort(
-            dim=1
-        )  # [batch, virtual + sequence], the virtual tokens', then the real ones'
-        real = columns[:, virtual:]
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        output.logits = _take_columns(output.logits, real[:, kept])
-        if output.get("hidden_states") is not None:
-            output.hidden_states = tuple(_take_columns(states, real) for states in output.hidden_states)
-        if output.get("attentions") is not None:
-            output.attentions = tuple(
-                _take_attentions(weights, real, columns) for weights in output.attentions
-            )
-        return output if return_dict is not False else output.to_tuple()
-
-    def _forward_embeddings(
-        self, input_ids, inputs_embeds, batch_size, task_ids, order, labels=None, **kwargs
-    ):
-        "Virtual tokens before the embeddings; labels get as many -100 in front."
-        labels = _extend_labels(labels, batch_size, self.active_peft_config.num_virtual_tokens, order)
-        return self.base_model(
-            **self._with_virtual_tokens(input_ids, inputs_embeds, order, task_ids), labels=labels, **kwargs
-        )
-
-    def _cpt_forward(
-        self, input_ids, inputs_embeds, batch_size, order, labels=None, input_type_mask=None, **kwargs
-    ):
-        "Virtual tokens before the embeddings; labels and types of the examples in front, and the loss where an answer stands."
-        peft_config = self.active_peft_config
-        length = _get_sequence_length(input_ids, inputs_embeds)
-        if input_type_mask is None:
-            input_type_mask = torch.full(
-                (batch_size, length), ANSWER, device=self.word_embeddings.weight.device
-            )
-        if labels is not None:
-            cpt_type_mask = extend_types(
-                input_type_mask, peft_config, batch_size, length, order
-            )  # [batch, virtual + sequence]
-            labels = answers_only(labels, cpt_type_mask, peft_config, order)  # [batch, virtual + sequence]
-        base_model_output = self.base_model(
-            **self._with_virtual_tokens(input_ids, inputs_embeds, order), labels=labels, **kwargs
-        )
-        if labels is None:
-            return base_model_output
-        return with_cpt_loss(base_model_output, labels, cpt_type_mask, peft_config)
-
-    # --- what the branches share ------------------------------------------------------------------------------
-
-    def _order(self, attention_mask):
-        "Where virtual tokens stand in a sequence (see `insert`): as in peft in front, or behind the padding of each row."
-        if not self.corrected_positions or not _is_plain(attention_mask):
-            return None
-        if self.active_peft_config.peft_type == PeftType.PREFIX_TUNING and not self._prefix_goes_behind(
-            attention_mask
-        ):
-            return None
-        return behind_padding(attention_mask, self.active_peft_config.num_virtual_tokens)
-
-    def _prefix_goes_behind(self, attention_mask):
-        "Where there is padding, and no layer with a recurrent state, which would see what stands in the virtual tokens' places."
-        return not attention_mask[:, 0].all() and prefix_goes_behind(self.base_model.config)
-
-    def _in_sequence(self, order):
-        "Do virtual tokens have places in the sequence that the base model gets, or are they in the cache before it?"
-        return self.active_peft_config.peft_type != PeftType.PREFIX_TUNING or order is not None
-
-    def _with_virtual_tokens(self, input_ids, inputs_embeds, order, task_ids=None):
-        "The sequence with virtual tokens in it, as embeddings; with prefix tuning, which has none, with something in their places."
-        is_prefix = self.active_peft_config.peft_type == PeftType.PREFIX_TUNING
-        if is_prefix and inputs_embeds is None:
-            places = input_ids.new_zeros(len(input_ids), self.active_peft_config.num_virtual_tokens)
-            return dict(input_ids=insert(places, input_ids, order))
-        again = self._embedded_again(input_ids, inputs_embeds, order)
-        if inputs_embeds is None:
-            inputs_embeds = self.word_embeddings(input_ids)  # [batch, sequence, hidden]
-        if is_prefix:
-            prompts = inputs_embeds.new_zeros(
-                len(inputs_embeds), self.active_peft_config.num_virtual_tokens, inputs_embeds.shape[2]
-            )
-        else:
-            prompts = self.get_prompt(
-                batch_size=len(inputs_embeds), task_ids=task_ids
-            )  # [batch, virtual, hidden]
-        prompts = prompts.to(inputs_embeds.dtype)
-        return dict(
-            inputs_embeds=insert(prompts, inputs_embeds, order), **again
-        )  # [batch, virtual + sequence, hidden]
-
-    def _embedded_again(self, input_ids, inputs_embeds, order):
-        "A few base models embed tokens for each layer, too. Virtual ones are none of the vocabulary, and have nothing there."
-        input_ids, virtual = (
-            input_ids if inputs_embeds is None else None,
-            self.active_peft_config.num_virtual_tokens,
-        )
-        again = {
-            name: embed(input_ids, inputs_embeds) for name, embed in self.base_model_embeds_again.items()
-        }  # each [batch, sequence, layers, width]
-        return {
-            name: insert(real.new_zeros(len(real), virtual, *real.shape[2:]), real, order)
-            for name, real in again.items()
-        }
-
-    def _check_length(self, length):
-        maximum = self.base_model_maximum_length
-        if maximum is not None and length > maximum:
-            virtual = self.active_peft_config.num_virtual_tokens
-            raise ValueError(
-                f"{length} tokens, {virtual} of them virtual, are more than the {maximum} that {type(self.base_model).__name__} has positions for; pass at most {maximum - virtual} tokens"
-            )
-
-    def _keeps_positions(self):
-        "The caller's positions can be used behind a prefix, and where they are said to be counted right."
-        return self.corrected_positions or self.active_peft_config.peft_type == PeftType.PREFIX_TUNING
-
-    def _warn_of_positions(self, kwargs):
-        if kwargs.get("position_ids") is not None and not self._keeps_positions():
-            warnings.warn(
-                "Position ids are not supported for parameter efficient tuning. Ignoring position ids."
-            )
-        if kwargs.get("token_type_ids") is not None:
-            warnings.warn(
-                "Token type ids are not supported for parameter efficient tuning. Ignoring token type ids"
-            )
-
-    def _shift_or_drop_positions(self, kwargs, batch_size, new_tokens, past_length, virtual_queries, order):
-        "Positions and token types were made for the sequence without virtual tokens. Changes `kwargs`, in which the mask is extended already."
-        position_ids, attention_mask = kwargs.pop("position_ids", None), kwargs.get("attention_mask")
-        kwargs.pop("token_type_ids", None)
-        queries = new_tokens + virtual_queries * self.active_peft_config.num_virtual_tokens
-        if position_ids is not None and self._keeps_positions():
-            kwargs["position_ids"] = self._shifted(position_ids[..., -new_tokens:], virtual_queries, order)
-        elif self.corrected_positions and self.base_model_accepts_positions and _is_plain(attention_mask):
-            kwargs["position_ids"] = _count_positions(attention_mask, queries)
-        elif (
-            self.corrected_positions and self.base_model_accepts_positions
-        ):  # a few models count from 0 whatever the cache holds
-            kwargs["position_ids"] = torch.arange(
-                past_length, past_length + queries, device=self.base_model.device
-            ).expand(batch_size, -1)
-
-    def _shifted(self, position_ids, virtual_queries, order):
-        "Every token comes later; where virtual tokens are in the sequence, they have the first positions."
-        virtual = self.active_peft_config.num_virtual_tokens
-        if not virtual_queries:
-            return position_ids + virtual
-        first = torch.arange(virtual, device=position_ids.device).expand(*position_ids.shape[:-1], -1)
-        return insert(first, position_ids + virtual, order)
-
-    # --- what generate lends to the base model ----------------------------------------------------------------
-
-    def _lend_to_base_model(self):
-        "Give the base model our methods that `generate` calls, and our `generation_config`; return what it had, for `_take_back`."
-        transformer = self.get_base_model()
-        names = "prepare_inputs_for_generation", "_prepare_cache_for_generation", "generation_config"
-        had = {name: vars(transformer)[name] for name in names if name in vars(transformer)}
-        for name in names:
-            setattr(transformer, name, getattr(self, name))
-        return transformer, names, had
-
-    def _take_back(self, lent):
-        transformer, names, had = lent
-        for name in names:
-            delattr(transformer, name)
-        for name, value in had.items():
-            setattr(transformer, name, value)
-
-    def _prepare_cache_for_generation(
-        self, generation_config, model_kwargs, generation_mode, batch_size, max_cache_length
-    ):
-        "A cache of fixed length needs room for the virtual tokens, too."
-        if not self._adapters_disabled and self.active_peft_config.is_prompt_learning:
-            check_generates(self.base_model.config)
-            self._room_for_virtual_tokens(generation_config, model_kwargs)
-            max_cache_length += self.active_peft_config.num_virtual_tokens
-        return self.base_model_prepare_cache_for_generation(
-            generation_config, model_kwargs, generation_mode, batch_size, max_cache_length
-        )
-
-    def _room_for_virtual_tokens(self, generation_config, model_kwargs):
-        "Before `generate` begins to count: a cache that it continues from has more tokens than it knows."
-        if self.corrected_positions and getattr(generation_config, "prefill_chunk_size", None):
-            raise ValueError(
-                "prefill_chunk_size cuts between padding and virtual tokens; leave it out, or use corrected_positions=False"
-            )
-        past_length = _get_cache_length(model_kwargs.get("past_key_values"))
-        attention_mask = model_kwargs.get("attention_mask")
-        if past_length and _is_plain(attention_mask) and not SLICES_BY_LENGTH:
-            model_kwargs["cache_position"] = torch.arange(
-                past_length - self.active_peft_config.num_virtual_tokens,
-                attention_mask.shape[1],
-                device=attention_mask.device,
-            )
-
+    @unless_switched_off
     def prepare_inputs_for_generation(
         self,
         input_ids: torch.Tensor,  # [batch, all tokens so far]
@@ -505,121 +163,53 @@ class PeftModelForCausalLM(PeftModel):
         task_ids: torch.Tensor | None = None,  # [batch], for methods with tasks
         **kwargs,  # `past_key_values`, `attention_mask`, ... as the base model's method has them
     ) -> dict:  # arguments for one call of the base model
-        "The inputs of one decoding step. What the base model prepares is prepared with the virtual tokens: mask, positions and cache are extended before it is asked."
+        "The inputs of one decoding step."
         peft_config = self.active_peft_config
-        if self._adapters_disabled or not peft_config.is_prompt_learning:
+        if not peft_config.is_prompt_learning:
             model_kwargs = self.base_model_prepare_inputs_for_generation(
                 input_ids, inputs_embeds=inputs_embeds, **kwargs
             )
-            if peft_config.peft_type == PeftType.POLY and not self._adapters_disabled:
+            # task_ids
+            if peft_config.peft_type == PeftType.POLY:
                 model_kwargs["task_ids"] = task_ids
             return model_kwargs
 
-        order = self._order(kwargs.get("attention_mask"))
-        self._empty_where_cropped(kwargs.get("past_key_values"), order)
-        requires_prompt_injection = not _get_cache_length(kwargs.get("past_key_values")) and not _has_state(
-            kwargs
-        )
-        if requires_prompt_injection and peft_config.peft_type == PeftType.PREFIX_TUNING:
+        step = DecodingStep(self.setting, input_ids, inputs_embeds, kwargs)
+        place = step.place
+        # past_key_values
+        if peft_config.peft_type == PeftType.PREFIX_TUNING and not place.is_past:
+            cache = kwargs.get("past_key_values")
             kwargs["past_key_values"] = self.get_prompt(
-                input_ids.shape[0], past_key_values=kwargs.get("past_key_values"), order=order
+                place.batch_size, past_key_values=cache, order=place.columns
             )
-        new_tokens = self._count_new_tokens(input_ids, inputs_embeds, kwargs)
-        virtual_queries = requires_prompt_injection and self._in_sequence(order)
-        placeholders = self._extend_for_base_model(input_ids, new_tokens, virtual_queries, order, kwargs)
-        model_kwargs = self._ask_base_model(placeholders, new_tokens, virtual_queries, **kwargs)
-
-        if virtual_queries:
-            prepared = model_kwargs["input_ids"][
-                :, peft_config.num_virtual_tokens :
-            ]  # a few models add a token of their own
-            model_kwargs["input_ids"] = None
-            model_kwargs.update(self._with_virtual_tokens(prepared, inputs_embeds, order, task_ids))
-        elif inputs_embeds is not None and input_ids.shape[1] < new_tokens:
-            model_kwargs.update(input_ids=None, inputs_embeds=inputs_embeds[:, -new_tokens:])
-        elif not _has_state(kwargs):
-            model_kwargs["input_ids"] = input_ids[
-                :, -new_tokens:
-            ]  # what is in the cache is not computed again
+        # attention_mask
+        kwargs["attention_mask"] = place.mask(kwargs.get("attention_mask"))
+        # cache_position
+        kwargs = step.tell(kwargs)
+        model_kwargs = step.prepare(self.base_model_prepare_inputs_for_generation, kwargs)
+        # inputs_embeds
+        if place.takes_prompts:
+            ids = model_kwargs["input_ids"][:, place.virtual :]  # a few base models add a token of their own
+            model_kwargs.update(place.embeds_again(ids, inputs_embeds))
+            if inputs_embeds is None:
+                inputs_embeds = self.word_embeddings(ids)  # [batch, sequence, hidden]
+            prompts = self.get_prompt(place.batch_size, task_ids)  # [batch, virtual, hidden]
+            model_kwargs.update(input_ids=None, inputs_embeds=place.embeds(prompts, inputs_embeds))
+        # input_ids
+        else:
+            model_kwargs.update(step.inputs(model_kwargs))
         return model_kwargs
 
-    def _empty_where_cropped(self, past_key_values, order):
-        "Assisted generation of transformers 4 crops a cache without knowing of virtual tokens. Where it cut into them, we begin anew."
-        virtual, past_length = self.active_peft_config.num_virtual_tokens, _get_cache_length(past_key_values)
-        if SLICES_BY_LENGTH or not past_length:
-            return
-        needed = virtual if order is None else int(places(order, virtual).max()) + 1
-        if past_length < needed:
-            past_key_values.crop(0)
-
-    def _count_new_tokens(self, input_ids, inputs_embeds, kwargs):
-        "How many real tokens the base model has not seen. `generate` passes all so far, or, if a cache holds the others, the new ones."
-        past_length = max(
-            _get_cache_length(kwargs.get("past_key_values")) - self.active_peft_config.num_virtual_tokens, 0
+    @unless_switched_off
+    def _prepare_cache_for_generation(
+        self, generation_config, model_kwargs, generation_mode, batch_size, max_cache_length
+    ):
+        "A cache of fixed length needs room for the virtual tokens, too."
+        if self.active_peft_config.is_prompt_learning:
+            max_cache_length += room_for_virtual_tokens(self.setting, generation_config, model_kwargs)
+        return self.base_model_prepare_cache_for_generation(
+            generation_config, model_kwargs, generation_mode, batch_size, max_cache_length
         )
-        if _has_state(kwargs):
-            return 1
-        elif (
-            past_length
-            and kwargs.get("next_sequence_length") is not None
-            and not kwargs.get("is_first_iteration")
-        ):
-            return kwargs["next_sequence_length"]
-        elif _is_plain(kwargs.get("attention_mask")):
-            return kwargs["attention_mask"].shape[1] - past_length
-        elif inputs_embeds is not None:
-            return inputs_embeds.shape[1] - past_length
-        return input_ids.shape[1] - (past_length if past_length < input_ids.shape[1] else 0)
-
-    def _extend_for_base_model(self, input_ids, new_tokens, virtual_queries, order, kwargs):
-        "Everything as if the virtual tokens were tokens: changes `kwargs`, and returns ids with something in their places."
-        virtual = self.active_peft_config.num_virtual_tokens
-        past_length, queries = (
-            _get_cache_length(kwargs.get("past_key_values")),
-            new_tokens + virtual_queries * virtual,
-        )
-        kwargs["attention_mask"] = _extend_attention_mask(
-            kwargs.get("attention_mask"), len(input_ids), virtual, virtual_queries, order
-        )
-        self._check_length(past_length + queries)
-        self._shift_or_drop_positions(kwargs, len(input_ids), new_tokens, past_length, virtual_queries, order)
-        if SLICES_BY_LENGTH:
-            kwargs["next_sequence_length"] = queries
-        if kwargs.get("cache_position") is not None:
-            kwargs["cache_position"] = torch.arange(queries, device=input_ids.device) + (
-                kwargs["cache_position"][:1] + virtual if _has_state(kwargs) else past_length
-            )
-        missing = max(
-            past_length + queries - input_ids.shape[1], virtual
-        )  # virtual tokens, and real ones that were passed as embeddings or earlier
-        return torch.cat((input_ids.new_zeros(len(input_ids), missing), input_ids), dim=1)
-
-    def _ask_base_model(self, placeholders, new_tokens, virtual_queries, attention_mask=None, **kwargs):
-        "What the base model prepares; masks that it would not expect come back as they are."
-        plain = attention_mask if _is_plain(attention_mask) else None
-        model_kwargs = self.base_model_prepare_inputs_for_generation(
-            placeholders, attention_mask=plain, **kwargs
-        )
-        if plain is not attention_mask:
-            model_kwargs["attention_mask"] = attention_mask
-        if (
-            self.active_peft_config.peft_type != PeftType.PREFIX_TUNING
-            and self.base_model._supports_default_dynamic_cache()
-        ):
-            model_kwargs.pop(
-                "cache_position", None
-            )  # the base model counts in the cache, which has the virtual tokens
-        if "position_ids" in kwargs:
-            return model_kwargs
-        model_kwargs.pop("position_ids", None)  # transformers 4 counts them in the mask
-        if self.base_model_counts_in_mask and not _is_plain(
-            model_kwargs.get("attention_mask", placeholders)
-        ):  # it cannot in a mask of four dimensions
-            queries = new_tokens + virtual_queries * self.active_peft_config.num_virtual_tokens
-            model_kwargs["position_ids"] = _count_positions(
-                torch.ones_like(placeholders) if plain is None else plain, queries
-            )
-        return model_kwargs
 
 # %% ../nbs/11_causal_lm.ipynb #d0fd7abc
 MODELS[TaskType.CAUSAL_LM] = PeftModelForCausalLM

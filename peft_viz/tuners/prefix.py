@@ -82,7 +82,7 @@ def to_cache(
         if shape is not None
     }
     if order is not None:
-        exchange(cache, prefix, places(order, key_values.shape[-2]))
+        exchange(cache, prefix, order)
         return cache
     for layer, (keys, values) in prefix.items():
         cache.update(keys, values, layer)

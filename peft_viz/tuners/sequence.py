@@ -17,6 +17,8 @@ def insert(
     | None = None,  # [batch, virtual + sequence], from `behind_padding`; None: virtual tokens in front
 ) -> torch.Tensor:  # [batch, virtual + sequence, ...], a new tensor
     "Virtual tokens among the real ones. Tokens that the order does not know of stay at the end."
+    if hasattr(order, "insert"):
+        return order.insert(virtual, real)
     joined = torch.cat((virtual, real), dim=1)
     if order is None:
         return joined
