@@ -53,12 +53,25 @@ class BehindPadding:
         attention_mask: torch.Tensor,  # [batch, sequence]: zeros at the padding
         virtual: int,  # how many virtual tokens
     ):
-        padding = (attention_mask.cumsum(1) == 0).sum(1, keepdim=True)  # [batch, 1]
-        column = torch.arange(virtual + attention_mask.shape[1], device=attention_mask.device)[None]
+        self.attention_mask, self.virtual = attention_mask, virtual
+
+    def index(self) -> torch.Tensor:  # [batch, virtual + sequence]
+        "Which token stands in each column: the virtual tokens are the first, the caller's come after them."
+        virtual, length = self.virtual, self.attention_mask.shape[1]
+        padding = (self.attention_mask.cumsum(1) == 0).sum(1, keepdim=True)  # [batch, 1]
+        column = torch.arange(virtual + length, device=self.attention_mask.device)[None]
         behind = torch.where(column < padding + virtual, column - padding, column)
-        self.index = torch.where(column < padding, virtual + column, behind)  # [batch, virtual + sequence]
-        order = self.index.argsort(dim=1)
-        self.columns, self.real_columns = order[:, :virtual], order[:, virtual:]
+        return torch.where(column < padding, virtual + column, behind)
+
+    @property
+    def columns(self) -> torch.Tensor:  # [batch, virtual]
+        "Where the virtual tokens stand."
+        return self.index().argsort(dim=1)[:, : self.virtual]
+
+    @property
+    def real_columns(self) -> torch.Tensor:  # [batch, sequence]
+        "Where the tokens of the caller stand."
+        return self.index().argsort(dim=1)[:, self.virtual :]
 
     def insert(
         self,
@@ -67,10 +80,11 @@ class BehindPadding:
     ) -> torch.Tensor:  # [batch, virtual + sequence, ...], a new tensor
         "The padding, the virtual tokens, the rest. Tokens that the mask did not know of stay at the end."
         joined = torch.cat((virtual, real), dim=1)
-        index = self.index.view(*self.index.shape, *[1] * (joined.dim() - 2)).expand(
+        index = self.index()
+        wide = index.view(*index.shape, *[1] * (joined.dim() - 2)).expand(
             -1, -1, *joined.shape[2:]
         )
-        return torch.cat((joined.gather(1, index), joined[:, self.index.shape[1] :]), dim=1)
+        return torch.cat((joined.gather(1, wide), joined[:, index.shape[1] :]), dim=1)
 
 # %% ../nbs/12_place.ipynb #ebd7605f
 @dataclass(frozen=True)

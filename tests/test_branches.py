@@ -20,6 +20,7 @@ from transformers import (
 
 import parity
 import peft_viz.causal_lm as ours
+from peft_viz import generation, place
 from peft_viz.config import CPTConfig, IA3Config, LoraConfig, PrefixTuningConfig, PromptTuningConfig
 from test_parity import base_model, batch, OLD_PEFT, PAD, quiet_and_single, TOKENS, VOCABULARY
 
@@ -108,8 +109,8 @@ def test_what_a_4d_mask_becomes(dtype):
     mask = square(MASK) if dtype != torch.float32 else square(MASK, dtype)
     yes, no = (0, torch.finfo(dtype).min) if dtype == torch.float32 else (1, 0)
     mask = mask.to(dtype)
-    with_rows = ours._extend_attention_mask(mask, 2, V, virtual_queries=True)
-    without_rows = ours._extend_attention_mask(mask, 2, V, virtual_queries=False)
+    with_rows = place.with_columns(mask, V, are_queries=True)
+    without_rows = place.with_columns(mask, V, are_queries=False)
     assert (
         with_rows.shape == (2, 1, V + 5, V + 5)
         and without_rows.shape == (2, 1, 5, V + 5)
@@ -500,7 +501,7 @@ def test_a_prompt_before_states_and_without_a_cache(family):
 @pytest.mark.parametrize("make", [prompted, prefixed])
 def test_a_cache_cropped_into_the_virtual_tokens(make, corrected, monkeypatch):
     "As assisted generation of transformers 4 does: what is left cannot be gone on with. What was cut further back can."
-    monkeypatch.setattr(ours, "SLICES_BY_LENGTH", False)
+    monkeypatch.setattr(generation, "SLICES_BY_LENGTH", False)
     model, *_ = make()
     model.corrected_positions = corrected
 
@@ -514,13 +515,13 @@ def test_a_cache_cropped_into_the_virtual_tokens(make, corrected, monkeypatch):
         def crop(self, length):
             self.length = length
 
-    order = model._order(torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]]))
+    mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
     needed = V + 2 * corrected
     for length, left in (0, 0), (1, 0), (needed - 1, 0), (needed, needed), (needed + 3, needed + 3):
-        model._empty_where_cropped(cache := Cache(length), order)
+        generation.empty_where_cropped(cache := Cache(length), model.setting, mask)
         assert cache.length == left
-    monkeypatch.setattr(ours, "SLICES_BY_LENGTH", True)  # transformers 5 crops by how many to remove
-    model._empty_where_cropped(cache := Cache(1), order)
+    monkeypatch.setattr(generation, "SLICES_BY_LENGTH", True)  # transformers 5 crops by how many to remove
+    generation.empty_where_cropped(cache := Cache(1), model.setting, mask)
     assert cache.length == 1
 
 
@@ -550,7 +551,7 @@ def test_positions_for_a_model_that_counts_in_the_mask(padded):
 @pytest.mark.parametrize("slices_by_length", [False, True])
 def test_how_each_era_is_told_what_is_new(make, slices_by_length, monkeypatch):
     "A cache that generate continues from holds more than transformers 4 would think; 5 is told a number."
-    monkeypatch.setattr(ours, "SLICES_BY_LENGTH", slices_by_length)
+    monkeypatch.setattr(generation, "SLICES_BY_LENGTH", slices_by_length)
     model, *_ = make()
     cache, longer = model(IDS).past_key_values, torch.cat((MASK, MASK[:, -1:]), 1)
     for mask, filled, expected in (
@@ -560,7 +561,7 @@ def test_how_each_era_is_told_what_is_new(make, slices_by_length, monkeypatch):
         (square(longer), cache, None),
     ):
         told = dict(past_key_values=filled, attention_mask=mask)
-        model._room_for_virtual_tokens(model.generation_config, told)
+        assert generation.room_for_virtual_tokens(model.setting, model.generation_config, told) == V
         assert (told["cache_position"].tolist() if "cache_position" in told else None) == (
             None if slices_by_length else expected
         )

@@ -185,11 +185,11 @@ def test_prefix_rows_become_keys_and_values():
 def test_prefix_is_exchanged_at_each_layers_first_update():
     "Behind the padding: other columns in each row, in the first update of a layer alone; then the cache is an ordinary one."
     from transformers import DynamicCache, LlamaConfig
-    from peft_viz.tuners.sequence import behind_padding
+    from peft_viz.place import BehindPadding
 
     key_values = torch.arange(2 * 2 * 2 * 2 * 3 * 2.0).view(2, 2, 2, 2, 3, 2) + 1
-    order = behind_padding(torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]]), 3)
-    cache = prefix.to_cache(key_values, LlamaConfig(num_hidden_layers=2), order=order)
+    columns = BehindPadding(torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]]), 3).columns
+    cache = prefix.to_cache(key_values, LlamaConfig(num_hidden_layers=2), columns=columns)
     assert cache.get_seq_length() == 0
     new, later = torch.zeros(2, 2, 7, 2), -torch.ones(2, 2, 1, 2)
     first = cache.update(new, new, 0)

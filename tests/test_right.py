@@ -311,7 +311,6 @@ def test_a_prompt_in_chunks_cannot_have_corrected_positions(family, method):
 
 LONGEST = {
     "gpt2": "n_positions",
-    "llama": "max_position_embeddings",
     "opt": "max_position_embeddings",
     "mpt": "max_seq_len",
 }
@@ -359,6 +358,29 @@ def test_a_cache_counts_in_the_longest_sequence(family, method):
         with pytest.raises(ValueError, match="25 tokens"):
             model(input_ids=some_ids(2), past_key_values=cache, **extra)
         assert model(input_ids=some_ids(1), past_key_values=cache, **extra).logits.isfinite().all()
+
+
+DYNAMIC = dict(rope_parameters=dict(rope_type="dynamic", factor=4.0, rope_theta=1e4))
+
+
+@pytest.mark.parametrize("family, more", [("llama", {}), ("llama", DYNAMIC), ("mistral", {}), ("gpt_neox", {})])
+@pytest.mark.parametrize("method", ["prompt", "prefix"])
+@torch.no_grad()
+def test_rotary_models_read_beyond_the_number_in_their_configuration(family, more, method):
+    if more and not families.V5:
+        more = dict(rope_scaling=dict(rope_type="dynamic", factor=4.0))
+    base = families.tiny_model(family, max_position_embeddings=16, **more)
+    model = wrap_ours(base, method).eval()
+    n, ids = model.active_peft_config.num_virtual_tokens, torch.arange(5, 45)[None]
+    cache = model.get_prompt(1) if method == "prefix" else None
+    if method == "prompt":
+        prompt = torch.cat((model.get_prompt(1), base.get_input_embeddings()(ids)), 1)
+        expected = base(inputs_embeds=prompt).logits
+    else:
+        expected = base(ids, past_key_values=cache).logits
+    close(model(ids).logits, expected)
+    assert model(ids).logits.shape[1] == 40 + n * (method == "prompt")
+    assert model.generate(ids, max_new_tokens=2, min_new_tokens=2, do_sample=False).shape == (1, 42)
 
 
 @prompts

@@ -9,7 +9,7 @@ from torch import nn
 from transformers import Cache, DynamicCache
 from ..architectures import prefix_layout
 from ..config import PrefixTuningConfig
-from .sequence import places
+
 
 # %% auto #0
 __all__ = ['PrefixEncoder', 'split_key_values', 'to_cache', 'exchange']
@@ -68,12 +68,12 @@ def to_cache(
     key_values: torch.Tensor,  # [layers, 2, batch, heads, virtual, head_dim]
     model_config,  # the base model's configuration
     cache: Cache | None = None,  # an empty cache of any kind to fill; None: make one that grows
-    order: torch.Tensor
-    | None = None,  # [batch, virtual + sequence], see `insert`; None: virtual tokens in front
+    columns: torch.Tensor | None = None,  # [batch, virtual], in the sequence that comes next; None: in front of it
 ) -> Cache:
-    """A cache that holds the virtual tokens' keys and values, ready for the first real token.
+    """A cache that holds the keys and values of the virtual tokens, ready for the first real token.
 
-    With an `order`, it is ready for the whole sequence, something in the virtual tokens' places: those keys and values are exchanged when they come."""
+    With `columns` it stays empty at first. The sequence that comes next has these columns free for the virtual tokens,
+    and when a layer updates the cache, their keys and values are exchanged for those of the prefix."""
     cache = DynamicCache(config=model_config) if cache is None else cache
     layers = enumerate(zip(key_values, prefix_layout(model_config)))  # each [batch, heads, virtual, head_dim]
     prefix = {
@@ -81,8 +81,8 @@ def to_cache(
         for i, ((keys, values), shape) in layers
         if shape is not None
     }
-    if order is not None:
-        exchange(cache, prefix, order)
+    if columns is not None:
+        exchange(cache, prefix, columns)
         return cache
     for layer, (keys, values) in prefix.items():
         cache.update(keys, values, layer)
