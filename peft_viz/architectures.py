@@ -17,11 +17,12 @@ from transformers.pytorch_utils import Conv1D
 
 # %% auto #0
 __all__ = ['CONFIG_NAMES', 'LIMITED', 'MORE_ROWS', 'KEY_VALUE_HEADS', 'NEEDS_IDS', 'EMBEDS_AGAIN', 'PREPARES_IDS', 'CACHE_LAYERS',
-           'NO_PREFIX', 'ENCODERS', 'ATTENTION', 'FEEDFORWARD', 'LORA_TARGETS', 'ADALORA_TARGETS', 'IA3_TARGETS',
-           'Dimensions', 'text_config', 'has_position_table', 'maximum_length', 'KeyValues', 'key_value_shapes',
-           'causal_lm_class', 'dimensions', 'accepts', 'takes_positions', 'takes_prompts', 'embeds_again',
-           'check_generates', 'counts_in_mask', 'prefix_layout', 'prefix_goes_behind', 'BaseModelFacts', 'linear_names',
-           'default_targets', 'lora_targets', 'adalora_targets', 'ia3_targets']
+           'NO_PREFIX', 'ENCODERS', 'PICTURES', 'ATTENTION', 'FEEDFORWARD', 'LORA_TARGETS', 'ADALORA_TARGETS',
+           'IA3_TARGETS', 'Dimensions', 'text_config', 'has_position_table', 'maximum_length', 'KeyValues',
+           'key_value_shapes', 'causal_lm_class', 'dimensions', 'accepts', 'takes_positions', 'takes_prompts',
+           'embeds_again', 'check_generates', 'counts_in_mask', 'prefix_layout', 'prefix_goes_behind',
+           'counts_pictures', 'BaseModelFacts', 'linear_names', 'default_targets', 'lora_targets', 'adalora_targets',
+           'ia3_targets']
 
 # %% ../nbs/01_architectures.ipynb #4c65dcbb
 @dataclass(frozen=True)
@@ -350,6 +351,17 @@ def _obstacle(config):
         return "it is an encoder, which sees the text in both directions and keeps no cache; load it with is_decoder=True"
     return None
 
+# %% ../nbs/01_architectures.ipynb #2871b02a
+# arguments with what is not text; the last one holds it when `generate` has encoded it
+PICTURES = "pixel_values", "pixel_values_videos", "input_features", "input_values", "mm_encoder_outputs"
+
+
+def counts_pictures(
+    model: nn.Module,  # a base model
+) -> bool:
+    "Does it count positions in several directions, height and width of a picture for instance? It does so from the ids."
+    return any(hasattr(module, "get_rope_index") for module in model.modules())
+
 # %% ../nbs/01_architectures.ipynb #97c5f783
 @dataclass(frozen=True, eq=False)
 class BaseModelFacts:
@@ -361,13 +373,14 @@ class BaseModelFacts:
     maximum_length: int | None  # see `maximum_length`
     embeds: dict  # see `embeds_again`
     checkpointed: list  # the modules in which gradient checkpointing can be switched on
+    counts_pictures: bool  # see `counts_pictures`
 
     @classmethod
     def of(cls, model: nn.Module) -> BaseModelFacts:
         "The facts about a base model."
         checkpointed = [module for module in model.modules() if hasattr(module, "gradient_checkpointing")]
         facts = takes_positions(model), counts_in_mask(model), maximum_length(model), embeds_again(model)
-        return cls(model, *facts, checkpointed)
+        return cls(model, *facts, checkpointed, counts_pictures(model))
 
     def embed_again(
         self,
@@ -388,6 +401,20 @@ class BaseModelFacts:
             raise ValueError(
                 f"{length} tokens, {virtual} of them virtual, are more than the {self.maximum_length} that "
                 f"{type(self.model).__name__} has positions for; pass at most {self.maximum_length - virtual} tokens"
+            )
+
+    def check_takes(
+        self,
+        kwargs: dict,  # arguments of a call
+        keeps_positions: bool,  # are `position_ids` among them used?
+    ):
+        "Raises ValueError when the base model would have to count the positions of a picture from the ids."
+        given = [name for name in PICTURES if kwargs.get(name) is not None]
+        counted = keeps_positions and kwargs.get("position_ids") is not None
+        if self.counts_pictures and given and not counted:
+            raise ValueError(
+                f"{type(self.model).__name__} counts the positions of {given[0]} in several directions, from the ids, "
+                "and virtual tokens have no ids; pass text alone, or use a method that changes layers, such as LoRA"
             )
 
     def check_keeps_cache(self):

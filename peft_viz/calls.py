@@ -111,6 +111,7 @@ def check_prompt_inputs(
     "Raises ValueError for what prompt learning cannot take; warns of arguments that it drops."
     input_ids, inputs_embeds = given.get("input_ids"), given.get("inputs_embeds")
     need(input_ids is None or inputs_embeds is None, "pass input_ids or inputs_embeds, not both")
+    setting.base.check_takes(given, setting.keeps_positions)
     size, width = word_embeddings.weight.shape
     if input_ids is not None and input_ids.device.type == "cpu" and not torch.compiler.is_compiling():
         first, last = int(input_ids.min()), int(input_ids.max())

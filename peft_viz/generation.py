@@ -60,6 +60,7 @@ def room_for_virtual_tokens(
 
     Raises ValueError for a base model that cannot begin with virtual tokens, and for a prompt that is read in chunks when positions are corrected."""
     check_generates(setting.base.model.config)
+    setting.base.check_takes(model_kwargs, setting.keeps_positions)
     if setting.corrected and getattr(generation_config, "prefill_chunk_size", None):
         raise ValueError(
             "prefill_chunk_size cuts between padding and virtual tokens; leave it out, or use corrected_positions=False"

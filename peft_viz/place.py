@@ -81,9 +81,7 @@ class BehindPadding:
         "The padding, the virtual tokens, the rest. Tokens that the mask did not know of stay at the end."
         joined = torch.cat((virtual, real), dim=1)
         index = self.index()
-        wide = index.view(*index.shape, *[1] * (joined.dim() - 2)).expand(
-            -1, -1, *joined.shape[2:]
-        )
+        wide = index.view(*index.shape, *[1] * (joined.dim() - 2)).expand(-1, -1, *joined.shape[2:])
         return torch.cat((joined.gather(1, wide), joined[:, index.shape[1] :]), dim=1)
 
 # %% ../nbs/12_place.ipynb #ebd7605f
@@ -307,9 +305,11 @@ class InSequence(Place):
 
     def shifted(
         self,
-        position_ids: torch.Tensor,  # [batch or 1, sequence], of the sequence without virtual tokens
-    ) -> torch.Tensor:  # [batch or 1, virtual + sequence]
+        position_ids: torch.Tensor,  # [batch or 1, sequence], without virtual tokens; or such for each direction
+    ) -> torch.Tensor:  # [batch or 1, virtual + sequence], or such for each direction
         "The virtual tokens have the first positions, the others come later."
+        if position_ids.dim() == 3:
+            return torch.stack([self.shifted(direction) for direction in position_ids])
         first = torch.arange(self.virtual, device=position_ids.device).expand(*position_ids.shape[:-1], -1)
         return self.order.insert(first, position_ids + self.virtual)
 

@@ -10,7 +10,6 @@ from transformers import Cache, DynamicCache
 from ..architectures import prefix_layout
 from ..config import PrefixTuningConfig
 
-
 # %% auto #0
 __all__ = ['PrefixEncoder', 'split_key_values', 'to_cache', 'exchange']
 
