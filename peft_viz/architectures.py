@@ -409,7 +409,7 @@ class BaseModelFacts:
         keeps_positions: bool,  # are `position_ids` among them used?
     ):
         "Raises ValueError when the base model would have to count the positions of a picture from the ids."
-        given = [name for name in PICTURES if kwargs.get(name) is not None]
+        given = [name for name in PICTURES if kwargs.get(name) is not None and len(kwargs[name])]
         counted = keeps_positions and kwargs.get("position_ids") is not None
         if self.counts_pictures and given and not counted:
             raise ValueError(
