@@ -231,7 +231,7 @@ def stage(
 
 # %% ../nbs/22_layout.ipynb #4d87af25
 def _around(trace, call):
-    """The calls to ask for the caller's view, the nearest first: the preparation, else the calls around. What
+    """The calls to ask for the caller's view, the preparation, else the calls around, the nearest first. What
     `generate` got speaks of its first step only."""
     prepared = _preparation(trace, call)
     later = stage(trace, call)[0] == "decode"
@@ -249,7 +249,12 @@ def passed(
 ):
     "The value that the caller gave for `name`, None when none was given"
     return next(
-        (v for c in _around(trace, _call(trace, call)) if (v := argument(trace, c, name)) is not None), None
+        (
+            v
+            for c in reversed(_around(trace, _call(trace, call)))
+            if (v := argument(trace, c, name)) is not None
+        ),
+        None,
     )
 
 # %% ../nbs/22_layout.ipynb #f4760cf6
