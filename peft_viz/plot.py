@@ -146,18 +146,23 @@ def fonts(
     mono: bool = False,  # letters of one width first?
 ) -> list:  # of families
     "What a text is drawn with: the reader's `rcParams`, matplotlib's own font, and what was found for other letters"
-    for c in set(text):
-        drawable(c)
     own = _own_fonts(mono)
+    for c in set(text) - _cover((*own, *_FOUND), len(font_manager.fontManager.ttflist)):
+        drawable(c)
     return [*own, *(family for family in _FOUND if family not in own)]
+
+
+@lru_cache(16)
+def _cover(families: tuple, known: int) -> frozenset:  # noqa: ARG001
+    "The characters that fonts of these families can draw"
+    return frozenset(chr(c) for family in families for c in _letters(_installed()[family]))
 
 
 def drawable(
     c: str,  # a character
 ) -> bool:
     "Can a font of `fonts()` draw it? One that can is looked for if need be."
-    files = _installed()
-    if any(ord(c) in _letters(files[family]) for family in (*_own_fonts(), *_FOUND)):
+    if c in _cover((*_own_fonts(), *_FOUND), len(font_manager.fontManager.ttflist)):
         return True
     family = _search(c, len(font_manager.fontManager.ttflist))
     if family is not None:
@@ -653,7 +658,7 @@ def _draw_line(
         return tall
     for x, (mark, text, glyph) in enumerate(line.chips):
         size = font if turned or not text else min(font, (cell * 72 - 2) / 0.61 / len(text))
-        text, size = (text, size) if size >= min(font, SMALLEST) else (glyph, font)
+        text, size = (text or glyph, size) if size >= min(font, SMALLEST) else (glyph, font)
         if mark:
             sheet.chip(
                 x,
@@ -859,10 +864,10 @@ STORY["zh"] = dict(
     left="左",
     right="右",
     later="generate 的一步：新词元 {new} 个，之前的 {old} 个在缓存中。",
-    inputs="{method}在前面放入 {v} 个虚拟词元：学到的向量，不是文字。",
-    before="{method}在最前面、填充之前放入 {v} 个虚拟词元：学到的向量，不是文字。",
-    behind="{method}在填充之后放入 {v} 个虚拟词元：学到的向量，不是文字。",
-    cache="{method}在缓存中放入 {v} 个虚拟词元：每一层的键和值。",
+    inputs="{method} 在前面放入 {v} 个虚拟词元：学到的向量，不是文字。",
+    before="{method} 在最前面、填充之前放入 {v} 个虚拟词元：学到的向量，不是文字。",
+    behind="{method} 在填充之后放入 {v} 个虚拟词元：学到的向量，不是文字。",
+    cache="{method} 在缓存中放入 {v} 个虚拟词元：每一层的键和值。",
     held="缓存中已有 {v} 个虚拟词元。",
     same="基础模型收到同样的{what}：前面没有添加任何东西。",
     all_same="基础模型收到的与传入的相同：前面没有添加任何东西。",
@@ -1117,12 +1122,20 @@ def _chapters(b):
     return [_what_was_passed(b), *became, *(chapter for chapters in told for chapter in chapters)]
 
 
-_HEAD, _STRIP, _GAP, _AFTER = (
+_HEAD, _LINE, _STRIP, _GAP, _AFTER = (
     0.27,
+    0.19,
     0.27,
     0.03,
     0.13,
-)  # inches: a sentence, a strip, between strips, after a chapter
+)  # inches: a sentence, each more of its lines,
+_PAPER = 8.6  # a strip, between strips, after a chapter; the whole width
+
+
+def _sentence(chapter):
+    "The sentence of a chapter in lines that fit beside its shapes"
+    room = (_PAPER - 0.75 - 0.07 * _width(chapter.shapes)) / 0.079
+    return wrap(chapter.text, max(20, int(room * len(chapter.text) / _width(chapter.text))))
 
 
 def _draw_chapter(sheet, chapter, number, y, height, font, turned):
@@ -1132,11 +1145,14 @@ def _draw_chapter(sheet, chapter, number, y, height, font, turned):
     sheet.ax.add_artist(Circle((left, middle), 0.095 / cell, facecolor=sheet.theme.accent, linewidth=0))
     sheet.text(left, middle, str(number), 7.5, sheet.theme.paper, va="center_baseline", fontweight="bold")
     at = left + 0.19 / cell
-    sheet.text(at, middle, chapter.text, 9.5, sheet.theme.ink, ha="left", va="center_baseline")
+    lines = _sentence(chapter)
+    for k, words in enumerate(lines):
+        down = middle + k * _LINE / cell
+        sheet.text(at, down, words, 9.5, sheet.theme.ink, ha="left", va="center_baseline")
     sheet.text(
         sheet.right - 0.14 / cell, middle, chapter.shapes, 8, mono=True, ha="right", va="center_baseline"
     )
-    y += (_HEAD + 0.02) / cell
+    y += (_HEAD + _LINE * (len(lines) - 1) + 0.02) / cell
     for line in chapter.lines:
         tall = height(line)
         _draw_line(sheet, line, y, tall, turned and line.upright, font)
@@ -1147,10 +1163,12 @@ def _draw_chapter(sheet, chapter, number, y, height, font, turned):
 
 def _outline(sheet, line, new, y, tall):
     "Frames: one round each group of new cells, and empty cells where a line has neither colour nor text"
-    for k, (mark, *_) in enumerate(line.chips):
-        if mark == "":
-            look = dict(facecolor="none", edgecolor=sheet.theme.line, linewidth=0.8 * sheet.scale, zorder=2)
-            sheet.ax.add_artist(Rectangle((k - 0.45, y + 0.04), 0.9, tall - 0.08, **look))
+    look = dict(facecolor="none", edgecolor=sheet.theme.line, linewidth=0.8 * sheet.scale, zorder=2)
+    empty = [(k, 1) for k, (mark, *_) in enumerate(line.chips) if mark == ""]
+    if empty and sheet.cell * 72 * 0.62 < LEGIBLE:
+        empty = [(empty[0][0], len(empty))]  # too narrow to be told apart: one frame for all
+    for k, width in empty:
+        sheet.ax.add_artist(Rectangle((k - 0.45, y + 0.04), width - 0.1, tall - 0.08, **look))
     present = [k for k, (mark, text, _) in enumerate(line.chips) if k in new and (mark is not None or text)]
     for _, run in groupby(enumerate(present), lambda pair: pair[1] - pair[0]):
         run = [k for _, k in run]
@@ -1175,8 +1193,9 @@ def story(
     b = _Batch(trace, layout.base_call(trace, call), row, lang)
     chapters = _chapters(b)
     cell, turned, height, left = _story_sizes([line for c in chapters for line in c.lines], b.seq.length)
-    right = max(b.seq.length - 0.5 + 0.16 / cell, left + 8.6 / cell)
-    total = sum(_HEAD + 0.02 + _AFTER + sum(height(line) + _GAP for line in c.lines) for c in chapters)
+    right = max(b.seq.length - 0.5 + 0.16 / cell, left + _PAPER / cell)
+    heads = sum(_HEAD + _LINE * (len(_sentence(c)) - 1) + 0.02 + _AFTER for c in chapters)
+    total = heads + sum(height(line) + _GAP for c in chapters for line in c.lines)
     entries = _story_legend(b, chapters)
     bottom = (total + _legend_height(entries, (right - left) * cell) + 0.08) / cell
     stage = b.words[layout.stage(trace, b.call)[0]]
@@ -1195,7 +1214,7 @@ def story(
 def _story_sizes(lines, n):
     "(width of a cell, are texts turned, height of a line, left edge) for lines over `n` positions"
     margin = 0.55 + max(0.075 * _width(line.name) for line in lines)
-    cell = min(0.46, (8.6 - margin - 0.16) / n)
+    cell = min(0.5, (_PAPER - margin - 0.16) / n)
     longest = max(map(_longest, lines))
     turned = cell * 72 < 0.61 * SMALLEST * longest + 2 and cell * 72 * 0.62 >= LEGIBLE
     tall = lambda line: max(_STRIP, 0.075 * _longest(line) + 0.1) if turned and line.upright else _STRIP
