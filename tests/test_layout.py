@@ -1,7 +1,6 @@
 "Layouts say what a trace means; here they are compared with facts worked out another way."
 
 import json, sys
-from dataclasses import replace
 from itertools import combinations
 
 import peft, pytest, torch
@@ -493,12 +492,18 @@ def test_never_colour_alone():
 # ---- what was too large to be kept, and long recordings
 
 
+def shortened(v, packed):
+    "A tensor's value of which only these numbers were kept."
+    facts = dict(shape=v.shape, dtype=v.dtype, device=v.device, role=v.role, attended=v.attended)
+    return trace_module.Value("tensor", packed=packed, truncated=True, **facts)
+
+
 def cut(trace, *roles):
     """Leave of the tensors of these roles the first numbers only, as a recording of a large batch does:
     all of row 0, some of row 1."""
     for i, v in enumerate(trace.values):
         if v.kind == "tensor" and v.role in roles and len(v.shape) == 2:
-            trace.values[i] = replace(v, packed=v.data[: v.shape[1] + 1], truncated=True)
+            trace.values[i] = shortened(v, v.data[: v.shape[1] + 1])
     return trace
 
 
@@ -517,9 +522,7 @@ def test_what_was_not_kept_says_so():
 
 def test_a_tensor_of_which_nothing_was_kept_was_there_all_the_same():
     trace = recorded(make("LORA"), lambda m: m(**batch()))
-    trace.values = [
-        replace(v, packed=None, truncated=True) if v.kind == "tensor" else v for v in trace.values
-    ]
+    trace.values = [shortened(v, None) if v.kind == "tensor" else v for v in trace.values]
     assert [row.unkept for row in layout.sequence(trace).rows] == [("ids", "attended")] * 2
     with pytest.raises(ValueError, match="the mask was too large to be kept"):
         layout.attention(trace)

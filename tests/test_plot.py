@@ -1,7 +1,6 @@
 "Figures: axes in, axes out, and what is drawn is what was measured."
 
 import copy, os, shutil, subprocess, sys, textwrap, warnings
-from dataclasses import replace
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -22,6 +21,7 @@ from peft_viz import (
     plot,
     record,
 )
+from peft_viz.trace import Value
 
 WORDS = [
     "<pad>",
@@ -448,7 +448,8 @@ def cut(trace, rows, *roles):
     "Leave of the tensors of these roles `rows` rows."
     for i, v in enumerate(trace.values):
         if v.kind == "tensor" and v.role in roles and len(v.shape) == 2:
-            trace.values[i] = replace(v, packed=v.data[: v.shape[1] * rows], truncated=True)
+            facts = dict(shape=v.shape, dtype=v.dtype, device=v.device, role=v.role)
+            trace.values[i] = Value("tensor", packed=v.data[: v.shape[1] * rows], truncated=True, **facts)
     return trace
 
 
@@ -524,7 +525,8 @@ SHOW = """
     from matplotlib import font_manager
     from peft_viz import plot
     known = len(font_manager.fontManager.ttflist)
-    print(plot.legible({letter!r}), known == len([f for f in font_manager.fontManager.ttflist if "mpl-data" in f.fname]))
+    own = [f for f in font_manager.fontManager.ttflist if "mpl-data" in f.fname]
+    print(plot.legible({letter!r}), known == len(own))
     import matplotlib.pyplot as plt
     plt.figure().text(0, 0, {letter!r}, family=plot.fonts({letter!r}))
     plt.gcf().canvas.draw()  # warnings are errors here: a glyph that is missing is one

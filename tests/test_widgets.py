@@ -161,10 +161,9 @@ def test_table_says_what_arrived(explorer):
 def test_pictures_are_described(explorer):
     alts = [html.unescape(a) for a in re.findall(r'alt="([^"]+)"', explorer.pictures.value)]
     grid = layout.attention(explorer.trace).attended[0]
-    assert (
-        alts[0]
-        == f"Attention grid of row 0: 15 queries and 15 keys, of which 4 virtual tokens, 4 padding, 7 tokens. {sum(map(sum, grid))} of 225 squares are filled."
-    )
+    size = "15 queries and 15 keys, of which 4 virtual tokens, 4 padding, 7 tokens"
+    filled = f"{sum(map(sum, grid))} of 225 squares are filled."
+    assert alts[0] == f"Attention grid of row 0: {size}. {filled}"
     assert "11 per row were passed, 15 arrived" in alts[1]
 
 
