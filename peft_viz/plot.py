@@ -1143,7 +1143,7 @@ _PAPER = 8.6  # a strip, between strips, after a chapter; the whole width
 
 def _sentence(chapter):
     "The sentence of a chapter in lines that fit beside its shapes"
-    room = (_PAPER - 0.7 - 0.068 * _width(chapter.shapes)) / 0.0735  # in letters
+    room = (_PAPER - 0.7 - 0.068 * _width(chapter.shapes)) / 0.068  # in letters
     return wrap(chapter.text, max(20, int(room * len(chapter.text) / _width(chapter.text))))
 
 

@@ -321,6 +321,19 @@ def test_the_story_does_not_say_what_did_not_happen(prompt):
     assert "nothing came back" in told and "Logits" not in told
 
 
+@pytest.mark.parametrize("lang", ("en", "zh"))
+def test_no_sentence_runs_into_the_shapes(prompt, lang):
+    many = recorded("LORA", batch([11, 12]))
+    config = many.about["adapters"]["default"]
+    config["target_modules"] = [f"{name}_proj" for name in ("q", "k", "v", "o", "gate", "up", "down")] * 2
+    for trace in (prompt, many):
+        ax = plot.story(trace, lang=lang)
+        ax.figure.canvas.draw()
+        boxes = [(t.get_window_extent(), t.get_fontsize()) for t in ax.texts]
+        for sentence, _ in filter(lambda pair: pair[1] == 9.5, boxes):
+            assert not any(sentence.overlaps(other) for other, size in boxes if size != 9.5)
+
+
 def test_many_rows_are_cut_and_said():
     trace = recorded("LORA", batch(*[[11, 12]] * 11))
     ax = plot.sequence(trace, rows=3)
