@@ -829,6 +829,7 @@ STORY = {
         labels_lost="Your labels do not reach the base model.",
         labels_other="The labels reach the base model with length {n}.",
         positions="The base model is told the positions {a} to {b}.",
+        position="The base model is told the position {a}.",
     ),
 }
 
@@ -849,10 +850,10 @@ STORY["en"] |= dict(
     forward="forward",
     prefill="prefill of generate",
     decode="decoding step",
-    LORA="LoRA works inside the layers: {targets} get an update of rank {r} beside their weights.",
-    ADALORA="AdaLoRA works inside the layers: {targets} get an update of rank {init_r}, later {target_r}.",
+    LORA="LoRA works inside the layers: an update of rank {r} beside the weights of {targets}.",
+    ADALORA="AdaLoRA works inside the layers: an update of rank {init_r}, later {target_r}, for {targets}.",
     IA3="IA³ works inside the layers: learned vectors rescale {targets}.",
-    POLY="Poly works inside the layers: {targets} get {n_skills} updates of rank {r}, mixed for each task.",
+    POLY="Poly works inside the layers: {n_skills} updates of rank {r} for {targets}, mixed for each task.",
     layers="The adapter works inside the layers.",
 )
 STORY["zh"] = dict(
@@ -884,6 +885,7 @@ STORY["zh"] = dict(
     labels_lost="你的标签没有到达基础模型。",
     labels_other="到达基础模型的标签长度为 {n}。",
     positions="告知基础模型的位置编号是 {a} 到 {b}。",
+    position="告知基础模型的位置编号是 {a}。",
     counted="告知基础模型的位置编号：填充也被计入。",
     uncounted="告知基础模型的位置编号：填充不计入。",
 )
@@ -1051,7 +1053,7 @@ def _what_became_of(b, kind, name, filler):
     ]
     key = "other"
     if given is None:
-        key = "new" if kind == "mask" else "other"
+        key = "new" if kind == "mask" and not b.later else "other"
     elif arrived is not None and passed is not None:
         kept = all(arrived[k] == p for k, p in enumerate(passed) if p is not None)
         if kept and not new:
@@ -1076,7 +1078,7 @@ def _what_was_told_of_positions(b):
     told = [p for p in positions if p is not None]
     first = next((positions[k] for k in b.own if b.row.roles[k] != "padding"), None)
     before = len([k for k in b.virtual])
-    key = "positions"
+    key = "positions" if len(told) > 1 else "position"
     if b.pads and b.side == "left" and not b.later and first is not None:
         key = {before: "uncounted", before + b.pads: "counted"}.get(first, key)
     text = b.say(key, a=told[0], b=told[-1])

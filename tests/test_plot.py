@@ -290,7 +290,10 @@ def test_the_story_of_the_other_methods():
     ax = plot.story(recorded("LORA", given), row=1)
     told = sentences(ax)
     assert "This is row 1. The base model gets the same: nothing is put in front." in told
-    assert "LoRA works inside the layers: q_proj, v_proj get an update of rank 8" in told and new(ax) == []
+    assert (
+        "LoRA works inside the layers: an update of rank 8 beside the weights of q_proj, v_proj." in told
+        and new(ax) == []
+    )
 
 
 def test_the_story_of_virtual_tokens_behind_the_padding():
@@ -311,6 +314,9 @@ def test_the_story_does_not_say_what_did_not_happen(prompt):
         "1 new token; the 6 before are in the cache" in later and "4 virtual tokens lie in the cache" in later
     )
     assert "loss" not in later and "labels" not in later
+    lora = recorded("LORA", batch([11, 12], labels=False), generate=2)
+    later = sentences(plot.story(lora, lora.base_calls[-1]))
+    assert "You passed no mask" not in later and "told the position 2." in later
     with pytest.raises(ValueError, match="batch_size"):
         recorded(
             "PROMPT_TUNING",
