@@ -161,10 +161,9 @@ def test_table_says_what_arrived(explorer):
 def test_pictures_are_described(explorer):
     alts = [html.unescape(a) for a in re.findall(r'alt="([^"]+)"', explorer.pictures.value)]
     grid = layout.attention(explorer.trace).attended[0]
-    assert (
-        alts[0]
-        == f"Attention grid of row 0: 15 queries and 15 keys, of which 4 virtual tokens, 4 padding, 7 tokens. {sum(map(sum, grid))} of 225 squares are filled."
-    )
+    size = "15 queries and 15 keys, of which 4 virtual tokens, 4 padding, 7 tokens"
+    filled = f"{sum(map(sum, grid))} of 225 squares are filled."
+    assert alts[0] == f"Attention grid of row 0: {size}. {filled}"
     assert "11 per row were passed, 15 arrived" in alts[1]
 
 
@@ -237,3 +236,9 @@ def test_encode(tiny):
 def test_a_still_picture_for_pages_without_python(explorer):
     bundle = explorer._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in bundle and bundle["text/html"].count("<img ") == 2
+
+
+def test_a_viewer_leaves_the_recording_where_no_python_runs(explorer):
+    data, _ = widgets.Viewer(explorer.trace)._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in data
+    assert data["text/html"] == explorer.trace._repr_html_() and "<table>" in data["text/html"]
