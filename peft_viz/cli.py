@@ -83,8 +83,8 @@ def _base_call(trace: Trace, call, caches: dict) -> list:  # of str
     cache = caches.get(call.id)
     if cache and (cache.before or cache.after):
         virtual = f", {cache.virtual} of them virtual" if cache.virtual else ""
-        after = "none was returned" if cache.after is None else f"{cache.after} tokens{virtual}"
-        rows.append(("cache", f"{cache.before} -> {after}", ""))
+        after = "none came back" if cache.after is None else f"{cache.after}{virtual}"
+        rows.append(("cache", "tokens", f"{cache.before} -> {after}"))
     rows += [("drawn", name, text) for name, text in _pictures(trace, call)]
     if call.raised:
         rows.append(("raised", call.raised["type"], call.raised["message"].partition("\n")[0]))
@@ -164,8 +164,8 @@ def _headline(trace: Trace) -> str:
     return f"{layout.method(trace)}{package}{virtual}, on {base}"
 
 
-def _root(trace: Trace, number: int, root, caches: dict) -> list:  # of str
-    "One call that the script made."
+def _root(trace: Trace, number: int, root, caches: dict, known: dict) -> list:  # of str
+    "One call that the script made; decisions are not told again when an earlier one (`known`) took the same."
     lines = ["", f"{number}. {root.function}"]
     inside = [call for call in _below(trace, root) if call.kind == "base"]
     steps = [call for call in inside if layout.stage(trace, call)[0] == "decode"]
@@ -174,7 +174,9 @@ def _root(trace: Trace, number: int, root, caches: dict) -> list:  # of str
             lines += _base_call(trace, call, caches)
         elif call is steps[0]:
             lines += _decoding(trace, steps, caches)
-    lines += _decisions(trace, root)
+    decided = _decisions(trace, root)
+    before = known.setdefault(tuple(decided), number)
+    lines += decided if before == number or not decided else [f"  decisions as in {before}."]
     if root.raised:
         where = f" at line {root.raised['line']}" if root.raised["line"] else ""
         lines.append(f"  raised {root.raised['type']}{where}: {root.raised['message']}".replace("\n", " "))
@@ -191,9 +193,9 @@ def summary(
         caches = {c.call: c for c in layout.cache(trace)}
     except ValueError:
         caches = {}
-    lines = [_headline(trace), LEGEND]
+    lines, known = [_headline(trace), LEGEND], {}
     for number, root in enumerate(trace.roots, 1):
-        lines += _root(trace, number, root, caches)
+        lines += _root(trace, number, root, caches, known)
     return "\n".join(_cut(line, width) for line in lines)
 
 # %% ../nbs/70_cli.ipynb #1ca202b9

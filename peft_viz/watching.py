@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import wraps
 from pathlib import Path
 
+import peft_viz
 from .startup.sitecustomize import PLACES
 from .trace import Trace
 
@@ -253,7 +254,12 @@ class Watcher:
             finally:
                 _here.busy, recording, error = False, None, None  # an error kept here would keep this frame
 
-# %% ../nbs/71_watching.ipynb #811a8705
+# %% ../nbs/71_watching.ipynb #88a43bbb
+def _recorder_class():
+    "The class behind `record`: imported when first needed, for it brings torch."
+    return sys.modules[peft_viz.record.__module__].Recorder
+
+
 def _begin(self, kind: str, model):
     "Count a call, and start recording it if need be: (recorder, model, kind, is it kept?) or None."
     recorder = None
@@ -268,9 +274,7 @@ def _begin(self, kind: str, model):
             raise TypeError(f"its base model, {type(model).__name__}, has no config")
         if not keep and (self.light or seen.compiled):
             return None
-        from peft_viz.record import Recorder
-
-        recorder = Recorder(model, find_tokenizer(model) if keep else None)
+        recorder = _recorder_class()(model, find_tokenizer(model) if keep else None)
         recorder.start()
         return recorder, model, kind, keep
     except Exception as error:
@@ -285,13 +289,16 @@ def _end(self, recording, error: BaseException | None):
     seen = self.seen[model]
     try:
         if error is not None and not keep and seen.raised < max(self.calls, 1):
-            seen.raised, keep, recorder.tokenizer = seen.raised + 1, True, find_tokenizer(model)
+            seen.raised, keep = seen.raised + 1, True
+            recorder.tokenizer = type(recorder)(model, find_tokenizer(model)).tokenizer
         try:
             recorder.stop(error)
         except Exception as failure:  # also a warning that `python -W error` makes one
             self._note(str(failure))
+        trace = recorder.trace
+        vars(recorder).clear()  # its parts hold each other, and the model
         if keep:
-            self._keep(seen.page(model, recorder.trace), kind, recorder.trace)
+            self._keep(seen.page(model, trace), kind, trace)
     except Exception as failure:
         self._note(f"a {kind} of {type(model).__name__} could not be kept: {failure}")
 

@@ -55,11 +55,12 @@ def _watching():
     "The module that watches, from the package that this file belongs to."
     if "peft_viz.watching" not in sys.modules:
         top = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-        sys.path.insert(0, top)
+        places = sys.path[:]
+        sys.path[:] = [top, *places[1:]]  # not from beside the script: it may have a `json.py` of its own
         try:
             __import__("peft_viz.watching")
         finally:
-            sys.path.remove(top)
+            sys.path[:] = places
     return sys.modules["peft_viz.watching"]
 
 
@@ -75,7 +76,11 @@ def _say(text: str):
         pass
 
 
+_found = []  # modules of `PLACES` that the script has imported
+
+
 def _imported(module):
+    _found.append(module.__name__)
     try:
         _watching().watch_process().look_at(module)
     except Exception as error:
@@ -86,7 +91,12 @@ def _last_words():
     try:
         line = _watching().report()
     except Exception as error:
-        line = f"peft-viz: {type(error).__name__}: {error}"
+        why = (
+            f"{type(error).__name__}: {error}"
+            if _found
+            else "no PEFT model was called, so nothing was recorded"
+        )
+        line = f"peft-viz: {why}"
     if line:
         _say(line)
 

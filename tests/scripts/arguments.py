@@ -1,4 +1,4 @@
-"Reads its arguments and a file beside itself; pickles what `__main__` defines; starts a process; ends with an exit code."
+"Reads its arguments and a file beside itself; pickles what `__main__` defines; starts a process; has an exit code."
 
 import argparse, multiprocessing, os, pickle, sys
 from pathlib import Path
@@ -24,7 +24,9 @@ if __name__ == "__main__":
     parser.add_argument("--words", required=True)
     parser.add_argument("-o", "--output", default="nothing")
     options = parser.parse_args()
-    print(sys.argv, os.path.basename(__file__), Path(sys.path[0]).name, [p for p in sys.path if "startup" in p])
+    print(
+        sys.argv, os.path.basename(__file__), Path(sys.path[0]).name, [p for p in sys.path if "startup" in p]
+    )
     print(pickle.loads(pickle.dumps(Point(3))).x, Point.__module__, sys.modules["__main__"].__spec__)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         print(pool.map(square, [2, 3]))

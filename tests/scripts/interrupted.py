@@ -9,7 +9,7 @@ base, tokenizer = load_tiny()
 
 
 class Mine(torch.nn.Module):
-    "Counts, and interrupts at the third call."
+    "Counts, and interrupts in the second generate."
 
     def __init__(self, layer):
         super().__init__()

@@ -28,16 +28,24 @@ model.eval()
 out = model.generate(**tokenizer(["tea="], return_tensors="pt"), max_new_tokens=4, do_sample=False)
 print(tokenizer.batch_decode(out))
 print("in the model's own dictionary:", sorted(k for k in vars(model) if not k.startswith("_")))
-print("pickled and back:", torch.equal(pickle.loads(pickle.dumps(model))(**batch).logits, model(**batch).logits))
+print(
+    "pickled and back:", torch.equal(pickle.loads(pickle.dumps(model))(**batch).logits, model(**batch).logits)
+)
 
 with tempfile.TemporaryDirectory() as folder:
-    model.base_model.model.config._name_or_path = model.peft_config["default"].base_model_name_or_path = str(TINY)
+    model.base_model.model.config._name_or_path = model.peft_config["default"].base_model_name_or_path = str(
+        TINY
+    )
     model.save_pretrained(folder)
     loaded = AutoPeftModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
 print("loaded again:", torch.equal(loaded(**batch).logits, model(**batch).logits))
 
 merged = model.merge_and_unload()
-print("merged:", type(merged).__name__, torch.allclose(merged(**batch).logits, loaded(**batch).logits, atol=1e-4))
+print(
+    "merged:",
+    type(merged).__name__,
+    torch.allclose(merged(**batch).logits, loaded(**batch).logits, atol=1e-4),
+)
 gone = weakref.ref(loaded)
 gc.disable()  # nothing but the script held it: it goes at once
 del loaded

@@ -1,4 +1,4 @@
-"The fifth call gets a mask of the wrong length."
+"The fifth call gets too few labels."
 
 import torch
 from peft import PromptTuningConfig, get_peft_model
@@ -10,5 +10,5 @@ base = AutoModelForCausalLM.from_pretrained(TINY, dtype=torch.float32)
 model = get_peft_model(base, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4))
 ids = torch.tensor([[5, 6, 7, 8]])
 for step in range(9):
-    model(input_ids=ids, attention_mask=torch.ones(1, 4 if step < 4 else 3))
+    model(input_ids=ids, attention_mask=torch.ones(1, 4), labels=ids if step < 4 else ids[:, :3])
     print("step", step)
