@@ -39,16 +39,23 @@ def _text(value) -> str:
     return repr(value)
 
 
+_FIRST = (
+    "input_ids inputs_embeds attention_mask position_ids labels loss logits".split()
+)  # the rest stands behind these
+
+
 def _named(
     trace: Trace,
     indices: dict,  # name -> value index
-) -> list:  # of (name, text), without what is None or empty
-    shown = {name: trace.value(i) for name, i in indices.items()}
-    return [
-        (name, _text(value))
+) -> dict:  # name -> its value, without what is None or empty
+    shown = {
+        name: trace.value(indices[name]) for name in dict.fromkeys([*_FIRST, *indices]) if name in indices
+    }
+    return {
+        name: value
         for name, value in shown.items()
         if not (value.kind == "scalar" and value.value is None) and value.length != 0
-    ]
+    }
 
 # %% ../nbs/70_cli.ipynb #da2c8e9f
 def _pictures(
@@ -78,8 +85,8 @@ def _pictures(
 
 def _base_call(trace: Trace, call, caches: dict) -> list:  # of str
     "What reached the base model, what came back, the cache."
-    rows = [("got", name, text) for name, text in _named(trace, call.args)]
-    rows += [("gave", name, text) for name, text in _named(trace, call.outputs)]
+    rows = [("got", name, _text(value)) for name, value in _named(trace, call.args).items()]
+    rows += [("gave", name, _text(value)) for name, value in _named(trace, call.outputs).items()]
     cache = caches.get(call.id)
     if cache and (cache.before or cache.after):
         virtual = f", {cache.virtual} of them virtual" if cache.virtual else ""
@@ -98,15 +105,16 @@ def _base_call(trace: Trace, call, caches: dict) -> list:  # of str
 
 def _decoding(trace: Trace, calls: list, caches: dict, shown: int = 3) -> list:  # of str
     "Decoding steps, a line each: the first ones and the last."
-    names = list(dict.fromkeys(name for call in calls for name, _ in _named(trace, call.args)))
-    names = [n for n in names if n != "past_key_values"]
+    given = [item for call in calls for item in _named(trace, call.args).items()]
+    names = list(dict.fromkeys(name for name, value in given if value.kind == "tensor"))
     kept = calls if len(calls) <= shown + 2 else [*calls[:shown], None, calls[-1]]
     rows = [("step", *names, "cache")]
     for call in kept:
         if call is None:
             rows.append(("…", *[""] * (len(names) + 1)))
             continue
-        got, cache = dict(_named(trace, call.args)), caches.get(call.id)
+        got = {name: _text(value) for name, value in _named(trace, call.args).items()}
+        cache = caches.get(call.id)
         change = f"{cache.before} -> {cache.after}" if cache else ""
         rows.append((str(layout.stage(trace, call)[1]), *(got.get(name, "-") for name in names), change))
     title = f"  {len(calls)} decoding step{'s' * (len(calls) > 1)}"
@@ -119,7 +127,8 @@ def _condition(
 ) -> str:  # its text on one line
     branch = next(b for b in source.branches if b["line"] == line)
     lines = source.text.splitlines()[line - source.first_line : branch["end"] - source.first_line + 1]
-    return " ".join(part.strip() for part in lines).partition("  #")[0].rstrip(" :")
+    text = " ".join(part.partition("  #")[0].strip() for part in lines).rstrip(" :").replace("( ", "(")
+    return text + ")" * (text.count("(") - text.count(")"))
 
 
 def _outcome(
