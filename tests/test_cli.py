@@ -3,7 +3,7 @@
 Each script of tests/scripts is a process of its own, twice. The runs without the command are forked from one process that has
 imported what they need, to save time."""
 
-import contextlib, json, os, pickle, re, signal, subprocess, sys
+import contextlib, json, os, pickle, re, signal, socket, subprocess, sys
 from pathlib import Path
 
 import pytest
@@ -177,8 +177,15 @@ def test_a_process_that_ends_at_once_leaves_the_calls_before(watched):
     ].raised
 
 
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
 def test_two_processes_leave_a_file_each(tmp_path):
     launch = ["-m", "accelerate.commands.launch", "--num_processes", "2", "--cpu", "--num_machines", "1"]
+    launch += ["--main_process_ip", "127.0.0.1", "--main_process_port", str(free_port())]
     launch += ["--mixed_precision", "no", "--dynamo_backend", "no", str(SCRIPTS / "trainer_lora.py"), "spawn"]
     command = ["-m", "peft_viz", "run", "-o", "trace.json", "--every", "5", "--calls", "1", *launch]
     code, out, err = python(*command, env=environment(), cwd=tmp_path)
@@ -354,19 +361,19 @@ def test_the_tokenizer_that_fits_is_found():
     assert watching.find_tokenizer(model) is tokenizer
 
 
-@pytest.mark.parametrize(
-    "rank, main, names",
-    [
-        (None, True, ["trace.html", "trace.2.html"]),
-        ("0", False, ["trace.html", "trace.2.html"]),
-        ("1", True, ["trace.rank1.html", "trace.rank1.2.html"]),
-        (None, False, [f"trace.{os.getpid()}.html", f"trace.{os.getpid()}.2.html"]),
-    ],
-)
-def test_each_process_and_model_has_a_name(rank, main, names, monkeypatch):
+@pytest.mark.parametrize("rank, owner", [(None, ""), ("0", ""), ("1", ".rank1")])
+def test_each_process_and_model_has_a_file(rank, owner, tmp_path, monkeypatch):
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     monkeypatch.setenv("RANK", rank) if rank else monkeypatch.delenv("RANK", raising=False)
-    assert [watching.path_of(Path("trace.html"), n, main).name for n in (1, 2)] == names
+    output = tmp_path / "trace.html"
+    output.touch()
+    os.utime(output, (50, 50))  # of an earlier run
+    files = watching.Files(str(output), os.getpid(), 100)
+    assert [files.path(n).name for n in (1, 2)] == [f"trace{owner}.html", f"trace{owner}.2.html"]
+    output.touch()  # now another process has written it: that changes nothing for this one
+    assert files.path(1).name == f"trace{owner}.html"
+    other = watching.Files(str(output), os.getpid(), 100)
+    assert other.path(1).name == (f"trace{owner}.html" if rank else f"trace.{os.getpid()}.html")
 
 
 def test_the_places_exist():
