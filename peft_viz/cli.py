@@ -222,6 +222,8 @@ def _check_output(
         )
     if not path.absolute().parent.is_dir():
         raise UserError(f"there is no folder {path.parent} to write {path.name} to")
+    if not os.access(path.absolute().parent, os.W_OK):
+        raise UserError(f"{path.absolute().parent} cannot be written to: choose another place with -o")
     return path.absolute()
 
 

@@ -264,6 +264,8 @@ def _begin(self, kind: str, model):
     "Count a call, and start recording it if need be: (recorder, model, kind, is it kept?) or None."
     recorder = None
     try:
+        if vars(model).get("_is_replica"):
+            raise TypeError("torch.nn.DataParallel made a copy of it: use one device, or several processes")
         with self.lock:
             seen = self.seen.get(model) or Seen(model)
             self.seen[model] = seen
@@ -483,7 +485,10 @@ def report() -> str:  # one line; empty when there is nothing to say
     shown = lambda path: (
         os.path.relpath(path, files.output.parent) if path.parent == Path.cwd() else str(path)
     )
-    parts = [f"{page.describe()}: {shown(files.path(i))}" for i, page in enumerate(watcher.pages, 1)]
+    written = [
+        (files.path(i), page) for i, page in enumerate(watcher.pages, 1) if files.is_fresh(files.path(i))
+    ]
+    parts = [f"{page.describe()}: {shown(path)}" for path, page in written]
     notes = f" ({'; '.join(watcher.notes)})" if watcher.notes else ""
     if parts:
         return f"peft-viz: recorded {'; '.join(parts)}{notes}"

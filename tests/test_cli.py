@@ -1,7 +1,7 @@
 """The command: what scripts do with and without `peft-viz run`, what was recorded of them; `show`, `demo`, `%%record`.
 
-Each script of tests/scripts is a process of its own, twice. The runs without the command are forked from one process that has
-imported what they need, to save time."""
+Each script of tests/scripts is a process of its own, twice. The runs without the command are forked from one process
+that imported what they need, to save time."""
 
 import contextlib, json, os, pickle, re, signal, socket, subprocess, sys
 from pathlib import Path
@@ -184,7 +184,7 @@ def free_port():
 
 
 def test_two_processes_leave_a_file_each(tmp_path):
-    launch = ["-m", "accelerate.commands.launch", "--num_processes", "2", "--cpu", "--num_machines", "1"]
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
     launch += ["--main_process_ip", "127.0.0.1", "--main_process_port", str(free_port())]
     launch += ["--mixed_precision", "no", "--dynamo_backend", "no", str(SCRIPTS / "trainer_lora.py"), "spawn"]
     command = ["-m", "peft_viz", "run", "-o", "trace.json", "--every", "5", "--calls", "1", *launch]
