@@ -20,6 +20,7 @@ NAMES = {
     "record": "record",
     "models": "load_tiny load_smollm2 tiny_random",
     "widgets": "explore",
+    "magic": "load_ipython_extension unload_ipython_extension",
 }
 HOME = {name: module for module, names in NAMES.items() for name in names.split()}
 MODULES = (

@@ -1,6 +1,6 @@
 "The package as a package: what it ships, what it imports, and that its papers agree with each other."
 
-import ast, configparser, json, re, shutil, subprocess, sys, zipfile
+import ast, configparser, importlib, json, re, shutil, subprocess, sys, zipfile
 from pathlib import Path
 import pytest
 
@@ -54,7 +54,7 @@ def test_neither_nbdev_nor_fastcore_nor_peft_is_imported(path):
 
 
 REFERENCE = {"config", "architectures", "tuners", "model", "causal_lm", "checkpoint"}
-WATCHING = {"trace", "record", "layout", "diagnose", "plot", "viewer", "widgets", "cli"}
+WATCHING = {"trace", "record", "layout", "diagnose", "plot", "viewer", "widgets", "cli", "watching", "startup", "magic"}
 
 
 def test_the_reference_does_not_know_that_it_is_watched():
@@ -70,7 +70,7 @@ def test_the_reference_does_not_know_that_it_is_watched():
     assert not wrong
 
 
-@pytest.mark.parametrize("module", ["trace", "layout", "viewer"])
+@pytest.mark.parametrize("module", ["trace", "layout", "viewer", "cli"])
 def test_a_trace_is_read_without_torch(module):
     assert (
         python(
@@ -157,7 +157,8 @@ def test_the_wheel_says_what_settings_ini_says(wheel):
         and "Provides-Extra: smollm2" in metadata
     )
     assert f"Requires-Python: >={SETTINGS['min_python']}" in metadata
-    assert "peft-viz = peft_viz.cli:main" in scripts or "peft-viz=peft_viz.cli:main" in scripts
+    (command,) = re.findall(r"^peft-viz *= *(\S+):(\S+)$", scripts, re.M)
+    assert callable(getattr(importlib.import_module(command[0]), command[1]))
     required = {
         re.split(r"[<>=!; ]", line.removeprefix("Requires-Dist: "))[0]
         for line in metadata.splitlines()
