@@ -54,7 +54,8 @@ def _smollm2_file():
 
 def load_smollm2() -> tuple:  # (LlamaForCausalLM, PreTrainedTokenizerFast)
     """SmolLM2-135M-Instruct in float32 and `eval` mode, and its tokenizer with the chat template.
-    New objects at each call. Takes some seconds and prints nothing. ImportError, with the two commands to type, when it is not installed."""
+    New objects at each call. Takes some seconds and prints nothing.
+    ImportError, with the two commands to type, when it is not installed."""
     file = _smollm2_file()
     with quiet():
         model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
