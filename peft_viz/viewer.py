@@ -148,10 +148,19 @@ _PAGE = """<!doctype html>
 <meta name="generator" content="peft_viz">
 <link rel="icon" href="data:,">
 <title>{title}</title>
-<style>:root{{color-scheme:light dark}}body{{margin:0;font-family:system-ui,sans-serif}}</style>
+<style>
+:root{{color-scheme:light dark}}
+body{{margin:0;font-family:system-ui,sans-serif}}
+.lead{{margin:0;padding:12px 20px;font-size:15px;line-height:1.5}}
+@media (min-width:700px){{
+body:has(.lead){{display:flex;flex-direction:column;height:100dvh}}
+.lead+main{{flex:1;min-height:0}}
+.lead+main>peft-viz-trace{{height:100%}}
+}}
+</style>
 </head>
 <body>
-<main>{body}</main>
+{lead}<main>{body}</main>
 <script>{code}</script>
 </body>
 </html>
@@ -162,6 +171,7 @@ def page(
     trace: Trace,  # the recording
     title: str | None = None,  # of the browser's tab; says what was recorded unless told otherwise
     lang: str = "en",  # language of the labels to begin with: `"en"` or `"zh"`
+    lead: str | None = None,  # text above the viewer: what the reader looks at, and what to press
 ) -> str:  # HTML
     """The viewer as a whole HTML file. It needs no network, and its content security policy forbids it any:
     even a mistake in this package could not make the file send something somewhere."""
@@ -169,6 +179,7 @@ def page(
     return _PAGE.format(
         lang="zh" if lang.startswith("zh") else "en",
         title=escape(title),
+        lead=f'<p class="lead">{escape(lead)}</p>\n' if lead else "",
         body=_element(trace, lang, " full autofocus"),
         code=code(),
     )
