@@ -67,7 +67,7 @@ def load_smollm2() -> tuple:  # (LlamaForCausalLM, PreTrainedTokenizerFast)
 
 
 def _forget_quantization(model):
-    "The weights are ordinary floats now: whoever saves or wraps the model must not take them for quantised ones."
+    "The weights are ordinary floats now. Without this, saving the model would describe them as quantised."
     vars(model.config).pop("quantization_config", None)
     vars(model).pop("hf_quantizer", None)
     vars(model).pop("quantization_method", None)

@@ -203,9 +203,10 @@ def learn(
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
         raise ValueError("nothing to learn: no parameter of this model has requires_grad=True")
-    optimizer = torch.optim.AdamW(parameters, lr=lr or default_rate(model), weight_decay=0)
+    rate = default_rate(model) if lr is None else lr
+    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0)
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / 10, 1 - step / steps)
+        optimizer, lambda step: min((step + 1) / 10, 1 - step / max(steps, 1))
     )
     losses, was_training = [], model.training
     bar = tqdm(range(steps), desc=f"learning {task}", disable=not progress, mininterval=0.5)
