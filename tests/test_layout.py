@@ -1,6 +1,7 @@
 "Layouts say what a trace means; here they are compared with facts worked out another way."
 
 import json, sys
+from dataclasses import replace
 from itertools import combinations
 
 import peft, pytest, torch
@@ -15,6 +16,7 @@ from transformers import (
 
 import peft_viz
 from peft_viz import layout, record
+from peft_viz import trace as trace_module
 from peft_viz.layout import MARKS
 
 V, METHODS = 4, ("LORA", "PROMPT_TUNING", "PREFIX_TUNING")
@@ -326,7 +328,7 @@ def test_branches(method, package):
 
 def test_branches_of_a_crash():
     model = make("PROMPT_TUNING")
-    with record(model) as trace, pytest.raises(Exception):
+    with record(model) as trace, pytest.raises(RuntimeError):
         model(input_ids=torch.tensor([[1, 2]]), attention_mask=torch.ones(3, 2))
     path = layout.branches(trace, trace.roots[0])
     assert path.raised in path.executed
@@ -349,7 +351,24 @@ def test_words(method):
 
 def test_visible():
     assert layout.visible("a b\n") == "a␣b⏎" and layout.visible("") == "∅" and layout.visible(None) == ""
-    assert layout.visible("x" * 50) == "x" * 11 + "…" and layout.visible("\x00\u202e") == "��"
+    assert layout.visible("x" * 50) == "x" * 11 + "…" and layout.visible("\x00\u202e") == "␀▯"
+
+
+def test_what_is_joined_stays_joined():
+    whole = [
+        "می\u200cرم",
+        "क्\u200dष",
+        "👩\u200d👧",
+        "🏳\ufe0f\u200d🌈",
+        "a\u00adb",
+        "שלום",
+        "e\u0301",
+        "\ufffd",
+    ]
+    assert [layout.visible(text) for text in whole] == whole
+    assert layout.visible("👩\u200d👧" * 9, 4) == "👩\u200d👧" * 3 + "…"  # never cut inside of a group
+    assert layout.visible("e\u0301" * 4, 3) == "e\u0301" * 2 + "…"
+    assert layout.visible("\u00a0\u2028") == "⍽⏎"
 
 
 # ---- errors
@@ -366,7 +385,7 @@ def test_which_call():
     with pytest.raises(ValueError, match="this trace has no labels: pass labels="):
         layout.base_call(trace, labels=True)
     with pytest.raises(ValueError, match="no call of the base model"):
-        layout.sequence(recorded(make("LORA"), lambda m: None))
+        layout.sequence(recorded(make("LORA"), lambda _: None))
 
 
 # ---- for the viewer: compact, plain, and the same from a file
@@ -469,3 +488,58 @@ def test_roles_differ_for_every_eye(theme, kind):
 
 def test_never_colour_alone():
     assert len({m.glyph for m in MARKS.values()}) == len({m.code for m in MARKS.values()}) == len(MARKS)
+
+
+# ---- what was too large to be kept, and long recordings
+
+
+def cut(trace, *roles):
+    "Leave of the tensors of these roles the first numbers only, as a recording of a large batch does: all of row 0, some of row 1."
+    for i, v in enumerate(trace.values):
+        if v.kind == "tensor" and v.role in roles and len(v.shape) == 2:
+            trace.values[i] = replace(v, packed=v.data[: v.shape[1] + 1], truncated=True)
+    return trace
+
+
+def test_what_was_not_kept_says_so():
+    b = batch(labels=True)
+    trace = cut(recorded(make("PROMPT_TUNING"), lambda m: m(**b)), "ids", "labels", "attention_mask")
+    seq = layout.sequence(trace)
+    first, second = seq.rows
+    assert first.unkept == () and first.ids == [None] * V + b["input_ids"][0].tolist()
+    assert first.labels == [-100] * V + b["labels"][0].tolist() and first.roles[V] == "padding"
+    assert set(second.unkept) == {"ids", "attended", "labels", "caller_labels"}
+    assert second.attended is second.labels is seq.caller_labels[1] is None
+    assert second.roles == ["virtual"] * V + ["token"] * 6 and not any(second.ids)
+    assert "unkept" in seq.to_dict()["rows"][1] and "unkept" not in seq.to_dict()["rows"][0]
+
+
+def test_a_tensor_of_which_nothing_was_kept_was_there_all_the_same():
+    trace = recorded(make("LORA"), lambda m: m(**batch()))
+    trace.values = [
+        replace(v, packed=None, truncated=True) if v.kind == "tensor" else v for v in trace.values
+    ]
+    assert [row.unkept for row in layout.sequence(trace).rows] == [("ids", "attended")] * 2
+    with pytest.raises(ValueError, match="the mask was too large to be kept"):
+        layout.attention(trace)
+
+
+def test_a_long_generate_is_asked_for_once(monkeypatch):
+    trace = recorded(
+        make("PROMPT_TUNING"),
+        lambda m: m.generate(**batch(), **(GREEDY | dict(max_new_tokens=40, min_new_tokens=40))),
+    )
+    looks = []
+    for name in ("children", "base_calls"):
+        whole = vars(trace_module.Trace)[name]
+        f = whole.fget if isinstance(whole, property) else whole
+        count = lambda self, *a, f=f: looks.append(1) or f(self, *a)
+        monkeypatch.setattr(
+            trace_module.Trace, name, property(count) if isinstance(whole, property) else count
+        )
+    calls = trace.base_calls
+    for call in calls:
+        assert layout.sequence(trace, call).length >= V
+    assert (
+        len(calls) == 40 and len(looks) < 10
+    )  # all calls are looked through a few times, not once for each step

@@ -1,11 +1,15 @@
 "Figures: axes in, axes out, and what is drawn is what was measured."
 
-import subprocess, sys, warnings
+import copy, os, shutil, subprocess, sys, textwrap, warnings
+from dataclasses import replace
 
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest, torch
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from matplotlib import font_manager
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from peft_viz import (
@@ -42,7 +46,7 @@ METHODS = dict(
     PROMPT_TUNING=lambda: PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4),
     PREFIX_TUNING=lambda: PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4),
 )
-FIGURES = (plot.attention, plot.labels, plot.sequence)
+FIGURES = (plot.attention, plot.labels, plot.sequence, plot.story)
 
 
 class Tokenizer:
@@ -67,7 +71,7 @@ def batch(*rows, side="left", labels=True):
     return made | dict(labels=ids.masked_fill(ids == 0, -100)) if labels else made
 
 
-def recorded(method, b, tokenizer=Tokenizer(), generate=0):
+def recorded(method, b, tokenizer=Tokenizer(), generate=0, keep=None, **options):
     torch.manual_seed(0)
     base = LlamaForCausalLM(
         LlamaConfig(
@@ -81,8 +85,10 @@ def recorded(method, b, tokenizer=Tokenizer(), generate=0):
             eos_token_id=63,
         )
     )
-    model = get_peft_model(base.eval(), METHODS[method]()).eval()
+    model = get_peft_model(base.eval(), METHODS[method](), **options).eval()
     with record(model, tokenizer) as trace, torch.no_grad():
+        if keep is not None:
+            keep.append(trace)
         model(**b)
         if generate:
             model.generate(
@@ -232,6 +238,85 @@ def test_sequence_in_generate(prompt):
     assert [round(x) for x in folds if 0 < x < 11][:2] == [9, 10]  # generated tokens have a folded corner
 
 
+# ---- the story
+
+
+def sentences(ax):
+    "What the chapters say, without the line breaks."
+    ink = [t for t in ax.texts if t.get_fontsize() == 9.5]
+    return " ".join(t.get_text() for t in ink)
+
+
+def new(ax):
+    "The columns of each outline, from top to bottom."
+    frames = [p for p in ax.patches if p.get_gid() == "new"]
+    return [(round(p.get_x() + 0.5), round(p.get_width())) for p in frames]
+
+
+def test_the_story_of_prompt_tuning(prompt):
+    ax = plot.story(prompt)
+    told = sentences(ax)
+    assert told.startswith("You pass 2 rows of 5 tokens. Row 0 has 3 tokens of padding on the left.")
+    for sentence in (
+        "Prompt tuning puts 4 virtual tokens in front, before the padding",
+        "The mask grows by 4 ones in front",
+        "The labels grow by 4 × -100 in front: the loss ignores the virtual tokens.",
+        f"Logits come back for 9 positions, 4 more than you passed. The loss is {loss(prompt):.3f}.",
+    ):
+        assert sentence in told
+    assert new(ax) == [(0, 4)] * 4  # tokens, mask, labels, logits: all on one grid of columns
+    tokens, mask, labels, *_ = lines(ax, 9)
+    assert list(tokens) == list(mask) == list(labels) == [4, 5, 6, 7, 8]
+    shapes = {t.get_text() for t in ax.texts}
+    assert {"[2, 5]", "[2, 5] → [2, 9, 32]", "[2, 5] → [2, 9]", "[2, 9, 64]"} <= shapes
+
+
+def loss(trace):
+    return trace.value(trace.base_calls[0].outputs["loss"]).data[0]
+
+
+def test_the_story_of_the_other_methods():
+    given = batch([11, 12], [11, 12, 13, 14, 15], side="right")
+    ax = plot.story(recorded("PREFIX_TUNING", given))
+    told = sentences(ax)
+    assert "Row 0 has 3 tokens of padding on the right." in told
+    assert "Prefix tuning fills the cache with 4 virtual tokens: keys and values for every layer." in told
+    assert "The labels stay as they are" in told and "as many as you passed" in told
+    assert new(ax) == [(0, 4)] * 2  # tokens and mask
+    ax = plot.story(recorded("LORA", given), row=1)
+    told = sentences(ax)
+    assert "This is row 1. The base model gets the same: nothing is put in front." in told
+    assert "LoRA works inside the layers: q_proj, v_proj get an update of rank 8" in told and new(ax) == []
+
+
+def test_the_story_of_virtual_tokens_behind_the_padding():
+    trace = recorded("PROMPT_TUNING", batch([11, 12], [11, 12, 13, 14, 15]), corrected_positions=True)
+    ax = plot.story(trace)
+    told = sentences(ax)
+    assert "puts 4 virtual tokens behind the padding" in told and "4 ones behind the padding" in told
+    assert "positions: they do not count the padding" in told
+    tokens, mask, *_ = lines(ax, 9)
+    assert list(tokens) == list(mask) == [0, 1, 2, 7, 8] and set(new(ax)) == {(3, 4)}
+    assert layout.sequence(trace).rows[0].roles == ["padding"] * 3 + ["virtual"] * 4 + ["token"] * 2
+    assert layout.sequence(trace).caller_labels[0] == [-100] * 3 + [None] * 4 + [11, 12]
+
+
+def test_the_story_does_not_say_what_did_not_happen(prompt):
+    later = sentences(plot.story(prompt, prompt.base_calls[-1]))
+    assert (
+        "1 new token; the 6 before are in the cache" in later and "4 virtual tokens lie in the cache" in later
+    )
+    assert "loss" not in later and "labels" not in later
+    with pytest.raises(RuntimeError):
+        recorded(
+            "PROMPT_TUNING",
+            dict(input_ids=torch.tensor([[1, 2]]), labels=torch.ones(1, 7).long()),
+            keep=(kept := []),
+        )
+    told = sentences(plot.story(kept[0]))
+    assert "nothing came back" in told and "Logits" not in told
+
+
 def test_many_rows_are_cut_and_said():
     trace = recorded("LORA", batch(*[[11, 12]] * 11))
     ax = plot.sequence(trace, rows=3)
@@ -345,3 +430,130 @@ def test_errors(prompt):
 def test_import_draws_nothing_and_needs_no_torch():
     code = "import matplotlib; before = dict(matplotlib.rcParams); import sys; from peft_viz import plot; sys.exit('torch' in sys.modules or dict(matplotlib.rcParams) != before)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+# ---- what was too large to be kept
+
+
+def cut(trace, rows, *roles):
+    "Leave of the tensors of these roles `rows` rows."
+    for i, v in enumerate(trace.values):
+        if v.kind == "tensor" and v.role in roles and len(v.shape) == 2:
+            trace.values[i] = replace(v, packed=v.data[: v.shape[1] * rows], truncated=True)
+    return trace
+
+
+def test_labels_that_were_not_kept_say_so():
+    b = batch([11, 12], [11, 12, 13, 14, 15])
+    ax = plot.labels(cut(recorded("PROMPT_TUNING", b), 1, "labels"))
+    assert [t.get_text() for t in ax.texts].count("not kept: too large") == 2  # of row 1, passed and arrived
+    assert any(name == "label" for name, *_ in chips(ax))
+    with pytest.raises(ValueError, match="the labels of call .* were too large to be kept"):
+        plot.labels(cut(recorded("PROMPT_TUNING", b), 0, "labels"))
+
+
+@pytest.mark.parametrize("rows", (0, 1))
+def test_every_figure_of_a_cut_recording(figure, rows):
+    trace = cut(recorded("PROMPT_TUNING", batch([11, 12], [13])), rows, "ids", "attention_mask")
+    texts = [t.get_text().replace("\n", " ") for t in figure(trace).texts]
+    if figure in (plot.labels, plot.sequence):
+        assert any("padding is not told from tokens there" in t for t in texts)
+    if figure is plot.story:
+        assert ("not kept: too large" in texts) == (rows == 0)  # row 0 is the one that is told
+
+
+# ---- fonts
+
+
+def in_a_new_process(code, **env):
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        env=os.environ | dict(MPLBACKEND="agg", PYTHONPATH=os.pathsep.join(sys.path)) | env,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def own_font(folder, letters, family="Letters Of Ours"):
+    "A small font of filled squares."
+    pen = TTGlyphPen(None)
+    pen.moveTo((0, 0))
+    for at in ((0, 700), (600, 700), (600, 0)):
+        pen.lineTo(at)
+    pen.closePath()
+    names = [".notdef", *(f"u{ord(c):04X}" for c in letters)]
+    font = FontBuilder(1000, isTTF=True)
+    font.setupGlyphOrder(names)
+    font.setupCharacterMap({ord(c): f"u{ord(c):04X}" for c in letters})
+    font.setupGlyf({name: pen.glyph() for name in names})
+    font.setupHorizontalMetrics({name: (650, 0) for name in names})
+    font.setupHorizontalHeader(ascent=800, descent=-200)
+    font.setupNameTable(dict(familyName=family, styleName="Regular"))
+    font.setupOS2(sTypoAscender=800, usWinAscent=800, usWinDescent=200)
+    font.setupPost()
+    folder.mkdir(exist_ok=True)
+    font.save(folder / "ours.ttf")
+    return folder / "ours.ttf"
+
+
+LETTER = "ሀ"  # Amharic; matplotlib's own fonts do not have it
+
+
+def matplotlib_folder(tmp_path):
+    "matplotlib's cache folder with a list of fonts from before anything but its own fonts was installed"
+    manager = copy.copy(font_manager.fontManager)
+    manager.ttflist = [f for f in manager.ttflist if matplotlib.get_data_path() in f.fname]
+    folder = tmp_path / "matplotlib"
+    folder.mkdir()
+    font_manager.json_dump(manager, folder / f"fontlist-v{font_manager.FontManager.__version__}.json")
+    return str(folder)
+
+
+SHOW = """
+    from matplotlib import font_manager
+    from peft_viz import plot
+    known = len(font_manager.fontManager.ttflist)
+    print(plot.legible({letter!r}), known == len([f for f in font_manager.fontManager.ttflist if "mpl-data" in f.fname]))
+    import matplotlib.pyplot as plt
+    plt.figure().text(0, 0, {letter!r}, family=plot.fonts({letter!r}))
+    plt.gcf().canvas.draw()  # warnings are errors here: a glyph that is missing is one
+"""
+
+
+@pytest.mark.skipif(not shutil.which("fc-list"), reason="there is no fontconfig")
+def test_a_font_that_was_installed_after_the_list_was_made(tmp_path):
+    own_font(tmp_path / "fonts", LETTER)
+    config = tmp_path / "fonts.conf"
+    folders = f"<dir>{tmp_path / 'fonts'}</dir><cachedir>{tmp_path / 'cache'}</cachedir>"
+    config.write_text(f'<?xml version="1.0"?><fontconfig>{folders}</fontconfig>')
+    env = dict(MPLCONFIGDIR=matplotlib_folder(tmp_path), FONTCONFIG_FILE=str(config))
+    assert in_a_new_process(SHOW.format(letter=LETTER), **env) == f"{LETTER} True"
+
+
+@pytest.mark.skipif(not plot.drawable("词"), reason="no Chinese font is installed")
+def test_chinese_in_spite_of_an_old_list(tmp_path):
+    env = dict(MPLCONFIGDIR=matplotlib_folder(tmp_path))
+    assert in_a_new_process(SHOW.format(letter="词"), **env) == "词 True"
+
+
+def test_a_font_of_ones_own(tmp_path):
+    code = f"""
+        from matplotlib import font_manager, rcParams
+        from peft_viz import plot
+        font_manager.fontManager.addfont({str(own_font(tmp_path / "fonts", "ⰀA"))!r})
+        rcParams["font.family"] = ["Letters Of Ours", "DejaVu Sans"]
+        print(plot.legible("Ⰰ"), plot.fonts()[0], plot.fonts(mono=True)[0], plot.legible("\ue123"))
+    """
+    assert in_a_new_process(code, PATH="") == "Ⰰ Letters Of Ours DejaVu Sans Mono ▯"
+
+
+def test_a_dollar_sign_is_a_dollar_sign(figure):
+    trace = recorded("LORA", batch([4, 11, 12]))
+    trace.about["peft_type"] = trace.about["model_class"] = "$\\FRAC$"
+    with plt.rc_context({"text.usetex": True}):
+        ax = figure(trace)
+    texts = [t for t in ax.figure.findobj(matplotlib.text.Text) if t.get_text()]
+    assert not any(t.get_usetex() or t.get_parse_math() for t in texts)
+    ax.figure.canvas.draw()
