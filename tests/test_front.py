@@ -51,9 +51,9 @@ def test_what_a_stranger_types_first_is_one_command():
     assert "make test" not in README[: first.end()] and "make test" in README[first.end() :]
 
 
-def test_one_picture_stands_before_the_first_command_and_every_picture_says_what_is_on_it():
-    before = README[: README.index("```sh")]
-    assert before.count("![") == 1 and "```" not in before
+def test_the_first_screen_has_one_command_and_one_picture_and_every_picture_says_what_is_on_it():
+    first_screen = README[: README.index("\n## ")]
+    assert first_screen.count("![") == 1 and first_screen.count("```") == 2
     assert all(len(alt) > 20 for alt in re.findall(r"!\[(.*?)\]\(", README))
 
 

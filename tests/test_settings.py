@@ -8,6 +8,7 @@ from transformers.utils import logging
 from peft_viz.models import load_tiny
 from peft_viz.settings import SMALL, few_threads, quiet
 from peft_viz.tasks import answers_of, learn
+from peft_viz.widgets import Bench
 
 
 def elsewhere(function):
@@ -111,6 +112,20 @@ def test_learning_and_the_score_compute_with_one_thread():
     learn(model, tokenizer, "copy", steps=1, batch_size=2, progress=False)
     answers_of(model, tokenizer, ["a="])
     assert model.seen == {1}
+
+
+@pytest.mark.usefixtures("three")
+def test_an_explorer_computes_with_one_thread(monkeypatch):
+    model, tokenizer = load_tiny()
+    forward, seen = type(model).forward, set()
+
+    def watched(self, *arguments, **options):
+        seen.add(torch.get_num_threads())
+        return forward(self, *arguments, **options)
+
+    monkeypatch.setattr(type(model), "forward", watched)
+    Bench(model, tokenizer).run()
+    assert seen == {1}
 
 
 @pytest.mark.usefixtures("three")
