@@ -254,7 +254,7 @@ class _Sheet:
         "`cell`: its width in inches on a figure of our own; `box`: left, right, top, bottom in cells"
         self.theme, (left, right, top, bottom) = theme(theme_name, ax), box
         self.cell, self.scale, self.left, self.right, self.ax = cell, 1.0, left, right, ax
-        fit = lambda text, letter, least=24: wrap(text, max(least, int((right - left) * cell * 72 / letter)))
+        fit = lambda text, letter: wrap(text, max(24, int((right - left) * cell * 72 / letter)))
         lines, below = (fit(title, 6.3), fit(subtitle, 4.4)) if ax is None else ([title], [subtitle])
         head = 0.19 * len(lines) + 0.12, (0.17 * len(below) + 0.1) * bool(subtitle)  # inches
         top -= sum(head) / cell
@@ -279,7 +279,7 @@ class _Sheet:
             x=0.12 / ((right - left) * cell),
             y=1 - 0.1 / ((bottom - top) * cell),
         )
-        self.text(left + 0.12 / cell, top + head[0] / cell, "\n".join(below), size=8, ha="left", va="top")
+        self.text(left + 0.12 / cell, top + head[0] / cell, "\n".join(below), ha="left", va="top")
 
 
 def _undress(ax, box, paper):
@@ -289,7 +289,7 @@ def _undress(ax, box, paper):
     for side in ax.spines.values():
         side.set_visible(False)
 
-
+# %% ../nbs/30_plot.ipynb #2350ad5d
 def _text(sheet, x, y, text, size=8, color=None, mono=False, **kw):
     "Text of `size` points (on a figure of our own)"
     kw = {"ha": "center", "va": "center"} | kw
@@ -951,33 +951,44 @@ class _Batch:
         "Is this a later step of generate?"
         return layout.stage(self.trace, self.call)[0] == "decode"
 
-    def given(self, name):
-        "What the caller passed"
-        return layout.passed(self.trace, self.call, name)
+# %% ../nbs/30_plot.ipynb #9d5e0016
+def _given(self: _Batch, name):
+    "What the caller passed"
+    return layout.passed(self.trace, self.call, name)
 
-    def got(self, name):
-        "What the base model got"
-        return layout.argument(self.trace, self.call, name)
 
-    def numbers(self, value):
-        "The numbers of this row of a 2-D value; None when they were not kept"
-        rows = layout.numbers(value, len(self.seq.rows))
-        return rows and rows[self.number]
+def _got(self: _Batch, name):
+    "What the base model got"
+    return layout.argument(self.trace, self.call, name)
 
-    def placed(self, numbers):
-        "What was passed, on the grid: each number in the column of its token"
-        if numbers is None:
-            return None
-        at = dict(zip(self.real[::-1], numbers[::-1]))
-        return [at.get(k) for k in range(self.seq.length)]
 
-    def line(self, kind, values):
-        return _value_line(kind, self.names[kind], values, self.trace, self.names)
+def _numbers(self: _Batch, value):
+    "The numbers of this row of a 2-D value; None when they were not kept"
+    rows = layout.numbers(value, len(self.seq.rows))
+    return rows and rows[self.number]
 
-    def say(self, key, **numbers):
-        method = layout.method(self.trace, self.lang)
-        facts = {"v": len(self.virtual), "method": method[0].upper() + method[1:]} | numbers
-        return self.words[key].format(**({"s": "s" * (facts.get("n", facts["v"]) != 1)} | facts))
+
+def _placed(self: _Batch, numbers):
+    "What was passed, on the grid: each number in the column of its token"
+    if numbers is None:
+        return None
+    at = dict(zip(self.real[::-1], numbers[::-1]))
+    return [at.get(k) for k in range(self.seq.length)]
+
+
+def _strip(self: _Batch, kind, values):
+    "A strip of mask bits, labels or positions"
+    return _value_line(kind, self.names[kind], values, self.trace, self.names)
+
+
+def _say(self: _Batch, key, **numbers):
+    method = layout.method(self.trace, self.lang)
+    facts = {"v": len(self.virtual), "method": method[0].upper() + method[1:]} | numbers
+    return self.words[key].format(**({"s": "s" * (facts.get("n", facts["v"]) != 1)} | facts))
+
+
+_Batch.given, _Batch.got, _Batch.numbers = _given, _got, _numbers
+_Batch.placed, _Batch.line, _Batch.say = _placed, _strip, _say
 
 # %% ../nbs/30_plot.ipynb #9d5e0007
 def _dims(value):  # [2, 10]
@@ -1084,10 +1095,8 @@ def _what_works_inside(b):
     targets = config.get("target_modules")
     targets = [targets] if isinstance(targets, str) else sorted(targets or ())
     numbers = {k: config.get(k) for k in ("r", "init_r", "target_r", "n_skills")}
-    known = targets and all(
-        numbers[k] is not None for k in numbers if "{" + k + "}" in b.words.get(kind, "{r}")
-    )
-    text = b.say(kind if known else "layers", targets=", ".join(targets), **numbers)
+    known = targets and all(numbers[k] is not None for k in numbers if "{" + k + "}" in b.words.get(kind, ""))
+    text = b.say(kind if known and kind in FORMULAS else "layers", targets=", ".join(targets), **numbers)
     return [_Chapter(text, FORMULAS.get(kind, ""), [])]
 
 
@@ -1121,7 +1130,7 @@ def _chapters(b):
     told = _what_was_told_of_positions(b), _what_works_inside(b), _what_came_back(b)
     return [_what_was_passed(b), *became, *(chapter for chapters in told for chapter in chapters)]
 
-
+# %% ../nbs/30_plot.ipynb #9d5e0017
 _HEAD, _LINE, _STRIP, _GAP, _AFTER = (
     0.27,
     0.19,

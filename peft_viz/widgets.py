@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['METHODS', 'MOST', 'TEXTS', 'WORDS', 'ARGUMENTS', 'KNOBS', 'encode', 'Bench', 'differences', 'table', 'picture',
-           'image', 'descriptions', 'Explorer', 'explore', 'Viewer']
+           'image', 'descriptions', 'alert', 'Explorer', 'explore', 'Viewer']
 
 # %% ../nbs/32_widgets.ipynb #5c1d425e
 import base64, copy, html, io
@@ -25,7 +25,7 @@ from .settings import few_threads
 
 # %% ../nbs/32_widgets.ipynb #97aac8a6
 METHODS = {
-    "LORA": lambda n: LoraConfig(task_type="CAUSAL_LM"),
+    "LORA": lambda _: LoraConfig(task_type="CAUSAL_LM"),
     "PROMPT_TUNING": lambda n: PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=n),
     "PREFIX_TUNING": lambda n: PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=n),
 }  # method -> configuration, for n virtual tokens
@@ -41,7 +41,8 @@ def encode(
     texts: list,  # one per row of the batch
     padding_side: str,  # `"left"` or `"right"`
 ) -> dict:  # input_ids, attention_mask, labels: int64[rows, longest]
-    "The texts as one padded batch with labels. Raises ValueError when there is nothing to encode, or no padding token for rows of different length."
+    """The texts as one padded batch with labels.
+    Raises ValueError when there is nothing to encode, or no padding token for rows of different length."""
     rows = [tokenizer(text)["input_ids"] for text in texts if text.strip()]
     longest, pad = max(map(len, rows), default=0), tokenizer.pad_token_id
     if not longest:
@@ -64,7 +65,8 @@ def encode(
 
 # %% ../nbs/32_widgets.ipynb #3560e1e7
 class Bench:
-    "A private copy of a model that can be wrapped with one method after another. The model it was made from is never touched."
+    """A private copy of a model that can be wrapped with one method after another. The model it was made from is
+    never touched."""
 
     def __init__(
         self,
@@ -129,9 +131,10 @@ WORDS = {
         nothing="–",
         cache="{n} tokens per row",
         failed="The run failed",
-        attention="Attention grid of row {row}: {q} queries and {k} keys, of which {virtual} virtual tokens, {padding} padding, {token} tokens. "
-        "{filled} of {all} squares are filled.",
-        labels="Labels of each row, as passed and as the base model got them: {given} per row were passed, {got} arrived.",
+        attention="Attention grid of row {row}: {q} queries and {k} keys, of which {virtual} virtual tokens, "
+        "{padding} padding, {token} tokens. {filled} of {all} squares are filled.",
+        labels="Labels of each row, as passed and as the base model got them: "
+        "{given} per row were passed, {got} arrived.",
     ),
     "zh": dict(
         method="方法",
@@ -149,11 +152,13 @@ WORDS = {
         nothing="–",
         cache="每行 {n} 个词元",
         failed="运行失败",
-        attention="第 {row} 行的注意力网格：{q} 个查询，{k} 个键，其中 {virtual} 个虚拟词元、{padding} 个填充、{token} 个词元。"
-        "{all} 格中有 {filled} 格为实心。",
+        attention="第 {row} 行的注意力网格：{q} 个查询，{k} 个键，其中 {virtual} 个虚拟词元、"
+        "{padding} 个填充、{token} 个词元。{all} 格中有 {filled} 格为实心。",
         labels="每行的标签，传入的和基础模型收到的：每行传入 {given} 个，收到 {got} 个。",
     ),
 }
+
+# %% ../nbs/32_widgets.ipynb #98d73eea
 ARGUMENTS = ("input_ids", "inputs_embeds", "attention_mask", "labels", "past_key_values")
 
 
@@ -189,8 +194,10 @@ def table(
         f'<tr style="font-weight:{weight(given, got)}">{cell(name)}{cell(given)}{cell(got)}</tr>'
         for name, given, got in differences(trace, words)
     ]
-    head = f'<tr style="font-weight:normal;opacity:.75">{cell("", "th")}{cell(words["passed"], "th")}{cell(words["got"], "th")}</tr>'
-    return f'<table style="border-collapse:collapse;font:13px/1.5 ui-monospace,monospace">{head}{"".join(rows)}</table>'
+    names = "".join(cell(name, "th") for name in ("", words["passed"], words["got"]))
+    head = f'<tr style="font-weight:normal;opacity:.75">{names}</tr>'
+    style = "border-collapse:collapse;font:13px/1.5 ui-monospace,monospace"
+    return f'<table style="{style}">{head}{"".join(rows)}</table>'
 
 # %% ../nbs/32_widgets.ipynb #625756b1
 def picture(
@@ -212,7 +219,8 @@ def image(
 ) -> str:  # HTML
     "A picture with its description"
     source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
-    return f'<img src="{source}" width="{width}" alt="{html.escape(alt, quote=True)}" style="max-width:100%;height:auto;border-radius:6px">'
+    style = "max-width:100%;height:auto;border-radius:6px"
+    return f'<img src="{source}" width="{width}" alt="{html.escape(alt, quote=True)}" style="{style}">'
 
 
 def descriptions(
@@ -223,7 +231,7 @@ def descriptions(
     "What the two figures show, in words"
     att, seq = layout.attention(trace), layout.sequence(trace)
     grid, keys = att.attended[row], att.key_roles[row]
-    filled, count = sum(map(sum, grid)), lambda labels: sum(l is not None for l in labels)
+    filled, count = sum(map(sum, grid)), lambda labels: sum(l is not None for l in labels or ())
     sizes = dict(row=row, q=len(grid), k=len(keys), filled=filled, all=len(grid) * len(keys)) | {
         role: keys.count(role) for role in layout.ROLES
     }
@@ -236,8 +244,17 @@ def descriptions(
 KNOBS = ("method", "num_virtual_tokens", "padding_side", "texts", "row", "theme")
 
 
+def alert(
+    text: str,  # what went wrong
+) -> str:  # HTML
+    "A message in the colour of errors"
+    style = "white-space:pre-wrap;color:var(--jp-error-color1, #B3261E);font:13px/1.5 sans-serif"
+    return f'<div role="alert" style="{style}">{html.escape(text)}</div>'
+
+# %% ../nbs/32_widgets.ipynb #c0ca428f
 class Explorer(ipywidgets.VBox):
-    "Knobs, a table and two figures; `trace` is the recording of what is shown, `error` the exception of a turn that failed"
+    """Knobs, a table and two figures; `trace` is the recording of what is shown, `error` the exception of a turn
+    that failed"""
 
     method = traitlets.Enum(list(METHODS), "PROMPT_TUNING")
     num_virtual_tokens = traitlets.Int(4, min=1, max=MOST)
@@ -276,54 +293,6 @@ class Explorer(ipywidgets.VBox):
         self.observe(self._turn, ["method", "num_virtual_tokens", "padding_side", "texts"])
         self.observe(self._draw, ["row", "theme"])
 
-    def _build(self):
-        "The knobs, each linked to its attribute, and the places for table and figures"
-        w, knob = self.words, dict(style={"description_width": "initial", "button_width": "auto"})
-        choice = lambda name, options, label: self._link(
-            name,
-            ipywidgets.ToggleButtons(options=options, value=getattr(self, name), description=label, **knob),
-        )
-        names = [(layout.METHODS[m], m) for m in METHODS]
-        self.slider = ipywidgets.IntSlider(
-            value=self.num_virtual_tokens,
-            min=1,
-            max=MOST,
-            description=w["virtual"],
-            continuous_update=False,
-            **knob,
-        )
-        self._link("num_virtual_tokens", self.slider)
-        self.area = ipywidgets.Textarea(
-            "\n".join(self.texts),
-            description=w["texts"],
-            rows=max(2, len(self.texts)),
-            continuous_update=False,
-            layout={"width": "340px"},
-            **knob,
-        )
-        self.area.observe(lambda change: self.set_trait("texts", tuple(change.new.splitlines())), "value")
-        self.observe(lambda change: setattr(self.area, "value", "\n".join(change.new)), "texts")
-        self.rows = ipywidgets.ToggleButtons(options=[0], description=w["row"], **knob)
-        self.rows.observe(
-            lambda change: change.new is not None and self.set_trait("row", change.new), "value"
-        )
-        self.message, self.table, self.pictures = (ipywidgets.HTML() for _ in range(3))
-        knobs = [
-            [
-                choice("method", names, w["method"]),
-                self.slider,
-                choice("padding_side", [(w["left"], "left"), (w["right"], "right")], w["padding"]),
-            ],
-            [self.area, self.rows, choice("theme", [(w["light"], "light"), (w["dark"], "dark")], w["paper"])],
-        ]
-        lines = [
-            ipywidgets.HBox(
-                line, layout={"flex_flow": "row wrap", "grid_gap": "4px 24px", "align_items": "flex-end"}
-            )
-            for line in knobs
-        ]
-        self.children = [*lines, self.message, self.table, self.pictures]
-
     def _link(self, name, control):
         traitlets.link((self, name), (control, "value"))
         return control
@@ -336,60 +305,119 @@ class Explorer(ipywidgets.VBox):
             self.error, self.message.value = None, ""
         except Exception as error:
             self.error, self.figures, self.table.value, self.pictures.value = error, {}, "", ""
-            text = html.escape(f"{self.words['failed']}: {type(error).__name__}: {error}")
-            self.message.value = f'<div role="alert" style="white-space:pre-wrap;color:var(--jp-error-color1, #B3261E);font:13px/1.5 sans-serif">{text}</div>'
-
-    def _turn(self, change=None):
-        "Run the model with the knobs as they stand, then draw"
-        self.slider.disabled = self.method == "LORA"
-        self.trace = None
-        with self._reporting():
-            self.trace = self.bench.run(self.method, self.num_virtual_tokens, self.padding_side, self.texts)
-            n = len(layout.sequence(self.trace).rows)
-            if list(self.rows.options) != list(range(n)):
-                self.rows.options = range(n)
-            self.row = min(self.row, n - 1)
-            self.table.value = table(self.trace, self.words)
-        if self.trace is not None:
-            self._draw()
-
-    def _draw(self, change=None):
-        "Draw the trace"
-        if self.trace is None:
-            return
-        with self._reporting():
-            self.rows.value = self.row
-            look = dict(theme=self.theme, lang=self.lang)
-            axes = dict(
-                attention=plot.attention(self.trace, row=self.row, **look),
-                labels=plot.labels(self.trace, **look),
-            )
-            pictures, alt = (
-                {name: picture(ax) for name, ax in axes.items()},
-                descriptions(self.trace, self.row, self.words),
-            )
-            self.figures = {name: png for name, (png, _) in pictures.items()}
-            body = "".join(image(png, width, alt[name]) for name, (png, width) in pictures.items())
-            self.pictures.value = (
-                f'<div style="display:flex;flex-wrap:wrap;gap:16px;align-items:flex-start">{body}</div>'
-            )
+            self.message.value = alert(f"{self.words['failed']}: {type(error).__name__}: {error}")
 
     def __repr__(self):
-        return f"Explorer({self.method}, num_virtual_tokens={self.num_virtual_tokens}, padding_side={self.padding_side!r})"
+        knobs = f"num_virtual_tokens={self.num_virtual_tokens}, padding_side={self.padding_side!r}"
+        return f"Explorer({self.method}, {knobs})"
 
-    def _repr_mimebundle_(self, **kwargs):
-        "The live widget, and a still picture of it for places where no Python runs"
-        bundle = super()._repr_mimebundle_(**kwargs)
-        still = self.message.value + self.table.value + self.pictures.value
-        return bundle if bundle is None else {**bundle, "text/html": still}
+# %% ../nbs/32_widgets.ipynb #c0ca4290
+def _build(self: Explorer):
+    "The knobs, each linked to its attribute, and the places for table and figures"
+    w, knob = self.words, dict(style={"description_width": "initial", "button_width": "auto"})
+    choice = lambda name, options, label: self._link(
+        name, ipywidgets.ToggleButtons(options=options, value=getattr(self, name), description=label, **knob)
+    )
+    self.slider = ipywidgets.IntSlider(
+        self.num_virtual_tokens, 1, MOST, description=w["virtual"], continuous_update=False, **knob
+    )
+    self._link("num_virtual_tokens", self.slider)
+    self.rows = ipywidgets.ToggleButtons(options=[0], description=w["row"], **knob)
+    self.rows.observe(lambda change: change.new is not None and self.set_trait("row", change.new), "value")
+    sides = [(w[side], side) for side in ("left", "right")]
+    papers = [(w[paper], paper) for paper in ("light", "dark")]
+    methods = [(layout.METHODS[m], m) for m in METHODS]
+    self.message, self.table, self.pictures = (ipywidgets.HTML() for _ in range(3))
+    knobs = [
+        [choice("method", methods, w["method"]), self.slider, choice("padding_side", sides, w["padding"])],
+        [self._texts(knob), self.rows, choice("theme", papers, w["paper"])],
+    ]
+    flow = {"flex_flow": "row wrap", "grid_gap": "4px 24px", "align_items": "flex-end"}
+    lines = [ipywidgets.HBox(line, layout=flow) for line in knobs]
+    self.children = [*lines, self.message, self.table, self.pictures]
+
+
+def _texts(self: Explorer, look: dict):
+    "The field for the texts, one to a line"
+    self.area = ipywidgets.Textarea(
+        "\n".join(self.texts),
+        description=self.words["texts"],
+        rows=max(2, len(self.texts)),
+        continuous_update=False,
+        layout={"width": "340px"},
+        **look,
+    )
+    self.area.observe(lambda change: self.set_trait("texts", tuple(change.new.splitlines())), "value")
+    self.observe(lambda change: setattr(self.area, "value", "\n".join(change.new)), "texts")
+    return self.area
+
+
+Explorer._build, Explorer._texts = _build, _texts
+
+# %% ../nbs/32_widgets.ipynb #c0ca4291
+def _turn(self: Explorer, _change=None):
+    "Run the model with the knobs as they stand, then draw"
+    self.slider.disabled = self.method == "LORA"
+    self.trace = None
+    with self._reporting():
+        self.trace = self.bench.run(self.method, self.num_virtual_tokens, self.padding_side, self.texts)
+        n = len(layout.sequence(self.trace).rows)
+        if list(self.rows.options) != list(range(n)):
+            self.rows.options = range(n)
+        self.row = min(self.row, n - 1)
+        self.table.value = table(self.trace, self.words)
+    if self.trace is not None:
+        self._draw()
+
+
+def _draw(self: Explorer, _change=None):
+    "Draw the trace"
+    if self.trace is None:
+        return
+    with self._reporting():
+        self.rows.value = self.row
+        look = dict(theme=self.theme, lang=self.lang)
+        axes = dict(
+            attention=plot.attention(self.trace, row=self.row, **look),
+            labels=plot.labels(self.trace, **look),
+        )
+        pictures, alt = (
+            {name: picture(ax) for name, ax in axes.items()},
+            descriptions(self.trace, self.row, self.words),
+        )
+        self.figures = {name: png for name, (png, _) in pictures.items()}
+        body = "".join(image(png, width, alt[name]) for name, (png, width) in pictures.items())
+        self.pictures.value = (
+            f'<div style="display:flex;flex-wrap:wrap;gap:16px;align-items:flex-start">{body}</div>'
+        )
+
+
+def _with_still(bundle, still: str):
+    """What a widget gives a notebook to show, with HTML beside it for places where no Python runs.
+    `bundle`: what ipywidgets or anywidget give: a dictionary, or one and its metadata."""
+    if bundle is None:
+        return None
+    data, *metadata = bundle if isinstance(bundle, tuple) else (bundle,)
+    data = {**data, "text/html": still}
+    return (data, *metadata) if metadata else data
+
+
+def _still(self: Explorer, **kwargs):
+    "The live widget, and a still picture of it for places where no Python runs"
+    bundle = super(Explorer, self)._repr_mimebundle_(**kwargs)
+    return _with_still(bundle, self.message.value + self.table.value + self.pictures.value)
+
+
+Explorer._turn, Explorer._draw, Explorer._repr_mimebundle_ = _turn, _draw, _still
 
 # %% ../nbs/32_widgets.ipynb #aee908d9
 def explore(
     model=None,  # a transformers model for causal language modelling; None: the embedded one
     tokenizer=None,  # its tokenizer
-    **options,  # initial values of the knobs: method, num_virtual_tokens, padding_side, texts, row, theme; and seed, lang
+    **options,  # initial values of the knobs, `KNOBS`; and seed, lang
 ) -> Explorer:
-    "An explorer of PEFT methods on a model: turn a knob, and it runs again. The model you pass is copied, never changed."
+    """An explorer of PEFT methods on a model: turn a knob, and it runs again. The model you pass is copied, never
+    changed."""
     return Explorer(model, tokenizer, **options)
 
 # %% ../nbs/32_widgets.ipynb #0572b37d
@@ -398,7 +426,9 @@ export default {
   render({model, el}) {
     const view = document.createElement("peft-viz-trace");
     const follow = () => { if (view.step !== model.get("step")) view.step = model.get("step"); };
-    const tell = e => { if (model.get("step") !== e.detail.step) { model.set("step", e.detail.step); model.save_changes(); } };
+    const tell = e => {
+      if (model.get("step") !== e.detail.step) { model.set("step", e.detail.step); model.save_changes(); }
+    };
     view.payload = model.get("payload");
     el.append(view);
     follow();
@@ -411,8 +441,9 @@ export default {
 
 
 class Viewer(anywidget.AnyWidget):
-    """The viewer of a trace, as a widget: `viewer.observe(listener, "step")` hears every step, `viewer.step = 10` goes there.
-    A step beyond the last is the last."""
+    """The viewer of a trace, as a widget.
+    `viewer.observe(listener, "step")` hears every step, `viewer.step = 10` goes there;
+    a step beyond the last is the last."""
 
     _esm = viewer.code() + _JOIN
     payload = traitlets.Dict().tag(sync=True)
@@ -425,6 +456,10 @@ class Viewer(anywidget.AnyWidget):
     ):
         super().__init__(payload=viewer.payload(trace), step=step)
         self.trace = trace
+
+    def _repr_mimebundle_(self, **kwargs):
+        "The live widget, and the recording as it shows itself for places where no Python runs"
+        return _with_still(super()._repr_mimebundle_(**kwargs), self.trace._repr_html_())
 
     def __repr__(self):
         return f"Viewer(step={self.step}) of {self.trace!r}"

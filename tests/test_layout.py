@@ -494,7 +494,8 @@ def test_never_colour_alone():
 
 
 def cut(trace, *roles):
-    "Leave of the tensors of these roles the first numbers only, as a recording of a large batch does: all of row 0, some of row 1."
+    """Leave of the tensors of these roles the first numbers only, as a recording of a large batch does:
+    all of row 0, some of row 1."""
     for i, v in enumerate(trace.values):
         if v.kind == "tensor" and v.role in roles and len(v.shape) == 2:
             trace.values[i] = replace(v, packed=v.data[: v.shape[1] + 1], truncated=True)

@@ -237,3 +237,9 @@ def test_encode(tiny):
 def test_a_still_picture_for_pages_without_python(explorer):
     bundle = explorer._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in bundle and bundle["text/html"].count("<img ") == 2
+
+
+def test_a_viewer_leaves_the_recording_where_no_python_runs(explorer):
+    data, _ = widgets.Viewer(explorer.trace)._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in data
+    assert data["text/html"] == explorer.trace._repr_html_() and "<table>" in data["text/html"]
