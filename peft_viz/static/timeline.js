@@ -85,13 +85,19 @@ function timeline(view) {
   const total = x[x.length - 1];
   const shown = rec.calls.filter((c) => c.first != null);
   const deepest = shown.reduce((n, c) => Math.max(n, c.depth), 0);
+  const place = (c) => ({
+    left: `${(100 * x[c.first]) / total}%`,
+    width: `${(100 * (x[c.last + 1] - x[c.first])) / total}%`,
+    top: `${Math.min(c.depth, 7) * 18}px`,
+  });
   const bar = (c) => {
-    const width = (x[c.last + 1] - x[c.first]) / total;
-    const name = c.kind === "base" ? view.say("base_model") : short(c.function);
-    const left = `${(100 * x[c.first]) / total}%`;
-    const css = { left, width: `${100 * width}%`, top: `${Math.min(c.depth, 7) * 18}px` };
     const cls = `call ${c.kind}${c.raised ? " raised" : ""}`;
-    return h("i", { class: cls, title: c.function, css }, width > 0.04 ? h("b", {}, name) : null);
+    return h("i", { class: cls, title: c.function, css: place(c) });
+  };
+  const long = shown.filter((c) => (x[c.last + 1] - x[c.first]) / total > 0.04);
+  const name = (c) => {
+    const text = c.kind === "base" ? view.say("base_model") : short(c.function);
+    return h("b", { css: place(c) }, text);
   };
   $.head = h("i", { class: "head" });
   $.future = h("i", { class: "future" });
@@ -109,6 +115,7 @@ function timeline(view) {
     },
     shown.map(bar),
     $.future,
+    long.map(name), // above what veils the calls to come: a name is always readable
     $.head,
   );
   scrub(view, total);

@@ -7,9 +7,8 @@ export const WORDS = {
   viewer: ["PEFT trace viewer", "PEFT 记录查看器"],
   on: ["on", "·"],
   lead: [
-    "You see one recorded run, line by line: the calls as bars, the code, its variables, and " +
-      "below what reached the base model.",
-    "这里逐行显示一次录制的运行：上方条形是各次调用，中间是代码和变量，下方是传入基础模型的内容。",
+    "One recorded run, line by line: its calls, the code, the variables; below, the base model.",
+    "一次录制的运行，逐行显示：调用、代码、变量，下方是基础模型。",
   ],
   lead_line: ["next line", "下一行"],
   lead_change: ["next change of a tensor", "下一次张量变化"],
