@@ -11,7 +11,7 @@ from html import escape
 from pathlib import Path
 
 import peft_viz.trace
-from . import layout
+from . import layout, marks
 from .trace import Trace, WRITERS
 
 # %% ../nbs/31_viewer.ipynb #7d5daeff
@@ -39,7 +39,9 @@ def _added(before: list, rows: list) -> list | None:
     out = []
     for old, new in zip(before, rows):
         kept = {
-            name: _shared(old[name], new[name]) if type(old[name]) is type(new[name]) is not type(None) else 0
+            name: _shared(old[name], new[name])
+            if isinstance(old.get(name), type(new[name])) and new[name]
+            else 0
             for name in new
         }
         if kept["roles"] * 2 < len(new["roles"]):
@@ -75,7 +77,7 @@ def payload(
             "caches": [c.to_dict() for c in _or_none(layout.cache, trace) or []],
         },
         "marks": {name: {k: getattr(mark, k) for k in _MARK} for name, mark in layout.MARKS.items()},
-        "method": {lang: layout.method(trace, lang) for lang in ("en", "zh")},
+        "method": {lang: marks.method(trace.about.get("peft_type"), lang) for lang in marks.LANGUAGES},
         "lang": lang,
     }
 

@@ -20,7 +20,8 @@ export function header(view) {
   const a = view.rec.about;
   const n = a.num_virtual_tokens;
   const known = view.rec.payload.method || { en: a.peft_type || "?", zh: a.peft_type || "?" };
-  const method = known[view.language ? "zh" : "en"];
+  const name = known[view.language ? "zh" : "en"];
+  const method = name.slice(0, 1).toUpperCase() + name.slice(1);
   const facts = [
     `${a.implementation} ${a.implementation_version}`,
     a.peft_type,
@@ -48,7 +49,8 @@ export function header(view) {
 
 /** @param {View} view */
 function lead(view) {
-  const key = (name, word) => h("span", {}, h("kbd", {}, name), " ", view.say(word));
+  const key = (name, word) =>
+    h("span", { class: "press" }, h("kbd", {}, name), " ", view.say(word));
   const keys = [key("→", "lead_line"), key("n", "lead_change")];
   if (view.rec.bases.length > 1) keys.push(key("PageDown", "lead_base"));
   keys.push(key("?", "lead_help"));

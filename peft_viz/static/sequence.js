@@ -58,10 +58,19 @@ function rowLines(view, seq, row, r, columns) {
     return ["m-label", text == null ? String(x) : seen(text, view.fits), view.textOf(x)];
   };
   const lines = [line(view.say("row", r), columns, token, true)];
+  const gone = (name, word) => {
+    if (!row.unkept?.includes(name)) return;
+    const cell = h("td", { class: "unkept", colspan: columns.length }, view.say("unkept"));
+    lines.push(h("tr", {}, h("th", { scope: "row" }, view.say(word)), cell));
+  };
+  gone("ids", "ids");
+  gone("attended", "mask");
   if (row.attended) lines.push(line(view.say("mask"), columns, mask));
   if (some(row.labels)) lines.push(line(view.say("label"), columns, label));
+  gone("labels", "label");
   const position = (i) => ["num", row.positions[i] ?? ""];
   if (some(row.positions)) lines.push(line(view.say("position"), columns, position));
+  gone("positions", "position");
   return h("tbody", {}, lines);
 }
 
@@ -93,11 +102,13 @@ function head(view, seq, columns) {
  * @param {Sequence | null} seq
  */
 export function lost(view, base, seq) {
+  const gone = (name) => seq?.rows.some((r) => r.unkept?.includes(name));
+  const told = (name) => gone(name) || seq?.rows.some((r) => some(r[name]));
   const shown = {
-    ids: seq?.rows.some((r) => some(r.ids)),
-    labels: seq?.rows.some((r) => some(r.labels)),
-    attention_mask: seq?.rows.some((r) => r.attended && /[01]/.test(r.attended)),
-    positions: seq?.rows.some((r) => some(r.positions)),
+    ids: told("ids"),
+    labels: told("labels"),
+    attention_mask: seq?.rows.some((r) => /[01]/.test(r.attended || "")) || gone("attended"),
+    positions: told("positions"),
   };
   const words = new Set();
   const look = (i, deep) => {

@@ -43,7 +43,8 @@ import { clamp, range } from "./text.js";
  *   phase: "enter" | "line" | "into" | "leave" | "whole"}} Moment
  *
  * @typedef {{roles: string, ids: (number | null)[] | null, attended: string | null,
- *   labels: (number | null)[] | null, positions: (number | null)[] | null}} Row
+ *   labels: (number | null)[] | null, positions: (number | null)[] | null,
+ *   unkept?: string[]}} Row  unkept: names of what was too large to be kept
  * @typedef {{call: number, query_start: number, rows: Row[]}} Sequence
  * @typedef {{roles: string, ids: (number | null)[] | null}} Columns  what stands at each column
  */
