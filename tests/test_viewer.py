@@ -6,7 +6,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from peft_viz import layout, viewer
 from peft_viz.causal_lm import get_peft_model
-from peft_viz.config import PrefixTuningConfig, PromptTuningConfig
+from peft_viz.config import LoraConfig, PrefixTuningConfig, PromptTuningConfig
 from peft_viz.record import record
 from peft_viz.trace import Trace, WRITERS
 
@@ -557,6 +557,183 @@ def test_the_base_model_is_shown_before_its_call_as_yet_to_come(trace, opened):
     assert text(page, ".when") == f"called at step {first + 1}"
 
 
+# ---------------------------------------------------------------- every picture says what was measured so far
+def moment_of(trace, call):
+    "Number of the moment at which a base call is shown."
+    return next(k for k, (c, _) in enumerate(moments(trace)) if c == call.id)
+
+
+@pytest.mark.browser
+def test_what_has_not_come_back_is_not_shown(trace, opened):
+    page, call = opened(trace), trace.base_calls[0]
+    k = moment_of(trace, call)
+    loss = str(trace.value(call.outputs["loss"]).data[0])[:6]
+    for at in (0, k - 1):
+        go(page, at)
+        pane = text(page, ".base-model")
+        assert (
+            f"not yet: comes at step {k + 1}" in text(page, ".io")
+            and loss not in pane
+            and "logits" not in pane
+        )
+        assert "Will reach the base model" in pane and "0 tokens → not yet" in pane
+        assert page.raw.locator(f"{TAG} .base-model.later").count() == 1
+    go(page, k)
+    assert loss in text(page, ".io") and "not yet" not in text(page, ".base-model")
+    assert page.raw.locator(f"{TAG} .base-model .later").count() == 0
+
+
+@pytest.mark.browser
+def test_outputs_wait_until_the_call_has_ended(opened):
+    "With the lines of adapted layers, a call of the base model lasts: its outputs come at its end."
+    model = make(LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"]))
+    batch = TOKENIZER.batch("hello", "prompts")
+    with record(model, TOKENIZER, layers=1) as trace:
+        model(**batch, labels=batch["input_ids"])
+    page, call = opened(trace), trace.base_calls[0]
+    order = page.evaluate(f"document.querySelector('{TAG}').rec.moments.map(m => m.call.id)")
+    mine = [k for k, c in enumerate(order) if c == call.id]
+    first, last = mine[0], mine[-1]
+    assert last > first
+    for k in range(first, last):
+        go(page, k)
+        assert f"not yet: comes at step {last + 1}" in text(page, ".io")
+        assert text(page, ".when") == f"running: ends at step {last + 1}"
+    go(page, first)
+    assert text(page, ".state .note") == f"not yet: comes at step {last + 1}"
+    go(page, last)
+    assert "logits" in text(page, ".io") and "logits" in text(page, ".panes")
+
+
+@pytest.mark.browser
+def test_embeddings_show_the_tokens_they_stand_for(trace, opened):
+    page = opened(trace)
+    go(page, moment_of(trace, trace.base_calls[0]))
+    glyph = {name: mark.glyph for name, mark in layout.MARKS.items()}
+    virtual = [glyph["virtual"]] * VIRTUAL
+    assert cells(page, "inputs_embeds") == [*virtual, *[glyph["padding"]] * 2, *"hello"]
+    assert cells(page, "inputs_embeds", row=1) == [*virtual, *"prompts"]
+
+
+@pytest.mark.browser
+def test_what_generate_returns_is_drawn_as_what_it_is(trace, opened):
+    page = opened(trace)
+    go(page, len(moments(trace)) - 1)
+    call = trace.roots[-1]
+    ids = trace.value(call.returned).nested()
+    shown = page.evaluate(f"""() => [...document.querySelector('{TAG}').shadowRoot.querySelectorAll('.changed .cells')]
+        .map(r => [...r.children].map(c => [c.className.match(/m-(\\w+)/)[1], c.textContent]))""")
+    roles = [["padding"] * 2 + ["token"] * 5 + ["generated"] * 3, ["token"] * 7 + ["generated"] * 3]
+    assert [[role for role, _ in row] for row in shown] == roles
+    assert [t for _, t in shown[1]][:7] == [TOKENIZER.text[i] for i in ids[1][:7]]
+
+
+@pytest.mark.browser
+def test_padding_is_padding_where_the_base_model_was_not_reached(raised, opened):
+    page = opened(raised)
+    for k in (0, len(moments(raised)) - 1):
+        go(page, k)
+        shown = page.evaluate(f"""() => {{
+            const vars = [...document.querySelector('{TAG}').shadowRoot.querySelectorAll('.state .var')];
+            const it = vars.find(v => v.querySelector('.name')?.textContent === 'input_ids');
+            return [...it.querySelector('.cells').children].map(c => c.className);
+        }}""")
+        assert ["m-padding" in c for c in shown] == [True, True, False, False, False, False, False]
+
+
+@pytest.mark.browser
+def test_a_mask_that_was_not_kept_says_the_same_everywhere(trace, page):
+    html = viewer.fragment(trace)
+    document = json.loads(re.search(r'<script type="application/json">(.*?)</script>', html, re.S)[1])
+    for call in document["trace"]["calls"]:
+        for measured in call["attention"]:
+            document["trace"]["values"][measured["value"]] |= {"data": None, "truncated": True}
+    page.show(f"<!doctype html><body>{viewer.fragment(trace)}")
+    page.evaluate(f"p => {{ document.querySelector('{TAG}').payload = p; }}", document)
+    assert "The attention mask [2, 1, 11, 11] was too large to be kept." in text(page, ".attention")
+    assert "no mask" not in text(page, ".root") and page.problems == []
+
+
+@pytest.mark.browser
+def test_one_grid_of_columns(trace, opened):
+    "The n-th cell of the mask stands under the n-th token, the n-th label under the mask; so in the variables."
+    page = opened(trace)
+    go(page, moment_of(trace, trace.base_calls[0]))
+    left = page.evaluate(f"""() => {{
+        const root = document.querySelector('{TAG}').shadowRoot;
+        const x = cells => [...cells].map(c => c.getBoundingClientRect().left);
+        const rows = [...root.querySelectorAll('.strip tbody tr')].map(r => x([...r.cells].slice(1)));
+        return [rows, [...root.querySelectorAll('.source .cells')].map(r => x(r.children))];
+    }}""")
+    for rows in left:
+        assert len(rows) >= 6 and all(len(r) == 11 for r in rows)
+        for row in rows:
+            assert row == pytest.approx(rows[0], abs=0.6)
+    steps = {round(b - a) for rows in left for row in rows for a, b in zip(row, row[1:])}
+    assert len(steps) == 1
+
+
+@pytest.mark.browser
+def test_next_change_and_next_decision(trace, opened):
+    page, order, seen = opened(trace), moments(trace), set()
+    expected = {"n": [], "d": []}
+    done = dict.fromkeys(range(len(trace.calls)), 0)
+    for k, (c, line) in enumerate(order):
+        if not isinstance(line, int):
+            continue
+        step_ = trace.calls[c].steps[done[c]]
+        if (
+            step_.calls and (c, done[c]) not in seen
+        ):  # a line that calls shows its outcome at its second moment
+            seen.add((c, done[c]))
+            continue
+        done[c] += 1
+        kinds = {trace.value(i).kind for ch in step_.changes for i in (ch.value, ch.before) if i is not None}
+        if kinds & {"tensor", "cache"}:
+            expected["n"].append(k)
+        if step_.branch is not None:
+            expected["d"].append(k)
+    for key, want in expected.items():
+        page.keyboard.press("Home")
+        assert len(want) > 3
+        for k in want[:12]:
+            page.keyboard.press(key)
+            assert step(page) == k
+        page.keyboard.press(key.upper())
+        assert step(page) == want[min(12, len(want)) - 2]
+
+
+@pytest.mark.browser
+def test_a_link_leads_to_a_step_and_is_kept_on_reload(trace, opened, page):
+    opened(trace)
+    assert "#" not in page.url
+    for _ in range(4):
+        page.keyboard.press("ArrowRight")
+    assert page.url.endswith("#step=5") and text(page, ".count").startswith("step 5 of")
+    page.reload()
+    page.wait_for_selector(f"{TAG} .root")
+    assert step(page) == 4
+    page.evaluate("location.hash = '#step=9'")
+    page.wait_for_function(f"document.querySelector('{TAG}').step === 8")
+    page.evaluate("location.hash = '#step=99999'")
+    page.wait_for_function(f"document.querySelector('{TAG}').step === {len(moments(trace)) - 1}")
+    page.show(f"<!doctype html><body>{viewer.fragment(trace)}")  # in a notebook the address is not ours
+    go(page, 3)
+    assert "#step=4" not in page.url and page.problems == []
+
+
+@pytest.mark.browser
+def test_the_first_line_says_what_to_press(trace, opened):
+    page = opened(trace)
+    lead = text(page, ".lead")
+    assert lead.startswith("One recorded run, line by line") and "next change of a tensor" in lead
+    page.keyboard.press("?")
+    keys = page.evaluate(
+        f"[...document.querySelector('{TAG}').shadowRoot.querySelectorAll('.keys kbd')].map(k => k.textContent)"
+    )
+    assert {"→", "n", "d", "PageDown", "?"} <= set(keys)
+
+
 # ---------------------------------------------------------------- runs that failed, texts that are hostile
 @pytest.mark.browser
 def test_a_run_that_raised(raised, opened):
@@ -859,6 +1036,7 @@ def test_accessible(trace, raised, tmp_path, new_page, scheme):
         base = [k for k, (_, line) in enumerate(moments(recording)) if line is None]
         steps = sorted(
             {
+                0,
                 find(recording, ".forward", "attention_mask", "rebound")[0],
                 len(moments(recording)) - 1,
                 *base[:1],

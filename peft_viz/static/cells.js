@@ -13,7 +13,8 @@ import { drawGrid } from "./grid.js";
  * What is known beside the value that is drawn.
  * @typedef {object} Beside
  * @property {import("./steps.js").Call | null} base  the base call it is made for
- * @property {Map<string, string>} masks  "rows x columns" -> bits of a mask of this size
+ * @property {Map<string, string>} masks  "rows,columns" -> bits of a mask of this size
+ * @property {Map<string, any[]>} ids  "rows,columns" -> token ids of this size
  */
 
 const ROWS = 4; // drawn of one table, at most
@@ -22,25 +23,28 @@ const COLUMNS = 120;
 /**
  * @param {View} view
  * @param {import("./steps.js").Call | null} base
- * @param {Iterable<number>} indices  of the values that exist at this moment
+ * @param {Iterable<[string, number]>} entries  what exists; the first of a size counts
  * @returns {Beside}
  */
-export function beside(view, base, indices) {
-  const masks = new Map();
-  for (const i of indices) {
+export function beside(view, base, entries) {
+  const near = { base, masks: new Map(), ids: new Map() };
+  for (const [name, i] of entries) {
     const v = view.rec.value(i);
-    if (v?.role !== "attention_mask" || v.shape?.length !== 2 || !view.rec.whole(i)) continue;
-    const bits = view.rec.numbers(i)?.map((x) => (x ? "1" : "0"));
-    if (bits) masks.set(v.shape.join(), bits.join(""));
+    const kept = { attention_mask: near.masks, ids: near.ids }[v?.role];
+    if (!kept || v.shape.length !== 2 || !view.rec.whole(i)) continue;
+    const [size, data] = [v.shape.join(), view.rec.numbers(i)];
+    if (!data || kept.has(size) || /prefix|prompt/.test(name)) continue; // theirs is another size
+    kept.set(size, kept === near.ids ? data : data.map((x) => (x ? "1" : "0")).join(""));
   }
-  return { base, masks };
+  return near;
 }
 
 /** @param {View} view @param {Value} v @param {string} name @param {Beside} near */
 function columnsOf(view, v, name, near) {
   const [rows, n] = v.shape.length === 3 ? v.shape : extent(v);
-  const mask = near.masks.get([rows, n].join()) || null;
-  return view.rec.columns({ ...v, shape: [rows, n] }, name, near.base, mask);
+  const size = [rows, n].join();
+  const [mask, ids] = [near.masks.get(size) || null, near.ids.get(size) || null];
+  return view.rec.columns({ ...v, shape: [rows, n] }, name, near.base, mask, ids);
 }
 
 /**

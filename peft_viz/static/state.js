@@ -41,11 +41,10 @@ export function showState(view, m, k) {
   }
   $.stateTitle.textContent = view.say("variables");
   const vars = view.rec.variables(m);
-  const near = beside(
-    view,
-    view.rec.nextBase(k),
-    [...vars.values()].map((v) => v.index),
-  );
+  // what the callers passed comes first: it says where the padding stands, whatever grew since
+  const passed = [m.call, view.rec.root(m.call)].flatMap((c) => Object.entries(c.args));
+  const now = [...vars].map(([name, v]) => /** @type {[string, number]} */ ([name, v.index]));
+  const near = beside(view, view.rec.nextBase(k), [...passed, ...now]);
   const rest = [...vars].filter(([, v]) => !v.change);
   const kids = [...happened(view, m, vars, near)];
   if (rest.length && m.phase !== "enter") kids.push(view.h(4, view.say("others")));
@@ -222,7 +221,7 @@ function chip(view, v) {
 export function reached(view, call) {
   const base = call.kind === "base";
   const entries = Object.entries(call.args).map(([n, index]) => [n, { index }]);
-  const near = beside(view, base ? call : null, Object.values(call.args));
+  const near = beside(view, base ? call : null, Object.entries(call.args));
   return h(
     "div",
     {},

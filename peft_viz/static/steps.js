@@ -295,9 +295,10 @@ export class Recording {
    * @param {string} name
    * @param {Call | null} base
    * @param {string | null} mask  the bits of the mask beside it, all rows in one
+   * @param {any[] | null} ids  the token ids beside it
    * @returns {Columns[] | null}
    */
-  columns(v, name, base, mask = null) {
+  columns(v, name, base, mask = null, ids = null) {
     if (!v || v.kind !== "tensor" || v.shape.length < 2) return null;
     const [rows, n] = v.shape;
     const virtual = this.about.num_virtual_tokens || 0;
@@ -313,7 +314,8 @@ export class Recording {
     if (mask?.length !== rows * n) return null;
     return range(rows).map((r) => {
       const bits = mask.slice(r * n, r * n + n);
-      return { roles: bits.replace(/1/g, "t").replace(/0/g, "p"), ids: null };
+      const roles = bits.replace(/1/g, "t").replace(/0/g, "p");
+      return { roles, ids: ids && ids.slice(r * n, r * n + n) };
     });
   }
 

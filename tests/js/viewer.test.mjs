@@ -179,8 +179,8 @@ test("what stands at each column: padding, virtual tokens, what generate wrote l
   assert.equal(at(5).roles, "pttgg"); // what generate returns: one token more than the last call got
   assert.equal(at(1).roles, "g");
   assert.equal(at(9), undefined);
-  const beside = r.columns({ kind: "tensor", shape: [1, 9] }, "x", null, "001111111");
-  assert.equal(beside[0].roles, "ppttttttt"); // no base call: from the mask beside it
+  const beside = r.columns({ kind: "tensor", shape: [1, 3] }, "x", null, "011", [7, 8, 9]);
+  assert.deepEqual(beside, [{ roles: "ptt", ids: [7, 8, 9] }]); // no base call: from what is beside it
   assert.equal(axis({ rows, query_start: 5 }, 5, false), null);
 });
 
