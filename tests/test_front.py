@@ -101,7 +101,7 @@ def test_sentence_and_viewer_share_the_window(trace, new_page, tmp_path, width):
     file.write_text(viewer.page(trace, lead="Press → for the next line. " * 4), encoding="utf-8")
     page = new_page(viewport={"width": width, "height": 800})
     page.goto(file.as_uri())
-    lead, view = (page.locator(name).bounding_box() for name in (".lead", "peft-viz-trace"))
+    lead, view = (page.locator(name).bounding_box() for name in ("body > .lead", "peft-viz-trace"))
     assert lead["y"] >= 0 and lead["y"] + lead["height"] <= view["y"] + 1 and view["height"] > 400
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     if width == 1280:
