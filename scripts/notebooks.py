@@ -176,7 +176,9 @@ def readme(root=ROOT):
             code = re.sub(r"^#\|.*\n?", "", text, flags=re.M).strip()
             if code and "echo: false" not in text:
                 parts.append(f"```python\n{code}\n```")
-            parts += [shown for shown in (show(output, pictures) for output in cell.outputs) if shown]
+            alt = re.search(r"^#\|\s*fig-alt:\s*(.+)", text, re.M)
+            outputs = (show(output, pictures, alt[1].strip() if alt else "") for output in cell.outputs)
+            parts += [shown for shown in outputs if shown]
     target.write_text("\n\n".join(part.strip("\n") for part in parts) + "\n", encoding="utf-8")
 
 
@@ -187,8 +189,8 @@ def relink(markdown):
     return re.sub(r"(\]\()\.\./", r"\1", up)  # ](../LICENSE)   -> ](LICENSE)
 
 
-def show(output, pictures):
-    "One saved output as Markdown: Markdown itself, else a picture, else plain text."
+def show(output, pictures, alt=""):
+    "One saved output as Markdown: Markdown itself, else a picture (`alt` says what is on it), else plain text."
     if output.output_type == "stream":
         return f"```\n{output.text.rstrip()}\n```" if output.name == "stdout" else None
     data = output.get("data", {})
@@ -198,7 +200,7 @@ def show(output, pictures):
         pictures.mkdir(exist_ok=True)
         name = f"figure-{len(list(pictures.iterdir())) + 1}.png"
         (pictures / name).write_bytes(base64.b64decode(data["image/png"]))
-        return f"![]({pictures.name}/{name})"
+        return f"![{alt}]({pictures.name}/{name})"
     return f"```\n{data['text/plain'].rstrip()}\n```" if data.get("text/plain") else None
 
 

@@ -14,7 +14,6 @@ from peft_viz.tasks import (
     TASKS,
     answer,
     answers_of,
-    collate,
     exact_match,
     is_held_out,
     learn,
@@ -310,6 +309,21 @@ def test_learning_is_repeatable_and_restores_the_mode(tiny):
 def test_learning_shows_a_progress_bar(tiny, capfd):
     learn(adapted(ours, "lora"), tiny[1], "copy", steps=2)
     assert "learning copy: 100%" in capfd.readouterr().err
+
+
+def test_a_rate_of_zero_and_no_steps_are_taken_at_their_word(tiny):
+    model = adapted(ours, "lora")
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    assert learn(model, tiny[1], "copy", steps=0, progress=False) == []
+    learn(model, tiny[1], "copy", steps=2, lr=0.0, progress=False)
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+
+
+def test_learning_an_unknown_task_says_so_before_anything_is_changed(tiny):
+    model = adapted(ours, "lora").eval()
+    with pytest.raises(ValueError, match="unknown task 'srot'"):
+        learn(model, tiny[1], "srot", steps=1)
+    assert not model.training
 
 
 def test_learning_with_everything_frozen_says_so(tiny):

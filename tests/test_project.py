@@ -54,7 +54,7 @@ def test_neither_nbdev_nor_fastcore_nor_peft_is_imported(path):
 
 
 REFERENCE = {"config", "architectures", "tuners", "model", "causal_lm", "checkpoint"}
-WATCHING = {"trace", "record", "layout", "diagnose", "plot", "viewer", "widgets", "cli", "watching", "startup", "magic"}
+WATCHING = {"marks", "trace", "record", "layout", "diagnose", "plot", "viewer", "widgets", "cli", "watching", "startup", "magic"}
 
 
 def test_the_reference_does_not_know_that_it_is_watched():

@@ -1,15 +1,16 @@
 """The viewer in a real Chromium: what it shows is what the trace says, and nothing in a trace can take the page over."""
 
-import copy, json, pathlib, re
+import base64, hashlib, json, pathlib, re, shutil, subprocess
 import pytest, torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from peft_viz import layout, viewer
 from peft_viz.causal_lm import get_peft_model
-from peft_viz.config import PrefixTuningConfig, PromptTuningConfig
+from peft_viz.config import LoraConfig, PrefixTuningConfig, PromptTuningConfig
 from peft_viz.record import record
 from peft_viz.trace import Trace, WRITERS
 
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 VIRTUAL, TAG = 4, "peft-viz-trace"
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 
@@ -173,21 +174,103 @@ def test_the_file_is_the_viewer_and_its_payload_is_the_trace(trace, tmp_path):
     data = json.loads(re.search(r'<script type="application/json">(.*?)</script>', html, re.S)[1])
     assert data["trace"] == json.loads(trace.to_json())
     assert Trace.from_json(data["trace"]).to_json() == trace.to_json()
-    assert data["layout"]["sequences"] == [layout.sequence(trace, c).to_dict() for c in trace.base_calls]
+    sequences, whole = {s["call"]: s for s in data["layout"]["sequences"]}, {}
+    for call in trace.base_calls:  # a decoding step is sent as what it adds to the one before
+        sent = sequences[call.id]
+        before = whole.get(sent.get("from"), {"rows": [{}] * len(sent["rows"])})["rows"]
+        rows = [
+            {k: old[k][: v["keep"]] + v["add"] if isinstance(v, dict) else v for k, v in row.items()}
+            for old, row in zip(before, sent["rows"])
+        ]
+        whole[call.id] = {k: v for k, v in sent.items() if k != "from"} | {"rows": rows}
+        assert whole[call.id] == layout.sequence(trace, call).to_dict()
+    assert any("from" in s for s in data["layout"]["sequences"])
     assert {name: m["light"] for name, m in data["marks"].items()} == {
         name: m.light for name, m in layout.MARKS.items()
     }
 
 
 def test_the_file_may_not_reach_anywhere(trace):
-    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', viewer.page(trace))[1]
-    assert (
-        policy == "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
-    )
+    html = viewer.page(trace)
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', html)[1]
+    rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
+    digest = lambda text: "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
+    assert rules == {
+        "default-src": "'none'",
+        "script-src": digest(re.search(r"<script>(.*?)</script>", html, re.S)[1]),
+        "style-src": digest(re.search(r"<style>(.*?)</style>", html, re.S)[1]),
+        "img-src": "data:",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+    }
+
+
+@pytest.mark.browser
+def test_a_script_that_slipped_in_does_not_run(trace, page, tmp_path):
+    slipped = "<script>window.ran = 1</script><img src=x onerror='window.ran = 2'></main>"
+    file = tmp_path / "x.html"
+    file.write_text(viewer.page(trace).replace("</main>", slipped), encoding="utf-8")
+    page.show(file)
+    assert page.evaluate(f"document.querySelector('{TAG}').steps") == len(moments(trace))
+    assert page.evaluate("window.ran") is None and any("Content Security Policy" in p for p in page.problems)
+
+
+def test_modules_are_joined():
+    "Each once, after those that it imports; what the joiner does not know it refuses."
+    names = list(viewer.modules())
+    static = pathlib.Path(viewer._STATIC)
+    assert sorted(names) == sorted(file.stem for file in static.glob("*.js")) and names[-1] == "element"
+    assert viewer.join(
+        {"a": "// why\nexport const x = 1;\n", "b": 'import { x } from "./a.js";\n\n  f(x);\n'}
+    ) == ('(() => {\n"use strict";\nconst x = 1;\nf(x);\n})();\n')
+    with pytest.raises(ValueError, match="a.js and b.js both declare x"):
+        viewer.join({"a": "const x = 1;\n", "b": "export function x() {}\n"})
+    for line in (
+        'import x from "./a.js";',
+        "export default 3;",
+        'import { x as y } from "a";',
+        "export { x };",
+    ):
+        with pytest.raises(ValueError, match="a.js: write"):
+            viewer.join({"a": line + "\n"})
+    for file in static.glob("*.js"):
+        text = file.read_text(encoding="utf-8")
+        assert max(map(len, text.splitlines())) <= 100, file.name
+        for kept in viewer.bare(text).splitlines():
+            assert kept.count("`") % 2 == 0, f"{file.name}: a string over several lines: {kept}"
+
+
+def test_nothing_is_written_below_twelve_pixels():
+    css = (viewer._STATIC / "viewer.css").read_text(encoding="utf-8")
+    sizes = re.findall(r"font(?:-size)?:[^;]*?([\d.]+)px", css)
+    assert len(sizes) > 20 and min(map(float, sizes)) >= 12
+
+
+def tool(name):
+    "A program of Node.js: beside the tests, else on the path."
+    beside = pathlib.Path(__file__).parent / "js" / "node_modules" / ".bin" / name
+    return str(beside) if beside.exists() else shutil.which(name)
+
+
+def test_what_needs_no_browser():
+    "`node --test`: texts, numbers, masks, moments."
+    if not (node := shutil.which("node")):
+        pytest.skip("Node.js is not installed: the modules are tried in Chromium alone")
+    done = subprocess.run([node, "--test", "tests/js"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert int(re.search(r"^# pass (\d+)", done.stdout, re.M)[1]) >= 12
+
+
+def test_types():
+    "The types in the modules' comments are checked by TypeScript's compiler."
+    if not (tsc := tool("tsc")):
+        pytest.skip("tsc is not installed (npm install --prefix tests/js): types are not checked")
+    done = subprocess.run([tsc, "-p", "tests/js"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 def test_size(tmp_path):
-    "A forward and sixteen tokens of generate: at most 400 kB; the component itself below 80 kB."
+    "A forward and sixteen tokens of generate: at most 400 kB; the component itself below 110 kB."
     trace = recorded(
         PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=8),
         new_tokens=16,
@@ -195,7 +278,7 @@ def test_size(tmp_path):
     )
     assert len([c for c in trace.base_calls]) == 17
     assert trace.save(tmp_path / "x.html").stat().st_size <= 400_000
-    assert len(viewer.code().encode()) <= 80_000
+    assert len(viewer.code().encode()) <= 110_000
 
 
 @pytest.mark.parametrize("bad", ["</script>", "<!--", "</SCRIPT x", "\u2028", "\ud7ff"])
@@ -454,7 +537,7 @@ def test_hover_says_who_may_attend_to_whom(trace, opened):
     )
     go(page, next(k for k, (c, _) in enumerate(moments(trace)) if c == call.id))
     box = page.evaluate(
-        f"() => {{ const b = document.querySelector('{TAG}').shadowRoot.querySelector('.attention .f-masked').getBoundingClientRect(); return [b.x, b.y, b.width, b.height]; }}"
+        f"() => {{ const b = document.querySelector('{TAG}').shadowRoot.querySelector('.attention canvas').getBoundingClientRect(); return [b.x, b.y, b.width, b.height]; }}"
     )
     n = len(keys.roles)
     for q, k in [(0, 0), (0, n - 1), (n - 1, 0), (n - 1, n - 1), (n - 1, VIRTUAL), (2, 3)]:
@@ -472,6 +555,183 @@ def test_the_base_model_is_shown_before_its_call_as_yet_to_come(trace, opened):
     assert step(page) == first and text(page, ".when") == "this step"
     page.keyboard.press("ArrowRight")
     assert text(page, ".when") == f"called at step {first + 1}"
+
+
+# ---------------------------------------------------------------- every picture says what was measured so far
+def moment_of(trace, call):
+    "Number of the moment at which a base call is shown."
+    return next(k for k, (c, _) in enumerate(moments(trace)) if c == call.id)
+
+
+@pytest.mark.browser
+def test_what_has_not_come_back_is_not_shown(trace, opened):
+    page, call = opened(trace), trace.base_calls[0]
+    k = moment_of(trace, call)
+    loss = str(trace.value(call.outputs["loss"]).data[0])[:6]
+    for at in (0, k - 1):
+        go(page, at)
+        pane = text(page, ".base-model")
+        assert (
+            f"not yet: comes at step {k + 1}" in text(page, ".io")
+            and loss not in pane
+            and "logits" not in pane
+        )
+        assert "Will reach the base model" in pane and "0 tokens → not yet" in pane
+        assert page.raw.locator(f"{TAG} .base-model.later").count() == 1
+    go(page, k)
+    assert loss in text(page, ".io") and "not yet" not in text(page, ".base-model")
+    assert page.raw.locator(f"{TAG} .base-model .later").count() == 0
+
+
+@pytest.mark.browser
+def test_outputs_wait_until_the_call_has_ended(opened):
+    "With the lines of adapted layers, a call of the base model lasts: its outputs come at its end."
+    model = make(LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"]))
+    batch = TOKENIZER.batch("hello", "prompts")
+    with record(model, TOKENIZER, layers=1) as trace:
+        model(**batch, labels=batch["input_ids"])
+    page, call = opened(trace), trace.base_calls[0]
+    order = page.evaluate(f"document.querySelector('{TAG}').rec.moments.map(m => m.call.id)")
+    mine = [k for k, c in enumerate(order) if c == call.id]
+    first, last = mine[0], mine[-1]
+    assert last > first
+    for k in range(first, last):
+        go(page, k)
+        assert f"not yet: comes at step {last + 1}" in text(page, ".io")
+        assert text(page, ".when") == f"running: ends at step {last + 1}"
+    go(page, first)
+    assert text(page, ".state .note") == f"not yet: comes at step {last + 1}"
+    go(page, last)
+    assert "logits" in text(page, ".io") and "logits" in text(page, ".panes")
+
+
+@pytest.mark.browser
+def test_embeddings_show_the_tokens_they_stand_for(trace, opened):
+    page = opened(trace)
+    go(page, moment_of(trace, trace.base_calls[0]))
+    glyph = {name: mark.glyph for name, mark in layout.MARKS.items()}
+    virtual = [glyph["virtual"]] * VIRTUAL
+    assert cells(page, "inputs_embeds") == [*virtual, *[glyph["padding"]] * 2, *"hello"]
+    assert cells(page, "inputs_embeds", row=1) == [*virtual, *"prompts"]
+
+
+@pytest.mark.browser
+def test_what_generate_returns_is_drawn_as_what_it_is(trace, opened):
+    page = opened(trace)
+    go(page, len(moments(trace)) - 1)
+    call = trace.roots[-1]
+    ids = trace.value(call.returned).nested()
+    shown = page.evaluate(f"""() => [...document.querySelector('{TAG}').shadowRoot.querySelectorAll('.changed .cells')]
+        .map(r => [...r.children].map(c => [c.className.match(/m-(\\w+)/)[1], c.textContent]))""")
+    roles = [["padding"] * 2 + ["token"] * 5 + ["generated"] * 3, ["token"] * 7 + ["generated"] * 3]
+    assert [[role for role, _ in row] for row in shown] == roles
+    assert [t for _, t in shown[1]][:7] == [TOKENIZER.text[i] for i in ids[1][:7]]
+
+
+@pytest.mark.browser
+def test_padding_is_padding_where_the_base_model_was_not_reached(raised, opened):
+    page = opened(raised)
+    for k in (0, len(moments(raised)) - 1):
+        go(page, k)
+        shown = page.evaluate(f"""() => {{
+            const vars = [...document.querySelector('{TAG}').shadowRoot.querySelectorAll('.state .var')];
+            const it = vars.find(v => v.querySelector('.name')?.textContent === 'input_ids');
+            return [...it.querySelector('.cells').children].map(c => c.className);
+        }}""")
+        assert ["m-padding" in c for c in shown] == [True, True, False, False, False, False, False]
+
+
+@pytest.mark.browser
+def test_a_mask_that_was_not_kept_says_the_same_everywhere(trace, page):
+    html = viewer.fragment(trace)
+    document = json.loads(re.search(r'<script type="application/json">(.*?)</script>', html, re.S)[1])
+    for call in document["trace"]["calls"]:
+        for measured in call["attention"]:
+            document["trace"]["values"][measured["value"]] |= {"data": None, "truncated": True}
+    page.show(f"<!doctype html><body>{viewer.fragment(trace)}")
+    page.evaluate(f"p => {{ document.querySelector('{TAG}').payload = p; }}", document)
+    assert "The attention mask [2, 1, 11, 11] was too large to be kept." in text(page, ".attention")
+    assert "no mask" not in text(page, ".root") and page.problems == []
+
+
+@pytest.mark.browser
+def test_one_grid_of_columns(trace, opened):
+    "The n-th cell of the mask stands under the n-th token, the n-th label under the mask; so in the variables."
+    page = opened(trace)
+    go(page, moment_of(trace, trace.base_calls[0]))
+    left = page.evaluate(f"""() => {{
+        const root = document.querySelector('{TAG}').shadowRoot;
+        const x = cells => [...cells].map(c => c.getBoundingClientRect().left);
+        const rows = [...root.querySelectorAll('.strip tbody tr')].map(r => x([...r.cells].slice(1)));
+        return [rows, [...root.querySelectorAll('.source .cells')].map(r => x(r.children))];
+    }}""")
+    for rows in left:
+        assert len(rows) >= 6 and all(len(r) == 11 for r in rows)
+        for row in rows:
+            assert row == pytest.approx(rows[0], abs=0.6)
+    steps = {round(b - a) for rows in left for row in rows for a, b in zip(row, row[1:])}
+    assert len(steps) == 1
+
+
+@pytest.mark.browser
+def test_next_change_and_next_decision(trace, opened):
+    page, order, seen = opened(trace), moments(trace), set()
+    expected = {"n": [], "d": []}
+    done = dict.fromkeys(range(len(trace.calls)), 0)
+    for k, (c, line) in enumerate(order):
+        if not isinstance(line, int):
+            continue
+        step_ = trace.calls[c].steps[done[c]]
+        if (
+            step_.calls and (c, done[c]) not in seen
+        ):  # a line that calls shows its outcome at its second moment
+            seen.add((c, done[c]))
+            continue
+        done[c] += 1
+        kinds = {trace.value(i).kind for ch in step_.changes for i in (ch.value, ch.before) if i is not None}
+        if kinds & {"tensor", "cache"}:
+            expected["n"].append(k)
+        if step_.branch is not None:
+            expected["d"].append(k)
+    for key, want in expected.items():
+        page.keyboard.press("Home")
+        assert len(want) > 3
+        for k in want[:12]:
+            page.keyboard.press(key)
+            assert step(page) == k
+        page.keyboard.press(key.upper())
+        assert step(page) == want[min(12, len(want)) - 2]
+
+
+@pytest.mark.browser
+def test_a_link_leads_to_a_step_and_is_kept_on_reload(trace, opened, page):
+    opened(trace)
+    assert "#" not in page.url
+    for _ in range(4):
+        page.keyboard.press("ArrowRight")
+    assert page.url.endswith("#step=5") and text(page, ".count").startswith("step 5 of")
+    page.reload()
+    page.wait_for_selector(f"{TAG} .root")
+    assert step(page) == 4
+    page.evaluate("location.hash = '#step=9'")
+    page.wait_for_function(f"document.querySelector('{TAG}').step === 8")
+    page.evaluate("location.hash = '#step=99999'")
+    page.wait_for_function(f"document.querySelector('{TAG}').step === {len(moments(trace)) - 1}")
+    page.show(f"<!doctype html><body>{viewer.fragment(trace)}")  # in a notebook the address is not ours
+    go(page, 3)
+    assert "#step=4" not in page.url and page.problems == []
+
+
+@pytest.mark.browser
+def test_the_first_line_says_what_to_press(trace, opened):
+    page = opened(trace)
+    lead = text(page, ".lead")
+    assert lead.startswith("One recorded run, line by line") and "next change of a tensor" in lead
+    page.keyboard.press("?")
+    keys = page.evaluate(
+        f"[...document.querySelector('{TAG}').shadowRoot.querySelectorAll('.keys kbd')].map(k => k.textContent)"
+    )
+    assert {"→", "n", "d", "PageDown", "?"} <= set(keys)
 
 
 # ---------------------------------------------------------------- runs that failed, texts that are hostile
@@ -698,18 +958,9 @@ def test_theme_follows_changes(trace, page):
 
 @pytest.mark.browser
 def test_chinese(trace, opened, page):
-    words = re.search(
-        r"const WORDS = \{(.*?)\n\};",
-        pathlib.Path(viewer._STATIC / "viewer.js").read_text(encoding="utf-8"),
-        re.S,
-    )[1]
-    pairs = re.findall(r'(\w+): \["([^"]*)", "([^"]*)"\]', words)
-    assert len(pairs) > 80 and all(en and zh for _, en, zh in pairs)
-    assert [
-        name
-        for name, en, zh in pairs
-        if sorted(re.findall(r"\{\d\}", en)) != sorted(re.findall(r"\{\d\}", zh))
-    ] == []
+    words = (viewer._STATIC / "words.js").read_text(encoding="utf-8")
+    pairs = re.findall(r'(\w+): \[\s*"([^"]*)",\s*"([^"]*)",?\s*\]', words)
+    assert len(pairs) > 80
     opened(trace)
     page.keyboard.press("ArrowRight")
     page.raw.locator(f"{TAG} [data-lang='1']").click()
@@ -785,6 +1036,7 @@ def test_accessible(trace, raised, tmp_path, new_page, scheme):
         base = [k for k, (_, line) in enumerate(moments(recording)) if line is None]
         steps = sorted(
             {
+                0,
                 find(recording, ".forward", "attention_mask", "rebound")[0],
                 len(moments(recording)) - 1,
                 *base[:1],

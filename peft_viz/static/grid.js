@@ -1,0 +1,225 @@
+// Who may attend to whom: a canvas for the cells, an SVG over it for the axes and the cross.
+import { h, s } from "./dom.js";
+import { clamp, range, seen } from "./text.js";
+
+/**
+ * @typedef {{cells: Uint8Array, queries: number, keys: number}} Mask
+ * @typedef {{index: number, role: string, text: string | null, order: number | null,
+ *   glyph: string}} Tick
+ */
+
+const TICK = 12; // pixels of the letters at the axes; smaller cells have none
+
+/** How many pairs may attend. @param {Mask} mask */
+export function pairs(mask) {
+  let n = 0;
+  for (const x of mask.cells) n += x;
+  return n;
+}
+
+/**
+ * The part of a mask that lies on the key axis: a sliding window has lost the oldest keys on the
+ * left, a cache of fixed size has empty slots on the right.
+ * @param {Mask} mask
+ * @param {number} total  keys on the axis
+ * @returns {Mask & {start: number}}
+ */
+export function onAxis(mask, total) {
+  const start = Math.max(0, total - mask.keys);
+  const keys = Math.min(mask.keys, total - start);
+  if (keys === mask.keys) return { ...mask, start };
+  const cells = new Uint8Array(mask.queries * keys);
+  for (let q = 0; q < mask.queries; q++) {
+    cells.set(mask.cells.subarray(q * mask.keys, q * mask.keys + keys), q * keys);
+  }
+  return { cells, queries: mask.queries, keys, start };
+}
+
+/**
+ * Runs of equal entries: [first, end, entry]
+ * @template T
+ * @param {T[]} list
+ * @returns {[number, number, T][]}
+ */
+export function stretches(list) {
+  const out = [];
+  list.forEach((x, i) => {
+    const last = out[out.length - 1];
+    if (last && last[2] === x) last[1] = i + 1;
+    else out.push([i, i + 1, x]);
+  });
+  return out;
+}
+
+/**
+ * Where things stand: size of a cell, room for the axes.
+ * @param {Mask} mask
+ * @param {[number, number]} most  width and height for the cells
+ * @param {{keys: Tick[], queries: Tick[]} | null} axes
+ */
+function measure(mask, most, axes) {
+  const fit = Math.min(most[0] / mask.keys, most[1] / mask.queries);
+  const cell = fit < 2 ? fit : clamp(Math.floor(fit), 2, 18);
+  const tall = mask.queries === 1 ? Math.max(cell, 18) : cell;
+  const named = !!axes && cell >= TICK + 1;
+  const text = (x) => (x.text == null ? x.glyph : seen(x.text, 5));
+  const longest = (list) => list.reduce((n, x) => Math.max(n, text(x).length), 1) * 7.4;
+  const turned = named && axes.keys.some((x) => text(x).length > 1);
+  const left = !axes ? 0 : (named ? 10 + longest(axes.queries) : 7) + 17;
+  const top = !axes ? 0 : (named ? (turned ? 10 + longest(axes.keys) : 18) : 7) + 17;
+  const [width, height] = [cell * mask.keys, tall * mask.queries];
+  return { cell, tall, named, turned, text, left, top, width, height };
+}
+
+/**
+ * The cells: in the colour of what the key is.
+ * @param {HTMLCanvasElement} canvas
+ * @param {Mask} mask
+ */
+function paint(canvas, mask, at, colours) {
+  const scale = Math.max(1, Math.min(3, globalThis.devicePixelRatio || 1));
+  const W = (canvas.width = Math.max(1, Math.round(at.width * scale)));
+  const H = (canvas.height = Math.max(1, Math.round(at.height * scale)));
+  const ctx = canvas.getContext("2d");
+  if (!ctx) return;
+  ctx.fillStyle = colours.masked;
+  ctx.fillRect(0, 0, W, H);
+  const x = (k) => (k * W) / mask.keys;
+  const y = (q) => (q * H) / mask.queries;
+  if (at.cell >= 1) {
+    for (let q = 0; q < mask.queries; q++) {
+      const line = range(mask.keys).map((k) =>
+        mask.cells[q * mask.keys + k] ? colours.of(k) : "",
+      );
+      for (const [from, to, colour] of stretches(line)) {
+        if (!colour) continue;
+        ctx.fillStyle = colour;
+        ctx.fillRect(x(from), y(q), x(to) - x(from), y(q + 1) - y(q));
+      }
+    }
+  } else paintSmall(ctx, mask, W, H, colours);
+  if (at.cell < 5) return;
+  ctx.fillStyle = colours.rules;
+  for (let k = 1; k < mask.keys; k++) ctx.fillRect(x(k) - scale / 2, 0, scale, H);
+  for (let q = 1; q < mask.queries; q++) ctx.fillRect(0, y(q) - scale / 2, W, scale);
+}
+
+/** More cells than pixels: a pixel is as strong as the share of its pairs that may attend. */
+function paintSmall(ctx, mask, W, H, colours) {
+  for (let py = 0; py < H; py++) {
+    const q0 = Math.floor((py * mask.queries) / H);
+    const q1 = Math.max(q0 + 1, Math.floor(((py + 1) * mask.queries) / H));
+    for (let px = 0; px < W; px++) {
+      const k0 = Math.floor((px * mask.keys) / W);
+      const k1 = Math.max(k0 + 1, Math.floor(((px + 1) * mask.keys) / W));
+      let n = 0;
+      for (let q = q0; q < q1; q++) {
+        for (let k = k0; k < k1; k++) n += mask.cells[q * mask.keys + k];
+      }
+      if (!n) continue;
+      ctx.globalAlpha = n / ((q1 - q0) * (k1 - k0));
+      ctx.fillStyle = colours.of(k0);
+      ctx.fillRect(px, py, 1, 1);
+    }
+  }
+  ctx.globalAlpha = 1;
+}
+
+/** Bars of roles, texts and names at the two axes. */
+function drawAxes(svg, axes, at, words) {
+  const { cell, tall, left, top } = at;
+  for (const [from, to, role] of stretches(axes.keys.map((x) => x.role))) {
+    const width = (to - from) * cell;
+    svg.append(
+      s("rect", { x: left + from * cell, y: top - 5, width, height: 4, class: `f-${role}` }),
+    );
+  }
+  for (const [from, to, role] of stretches(axes.queries.map((x) => x.role))) {
+    const height = (to - from) * tall;
+    svg.append(
+      s("rect", { x: left - 5, y: top + from * tall, width: 4, height, class: `f-${role}` }),
+    );
+  }
+  if (at.named) {
+    axes.keys.forEach((tick, k) => {
+      const cx = left + (k + 0.5) * cell;
+      const y = top - 9;
+      const turn = { transform: `rotate(-90 ${cx} ${y})`, dy: "0.32em" };
+      const place = at.turned ? turn : { "text-anchor": "middle" };
+      svg.append(s("text", { x: cx, y, class: "tick", ...place }, at.text(tick)));
+    });
+    axes.queries.forEach((tick, q) => {
+      const y = top + (q + 0.5) * tall;
+      const place = { x: left - 9, y, dy: "0.32em", "text-anchor": "end", class: "tick" };
+      svg.append(s("text", place, at.text(tick)));
+    });
+  }
+  svg.append(s("text", { x: left, y: 11, class: "axisname" }, `${words[0]} →`));
+  if (at.height < 60) return;
+  const turn = `translate(11 ${top + Math.min(at.height, 56)}) rotate(-90)`;
+  svg.append(s("text", { class: "axisname", transform: turn }, `← ${words[1]}`));
+}
+
+/**
+ * @param {import("./element.js").PeftVizTrace} view
+ * @param {Mask} mask
+ * @param {object} how
+ * @param {string} how.label  what it is, for those who do not see it
+ * @param {{keys: Tick[], queries: Tick[]} | null} [how.axes]
+ * @param {[string, string]} [how.words]  names of the axes
+ * @param {[number, number]} [how.most]  room for the cells, in pixels
+ * @param {((q: number | null, k?: number) => void) | null} [how.tell]  what is pointed at
+ */
+export function drawGrid(
+  view,
+  mask,
+  { label, axes = null, words, most = [290, 200], tell = null },
+) {
+  const at = measure(mask, most, axes);
+  const W = at.left + at.width;
+  const H = at.top + at.height;
+  const canvas = h("canvas", {
+    css: {
+      left: `${at.left}px`,
+      top: `${at.top}px`,
+      width: `${at.width}px`,
+      height: `${at.height}px`,
+    },
+  });
+  const box = { width: W, height: H, viewBox: `0 0 ${W} ${H}`, "aria-hidden": "true" };
+  const svg = s("svg", { class: "grid", ...box });
+  if (axes) drawAxes(svg, axes, at, words);
+  if (tell) follow(svg, mask, at, tell);
+  view.painters.add(() => {
+    const colours = {
+      masked: view.paint.masked,
+      rules: view.paint.paper,
+      of: (k) => view.paint[axes ? axes.keys[k].role : "attended"],
+    };
+    if (canvas.isConnected) paint(canvas, mask, at, colours);
+    return canvas.isConnected;
+  });
+  const css = { width: `${W}px`, height: `${H}px` };
+  return h("div", { class: "gridbox", role: "img", "aria-label": label, css }, canvas, svg);
+}
+
+/** A cross that follows the pointer. */
+function follow(svg, mask, at, tell) {
+  const cross = s("path", { class: "cross", d: "" });
+  svg.append(cross);
+  const leave = () => {
+    cross.setAttribute("d", "");
+    tell(null);
+  };
+  svg.addEventListener("pointermove", (e) => {
+    const box = svg.getBoundingClientRect();
+    const k = Math.floor((e.clientX - box.left - at.left) / at.cell);
+    const q = Math.floor((e.clientY - box.top - at.top) / at.tall);
+    if (k < 0 || q < 0 || k >= mask.keys || q >= mask.queries) return leave();
+    const [x, y] = [at.left + k * at.cell, at.top + q * at.tall];
+    const row = `M${at.left} ${y}h${at.width}v${at.tall}h${-at.width}z`;
+    cross.setAttribute("d", `${row}M${x} ${at.top}h${at.cell}v${at.height}h${-at.cell}z`);
+    tell(q, k);
+  });
+  svg.addEventListener("pointerleave", leave);
+}

@@ -1,0 +1,241 @@
+// The pane of the base model: what reached it, who may attend to whom, the cache, what came back.
+// What has not happened at the moment shown is faint and says so.
+import { h } from "./dom.js";
+import { cacheBar } from "./cells.js";
+import { drawGrid, onAxis, pairs } from "./grid.js";
+import { lost, sequenceBox } from "./sequence.js";
+import { typeOf } from "./state.js";
+import { clamp, hollow, range, seen, spans } from "./text.js";
+
+/**
+ * @typedef {import("./element.js").PeftVizTrace} View
+ * @typedef {import("./steps.js").Call} Call
+ * @typedef {import("./steps.js").Sequence} Sequence
+ */
+
+/** @param {View} view */
+export function modelPane(view) {
+  const { $ } = view;
+  const region = { tabindex: "0", role: "region", "aria-label": view.say("model") };
+  $.modelTitle = h("div", { class: "title" });
+  $.model = h("div", { class: "body model", ...region });
+  return ($.modelBox = h("div", { class: "pane base-model" }, $.modelTitle, $.model));
+}
+
+/** "prefill", "decoding step 3" @param {View} view @param {Call} base */
+export function stageOf(view, base) {
+  const c = view.rec.caches.get(base.id);
+  if (!c) return "";
+  return c.stage === "decode" ? view.say("decode", c.step) : view.say(c.stage);
+}
+
+/** Has the call begun, and has it ended? @param {Call} base @param {number} k */
+function phaseOf(base, k) {
+  if (k < base.first) return "upcoming";
+  if (k < base.last) return "running";
+  return k === base.last ? "now" : "recent";
+}
+
+/** @param {View} view @param {number} k */
+export function showModel(view, k) {
+  const { $, rec } = view;
+  const base = rec.base(k);
+  $.modelBox.classList.toggle("absent", !base);
+  if (!base) {
+    $.shownBase = null;
+    const none = h("span", { class: "soft" }, view.say("no_base"));
+    $.modelTitle.replaceChildren(view.h(3, view.say("model")), none);
+    $.model.replaceChildren();
+    return;
+  }
+  const phase = phaseOf(base, k);
+  const known = phase === "now" || phase === "recent"; // what came back is known
+  const shown = `${base.id} ${phase === "upcoming"} ${known}`;
+  if ($.shownBase !== shown) {
+    if ($.drawnBase !== base) view.group = 0;
+    $.shownBase = shown;
+    $.drawnBase = base;
+    $.modelBox.classList.toggle("later", phase === "upcoming");
+    $.redraw = () => drawModel(view, base, phase === "upcoming", known);
+    $.redraw();
+  }
+  const at = phase === "running" ? base.last : base.first;
+  $.when.textContent = view.say(phase, at + 1);
+  $.when.className = `when ${phase}`;
+  $.when.onclick = () => view.go(base.first);
+}
+
+/** @param {View} view @param {Call} base @param {boolean} upcoming @param {boolean} known */
+function drawModel(view, base, upcoming, known) {
+  const { $ } = view;
+  const seq = view.rec.sequence(base.id);
+  view.row = clamp(view.row, 0, Math.max(0, (seq?.rows.length || 0) - 1));
+  $.when = h("button", { type: "button", title: view.say("go") });
+  const name = h("span", { class: "mono soft" }, base.function);
+  const stage = h("span", { class: "stage" }, stageOf(view, base));
+  const title = view.h(3, h("span", {}, view.say("model")), name, stage);
+  $.modelTitle.replaceChildren(title, $.when);
+  const note = () => h("p", { class: "note" }, view.say("no_inputs"));
+  const drawn = seq?.rows.length ? sequenceBox(view, base, seq) : note();
+  const left = h(
+    "div",
+    { class: "left" },
+    drawn,
+    lost(view, base, seq),
+    cacheLine(view, base, known),
+  );
+  const faint = known ? "attention" : "attention later";
+  const attention = h("div", { class: faint });
+  $.model.replaceChildren(left, attention, inAndOut(view, base, upcoming, known));
+  drawAttention(view, base, seq, attention);
+  view.paintAll();
+  const few = seq && seq.query_start && seq.rows[0].roles.length - seq.query_start < 5;
+  // this call's inputs stand at the right end
+  if (few) left.querySelector(".scroll").scrollLeft = 1e6;
+}
+
+/** A choice, where there is one. @param {View} view */
+function pick(view, word, options, chosen, act) {
+  if (options.length < 2) return null;
+  const made = options.map((o, i) => h("option", { value: i, selected: i === chosen }, o));
+  const onchange = (e) => act(+e.target.value);
+  const select = h("select", { "data-pick": word, onchange }, made);
+  return h("label", { class: "pick" }, view.say(word), " ", select);
+}
+
+/** @param {View} view @param {Call} base @param {Sequence | null} seq @param {any} box */
+function drawAttention(view, base, seq, box) {
+  const { rec } = view;
+  const measured = base.attention.filter(
+    (a) => a.value != null && rec.value(a.value).kind === "tensor",
+  );
+  const groups = measured.filter((a) => rec.whole(a.value));
+  const title = view.h(4, view.say("attention"));
+  const group = groups[view.group] || groups[0];
+  const mask = group && seq && rec.mask(group, view.row);
+  if (!mask) {
+    const large = measured[0] && rec.value(measured[0].value);
+    const why = large ? view.say("large_attention", `[${large.shape.join(", ")}]`) : "";
+    box.replaceChildren(title, h("p", { class: "note" }, why || view.say("no_attention")));
+    return;
+  }
+  const again = (word, change) => (i) => {
+    change(i);
+    drawAttention(view, base, seq, box);
+    view.paintAll();
+    box.querySelector(`[data-pick="${word}"]`)?.focus();
+  };
+  const rows = seq.rows.map((_, i) => String(i));
+  const layers = groups.map((g) => spans(g.layers));
+  const one = groups.length === 1 ? view.say("layers_all", group.layers.length) : null;
+  const shown = onAxis(mask, seq.rows[view.row].roles.length);
+  const axes = axesOf(view, seq, shown);
+  const all = shown.queries * shown.keys;
+  const rest = view.say("pairs", shown.queries, shown.keys, pairs(shown), all);
+  const hover = h("p", { class: "hover", "aria-live": "off" }, rest);
+  const tell = (q, k) => {
+    hover.textContent = q == null ? rest : pairText(view, shown, axes, q, k);
+  };
+  const label = `${view.say("attention")}: ${rest}`;
+  const words = /** @type {[string, string]} */ ([view.say("keys"), view.say("queries")]);
+  box.replaceChildren(
+    h(
+      "div",
+      { class: "picks" },
+      title,
+      pick(
+        view,
+        "batch_row",
+        rows,
+        view.row,
+        again("batch_row", (i) => (view.row = i)),
+      ),
+      pick(
+        view,
+        "layers",
+        layers,
+        view.group,
+        again("layers", (i) => (view.group = i)),
+      ),
+      one ? h("span", { class: "soft" }, one) : null,
+    ),
+    drawGrid(view, shown, { label, axes, words, tell }),
+    hover,
+  );
+}
+
+/** What stands at each key and each query. @param {View} view @param {Sequence} seq */
+function axesOf(view, seq, mask) {
+  const row = seq.rows[view.row];
+  let order = 0;
+  const ticks = range(row.roles.length).map((index) => {
+    const role = view.roleOf(row.roles[index]);
+    const id = row.ids?.[index];
+    const text = id == null ? null : (view.rec.text(id) ?? String(id));
+    const plain = role === "padding" && hollow(text) ? null : text;
+    const glyph = role === "token" ? "" : view.mark(role).glyph;
+    return { index, role, text: plain, order: role === "virtual" ? order++ : null, glyph };
+  });
+  const queries = ticks.slice(seq.query_start);
+  return { keys: ticks.slice(mask.start), queries };
+}
+
+/** @param {View} view */
+function pairText(view, mask, axes, q, k) {
+  const name = (x) => {
+    const glyph = view.mark(x.role).glyph;
+    if (x.role === "virtual") return `${glyph}${x.order + 1}`;
+    return view.say("at", x.text == null ? glyph : `'${seen(x.text)}'`, x.index);
+  };
+  const may = mask.cells[q * mask.keys + k] ? "may" : "may_not";
+  return view.say(may, name(axes.queries[q]), name(axes.keys[k]));
+}
+
+/** @param {View} view @param {Call} base @param {boolean} known */
+function cacheLine(view, base, known) {
+  const c = view.rec.caches.get(base.id);
+  if (!c || (!c.before && c.after == null)) return null;
+  const after = c.after ?? c.before;
+  const told = [
+    known ? view.say("cache_line", c.before, after) : view.say("cache_later", c.before),
+  ];
+  if (c.max_length) told.push(view.say("of_max", c.max_length));
+  if (c.virtual && known) told.push(view.say("of_them", c.virtual));
+  const text = h("span", { class: "soft" }, told.join(" · "));
+  const bar = known ? cacheBar(view, after, base, c.before) : cacheBar(view, c.before, base);
+  return h("div", { class: "cache-line" }, view.h(4, view.say("cache"), text), bar);
+}
+
+/** @param {View} view @param {Call} base @param {boolean} upcoming @param {boolean} known */
+function inAndOut(view, base, upcoming, known) {
+  const list = (entries, shown) => {
+    const rows = entries.filter(([, i]) => view.rec.value(i).value !== null);
+    return h(
+      "dl",
+      {},
+      rows.flatMap(([name, i]) => [h("dt", { class: "mono" }, name), h("dd", {}, shown(i))]),
+    );
+  };
+  const type = (i) => {
+    const v = view.rec.value(i);
+    if (v.role !== "loss" || v.shape?.length) return typeOf(view, v);
+    return h("span", { class: "type mono" }, String(view.rec.numbers(i)?.[0] ?? "?").slice(0, 8));
+  };
+  const outputs = Object.entries(base.outputs);
+  const failed =
+    base.raised && known ? h("p", { class: "note" }, view.say("nothing_back")) : null;
+  const back = known
+    ? failed || list(outputs, type)
+    : h("p", { class: "note" }, view.say("not_yet", base.last + 1));
+  return h(
+    "div",
+    { class: "io" },
+    h(
+      "div",
+      {},
+      view.h(4, view.say(upcoming ? "will_reach" : "reached")),
+      list(Object.entries(base.args), type),
+    ),
+    h("div", { class: known ? null : "later" }, view.h(4, view.say("came_back")), back),
+  );
+}

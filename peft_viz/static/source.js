@@ -1,0 +1,131 @@
+// The pane with the code: which line runs, which ran, how the conditions came out.
+import { h, keepInView } from "./dom.js";
+import { colourLines, dedent } from "./python.js";
+import { owner, short } from "./text.js";
+import { reached } from "./state.js";
+
+/** @typedef {import("./element.js").PeftVizTrace} View */
+/** @typedef {import("./steps.js").Moment} Moment */
+
+/** @param {View} view */
+export function sourcePane(view) {
+  const { $ } = view;
+  const region = { tabindex: "0", role: "region", "aria-label": view.say("source") };
+  $.code = h("div", { class: "body code", ...region });
+  $.path = h("nav", { class: "path", "aria-label": view.say("call_path") });
+  $.file = h("span", { class: "file" });
+  $.code.addEventListener("click", (e) => {
+    const row = e.target.closest?.("[data-line]");
+    if (row) view.jumpLine(+row.dataset.line);
+  });
+  const title = h("div", { class: "title code-title" }, $.path, $.file);
+  return h("div", { class: "pane source" }, title, $.code);
+}
+
+/** The calls around this one, the outermost first. @param {View} view @param {Moment} m */
+export function showPath(view, m) {
+  const chain = [];
+  for (let c = m.call; c; c = c.parent == null ? null : view.rec.calls[c.parent])
+    chain.unshift(c);
+  const button = (c) => {
+    const cls = owner(c) === owner(chain[0]) ? "class shared" : "class";
+    const act = { type: "button", title: c.function, onclick: () => view.go(c.first) };
+    const mine = c === m.call;
+    const name = mine && h("span", { class: cls }, owner(c));
+    return h("button", { ...act, "aria-current": mine ? "true" : null }, name, short(c.function));
+  };
+  const between = () => h("span", { class: "soft", "aria-hidden": "true" }, "›");
+  view.$.path.replaceChildren(
+    ...chain.flatMap((c, i) => (i ? [between(), button(c)] : [button(c)])),
+  );
+}
+
+/** @param {View} view */
+function lines(view, source) {
+  const { $ } = view;
+  if (!source.text) {
+    $.rows = [];
+    return h("p", { class: "note" }, view.say("no_source"));
+  }
+  const text = dedent(source.text.replace(/\n$/, ""));
+  const all = text.split("\n");
+  $.defLine =
+    source.first_line +
+    Math.max(
+      0,
+      all.findIndex((l) => /^(async )?def /.test(l)),
+    );
+  const digits = String(source.first_line + all.length).length;
+  const made = colourLines(text).map((pieces, i) => {
+    const line = source.first_line + i;
+    const code = pieces.map(([cls, piece]) => (cls ? h("span", { class: cls }, piece) : piece));
+    return h(
+      "div",
+      { role: "listitem", "data-line": line },
+      h("span", { class: "ln" }, String(line)),
+      h("code", {}, code),
+      h("span", { class: "badge" }),
+    );
+  });
+  $.rows = made;
+  return h("div", { class: "lines", role: "list", css: { "--digits": `${digits}ch` } }, made);
+}
+
+/** Another function than before: its text. @param {View} view @param {Moment} m */
+function openSource(view, m, source) {
+  const { $ } = view;
+  $.file.textContent = $.file.title = source ? source.file : view.say("base_model");
+  $.code.className = `body ${source ? "code" : "state"}`;
+  $.code.setAttribute("aria-label", view.say(source ? "source" : "reached"));
+  $.code.replaceChildren(source ? lines(view, source) : reached(view, m.call));
+  $.code.scrollTop = 0;
+}
+
+/** How a condition came out, or how often a line ran. */
+function badge(el, outcome, times) {
+  el.className = outcome == null ? "badge" : `badge ${outcome ? "yes" : "no"}`;
+  if (outcome != null) el.textContent = outcome ? "✓ True" : "✗ False";
+  else el.textContent = times > 1 ? `× ${times}` : "";
+}
+
+/** @param {View} view @param {Moment} m */
+export function showSource(view, m) {
+  const { $, rec } = view;
+  const source = rec.sources[m.call.source];
+  if ($.shownCall !== m.call) {
+    openSource(view, m, source);
+    $.shownCall = m.call;
+  }
+  if (!source) return;
+  const { ran, decided, off } = rec.path(m);
+  const error = m.phase === "leave" && m.call.raised;
+  const at = m.phase === "enter" ? $.defLine : m.call.steps[m.step]?.line;
+  const bad = error ? (error.line ?? at) : null;
+  const can = new Set(m.call.steps.map((x) => x.line));
+  for (const row of $.rows) {
+    const line = +row.dataset.line;
+    const is = {
+      here: line === at,
+      calling: line === at && m.phase === "into",
+      ran: ran.has(line),
+      off: off.has(line),
+      can: can.has(line),
+      bad: line === bad,
+    };
+    row.className = Object.keys(is)
+      .filter((name) => is[name])
+      .join(" ");
+    if (is.here) row.setAttribute("aria-current", "step");
+    else row.removeAttribute("aria-current");
+    badge(row.lastChild, decided.get(line), ran.get(line));
+  }
+  $.error?.remove();
+  $.error = null;
+  if (error) {
+    const what = [h("b", {}, error.type), ` ${error.message}`];
+    $.error = h("div", { class: "message", role: "listitem" }, what);
+    ($.rows.find((r) => +r.dataset.line === bad) || $.code.lastChild).after($.error);
+  }
+  const current = $.rows.find((r) => r.classList.contains("here"));
+  if (current) keepInView($.code, current);
+}

@@ -1,0 +1,75 @@
+// Texts as a figure can show them. Nothing here needs a browser.
+
+/** @param {number} x @param {number} lo @param {number} hi */
+export const clamp = (x, lo, hi) => Math.min(hi, Math.max(lo, x));
+
+/** [0, 1, ... n - 1] @param {number} n */
+export const range = (n) => Array.from({ length: n }, (_, i) => i);
+
+const SIGNS = { " ": "␣", "\n": "⏎", "\t": "⇥", "\r": "⏎" };
+const SPACES = /[ \n\t\r]/g;
+// Characters that show nothing or turn the direction of what follows: control characters, line
+// and paragraph separators, marks of direction. Joiners, soft hyphens and variation selectors
+// are not among them: they say how the letters beside them are drawn.
+const UNSEEN =
+  /[\u0000-\u001f\u007f-\u009f\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069\ufeff]/g;
+
+/**
+ * The letters of a text as a reader counts them: a joined emoji is one.
+ * @param {string} text
+ * @returns {string[]}
+ */
+export function letters(text) {
+  const Segmenter = /** @type {any} */ (Intl).Segmenter;
+  if (!Segmenter) return Array.from(text);
+  return Array.from(new Segmenter(undefined, { granularity: "grapheme" }).segment(text), (x) => {
+    return x.segment;
+  });
+}
+
+/**
+ * A token's text with its white space made visible, cut after `limit` letters.
+ * @param {string} text
+ * @param {number} [limit]
+ */
+export function seen(text, limit = 12) {
+  if (text === "") return "∅";
+  const shown = text.replace(SPACES, (c) => SIGNS[c]).replace(UNSEEN, "·");
+  if (shown.length <= limit) return shown;
+  const parts = letters(shown.slice(0, 40 * limit));
+  return parts.length > limit
+    ? parts.slice(0, Math.max(1, limit - 1)).join("") + "…"
+    : parts.join("");
+}
+
+/** Is the text the name of a special token, "<pad>" or "[PAD]"? @param {string | null} text */
+export const hollow = (text) => text != null && /^[<[].*[\]>]$/.test(text);
+
+/** Width of a text in Latin letters. @param {string} text */
+export const wide = (text) => {
+  return letters(text).reduce((n, c) => n + (c > "\u2e7f" ? 1.7 : 1), 0);
+};
+
+/** The last part of a dotted name. @param {string} name */
+export const short = (name) => name.split(".").pop();
+
+/** What stands in front of it: "PeftModel." @param {{function: string}} call */
+export const owner = (call) => call.function.slice(0, -short(call.function).length);
+
+/** A value as Python writes it. @param {any} v */
+export function pythonText(v) {
+  if (v === null) return "None";
+  if (typeof v === "boolean") return v ? "True" : "False";
+  return typeof v === "string" ? `'${v}'` : String(v);
+}
+
+/** [0, 1, 2, 5] -> "0–2, 5" @param {number[]} numbers */
+export function spans(numbers) {
+  const out = [];
+  for (const n of numbers) {
+    const last = out[out.length - 1];
+    if (last && n === last[1] + 1) last[1] = n;
+    else out.push([n, n]);
+  }
+  return out.map(([a, b]) => (a === b ? `${a}` : `${a}–${b}`)).join(", ");
+}

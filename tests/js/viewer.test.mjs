@@ -1,0 +1,216 @@
+// What of the page's script needs no browser: `node --test tests/js`, in milliseconds.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { align, count, maskOfRow, unpack } from "../../peft_viz/static/numbers.js";
+import { onAxis, pairs, stretches } from "../../peft_viz/static/grid.js";
+import { colourLines, dedent } from "../../peft_viz/static/python.js";
+import { axis, Recording, stepOfHash } from "../../peft_viz/static/steps.js";
+import { pythonText, seen, spans, wide } from "../../peft_viz/static/text.js";
+import { fill, say, WORDS } from "../../peft_viz/static/words.js";
+
+const call = (more = {}) => ({
+  kind: "peft",
+  function: "M.f",
+  parent: null,
+  source: null,
+  args: {},
+  steps: [],
+  returned: null,
+  raised: null,
+  attention: [],
+  outputs: {},
+  ...more,
+});
+const step = (line, more = {}) => ({ line, branch: null, changes: [], calls: [], ...more });
+const recording = (calls, more = {}, layout = {}) => {
+  const trace = { about: {}, tokens: {}, values: [], sources: [], calls, ...more };
+  return new Recording({ trace, layout });
+};
+const told = (r) => r.moments.map((m) => `${m.call.id}${m.phase[0]}`).join(" ");
+
+test("texts: white space is seen, joined letters stay joined, nothing turns direction", () => {
+  assert.equal(seen(" the"), "␣the");
+  assert.equal(seen("the"), "the");
+  assert.equal(seen(""), "∅");
+  for (const t of [
+    "می\u200cرم",
+    "क्\u200dष",
+    "👩\u200d👧",
+    "🏳\ufe0f\u200d🌈",
+    "a\u00adb",
+    "e\u0301",
+  ]) {
+    assert.equal(seen(t), t);
+  }
+  assert.equal(seen("a\u202eb\u0000"), "a·b·");
+  assert.equal(seen("\ufffd"), "\ufffd"); // broken bytes: only where the token has them
+  assert.equal(seen("👩\u200d👧".repeat(4), 3), "👩\u200d👧👩\u200d👧…"); // cut between letters
+  assert.equal(seen("a".repeat(100_000), 7), "aaaaaa…");
+  assert.equal(wide("a你"), 2.7);
+  assert.equal(spans([0, 1, 2, 5, 7, 8]), "0–2, 5, 7–8");
+  assert.deepEqual([null, true, "x", 3].map(pythonText), ["None", "True", "'x'", "3"]);
+});
+
+test("words: both languages say everything, with the same places to fill", () => {
+  for (const [name, pair] of Object.entries(WORDS)) {
+    assert.ok(pair.length === 2 && pair.every(Boolean), name);
+    const places = pair.map((t) => (t.match(/\{\d\}/g) || []).sort().join());
+    assert.equal(places[0], places[1], name);
+  }
+  assert.equal(fill("{1} of {0}", [3, 2]), "2 of 3");
+  assert.equal(say("step_of", 1, 2, 9), "第 2 / 9 步");
+});
+
+test("numbers: runs, and files that promise more than there is room for", () => {
+  assert.deepEqual(unpack({ runs: [1, 2, 0, 3] }), [1, 1, 0, 0, 0]);
+  assert.deepEqual(unpack([4, 5]), [4, 5]);
+  assert.equal(unpack(null), null);
+  assert.equal(count({ runs: [5, 1e12] }), 1e12);
+  assert.equal(unpack({ runs: [5, 1e12] }), null);
+  assert.equal(maskOfRow({ shape: [1, 1, 1e6, 1e6], data: { runs: [1, 1e12] } }, 0), null);
+});
+
+test("a table that grew in front or behind is laid over the old one", () => {
+  const at = (shape) => ({ shape });
+  const front = align(at([1, 5]), [1, 1, 0, 7, 8], at([1, 3]), [0, 7, 8]);
+  assert.deepEqual([front.padBefore, front.padAfter], [2, 0]);
+  assert.deepEqual(
+    [0, 1, 2, 3, 4].map((c) => front.fresh(0, c)),
+    [true, true, false, false, false],
+  );
+  const behind = align(at([1, 3]), [7, 8, 9], at([1, 2]), [7, 8]);
+  assert.deepEqual([behind.padBefore, behind.fresh(0, 1), behind.fresh(0, 2)], [0, false, true]);
+});
+
+test("a mask is read from its runs: any head, the row asked for, the key axis", () => {
+  // two rows, two heads, two queries, three keys
+  const flat = [1, 0, 0, 1, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 0, 0];
+  const runs = { runs: flat.flatMap((x) => [x, 1]) };
+  for (const data of [flat, runs]) {
+    const v = { shape: [2, 2, 2, 3], data };
+    assert.deepEqual([...maskOfRow(v, 0).cells], [1, 0, 1, 1, 1, 0]);
+    assert.deepEqual([...maskOfRow(v, 1).cells], [0, 0, 0, 1, 1, 1]);
+  }
+  // one run over both heads and into the next row
+  const long = { shape: [2, 2, 1, 3], data: { runs: [0, 4, 1, 4, 0, 4] } };
+  assert.deepEqual([...maskOfRow(long, 0).cells], [0, 1, 1]);
+  assert.deepEqual([...maskOfRow(long, 1).cells], [1, 1, 0]);
+  const mask = { cells: new Uint8Array([1, 1, 0, 0, 1, 1]), queries: 2, keys: 3 };
+  assert.equal(pairs(mask), 4);
+  assert.deepEqual([...onAxis(mask, 2).cells], [1, 1, 0, 1]); // empty slots of a static cache
+  assert.deepEqual([onAxis(mask, 5).start, onAxis(mask, 5).keys], [2, 3]); // a sliding window
+  assert.deepEqual(stretches([..."aab"]), [
+    [0, 2, "a"],
+    [2, 3, "b"],
+  ]);
+});
+
+test("Python is coloured, and no piece of it is lost", () => {
+  const text =
+    '    def f(x):  # why\n        return """a\n  b""" + \'c\' if x is None else 1.5\n';
+  const lines = colourLines(text);
+  assert.equal(lines.map((l) => l.map(([, p]) => p).join("")).join("\n"), text);
+  const has = (cls, piece) => lines.flat().some(([c, p]) => c === cls && p === piece);
+  assert.ok(has("k", "def") && has("f", "f") && has("c", "# why") && has("n", "None"));
+  assert.ok(has("s", '"""a') && has("s", '  b"""') && has("s", "'c'") && has("n", "1.5"));
+  assert.equal(dedent("    a\n\n      b"), "a\n\n  b");
+});
+
+test("moments: a line that calls is two, and what it called lies between", () => {
+  const calls = [
+    call({ steps: [step(1), step(2, { calls: [1] }), step(3)] }),
+    call({ parent: 0 }),
+  ];
+  assert.equal(told(recording(calls)), "0e 0l 0i 1w 0l 0l");
+});
+
+test("moments: calls that claim one another end", () => {
+  const n = 40;
+  const twice = Array.from({ length: n }, (_, i) =>
+    call({
+      parent: i ? i - 1 : null,
+      steps: [step(1, { calls: i < n - 1 ? [i + 1, i + 1] : [] })],
+    }),
+  );
+  assert.equal(recording(twice).moments.length, 3 * n - 1);
+  assert.equal(told(recording([call({ steps: [step(1, { calls: [0] })] })])), "0e 0l");
+  const deep = Array.from({ length: 3000 }, (_, i) => call({ parent: i ? i - 1 : null }));
+  assert.throws(() => recording(deep), /deep/);
+});
+
+test("changes of a tensor and decisions are found, forward and back", () => {
+  const values = [
+    { kind: "tensor", shape: [1], role: "ids", data: [1] },
+    { kind: "scalar", value: 3 },
+  ];
+  const change = (value) => ({ name: "x", value, before: null, how: "new", aliases: [] });
+  const steps = [step(1, { changes: [change(1)] }), step(2, { branch: true })];
+  steps.push(step(3, { changes: [change(0)] }), step(4));
+  const r = recording([call({ steps })], { values });
+  assert.equal(
+    r.seek(0, 1, (m) => r.changesTensor(m)),
+    3,
+  );
+  assert.equal(
+    r.seek(0, 1, (m) => r.decides(m)),
+    2,
+  );
+  assert.equal(
+    r.seek(4, -1, (m) => r.decides(m)),
+    2,
+  );
+  assert.equal(
+    r.seek(3, 1, (m) => r.decides(m)),
+    null,
+  );
+});
+
+test("what stands at each column: padding, virtual tokens, what generate wrote last", () => {
+  const rows = [{ roles: "vvpttg", ids: [null, null, 0, 4, 5, 6] }];
+  const layout = {
+    sequences: [{ call: 0, query_start: 5, rows }],
+    caches: [{ call: 0, stage: "decode" }],
+  };
+  const r = recording([call({ kind: "base" })], {}, layout);
+  const at = (n) => r.columns({ kind: "tensor", shape: [1, n] }, "x", r.calls[0])?.[0];
+  assert.equal(at(6).roles, "vvpttg");
+  assert.equal(at(4).roles, "pttg");
+  assert.deepEqual(at(4).ids, [0, 4, 5, 6]);
+  assert.equal(at(5).roles, "pttgg"); // what generate returns: one token more than the last call got
+  assert.equal(at(1).roles, "g");
+  assert.equal(at(9), undefined);
+  const beside = r.columns({ kind: "tensor", shape: [1, 3] }, "x", null, "011", [7, 8, 9]);
+  assert.deepEqual(beside, [{ roles: "ptt", ids: [7, 8, 9] }]); // no base call: from what is beside it
+  assert.equal(axis({ rows, query_start: 5 }, 5, false), null);
+});
+
+test("a decoding step is put together from the one before", () => {
+  const whole = { roles: "ptt", ids: [0, 4, 5], attended: "011", labels: null, positions: null };
+  const added = {
+    roles: { keep: 3, add: "g" },
+    ids: { keep: 3, add: [6] },
+    attended: { keep: 3, add: "1" },
+    labels: null,
+    positions: [9],
+  };
+  const sequences = [
+    { call: 0, query_start: 0, rows: [whole] },
+    { call: 1, query_start: 3, rows: [added], from: 0 },
+  ];
+  const r = recording([call({ kind: "base" }), call({ kind: "base" })], {}, { sequences });
+  assert.deepEqual(r.sequence(1).rows[0], {
+    roles: "pttg",
+    ids: [0, 4, 5, 6],
+    attended: "0111",
+    labels: null,
+    positions: [9],
+  });
+  assert.equal(r.sequence(7), null);
+});
+
+test("a link names a step", () => {
+  assert.equal(stepOfHash("#step=84", 200), 83);
+  assert.equal(stepOfHash("#lang=zh&step=3", 200), 2);
+  assert.equal(stepOfHash("#step=900", 200), 199);
+  assert.equal(stepOfHash("#else", 200), null);
+});
