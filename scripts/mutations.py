@@ -5,15 +5,15 @@
     mutations.py --left left.json      keep a list of what survived; where the list exists, try only what is on it.
                                        So what only one of two environments can show is shown by the two together.
 
-What is turned round: the test of each `if`, `elif`, `while`, conditional expression and comprehension, each operand of
-`and` and `or`, and each comparison and `not` wherever it stands (`==` becomes `!=`, `not x` becomes `x`, any other x
-becomes `not x`). Each such mutant is a copy of the module with that one change. It is killed when a test fails, survives
-when all tests that reach its line pass, and the exit status is 1 if one survives.
+What is turned round: the test of each `if`, `elif`, `while`, conditional expression and comprehension, each
+operand of `and` and `or`, and each comparison and `not` wherever it stands (`==` becomes `!=`, `not x` becomes
+`x`, any other x becomes `not x`). Each such mutant is a copy of the module with that one change. It is killed
+when a test fails, survives when all tests that reach its line pass, and the exit status is 1 if one survives.
 
-How it is fast: pytest collects all tests once, and this process is forked for whatever is to be run. The first child runs
-every test, watched, to learn which reach which line; then each mutant has a child, in which the function with the condition
-gets the mutant's code, and which runs the tests that reach the line, those first that killed a neighbour, then the quickest.
-"""
+How it is fast: pytest collects all tests once, and this process is forked for whatever is to be run. The first
+child runs every test, watched, to learn which reach which line; then each mutant has a child, in which the
+function with the condition gets the mutant's code, and which runs the tests that reach the line, those first
+that killed a neighbour, then the quickest."""
 
 import argparse, ast, gc, json, os, signal, sys, tempfile, time, types
 from collections import defaultdict
@@ -122,7 +122,9 @@ class Mutant:
         return compile(ast.fix_missing_locations(Turn().visit(tree)), self.path, "exec")
 
     def install(self, functions):
-        "Give every function of the module its code in the mutant. What runs at import has been run: see `import_again`."
+        """Give every function of the module its code in the mutant.
+
+        What runs at import has been run: see `import_again`."""
         for code in functions_in(self.code()):
             for function in functions.get((self.path, code.co_qualname, code.co_firstlineno), ()):
                 function.__code__ = code
@@ -175,7 +177,8 @@ def run(items):
 
 
 def watched(items, paths):
-    "For each test that passes, how long it took and the lines it ran of the modules at these paths; and the names of those that fail."
+    """For each test that passes, how long it took and the lines it ran of the modules at these paths; and the
+    names of those that fail."""
     reached, tests, failures = {}, {}, []
 
     def line(frame, event, argument):

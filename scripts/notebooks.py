@@ -16,7 +16,8 @@ NEEDED = (*GENERATED, "settings.ini", "setup.py")  # what `export` reads besides
 
 
 def eligible(root=ROOT):
-    "The notebooks that are run and tested: all but those in a folder with a file named `.notest` (hours of training, say)."
+    """The notebooks that are run and tested: all but those in a folder with a file named `.notest` (hours of
+    training, say)."""
     found = sorted((root / "nbs").rglob("*.ipynb"))
     return [
         nb
@@ -30,7 +31,8 @@ def eligible(root=ROOT):
 
 
 def execute(path, title, env=None):
-    "Run the notebook at `path` in its own folder, with a line for each of its sections; the notebook with its outputs, or exit."
+    """Run the notebook at `path` in its own folder, with a line for each of its sections; the notebook with its
+    outputs, or exit."""
     import nbformat
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, DeadKernelError
@@ -123,7 +125,8 @@ def demo(notebook):
     if not page.exists() or page.stat().st_mtime < start - 1:
         sys.exit(f"the tour ran, but left no {page.name}")
     print(
-        f"\n{page.name} is ready ({page.stat().st_size / 1000:.0f} kB, {time.time() - start:.0f} s). It needs no network. Open it in a browser:\n"
+        f"\n{page.name} is ready ({page.stat().st_size / 1000:.0f} kB, "
+        f"{time.time() - start:.0f} s). It needs no network. Open it in a browser:\n"
         f"  {page.as_uri()}\nor read the tour itself, live: make lab"
     )
 
@@ -218,7 +221,9 @@ def files(root):
 
 
 def check(root=ROOT):
-    "Export in a copy from which every generated module was removed; report what comes out differently. Exits with 1 if anything does."
+    """Export in a copy from which every generated module was removed; report what comes out differently.
+
+    Exits with 1 if anything does."""
     before = files(root)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)

@@ -5,10 +5,10 @@
     test.py era4 rest       some parts: see PARTS
     test.py era4 -k prefix  from the first dash on, pytest's own arguments
 
-A notebook is one test: its cells run from the top, and an exception anywhere fails it. Cells marked `#| notest` are left out.
-"""
+A notebook is one test: its cells run from the top, and an exception anywhere fails it. Cells marked `#| notest`
+are left out."""
 
-import os, subprocess, sys, tempfile, time
+import os, re, subprocess, sys, tempfile, time
 import xml.etree.ElementTree as ElementTree
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,19 +25,39 @@ OFFLINE = {
     "OMP_NUM_THREADS": "1",
 }
 
-# Every tests/test_*.py stands in one of these; tests/test_lanes.py misses those that do not.
-REFERENCE = "adalora architectures branches checkpoint config lora matrix merge parity parity_more poly prompt_branches properties reference reference_errors right training".split()  # what the models compute
-WATCHING = "layout models plot record specification trace widgets".split()  # what is recorded and drawn of it; record and specification trace what runs themselves: no coverage tool may do so besides
-REST = "docs lab lanes project viewer".split()
+LANE = re.compile(r"^# lane: (\w+)$", re.M)
+LANES = ("reference", "watching", "here")
 
-PARTS = {  # part: (Python environment, test files, pytest's options)
+
+def lane(path):
+    """Where a file of tests runs; it says so itself, in a line of its own, "# lane: reference".
+
+    reference  what the models compute: in both environments, and every branch must be taken by one of these files
+    watching   what is recorded and drawn of it, and whatever says nothing: in both environments. Many of these tests
+               trace what runs, which no coverage tool may do besides
+    here       what needs a browser, notebooks or the docs: in the first environment alone
+    """
+    said = LANE.search(path.read_text(encoding="utf-8"))
+    return said[1] if said else "watching"
+
+
+def files(*lanes):
+    "The files of tests of these lanes, as paths within the checkout."
+    return [
+        str(path.relative_to(ROOT))
+        for path in sorted((ROOT / "tests").rglob("test_*.py"))
+        if lane(path) in lanes
+    ]
+
+
+PARTS = {  # part: (Python environment, lanes, pytest's options)
     "reference": (
         ".venv",
-        REFERENCE,
+        ["reference"],
         ["--dist", "worksteal", "--cov", "--cov-report=term-missing:skip-covered"],
     ),
-    "rest": (".venv", WATCHING + REST, ["--dist", "loadfile", "--no-loadscope-reorder"]),
-    "era4": (".venv-era4", REFERENCE + WATCHING, ["--dist", "worksteal"]),
+    "rest": (".venv", ["watching", "here"], ["--dist", "loadfile", "--no-loadscope-reorder"]),
+    "era4": (".venv-era4", ["reference", "watching"], ["--dist", "worksteal"]),
 }
 
 
@@ -73,13 +93,9 @@ def notebooks():
     return passed, len(paths) - passed, 0
 
 
-def paths(files):
-    return [f"tests/test_{name}.py" for name in files]
-
-
 def pytest(part, *arguments):
     "Run one part's tests; counts of (passed, failed, skipped). An error in a fixture or at collection is a failure."
-    venv, files, options = PARTS[part]
+    venv, lanes, options = PARTS[part]
     python = ROOT / venv / "bin" / "python"
     if not python.exists():
         sys.exit(
@@ -103,9 +119,10 @@ def pytest(part, *arguments):
             *options,
             f"--junitxml={report}",
             *arguments,
-            *paths(files),
+            *files(*lanes),
         ]
-        # What is measured lies in this run's own folder: left in the checkout, the data of a run that was killed, or of one beside this, would be counted here.
+        # What is measured lies in this run's own folder: left in the checkout, the data of a run that was
+        # killed, or of one beside this, would be counted here.
         environment = {**os.environ, "COVERAGE_FILE": f"{folder}/coverage"}
         if venv != ".venv":
             environment.pop(

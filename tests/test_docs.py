@@ -1,4 +1,5 @@
 "The site: it is complete, it asks nothing of the network, and its pages run without errors."
+# lane: here
 
 import html, re, subprocess, sys
 from pathlib import Path
@@ -90,7 +91,8 @@ def test_the_switch_turns_the_page_over_and_back(site, new_page, scheme):
     def wait(dark):
         tab.wait_for_function(
             "dark => { const [r, g, b] = getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number);"
-            " return (r + g + b < 384) === dark && document.documentElement.classList.contains('quarto-dark') === dark }",
+            " return (r + g + b < 384) === dark && "
+            "document.documentElement.classList.contains('quarto-dark') === dark }",
             arg=dark,
         )
 

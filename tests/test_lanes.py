@@ -1,4 +1,6 @@
-"No test is forgotten: each file of tests stands in one list of scripts/test.py, and the second environment is what its lock says."
+"""No test is forgotten: each file of tests stands in one list of scripts/test.py, and the second environment is
+what its lock says."""
+# lane: here
 
 import re, subprocess, sys
 from pathlib import Path
@@ -119,6 +121,9 @@ def test_what_users_install_allows_both_eras():
 @pytest.mark.skipif(not ERA4.exists(), reason="there is no .venv-era4: make era4 makes it")
 def test_the_second_environment_is_the_locked_one():
     lock = pins("torch.txt") | pins("era4.txt")
-    code = f"from importlib.metadata import version; print({{name: version(name).split('+')[0] for name in {list(lock)}}} == {lock})"
+    code = (
+        f"from importlib.metadata import version; print({{name: "
+        f"version(name).split('+')[0] for name in {list(lock)}}} == {lock})"
+    )
     done = subprocess.run([ERA4, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "True", done.stderr

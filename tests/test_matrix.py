@@ -1,5 +1,7 @@
-"""The invariant matrix of `peft_viz`: every invariant holds for every family and method, apart from cells with a reason; and every invariant can fail.
-peft is measured beside it, and both must be what matrix.json says, which is what the page shows."""
+"""The invariant matrix of `peft_viz`: every invariant holds for every family and method, apart from cells with
+a reason; and every invariant can fail. peft is measured beside it, and both must be what matrix.json says,
+which is what the page shows."""
+# lane: reference
 
 import json
 import sys
@@ -14,7 +16,9 @@ import families
 import matrix
 import matrix_page as pages
 from matrix import BASE, INVARIANTS, Subject
-from parity import INJECTED, PROMPTS, quiet_and_single
+from parity import INJECTED, PROMPTS
+
+pytestmark = pytest.mark.usefixtures("quiet_and_single")
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "nbs" / "61_matrix.ipynb"
@@ -415,14 +419,16 @@ def test_figures_are_accessible(new_page, scheme, paper):
     )
     tab = new_page()
     tab.show(
-        f'<!doctype html><html lang="en" data-scheme="{scheme}"><title>matrix</title><body style="background: {paper}; color: gray"><main>{"".join(saved())}</main>'
+        f'<!doctype html><html lang="en" data-scheme="{scheme}"><title>matrix</title><body '
+        f'style="background: {paper}; color: gray"><main>{"".join(saved())}</main>'
     )
     tab.evaluate(
         "document.querySelectorAll('.mx details').forEach((d, i) => i % 8 == 2 ? d.open = true : d.remove())"
     )  # they are all made alike
     tab.evaluate((Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8") + "; 0")
     found = tab.evaluate(
-        "async () => (await axe.run('main')).violations.map(v => [v.id, ...v.nodes.slice(0, 3).map(n => n.html.slice(0, 160))])"
+        "async () => (await axe.run('main')).violations.map(v => [v.id, "
+        "...v.nodes.slice(0, 3).map(n => n.html.slice(0, 160))])"
     )
     assert found == [] and tab.problems == []
 

@@ -14,7 +14,6 @@ from peft_viz.tasks import (
     TASKS,
     answer,
     answers_of,
-    collate,
     exact_match,
     is_held_out,
     learn,

@@ -1,4 +1,5 @@
 "The package as a package: what it ships, what it imports, and that its papers agree with each other."
+# lane: here
 
 import ast, configparser, json, re, shutil, subprocess, sys, zipfile
 from pathlib import Path
@@ -83,7 +84,8 @@ def test_a_trace_is_read_without_torch(module):
 def test_importing_the_package_is_cheap():
     assert (
         python(
-            "import sys, peft_viz; print([m for m in ('torch', 'transformers', 'matplotlib', 'ipywidgets') if m in sys.modules])"
+            "import sys, peft_viz; print([m for m in ('torch', 'transformers', "
+            "'matplotlib', 'ipywidgets') if m in sys.modules])"
         )
         == "[]"
     )
