@@ -10,20 +10,10 @@ are left out."""
 
 import os, re, subprocess, sys, tempfile, time
 import xml.etree.ElementTree as ElementTree
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parent)]
-from notebooks import ROOT, eligible
-
-WORKERS = max(1, min(4, os.cpu_count() or 1))
-OFFLINE = {
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "MPLBACKEND": "agg",
-    "OMP_NUM_THREADS": "1",
-}
+from notebooks import OFFLINE, ROOT, WORKERS, eligible, test_all
 
 LANE = re.compile(r"^# lane: (\w+)$", re.M)
 LANES = ("reference", "watching", "here")
@@ -61,36 +51,10 @@ PARTS = {  # part: (Python environment, lanes, pytest's options)
 }
 
 
-def notebook(path):
-    "Run one notebook in a process of its own: (path, passed?, seconds, what it wrote)."
-    start = time.time()
-    try:
-        done = subprocess.run(
-            [sys.executable, "scripts/notebooks.py", "test", path],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            timeout=1200,
-        )
-    except subprocess.TimeoutExpired:
-        return path, False, time.time() - start, "it did not end within 20 minutes"
-    return path, done.returncode == 0, time.time() - start, done.stdout + done.stderr
-
-
 def notebooks():
     "Run them all, as many at a time as there are cores; counts of (passed, failed, skipped)."
-    paths, passed = eligible(), 0
-    print(f"Notebooks: {len(paths)}", flush=True)
-    with ThreadPoolExecutor(WORKERS) as pool:
-        for path, good, seconds, output in pool.map(notebook, paths):
-            passed += good
-            print(
-                f"  {'ok    ' if good else 'FAILED'} {seconds:6.1f} s  {path.relative_to(ROOT)}", flush=True
-            )
-            if not good:
-                print("\n" + output.strip() + "\n", flush=True)
-    return passed, len(paths) - passed, 0
+    print("Notebooks", flush=True)
+    return *test_all(eligible()), 0
 
 
 def pytest(part, *arguments):
