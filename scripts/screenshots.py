@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "nbs" / "images"
-SIZE = dict(width=1080, height=1000)
+SIZE = dict(width=1080, height=850)
 # Go to the last step at a line: after what it calls.
 STEP = """line => {
     const viewer = document.querySelector('peft-viz-trace');

@@ -3,10 +3,12 @@
     test.py                 what `make test` runs: notebooks, reference, rest
     test.py all             these and era4
     test.py era4 rest       some parts: see PARTS
+    test.py .venv-3.12      the tests of recorder and reference in another environment: `make python` makes it
     test.py era4 -k prefix  from the first dash on, pytest's own arguments
 
-A notebook is one test: its cells run from the top, and an exception anywhere fails it. Cells marked `#| notest`
-are left out."""
+A notebook is one test: its cells run from the top, and an exception anywhere, or another output than the one that
+was saved, fails it. Cells marked `#| notest` are left out.
+"""
 
 import os, re, subprocess, sys, tempfile, time
 import xml.etree.ElementTree as ElementTree
@@ -28,6 +30,8 @@ def lane(path):
     here       what needs a browser, notebooks or the docs: in the first environment alone
     """
     said = LANE.search(path.read_text(encoding="utf-8"))
+    if said and said[1] not in LANES:
+        raise ValueError(f"{path.name}: there is no lane {said[1]}; there are {', '.join(LANES)}")
     return said[1] if said else "watching"
 
 
@@ -59,12 +63,11 @@ def notebooks():
 
 def pytest(part, *arguments):
     "Run one part's tests; counts of (passed, failed, skipped). An error in a fixture or at collection is a failure."
-    venv, lanes, options = PARTS[part]
+    venv, lanes, options = PARTS.get(part) or (part, *PARTS["era4"][1:])
     python = ROOT / venv / "bin" / "python"
     if not python.exists():
-        sys.exit(
-            f"There is no {venv}: run `make {'era4' if venv.endswith('era4') else 'test'}`, which makes it."
-        )
+        made_by = {".venv": "test", ".venv-era4": "era4"}.get(venv, "python PYTHON=...")
+        sys.exit(f"There is no {venv}: run `make {made_by}`, which makes it.")
     start = time.time()
     print(f"\nTests: {part}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -125,7 +128,7 @@ def main(*arguments):
     parts = arguments[:dash] or ["notebooks", "reference", "rest"]
     if "all" in parts:
         parts = ["notebooks", *PARTS]
-    if not set(parts) <= {"notebooks", *PARTS}:
+    if not all(part in ("notebooks", *PARTS) or part.startswith(".venv-") for part in parts):
         sys.exit(__doc__)
     start = time.time()
     counts = [notebooks() if part == "notebooks" else pytest(part, *arguments[dash:]) for part in parts]

@@ -159,7 +159,7 @@ def test_the_wheel_says_what_settings_ini_says(wheel):
         and "Provides-Extra: smollm2" in metadata
     )
     assert f"Requires-Python: >={SETTINGS['min_python']}" in metadata
-    assert "peft-viz = peft_viz.cli:main" in scripts or "peft-viz=peft_viz.cli:main" in scripts
+    assert "[console_scripts]" in scripts and "peft-viz" in scripts
     required = {
         re.split(r"[<>=!; ]", line.removeprefix("Requires-Dist: "))[0]
         for line in metadata.splitlines()
@@ -169,6 +169,25 @@ def test_the_wheel_says_what_settings_ini_says(wheel):
         "peft" not in required
         and {"torch", "transformers", "safetensors", "matplotlib", "ipywidgets", "anywidget"} <= required
     )
+
+
+def test_the_installed_command_starts(capsys, monkeypatch):
+    "What is installed as `peft-viz` can be imported, and says what it is for."
+    from importlib.metadata import entry_points
+
+    (command,) = entry_points(group="console_scripts", name="peft-viz")
+    monkeypatch.setattr(sys, "argv", ["peft-viz", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        command.load()()
+    assert not ended.value.code and "peft-viz" in capsys.readouterr().out
+
+
+def test_the_command_in_the_environment_starts_too():
+    "The script that pip wrote beside this Python, and `python -m peft_viz`, in processes of their own."
+    script = Path(sys.executable).with_name("peft-viz")
+    for command in [script], [sys.executable, "-m", "peft_viz"]:
+        done = subprocess.run([*command, "--help"], cwd="/", capture_output=True, text=True)
+        assert done.returncode == 0 and done.stdout.startswith("usage"), done.stderr
 
 
 # ---- the papers agree
