@@ -309,7 +309,13 @@ def outputs():
     if old:
         print(f"Notebooks whose saved outputs are to be compared: {len(old)}", flush=True)
         test(*old)
-    print("What the notebooks show is what was saved.")
+    import screenshots
+
+    if stale := screenshots.stale():
+        sys.exit(
+            f"Not of today's pages: {', '.join(stale)} in nbs/images. Run `make pictures` and commit what it makes."
+        )
+    print("What the notebooks and the pictures show is what was saved.")
 
 
 # ---- writing what is generated

@@ -69,6 +69,17 @@ def test_no_link_within_the_site_is_broken(site):
     assert not broken
 
 
+def test_saved_pictures_are_of_todays_pages():
+    "`make pictures` takes them again."
+    done = subprocess.run(
+        [sys.executable, "-c", "import screenshots; print('stale:', screenshots.stale())"],
+        cwd=ROOT / "scripts",
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.endswith("stale: []\n"), done.stdout + done.stderr
+
+
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_pages_load_nothing_from_the_network(site, new_page, scheme):
