@@ -1,8 +1,8 @@
 """How fast the reference is beside Hugging Face peft: time of ours as a ratio of peft's, with nothing recorded.
 
-Run with `make bench`. Nine methods on a small Llama, forward and backward, and generate. Ours and peft's runs are interleaved,
-so that a busy machine slows both alike; each figure is the median of the ratios of neighbours, with the quartiles beside
-it. Below 1 ours is faster. The last line is the geometric mean of the medians.
+Run with `make bench`. Nine methods on a small Llama, forward and backward, and generate. Ours and peft's runs are
+interleaved, so that a busy machine slows both alike; each figure is the median of the ratios of neighbours, with the
+quartiles beside it. Below 1 ours is faster. The last line is the geometric mean of the medians.
 """
 
 import argparse, functools, statistics, time
