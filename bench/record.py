@@ -1,10 +1,9 @@
 """What recording costs: time with the recorder on, as a ratio of the time without.
 
-Run with `make bench`. Plain and recorded runs are interleaved, so that a busy machine slows both alike; the figure is the median of the
-ratios of neighbours, with the quartiles beside it.
-"""
+Run with `make bench`. Plain and recorded runs are interleaved, so that a busy machine slows both alike; the
+figure is the median of the ratios of neighbours, with the quartiles beside it."""
 
-import argparse, importlib.util, statistics, time
+import argparse, functools, importlib.util, statistics, time
 
 import torch
 from tqdm.auto import tqdm
@@ -80,18 +79,10 @@ def main():
         for method in ("LORA", "PROMPT_TUNING", "PREFIX_TUNING"):
             model = wrap(package, method, base_model()[1])
             inputs = dict(input_ids=ids, attention_mask=torch.ones_like(ids))
-            forward = ratios(lambda: model(**inputs), model, args.rounds)
-            generate = ratios(
-                lambda: model.generate(
-                    **inputs,
-                    max_new_tokens=args.tokens,
-                    min_new_tokens=args.tokens,
-                    do_sample=False,
-                    pad_token_id=0,
-                ),
-                model,
-                args.rounds,
-            )
+            length = dict(max_new_tokens=args.tokens, min_new_tokens=args.tokens)
+            more = dict(inputs, **length, do_sample=False, pad_token_id=0)
+            forward = ratios(functools.partial(model, **inputs), model, args.rounds)
+            generate = ratios(functools.partial(model.generate, **more), model, args.rounds)
             show = lambda r: "x{1:.3f} ({0:.3f}-{2:.3f})".format(*statistics.quantiles(r, n=4))
             print(f"{package.__name__:<10}{method:<16}{show(forward):>24}{show(generate):>24}", flush=True)
 

@@ -1,12 +1,13 @@
-"""Render the site: notebooks -> nbdev's processing -> smalldocs -> _docs/, a folder that needs no server and no network.
+"""Render the site: notebooks -> nbdev's processing -> smalldocs -> _docs/, a folder that needs no server and no
+network.
 
-    docs.py [FOLDER [STAGE]]      the site goes to FOLDER (_docs), the work is done in STAGE (_proc); both are removed and made again
+    docs.py [FOLDER [STAGE]]      the site goes to FOLDER (_docs), the work is done in STAGE (_proc); both are
+                                  removed and made again
 
-In the stage the notebooks lose the numbers that order them in nbs/
-(20_trace.ipynb becomes trace.html), gain a table of what they export, and keep the outputs they were saved with.
-smalldocs then makes pages of them. Three things of its pages would ask the network and are replaced here: fonts (the system's
-are used), mathematics (written as MathML), and the search index (a script, since a page opened from disk may not fetch).
-"""
+In the stage the notebooks lose the numbers that order them in nbs/ (20_trace.ipynb becomes trace.html), gain a
+table of what they export, and keep the outputs they were saved with. smalldocs then makes pages of them. Three
+things of its pages would ask the network and are replaced here: fonts (the system's are used), mathematics
+(written as MathML), and the search index (a script, since a page opened from disk may not fetch)."""
 
 import ast, html, importlib, inspect, json, os, re, shutil, sys, time
 from configparser import ConfigParser
@@ -49,12 +50,7 @@ def prepare(stage):
                 raise SystemExit(f"{source.relative_to(ROOT)}: {error}") from error
             for cell in notebook.cells:
                 if cell.cell_type == "markdown":
-                    cell.source = LINK.sub(
-                        lambda m: NUMBER.sub("", m[0]).replace(
-                            "](../", "](" + (upstream if source.parent.name == "nbs" else "../")
-                        ),
-                        cell.source,
-                    )
+                    cell.source = relink(cell.source, upstream if source.parent.name == "nbs" else "../")
             write_nb(notebook, target)
         elif source.suffix == ".yml":
             target.write_text(NUMBER.sub("", source.read_text(encoding="utf-8")), encoding="utf-8")
@@ -62,8 +58,14 @@ def prepare(stage):
             shutil.copy2(source, target)
 
 
+def relink(markdown, up):
+    "Links to notebooks lose the numbers; what stands above nbs/ is found at `up`."
+    return LINK.sub(lambda match: NUMBER.sub("", match[0]).replace("](../", f"]({up}"), markdown)
+
+
 def title_alone(notebook):
-    "nbdev takes the title and the line under it out of the first cell, and drops what else stands there: that gets a cell of its own."
+    """nbdev takes the title and the line under it out of the first cell, and drops what else stands there: that
+    gets a cell of its own."""
     from nbdev.processors import mk_cell
 
     place, first = next(
@@ -78,14 +80,16 @@ def title_alone(notebook):
 
 
 def processing():
-    """nbdev's processors, with one change. nbdev hides exported code and puts the signature in its place; these notebooks are written to be read
-    with their code, so it stays, each definition can be linked to (`trace.html#pack`), and a table of what the module offers ends the page."""
+    """nbdev's processors, with one change. nbdev hides exported code and puts the signature in its place; these
+    notebooks are written to be read with their code, so it stays, each definition can be linked to
+    (`trace.html#pack`), and a table of what the module offers ends the page."""
     from nbdev import processors
     from nbdev.process import Processor
     from nbdev.processors import FilterDefaults, mk_cell
 
     class show_exports(Processor):
-        "Exported cells stay, with an anchor for each name; hidden cells and cells that only import go; a table of names comes last."
+        """Exported cells stay, with an anchor for each name; hidden cells and cells that only import go; a
+        table of names comes last."""
 
         def begin(self):
             cells, module, targets = [], None, set()
@@ -149,7 +153,8 @@ def defined(source):
 
 
 def contents(module, targets):
-    "The public names of a module as a table: how each is called, and the first sentence of its docstring, linked to where it is defined."
+    """The public names of a module as a table: how each is called, and the first sentence of its docstring,
+    linked to where it is defined."""
     full = importlib.import_module(f"peft_viz.{module}")
     rows = []
     for name in full.__all__:

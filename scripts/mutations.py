@@ -5,15 +5,15 @@
     mutations.py --left left.json      keep a list of what survived; where the list exists, try only what is on it.
                                        So what only one of two environments can show is shown by the two together.
 
-What is turned round: the test of each `if`, `elif`, `while`, conditional expression and comprehension, each operand of
-`and` and `or`, and each comparison and `not` wherever it stands (`==` becomes `!=`, `not x` becomes `x`, any other x
-becomes `not x`). Each such mutant is a copy of the module with that one change. It is killed when a test fails, survives
-when all tests that reach its line pass, and the exit status is 1 if one survives.
+What is turned round: the test of each `if`, `elif`, `while`, conditional expression and comprehension, each
+operand of `and` and `or`, and each comparison and `not` wherever it stands (`==` becomes `!=`, `not x` becomes
+`x`, any other x becomes `not x`). Each such mutant is a copy of the module with that one change. It is killed
+when a test fails, survives when all tests that reach its line pass, and the exit status is 1 if one survives.
 
-How it is fast: pytest collects all tests once, and this process is forked for whatever is to be run. The first child runs
-every test, watched, to learn which reach which line; then each mutant has a child, in which the function with the condition
-gets the mutant's code, and which runs the tests that reach the line, those first that killed a neighbour, then the quickest.
-"""
+How it is fast: pytest collects all tests once, and this process is forked for whatever is to be run. The first
+child runs every test, watched, to learn which reach which line; then each mutant has a child, in which the
+function with the condition gets the mutant's code, and which runs the tests that reach the line, those first
+that killed a neighbour, then the quickest."""
 
 import argparse, ast, gc, json, os, signal, sys, tempfile, time, types
 from collections import defaultdict
@@ -22,7 +22,11 @@ from pathlib import Path
 import pytest
 from _pytest.runner import runtestprotocol
 
-ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(Path(__file__).resolve().parent)]
+import test as runner  # scripts/test.py
+from notebooks import OFFLINE, ROOT
+
+
 PACKAGE = ROOT / "peft_viz"
 REFERENCE = [
     "config",
@@ -32,24 +36,11 @@ REFERENCE = [
     "model",
     "causal_lm",
 ]
-UNRELATED = {
-    f"test_{name}.py"
-    for name in "docs lab lanes layout models plot project record trace viewer widgets".split()
-}  # tests of the recorder and its views
-UNRELATED |= {
-    "test_matrix.py",
-    "test_properties.py",
-}  # broad ones: what only they notice should be noticed by a test that says what is wrong
+# Not asked are the broad tests: what only they notice should be noticed by a test that says what is wrong.
+BROAD = {"tests/test_matrix.py", "tests/test_properties.py"}
+ASKED = sorted({*runner.files("reference"), "tests/test_specification.py"} - BROAD)
 OPPOSITE = {ast.Eq: ast.NotEq, ast.Lt: ast.GtE, ast.Gt: ast.LtE, ast.Is: ast.IsNot, ast.In: ast.NotIn}
 OPPOSITE.update({b: a for a, b in OPPOSITE.items()})
-OFFLINE = {
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "MPLBACKEND": "agg",
-    "OMP_NUM_THREADS": "1",
-}
-
 # conditions that no test can show to be wrong: (module, line of code, condition) -> why
 EQUIVALENT = {}
 
@@ -122,7 +113,9 @@ class Mutant:
         return compile(ast.fix_missing_locations(Turn().visit(tree)), self.path, "exec")
 
     def install(self, functions):
-        "Give every function of the module its code in the mutant. What runs at import has been run: see `import_again`."
+        """Give every function of the module its code in the mutant.
+
+        What runs at import has been run: see `import_again`."""
         for code in functions_in(self.code()):
             for function in functions.get((self.path, code.co_qualname, code.co_firstlineno), ()):
                 function.__code__ = code
@@ -175,15 +168,16 @@ def run(items):
 
 
 def watched(items, paths):
-    "For each test that passes, how long it took and the lines it ran of the modules at these paths; and the names of those that fail."
+    """For each test that passes, how long it took and the lines it ran of the modules at these paths; and the
+    names of those that fail."""
     reached, tests, failures = {}, {}, []
 
-    def line(frame, event, argument):
+    def line(frame, event, _argument):
         if event == "line":
             reached.setdefault(frame.f_code.co_filename, set()).add(frame.f_lineno)
         return line
 
-    def call(frame, event, argument):
+    def call(frame, _event, _argument):
         return line if frame.f_code.co_filename in paths else None
 
     start = time.time()
@@ -217,13 +211,13 @@ class Mutations:
         )
         paths = {m.path for m in candidates}
 
-        def line(frame, event, argument):
+        def line(frame, event, _argument):
             if event == "line":
                 self.at_import[frame.f_code.co_filename].add(frame.f_lineno)
             return line
 
         sys.settrace(
-            lambda frame, event, argument: line if frame.f_code.co_filename in paths else None
+            lambda frame, _event, _argument: line if frame.f_code.co_filename in paths else None
         )  # while pytest collects the tests
 
     def pytest_runtestloop(self, session):
@@ -321,13 +315,13 @@ class Instead:
     def __init__(self, mutant):
         self.mutant, self.name = mutant, f"peft_viz.{mutant.module.replace('/', '.')}"
 
-    def find_spec(self, name, path=None, target=None):
+    def find_spec(self, name, path=None, target=None):  # noqa: ARG002
         if name == self.name:
             from importlib.machinery import ModuleSpec
 
             return ModuleSpec(name, self, origin=self.mutant.path)
 
-    def create_module(self, spec):
+    def create_module(self, spec):  # noqa: ARG002
         return None
 
     def exec_module(self, module):
@@ -364,9 +358,7 @@ def main():
     if options.left and options.left.exists():
         left = json.loads(options.left.read_text())
         candidates = [m for m in candidates if m.name in left]
-    files = options.tests or sorted(
-        str(p) for p in (ROOT / "tests").glob("test_*.py") if p.name not in UNRELATED
-    )
+    files = options.tests or [str(ROOT / file) for file in ASKED]
     start, plugin = time.time(), Mutations(candidates)
     status = pytest.main(
         ["-p", "no:cacheprovider", "-p", "no:terminal", "-o", "addopts=", *files], plugins=[plugin]

@@ -2,12 +2,17 @@
 
 notebooks.py demo NOTEBOOK       run a copy of it with a progress line; it leaves tour.html in the checkout
 notebooks.py run [NOTEBOOK...]   run them in place and keep their outputs (all of them when none is named), then export
-notebooks.py test NOTEBOOK       run it as a test, with nbdev; nothing is kept
+notebooks.py pictures            make every saved picture anew: `run`, then the screenshots in nbs/images
+notebooks.py test [NOTEBOOK...]  run them as tests: nothing is kept, and what they show must be what was saved
+notebooks.py outputs             the same for those that changed since they last passed
 notebooks.py export              write peft_viz/*.py and README.md, and clean the notebooks
 notebooks.py check               do the above in a copy and say what would change: nothing should
+
+A cell whose output is another one each time, or on another machine, says so in a line of its own: `#| varies`.
 """
 
-import base64, difflib, os, re, shutil, subprocess, sys, tempfile, time
+import base64, difflib, hashlib, json, multiprocessing, os, re, shutil, subprocess, sys, tempfile, time, traceback
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -16,7 +21,8 @@ NEEDED = (*GENERATED, "settings.ini", "setup.py")  # what `export` reads besides
 
 
 def eligible(root=ROOT):
-    "The notebooks that are run and tested: all but those in a folder with a file named `.notest` (hours of training, say)."
+    """The notebooks that are run and tested: all but those in a folder with a file named `.notest` (hours of
+    training, say)."""
     found = sorted((root / "nbs").rglob("*.ipynb"))
     return [
         nb
@@ -30,7 +36,8 @@ def eligible(root=ROOT):
 
 
 def execute(path, title, env=None):
-    "Run the notebook at `path` in its own folder, with a line for each of its sections; the notebook with its outputs, or exit."
+    """Run the notebook at `path` in its own folder, with a line for each of its sections; the notebook with its
+    outputs, or exit."""
     import nbformat
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, DeadKernelError
@@ -65,19 +72,6 @@ def execute(path, title, env=None):
     for cell in nb.cells:
         cell.get("metadata", {}).pop("execution", None)
     return nb
-
-
-def test(notebook):
-    "Run one notebook as a test, with nbdev: cells marked `#| notest` are left out. Exits with 1 when a cell raises."
-    from nbdev.config import get_config
-    from nbdev.test import test_nb
-
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["PEFT_VIZ_TOUR"] = str(Path(folder) / "tour.html")
-        good, _ = test_nb(
-            Path(notebook).resolve(), skip_flags=get_config(path=ROOT).tst_flags.split(), basepath=ROOT
-        )
-    sys.exit(not good)
 
 
 class Progress:
@@ -123,7 +117,8 @@ def demo(notebook):
     if not page.exists() or page.stat().st_mtime < start - 1:
         sys.exit(f"the tour ran, but left no {page.name}")
     print(
-        f"\n{page.name} is ready ({page.stat().st_size / 1000:.0f} kB, {time.time() - start:.0f} s). It needs no network. Open it in a browser:\n"
+        f"\n{page.name} is ready ({page.stat().st_size / 1000:.0f} kB, "
+        f"{time.time() - start:.0f} s). It needs no network. Open it in a browser:\n"
         f"  {page.as_uri()}\nor read the tour itself, live: make lab"
     )
 
@@ -138,6 +133,189 @@ def run(*notebooks):
         print(path.relative_to(ROOT), flush=True)
         nbformat.write(execute(path, path.stem), path)
     export()
+
+
+def pictures():
+    "Make every saved picture anew: those in notebooks and README_files by running, those in nbs/images by a browser."
+    run()
+    import screenshots
+
+    screenshots.main()
+
+
+# ---- running as a test
+
+WORKERS = max(1, min(4, os.cpu_count() or 1))
+OFFLINE = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "MPLBACKEND": "agg",
+    "OMP_NUM_THREADS": "1",
+}
+# Imported once, in a process that is forked for each notebook. Nothing of peft_viz: a notebook has what it imports.
+HEAVY = ["torch", "transformers", "transformers.generation", "matplotlib_inline.backend_inline", "nbdev.test"]
+PASSED = ROOT / ".passed.json"  # notebook -> digest of all that it depended on when it passed last
+MINUTES = 20  # that a notebook may take
+
+
+def test_all(paths):
+    "Run notebooks as tests, each in a process of its own, with a line for each; how many (passed, failed)."
+    os.environ.update(OFFLINE, IN_TEST="1")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(HEAVY)
+    count, good_ones = len(paths), json.loads(PASSED.read_text()) if PASSED.exists() else {}
+    with ThreadPoolExecutor(WORKERS) as pool:
+        for path, good, seconds, output in pool.map(lambda path: in_a_fork(context, path), paths):
+            print(
+                f"  {'ok    ' if good else 'FAILED'} {seconds:6.1f} s  {path.relative_to(ROOT)}", flush=True
+            )
+            if not good:
+                print("\n" + output.strip() + "\n", flush=True)
+            count -= good
+            good_ones[str(path.relative_to(ROOT))] = digest(path) if good else None
+            PASSED.write_text(json.dumps(good_ones, indent=1, sort_keys=True))
+    return len(paths) - count, count
+
+
+def in_a_fork(context, path):
+    start = time.time()
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log"
+        log.touch()
+        process = context.Process(target=notebook_test, args=(path, folder, log))
+        process.start()
+        process.join(60 * MINUTES)
+        if process.is_alive():
+            process.kill()
+            process.join()
+            log.write_text(f"it did not end within {MINUTES} minutes")
+        good, output = process.exitcode == 0, log.read_text(encoding="utf-8", errors="replace")
+    return path, good, time.time() - start, output
+
+
+def notebook_test(path, folder, log):
+    "In the fork: run one notebook; exit with 1, and say so in `log`, when a cell raises or shows something else."
+    out = os.open(log, os.O_WRONLY | os.O_APPEND)
+    os.dup2(out, 1), os.dup2(out, 2)
+    from execnb.shell import CaptureShell
+    from nbdev.frontmatter import FrontmatterProc
+    from nbdev.process import NBProcessor
+
+    os.environ["PEFT_VIZ_TOUR"] = str(Path(folder) / "tour.html")
+    os.chdir(path.parent)
+    sys.path.insert(0, str(ROOT))
+    notebook = NBProcessor(path, procs=FrontmatterProc, process=True).nb
+    saved = {cell.id: [*cell.get("outputs", [])] for cell in notebook.cells}
+    shell = CaptureShell(path, mpl_format="png")
+    try:
+        shell.run_all(notebook, exc_stop=True, preproc=left_out)
+    except BaseException:
+        print(shell.prettytb(fname=path) if shell.exc else traceback.format_exc())
+        sys.exit(1)
+    ran = [cell for cell in notebook.cells if not left_out(cell) and "varies" not in directives(cell)]
+    wrong = [complaint for cell in ran if (complaint := compare(cell, saved[cell.id]))]
+    if wrong:
+        print("\n\n".join(wrong) + f"\nTo keep what it shows now: make notebooks NB={path.relative_to(ROOT)}")
+        sys.exit(1)
+
+
+def directives(cell):
+    return getattr(cell, "directives_", None) or {}
+
+
+def left_out(cell):
+    "Is this cell not run in a test?"
+    said = directives(cell)
+    unwanted = "notest" in said or said.get("eval:", [""])[0].lower() == "false"
+    return cell.cell_type != "code" or "nbdev_export(" in cell.source or unwanted
+
+
+def compare(cell, saved):
+    "How what a cell shows differs from what was saved of it; None where it does not."
+    old, new = shown(saved), shown(cell.get("outputs", []))
+    if old == new:
+        return None
+    lines = []
+    for kind in sorted(old.keys() | new.keys()):
+        a, b = old.get(kind, ""), new.get(kind, "")
+        if a != b and kind == "image/png":
+            lines.append("another picture")
+        elif a != b and max(map(len, (a, b))) > 5000:  # a page of its own
+            at = next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
+            lines += [f"{kind}, at character {at}", "-" + a[at - 40 : at + 60], "+" + b[at - 40 : at + 60]]
+        elif a != b:
+            found = difflib.unified_diff(a.splitlines(), b.splitlines(), "saved", "now", lineterm="", n=0)
+            lines += [kind, *list(found)[2:14]]
+    return "\n  ".join(["What this cell shows is not what was saved:", cell.source.strip()[:200], *lines])
+
+
+def shown(outputs):
+    "Of a cell's outputs what a reader sees, by kind, without what varies. Progress bars are in stderr: left out."
+    parts = {}
+    for output in outputs:
+        data = output.get("data", {})
+        if output["output_type"] == "stream":
+            data = {"stdout": output["text"]} if output["name"] == "stdout" else {}
+        richer = {"text/html", "image/png", "image/svg+xml", "text/markdown"} & data.keys()
+        for kind in richer or {"stdout", "text/plain"} & data.keys():
+            text = "".join(data[kind])
+            text = text.strip() if kind == "image/png" else masked(text)
+            parts[kind] = parts[kind] + "\n" + text if kind in parts else text
+    return {kind: text for kind, text in parts.items() if text}
+
+
+VARIES = (  # what may differ from run to run, and what is compared instead
+    (r"\b0x[0-9a-f]{6,}\b", "0x…"),
+    (r"\b\d+(\.\d+)? ?(ns|µs|us|ms|s|seconds|minutes)\b", "… s"),
+    (r"\b[0-9a-f]{32}\b|\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{22}\b", "…"),
+    (r"(/tmp|/var/folders)/[\w./-]+", "/tmp/…"),
+)
+
+
+def masked(text):
+    "Text as it stands there at the end (a line that was written over is gone), without what varies."
+    text = "\n".join(line.rstrip("\r").rsplit("\r", 1)[-1].rstrip() for line in text.split("\n")).strip("\n")
+    for pattern, instead in VARIES:
+        text = re.sub(pattern, instead, text)
+    return text
+
+
+def digest(path):
+    "Of all that a notebook's outputs depend on: itself, the package, the tests (some read them), the versions."
+    found = [
+        path,
+        *(ROOT / "requirements").iterdir(),
+        *(ROOT / "peft_viz").rglob("*"),
+        *(ROOT / "tests").glob("*"),
+    ]
+    total = hashlib.sha256()
+    for file in sorted(f for f in found if f.is_file() and "__pycache__" not in f.parts):
+        total.update(str(file.relative_to(ROOT)).encode() + file.read_bytes())
+    return total.hexdigest()
+
+
+def test(*notebooks):
+    "Run notebooks as tests. Exits with 1 when one fails."
+    _, failed = test_all([Path(nb).resolve() for nb in notebooks] or eligible())
+    if failed:
+        sys.exit(f"{failed} notebook(s) failed")
+
+
+def outputs():
+    "Test the notebooks that have not passed with everything as it is now."
+    passed = json.loads(PASSED.read_text()) if PASSED.exists() else {}
+    old = [path for path in eligible() if passed.get(str(path.relative_to(ROOT))) != digest(path)]
+    if old:
+        print(f"Notebooks whose saved outputs are to be compared: {len(old)}", flush=True)
+        test(*old)
+    import screenshots
+
+    if stale := screenshots.stale():
+        sys.exit(
+            f"Not of today's pages: {', '.join(stale)} in nbs/images. Run `make pictures` and commit what it makes."
+        )
+    print("What the notebooks and the pictures show is what was saved.")
 
 
 # ---- writing what is generated
@@ -220,7 +398,9 @@ def files(root):
 
 
 def check(root=ROOT):
-    "Export in a copy from which every generated module was removed; report what comes out differently. Exits with 1 if anything does."
+    """Export in a copy from which every generated module was removed; report what comes out differently.
+
+    Exits with 1 if anything does."""
     before = files(root)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
@@ -268,7 +448,9 @@ def explain(name, have, want):
 
 
 if __name__ == "__main__":
-    commands = {"demo": demo, "run": run, "test": test, "export": export, "check": check}
+    commands = dict(
+        demo=demo, run=run, pictures=pictures, test=test, outputs=outputs, export=export, check=check
+    )
     if len(sys.argv) < 2 or sys.argv[1] not in commands:
         sys.exit(__doc__)
     commands[sys.argv[1]](*sys.argv[2:])

@@ -3,17 +3,19 @@
 #
 #   scripts/setup.sh            the Python environment, .venv
 #   scripts/setup.sh era4       a second one, .venv-era4: transformers 4.57 and peft 0.18, to run the tests with
+#   scripts/setup.sh python     one more, .venv-3.12 say, for the Python that PYTHON names: the versions of requirements/python.txt
 #   scripts/setup.sh browser    Chromium and a Chinese font, for the browser tests (needs apt-get and root to install them)
 #   scripts/setup.sh smollm2    SmolLM2-135M, a small real language model (93 MB)
 #
 # The stamp .venv/ready holds a checksum of everything the environment was made from; when one of those changes, it is made again.
-# .venv-era4 has such a stamp too.
+# The others have such a stamp too.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 here=$PWD venv=.venv lock=requirements/dev.txt
+python=${PYTHON:-python3} oldest=11
 [[ ${1:-} != era4 ]] || { venv=.venv-era4 lock=requirements/era4.txt; }
+[[ ${1:-} != python ]] || { venv=.venv-$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])') lock=requirements/python.txt oldest=10; }
 log=$venv/setup.log
-python=${PYTHON:-python3}
 
 say()  { printf '%s\n' "$*"; }
 stop() { printf 'setup: %s\n' "$@" >&2; exit 1; }
@@ -49,7 +51,7 @@ environment() {
   local sum; sum=$(checksum)
   [[ -x $venv/bin/python && -f $venv/ready && $(< "$venv/ready") == "$sum" ]] && return
   command -v "$python" > /dev/null || stop "no $python on the PATH: install Python 3.11 or later, or name one: make PYTHON=/path/to/python3"
-  "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || stop \
+  "$python" -c "import sys; sys.exit(sys.version_info < (3, $oldest))" || stop \
     "$("$python" --version 2>&1) is too old: the development environment needs Python 3.11 or later (the package itself runs on 3.10)." \
     "Name another one: make PYTHON=/path/to/python3.11"
   "$python" -c 'import venv, ensurepip' 2> /dev/null || stop "$python has no venv module: install it (Debian: apt-get install python3-venv)"
@@ -60,8 +62,8 @@ environment() {
   [[ -x $venv/bin/python ]] || "$python" -m venv "$venv" || stop "cannot make $venv with $python"
   printf '%s' "$here" > "$venv/place"; rm -f "$venv/ready"; : > "$log"
   local pip=("$venv/bin/python" -m pip --disable-pip-version-check install --no-input)
-  run "torch, by itself and first (requirements/torch.txt)" "${pip[@]}" -r requirements/torch.txt -c "$lock"
-  run "everything else, in exact versions ($lock)" "${pip[@]}" -r "$lock"
+  [[ $lock == requirements/python.txt ]] || run "torch, by itself and first (requirements/torch.txt)" "${pip[@]}" -r requirements/torch.txt -c "$lock"
+  run "everything else ($lock)" "${pip[@]}" -r "$lock"
   run "peft_viz itself, editable" "${pip[@]}" --no-deps --no-build-isolation -e .
   printf '%s' "$sum" > "$venv/ready"
   say "  done in $((SECONDS - start)) s"
@@ -91,8 +93,8 @@ smollm2() {
 }
 
 case ${1:-} in
-  "" | era4) environment ;;
+  "" | era4 | python) environment ;;
   browser) browser ;;
   smollm2) environment; smollm2 ;;
-  *) stop "unknown part: $1 (era4, browser, smollm2, or nothing)" ;;
+  *) stop "unknown part: $1 (era4, python, browser, smollm2, or nothing)" ;;
 esac

@@ -3,88 +3,71 @@
     test.py                 what `make test` runs: notebooks, reference, rest
     test.py all             these and era4
     test.py era4 rest       some parts: see PARTS
+    test.py .venv-3.12      the tests of recorder and reference in another environment: `make python` makes it
     test.py era4 -k prefix  from the first dash on, pytest's own arguments
 
-A notebook is one test: its cells run from the top, and an exception anywhere fails it. Cells marked `#| notest` are left out.
+A notebook is one test: its cells run from the top, and an exception anywhere, or another output than the one that
+was saved, fails it. Cells marked `#| notest` are left out.
 """
 
-import os, subprocess, sys, tempfile, time
+import os, re, subprocess, sys, tempfile, time
 import xml.etree.ElementTree as ElementTree
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parent)]
-from notebooks import ROOT, eligible
+from notebooks import OFFLINE, ROOT, WORKERS, eligible, test_all
 
-WORKERS = max(1, min(4, os.cpu_count() or 1))
-OFFLINE = {
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "MPLBACKEND": "agg",
-    "OMP_NUM_THREADS": "1",
-}
+LANE = re.compile(r"^# lane: (\w+)$", re.M)
+LANES = ("reference", "watching", "here")
 
-# Every tests/test_*.py stands in one of these; tests/test_lanes.py misses those that do not.
-REFERENCE = "adalora architectures branches checkpoint config lora matrix merge parity parity_more poly prompt_branches properties reference reference_errors right training".split()  # what the models compute
-WATCHING = "layout models plot record specification trace widgets".split()  # what is recorded and drawn of it; record and specification trace what runs themselves: no coverage tool may do so besides
-REST = "cli docs lab lanes project viewer".split()
 
-PARTS = {  # part: (Python environment, test files, pytest's options)
+def lane(path):
+    """Where a file of tests runs; it says so itself, in a line of its own, "# lane: reference".
+
+    reference  what the models compute: in both environments, and every branch must be taken by one of these files
+    watching   what is recorded and drawn of it, and whatever says nothing: in both environments. Many of these tests
+               trace what runs, which no coverage tool may do besides
+    here       what needs a browser, notebooks or the docs: in the first environment alone
+    """
+    said = LANE.search(path.read_text(encoding="utf-8"))
+    if said and said[1] not in LANES:
+        raise ValueError(f"{path.name}: there is no lane {said[1]}; there are {', '.join(LANES)}")
+    return said[1] if said else "watching"
+
+
+def files(*lanes):
+    "The files of tests of these lanes, as paths within the checkout."
+    return [
+        str(path.relative_to(ROOT))
+        for path in sorted((ROOT / "tests").rglob("test_*.py"))
+        if lane(path) in lanes
+    ]
+
+
+PARTS = {  # part: (Python environment, lanes, pytest's options)
     "reference": (
         ".venv",
-        REFERENCE,
+        ["reference"],
         ["--dist", "worksteal", "--cov", "--cov-report=term-missing:skip-covered"],
     ),
-    "rest": (".venv", WATCHING + REST, ["--dist", "loadfile", "--no-loadscope-reorder"]),
-    "era4": (".venv-era4", REFERENCE + WATCHING, ["--dist", "worksteal"]),
+    "rest": (".venv", ["watching", "here"], ["--dist", "loadfile", "--no-loadscope-reorder"]),
+    "era4": (".venv-era4", ["reference", "watching"], ["--dist", "worksteal"]),
 }
-
-
-def notebook(path):
-    "Run one notebook in a process of its own: (path, passed?, seconds, what it wrote)."
-    start = time.time()
-    try:
-        done = subprocess.run(
-            [sys.executable, "scripts/notebooks.py", "test", path],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            timeout=1200,
-        )
-    except subprocess.TimeoutExpired:
-        return path, False, time.time() - start, "it did not end within 20 minutes"
-    return path, done.returncode == 0, time.time() - start, done.stdout + done.stderr
 
 
 def notebooks():
     "Run them all, as many at a time as there are cores; counts of (passed, failed, skipped)."
-    paths, passed = eligible(), 0
-    print(f"Notebooks: {len(paths)}", flush=True)
-    with ThreadPoolExecutor(WORKERS) as pool:
-        for path, good, seconds, output in pool.map(notebook, paths):
-            passed += good
-            print(
-                f"  {'ok    ' if good else 'FAILED'} {seconds:6.1f} s  {path.relative_to(ROOT)}", flush=True
-            )
-            if not good:
-                print("\n" + output.strip() + "\n", flush=True)
-    return passed, len(paths) - passed, 0
-
-
-def paths(files):
-    return [f"tests/test_{name}.py" for name in files]
+    print("Notebooks", flush=True)
+    return *test_all(eligible()), 0
 
 
 def pytest(part, *arguments):
     "Run one part's tests; counts of (passed, failed, skipped). An error in a fixture or at collection is a failure."
-    venv, files, options = PARTS[part]
+    venv, lanes, options = PARTS.get(part) or (part, *PARTS["era4"][1:])
     python = ROOT / venv / "bin" / "python"
     if not python.exists():
-        sys.exit(
-            f"There is no {venv}: run `make {'era4' if venv.endswith('era4') else 'test'}`, which makes it."
-        )
+        made_by = {".venv": "test", ".venv-era4": "era4"}.get(venv, "python PYTHON=...")
+        sys.exit(f"There is no {venv}: run `make {made_by}`, which makes it.")
     start = time.time()
     print(f"\nTests: {part}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -103,9 +86,10 @@ def pytest(part, *arguments):
             *options,
             f"--junitxml={report}",
             *arguments,
-            *paths(files),
+            *files(*lanes),
         ]
-        # What is measured lies in this run's own folder: left in the checkout, the data of a run that was killed, or of one beside this, would be counted here.
+        # What is measured lies in this run's own folder: left in the checkout, the data of a run that was
+        # killed, or of one beside this, would be counted here.
         environment = {**os.environ, "COVERAGE_FILE": f"{folder}/coverage"}
         if venv != ".venv":
             environment.pop(
@@ -144,7 +128,7 @@ def main(*arguments):
     parts = arguments[:dash] or ["notebooks", "reference", "rest"]
     if "all" in parts:
         parts = ["notebooks", *PARTS]
-    if not set(parts) <= {"notebooks", *PARTS}:
+    if not all(part in ("notebooks", *PARTS) or part.startswith(".venv-") for part in parts):
         sys.exit(__doc__)
     start = time.time()
     counts = [notebooks() if part == "notebooks" else pytest(part, *arguments[dash:]) for part in parts]

@@ -4,7 +4,8 @@ Fixtures
 --------
 `browser`       one headless Chromium for the whole run (Debian's, driven by Playwright).
 `page`          a fresh, empty tab in a context of its own; see `Page` below for what it adds to Playwright's page.
-`new_page`      a function that makes more of them: `new_page(color_scheme="dark", offline=True, viewport={"width": 400, "height": 800})`.
+`new_page`      a function that makes more of them: `new_page(color_scheme="dark", offline=True,
+                viewport={"width": 400, "height": 800})`.
 
 Where there is no Chromium the browser tests are skipped, and say so; with `PEFT_VIZ_BROWSER=required`
 (which `make test` sets when it could install one) they fail instead.
@@ -24,7 +25,7 @@ os.environ.update(
 # Small models gain nothing from threads, and the sum of floats then has one order.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import pathlib, shutil
+import pathlib, shutil, warnings
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -82,7 +83,8 @@ def browser():
 
 
 class Page:
-    """A Playwright page that also remembers what went wrong in it. Everything of Playwright's page is there under its own name.
+    """A Playwright page that also remembers what went wrong in it. Everything of Playwright's page is there
+    under its own name.
 
     `page.problems`   list of str: console errors, uncaught exceptions, failed requests, in order of appearance
     `page.requests`   list of str: the URL of every request made
@@ -145,3 +147,16 @@ def new_page(browser):
 def page(new_page):
     "A fresh tab, light theme, 1280 x 900; see `Page`."
     return new_page()
+
+
+@pytest.fixture
+def quiet_and_single():
+    "No warnings, and one thread: the sum of floats then has one order."
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+    torch.set_num_threads(threads)

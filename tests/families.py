@@ -1,7 +1,8 @@
 """Every family that transformers calls a causal language model, so small that it is built in a moment.
 
-`tiny_config(family)` takes the family's default configuration and makes its numbers small by their names, keeping what makes it special:
-fewer key/value heads than query heads, heads wider than hidden_size / heads, one layer of each kind."""
+`tiny_config(family)` takes the family's default configuration and makes its numbers small by their names,
+keeping what makes it special: fewer key/value heads than query heads, heads wider than hidden_size / heads, one
+layer of each kind."""
 
 import transformers
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
@@ -14,23 +15,35 @@ V5 = not transformers.__version__.startswith("4.")
 SIZES = {
     1: "topk_group n_group num_expert_group n_groups mamba_n_groups o_groups",
     2: "num_experts_per_tok num_experts_per_token moe_topk moe_k moe_top_k num_blocks",
-    4: "num_attention_heads n_head n_heads num_heads decoder_attention_heads encoder_attention_heads attention_heads num_encoder_attention_heads num_decoder_attention_heads "
-    "swa_num_attention_heads num_query_groups index_n_heads linear_num_key_heads linear_num_value_heads linear_num_heads num_experts num_local_experts n_routed_experts "
+    4: "num_attention_heads n_head n_heads num_heads decoder_attention_heads "
+    "encoder_attention_heads attention_heads num_encoder_attention_heads num_decoder_attention_heads "
+    "swa_num_attention_heads num_query_groups index_n_heads linear_num_key_heads "
+    "linear_num_value_heads linear_num_heads num_experts num_local_experts n_routed_experts "
     "moe_num_experts mamba_d_head qk_rope_head_dim rotary_dim",
     6: "v_head_dim",
-    8: "d_kv dim_head d_head linear_key_head_dim linear_value_head_dim linear_head_dim mamba_head_dim mamba_headdim kv_channels num_mel_bins",
+    8: "d_kv dim_head d_head linear_key_head_dim linear_value_head_dim "
+    "linear_head_dim mamba_head_dim mamba_headdim kv_channels num_mel_bins",
     12: "qk_nope_head_dim",
-    16: "kv_lora_rank q_lora_rank o_lora_rank qk_head_dim mamba_d_state state_size ssm_state_size chunk_size mamba_chunk_size router_hidden_size adapter_rank",
-    32: "hidden_size n_embd d_model model_dim embedding_dim emb_dim embedding_size word_embed_proj_dim input_embedding_size output_embedding_size lru_width pronunciation_embed_dim "
+    16: "kv_lora_rank q_lora_rank o_lora_rank qk_head_dim mamba_d_state state_size "
+    "ssm_state_size chunk_size mamba_chunk_size router_hidden_size adapter_rank",
+    32: "hidden_size n_embd d_model model_dim embedding_dim emb_dim embedding_size "
+    "word_embed_proj_dim input_embedding_size output_embedding_size lru_width pronunciation_embed_dim "
     "shape_embed_dim backbone_hidden_size index_head_dim hc_lowrank ple_embed_dim hidden_size_per_layer_input",
-    48: "intermediate_size ffn_dim decoder_ffn_dim encoder_ffn_dim n_inner ffn_hidden_size dff dim_ff d_inner moe_intermediate_size shared_expert_intermediate_size "
-    "shared_intermediate_size expert_ffn_hidden_size intermediate_size_mlp dense_intermediate_size feed_forward_size moe_shared_expert_intermediate_size prompt_mid_dim",
-    64: "vocab_size decoder_vocab_size vocab_size_per_layer_input unpadded_vocab_size audio_vocab_size pronunciation_vocab_size shape_vocab_size encoder_hash_byte_group_vocab "
+    48: "intermediate_size ffn_dim decoder_ffn_dim encoder_ffn_dim n_inner ffn_hidden_size "
+    "dff dim_ff d_inner moe_intermediate_size shared_expert_intermediate_size "
+    "shared_intermediate_size expert_ffn_hidden_size intermediate_size_mlp "
+    "dense_intermediate_size feed_forward_size moe_shared_expert_intermediate_size prompt_mid_dim",
+    64: "vocab_size decoder_vocab_size vocab_size_per_layer_input unpadded_vocab_size "
+    "audio_vocab_size pronunciation_vocab_size shape_vocab_size encoder_hash_byte_group_vocab "
     "sliding_window sliding_window_size attention_window_size window_size local_attention",
-    128: "max_position_embeddings n_positions n_ctx max_seq_len max_target_positions max_source_positions context_length",
+    128: "max_position_embeddings n_positions n_ctx max_seq_len "
+    "max_target_positions max_source_positions context_length",
 }
 SIZES = {name: size for size, names in SIZES.items() for name in names.split()}
-DEPTHS = "num_hidden_layers n_layer n_layers num_layers decoder_layers encoder_layers num_encoder_layers num_decoder_layers".split()
+DEPTHS = (
+    "num_hidden_layers n_layer n_layers num_layers decoder_layers "
+    "encoder_layers num_encoder_layers num_decoder_layers"
+).split()
 HEADS = ("num_attention_heads", "decoder_attention_heads", "n_head")
 WIDTHS = ("hidden_size", "d_model", "n_embd")
 TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}

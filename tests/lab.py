@@ -1,6 +1,6 @@
 "A real JupyterLab server with a real kernel, and the few things a person does in it."
 
-import json, os, re, secrets, shutil, signal, socket, subprocess, sys, time
+import json, os, secrets, shutil, signal, socket, subprocess, sys, time
 import urllib.error, urllib.request
 from pathlib import Path
 
@@ -154,7 +154,8 @@ class Notebook:
     def errors(self):
         "What cells raised, as text."
         return self.page.locator(
-            ".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error'], .jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr']:has-text('Traceback')"
+            ".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error'], "
+            ".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr']:has-text('Traceback')"
         ).all_inner_texts()
 
     def pictures(self):

@@ -1,11 +1,15 @@
-"""The invariant matrix: what must hold for a language model with an adapter whatever the family and the method, measured on `peft_viz`, on Hugging Face peft, and on the base model alone.
+"""The invariant matrix: what must hold for a language model with an adapter whatever the family and the method,
+measured on `peft_viz`, on Hugging Face peft, and on the base model alone.
 
-    python tests/matrix.py [--families gpt2 llama] [--methods lora prefix] [--implementations ours peft] [--json FILE] [--store] [-v]
+    python tests/matrix.py [--families gpt2 llama] [--methods lora prefix] [--implementations ours peft] [--json
+    FILE] [--store] [-v]
 
-What was measured stands in matrix.json, a lane for each generation of transformers: `make matrix` writes it, test_matrix.py measures again and compares, and nbs/61_matrix.ipynb shows it.
+What was measured stands in matrix.json, a lane for each generation of transformers: `make matrix` writes it,
+test_matrix.py measures again and compares, and nbs/61_matrix.ipynb shows it.
 
-Weights are random, of adapters too, and so large that texts depend on every token and on the adapter. Where the base model alone breaks an invariant, the cell says so and counts for nobody.
-An invariant is a function of a `Subject`, a model with its three rows of text; it raises where it does not hold."""
+Weights are random, of adapters too, and so large that texts depend on every token and on the adapter. Where the
+base model alone breaks an invariant, the cell says so and counts for nobody. An invariant is a function of a
+`Subject`, a model with its three rows of text; it raises where it does not hold."""
 
 import argparse
 import copy
@@ -88,12 +92,15 @@ IMPLEMENTATIONS = "ours", "peft"
 
 @lru_cache(maxsize=None)
 def base_model(family):
-    "A small base model, its matrices drawn anew: as wide as keeps variances, and embeddings small beside what the layers add. So texts vary, and every token counts."
+    """A small base model, its matrices drawn anew: as wide as keeps variances, and embeddings small beside what
+    the layers add.
+
+    So texts vary, and every token counts."""
     model = families.tiny_model(family, **CHANGES.get(family, {}))
     model.generation_config.eos_token_id = None  # texts of full length
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
     generator = torch.Generator().manual_seed(7)  # of the first eight, the one with the most different texts
-    for name, parameter in model.named_parameters():
+    for parameter in model.parameters():
         if parameter.dim() > 1:
             scale = 0.3 if id(parameter) in embeddings else 1.5 / parameter.shape[-1] ** 0.5
             parameter.data = scale * torch.randn(parameter.shape, generator=generator)
@@ -452,7 +459,8 @@ def _interrupt(s, error):
 
 
 def continues(s):
-    "From the cache that `generate` returned, with the whole text: where it stopped, and with another turn of two tokens."
+    """From the cache that `generate` returned, with the whole text: where it stopped, and with another turn of
+    two tokens."""
     for turn, expected in (s.ids[:, :0], s.text()), (s.ids[:, :2], None):
         first = s.generate(input_ids=s.ids, max_new_tokens=3, return_dict_in_generate=True)
         ids = torch.cat((first.sequences, turn), dim=1)
@@ -602,7 +610,8 @@ def kind(reason):
 
 
 def pack(results):
-    "Implementation -> (family, method) -> invariant -> reason, as a lane of the file: of each cell what does not hold, and the number of the reason; one number where nothing holds for one reason."
+    """Implementation -> (family, method) -> invariant -> reason, as a lane of the file: of each cell what does
+    not hold, and the number of the reason; one number where nothing holds for one reason."""
     reasons = sorted(
         {
             plain(reason)

@@ -70,12 +70,16 @@ def by_invariant() -> str:
         counts = [matrix.count(cells, invariant)[:2] for *_, cells in columns]
         totals = [(a + c, b + d) for (a, b), (c, d) in zip(totals, counts)]
         rows.append(
-            f'<tr><th scope="row">{invariant}<small>{sentence(SAID[invariant])}</small></th>{"".join(counted(*c) for c in counts)}</tr>'
+            "<tr><th "
+            f'scope="row">{invariant}<small>{sentence(SAID[invariant])}</small></th>{"".join(counted(*c) for c in counts)}</tr>'
         )
     rows.append(f'<tr class="mx-all"><th scope="row">all</th>{"".join(counted(*c) for c in totals)}</tr>')
     return (
-        f'<div class="mx"><div class="mx-wide" role="region" aria-label="Invariants" tabindex="0"><table class="mx-invariants"><caption>How often each invariant holds, of the combinations of family and method in which the base model keeps it</caption>'
-        f'<thead><tr><th rowspan="2" scope="col">invariant</th>{head}</tr><tr>{names}</tr></thead><tbody>{"".join(rows)}</tbody></table></div></div>'
+        '<div class="mx"><div class="mx-wide" role="region" aria-label="Invariants" '
+        'tabindex="0"><table class="mx-invariants"><caption>How often each invariant holds, '
+        "of the combinations of family and method in which the base model keeps it</caption>"
+        '<thead><tr><th rowspan="2" '
+        f'scope="col">invariant</th>{head}</tr><tr>{names}</tr></thead><tbody>{"".join(rows)}</tbody></table></div></div>'
     )
 
 
@@ -92,7 +96,10 @@ def chip(name, cell):
         [matrix.kind(reason) for reason in cell.values()],
     )
     of = len(kinds) - kinds.count("base")
-    return f'<span class="mx-level{level(holds, of)}"><span class="mx-said">{NAME[name]} </span>{holds}{"*" if of < len(kinds) else ""}<span class="mx-said"> of {of}</span></span>'
+    return (
+        f'<span class="mx-level{level(holds, of)}"><span class="mx-said">{NAME[name]} '
+        f'</span>{holds}{"*" if of < len(kinds) else ""}<span class="mx-said"> of {of}</span></span>'
+    )
 
 
 def key(lane, family):
@@ -126,17 +133,23 @@ def grid(lane) -> str:
         rows.append(
             f'<tr><th scope="row"><a href="#{key(lane, family)}">{FAMILY_NAMES.get(family, family)}</a></th>{row}</tr>'
         )
-    caption = f"With transformers {version(lane, 'transformers')} and peft {version(lane, 'peft')}: how many of the {len(INVARIANTS)} invariants hold: left here, right in peft"
+    caption = (
+        f"With transformers {version(lane, 'transformers')} and peft "
+        f"{version(lane, 'peft')}: how many of the {len(INVARIANTS)} invariants hold: left here, right in peft"
+    )
     return (
-        f'<div class="mx"><div class="mx-wide" role="region" aria-label="Families and methods, {lane}" tabindex="0"><table class="mx-grid"><caption>{caption}</caption>'
-        f'<thead><tr><th scope="col">family</th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div><p class="mx-legend">{legend()}<span><b>*</b> the base model alone breaks the rest</span></p>'
+        '<div class="mx"><div class="mx-wide" role="region" aria-label="Families and '
+        f'methods, {lane}" tabindex="0"><table class="mx-grid"><caption>{caption}</caption>'
+        "<thead><tr><th "
+        f'scope="col">family</th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div><p class="mx-legend">{legend()}<span><b>*</b> the base model alone breaks the rest</span></p>'
         + "".join(why(lane, family, results) for family in families)
         + "</div>"
     )
 
 
 def reasons(cells, family):
-    "[(methods, invariants, reason)]: equal ones together, what fails most first; what the base model breaks comes last."
+    """[(methods, invariants, reason)]: equal ones together, what fails most first; what the base model breaks
+    comes last."""
     found, measured = {}, {}
     for method in METHODS:
         for invariant, reason in cells[family, method].items():
@@ -171,11 +184,15 @@ def why(lane, family, results) -> str:
             )
     label = FAMILY_NAMES.get(family, family)
     body = (
-        f'<div class="mx-wide" role="region" aria-label="{label}, {lane}: what fails" tabindex="0">{"".join(parts)}</div>'
+        f'<div class="mx-wide" role="region" aria-label="{label}, '
+        f'{lane}: what fails" tabindex="0">{"".join(parts)}</div>'
         if parts
         else "<p>Everything holds.</p>"
     )
-    return f'<details><summary><b>{label}</b><span>what fails: {", ".join(told)}</span></summary><div class="mx-why" id="{key(lane, family)}">{body}</div></details>'
+    return (
+        f"<details><summary><b>{label}</b><span>what fails: "
+        f'{", ".join(told)}</span></summary><div class="mx-why" id="{key(lane, family)}">{body}</div></details>'
+    )
 
 
 def reason_(reason):
@@ -193,12 +210,12 @@ def figures():
 # ---- the look, twice: light, and dark wherever the page says it is dark
 
 LIGHT = (
-    LIGHT_INK
-    + " --m3: #0b4f86; --m3t: #fff; --m2: #8fc1ea; --m2t: #0a2236; --m1: #e3eefb; --m1t: #20262d; --m0: #fff; --m0t: #8a3b00;"
+    LIGHT_INK + " --m3: #0b4f86; --m3t: #fff; --m2: #8fc1ea; --m2t: #0a2236; "
+    "--m1: #e3eefb; --m1t: #20262d; --m0: #fff; --m0t: #8a3b00;"
 )
 NIGHT = (
-    DARK_INK
-    + " --m3: #8cc6ff; --m3t: #06192b; --m2: #2a649b; --m2t: #fff; --m1: #17324d; --m1t: #d7dde4; --m0: #13171c; --m0t: #ffb784;"
+    DARK_INK + " --m3: #8cc6ff; --m3t: #06192b; --m2: #2a649b; --m2t: #fff; "
+    "--m1: #17324d; --m1t: #d7dde4; --m0: #13171c; --m0t: #ffb784;"
 )
 
 

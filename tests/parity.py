@@ -1,10 +1,10 @@
-"""What the tests of parity with Hugging Face peft share: the six families, the nine methods in all their variants, peft's model and ours around the same weights, and what peft itself cannot do.
+"""What the tests of parity with Hugging Face peft share: the six families, the nine methods in all their
+variants, peft's model and ours around the same weights, and what peft itself cannot do.
 
-The order of operations is peft's, so everything is compared with `torch.equal`; no tolerance is needed anywhere on the CPU in float32.
-"""
+The order of operations is peft's, so everything is compared with `torch.equal`; no tolerance is needed anywhere
+on the CPU in float32."""
 
 import copy
-import warnings
 from contextlib import nullcontext
 from fnmatch import fnmatch
 
@@ -101,7 +101,8 @@ PEFT_ASKS = {
     ("ia3", "mpt"): dict(target_modules={"Wqkv", "down_proj"}, feedforward_modules={"down_proj"}),
 }
 
-# What peft cannot do: transformers' version, method, family, check -> what peft, or the comparison with it, says, and why. The checks are those of `agree`.
+# What peft cannot do: transformers' version, method, family, check -> what peft, or the comparison with it,
+# says, and why. The checks are those of `agree`.
 PEFT_FAILS = {
     ("*", "poly", "gpt2", "*"): ("Conv1D", "its POLY adapts nn.Linear only"),
     ("*", "poly", "mpt", "forward"): ("task_ids should not be None", "its branch for MPT forgets task_ids"),
@@ -125,16 +126,6 @@ def peft_failure(method, family, check):
     return next(
         (message for pattern, (message, why) in PEFT_FAILS.items() if all(map(fnmatch, case, pattern))), None
     )
-
-
-@pytest.fixture(autouse=True)
-def quiet_and_single():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-    torch.set_num_threads(threads)
 
 
 # --- models ----------------------------------------------------------------------------------------------------
@@ -237,9 +228,11 @@ def assert_repeats(method, again, before):
 
 
 def agree(family, method, check, run, **more):
-    """`run(model)`, a dictionary of tensors, is the same with peft's model and with ours. Returns our model and its result.
+    """`run(model)`, a dictionary of tensors, is the same with peft's model and with ours. Returns our model and
+    its result.
 
-    Where peft is known to fail at this check, it must fail still, and whether ours is right is for the caller to find out: then 'True' comes third."""
+    Where peft is known to fail at this check, it must fail still, and whether ours is right is for the caller
+    to find out: then 'True' comes third."""
     failure = peft_failure(method, family, check)
     base = base_model(family)
     mine = randomise(wrap_one(our_config, base, method, **more))

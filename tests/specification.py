@@ -1,13 +1,12 @@
 """The map of the specification: one row for each way a decision of the specification can go.
 
-A row says when, which line of the reference decides it, which test reaches that line with that outcome, and how to make a recording
-that takes that way. Line numbers are found, never typed. nbs/60_specification.ipynb draws the rows (with specification_page.py),
-test_specification.py checks them.
-"""
+A row says when, which line of the reference decides it, which test reaches that line with that outcome, and how
+to make a recording that takes that way. Line numbers are found, never typed. nbs/60_specification.ipynb draws
+the rows (with specification_page.py), test_specification.py checks them."""
 
-import ast, importlib, inspect, sys, warnings
+import importlib, inspect, warnings
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from operator import attrgetter
 from pathlib import Path
@@ -88,7 +87,8 @@ def find(where: str, piece: str):  # (file inside the package, line number of th
     numbers = [first + i for i, line in enumerate(lines) if piece in line]
     if len(numbers) != 1:
         raise LookupError(
-            f"{piece!r} stands {len(numbers)} times in {where}, not once: the row of the map needs another piece of the line"
+            f"{piece!r} stands {len(numbers)} times in {where}, not "
+            "once: the row of the map needs another piece of the line"
         )
     return where.partition(":")[0].replace(".", "/") + ".py", statements("".join(lines), first).get(
         numbers[0], numbers[0]
@@ -131,7 +131,7 @@ def model_of(method, family="llama", corrected=False, **sizes):
 @contextmanager
 def quiet():
     "No warnings (some rows are about them), and an exception is no accident: it stands in the trace."
-    verbosity, threads = logging.get_verbosity(), torch.get_num_threads()
+    verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), torch.no_grad():
         warnings.simplefilter("ignore")
@@ -156,7 +156,8 @@ def recording(act, model):
 
 @contextmanager
 def slicing(by_length):
-    "As with transformers 5, which tells the base model how many tokens are new, or as with 4, which tells their places in the cache."
+    """As with transformers 5, which tells the base model how many tokens are new, or as with 4, which tells
+    their places in the cache."""
     now, causal_lm.SLICES_BY_LENGTH = causal_lm.SLICES_BY_LENGTH, by_length
     try:
         yield
@@ -218,7 +219,9 @@ def going_on(method, family="llama", **given):
 
 
 def step(method, family="llama", cache=None, input_ids=IDS, lenient=False, corrected=False, **given):
-    "One call of prepare_inputs_for_generation. `cache` makes one from the model; `lenient`: the base model hands everything on."
+    """One call of prepare_inputs_for_generation.
+
+    `cache` makes one from the model; `lenient`: the base model hands everything on."""
     model = model_of(method, family, corrected)
     with torch.no_grad():
         cache = cache and cache(model)
@@ -398,7 +401,8 @@ def taken(call, number, outcome):
 
 
 def measure(row: Row, trace: Trace) -> Seen:
-    "The first moment in the trace that is as the row says, if there is one also as it shows; LookupError when there is none."
+    """The first moment in the trace that is as the row says, if there is one also as it shows; LookupError when
+    there is none."""
     name, found = row.where.rpartition(".")[2].rpartition(":")[2], []
     for call in trace.calls:
         if (
@@ -613,7 +617,10 @@ row(
 
 S, F = "forward", CLASS + "forward"
 INJECTED, PREFIX = CLASS + "_forward_injected", CLASS + "_forward_prefix"
-ADAPTERS_OFF = "Not in the specification: peft exchanges the method while its adapters are switched off; here it is a branch."
+ADAPTERS_OFF = (
+    "Not in the specification: peft exchanges the method while "
+    "its adapters are switched off; here it is a branch."
+)
 
 row(
     S,
@@ -669,7 +676,8 @@ row(
     lambda: forward("lora", "mpt", inputs_embeds=True),
     also=(('== "mpt":', True),),
     ends="AssertionError",
-    here="Today's MPT takes embeddings; the refusal stays because the specification and peft have it. With the adapters switched off, or with virtual tokens, MPT does take them.",
+    here="Today's MPT takes embeddings; the refusal stays because the specification and peft "
+    "have it. With the adapters switched off, or with virtual tokens, MPT does take them.",
 )
 row(
     S,
@@ -680,7 +688,8 @@ row(
     False,
     BRANCHES + "mpt_runs_without_hooks",
     lambda: forward("lora", "mpt", attention_mask=MASK, labels=LABELS),
-    here="Arguments for the method (`adapter_names`, `task_ids`) reach the tuner, which takes them out itself; peft loses the tasks.",
+    here="Arguments for the method (`adapter_names`, `task_ids`) reach "
+    "the tuner, which takes them out itself; peft loses the tasks.",
 )
 row(
     S,
@@ -866,7 +875,8 @@ row(
     PARITY + "what_the_base_model_is_told[prompt-llama]",
     lambda: forward("prompt", attention_mask=MASK),
     shows=lambda seen: seen.base["attention_mask"].nested()[0] == [1, 1, 1, 0, 0, 1, 1, 1],
-    here="As the specification and peft have it: padding on the left comes between the virtual tokens and the text, and is counted.",
+    here="As the specification and peft have it: padding on the left "
+    "comes between the virtual tokens and the text, and is counted.",
 )
 row(
     S,
@@ -930,7 +940,8 @@ row(
     HERE + "positions_behind_a_prefix",
     lambda: forward("prefix", position_ids=torch.arange(5).expand(2, -1)),
     shows=lambda seen: seen.base["position_ids"].nested()[0] == [3, 4, 5, 6, 7],
-    here="The specification, and peft up to 0.18, drop them with a warning here too. The text is what the positions say, only behind a prefix: peft 0.21 and this reference add its length.",
+    here="The specification, and peft up to 0.18, drop them with a warning here too. The text is "
+    "what the positions say, only behind a prefix: peft 0.21 and this reference add its length.",
 )
 row(
     S,
@@ -958,7 +969,8 @@ row(
         position_ids=torch.tensor([[0, 0, 0, 1, 2], [0, 1, 2, 3, 4]]),
     ),
     shows=lambda seen: seen.base["position_ids"].nested()[0] == [3, 3, 0, 1, 2, 3, 4, 5],
-    here="Not in the specification: what a caller counts is right where positions are said to be counted right. What stands at padding is nobody's business.",
+    here="Not in the specification: what a caller counts is right where positions are "
+    "said to be counted right. What stands at padding is nobody's business.",
 )
 row(
     S,
@@ -1066,7 +1078,8 @@ row(
     HERE + "a_recurrent_state_has_seen_all_but_one",
     lambda: state_step(),
     shows=lambda seen: seen.returned.value is True,
-    here="Not in the specification: a state has no length to ask for. Recorded in a decoding step, with something that stands for a state.",
+    here="Not in the specification: a state has no length to ask for. Recorded "
+    "in a decoding step, with something that stands for a state.",
 )
 
 row(
@@ -1114,7 +1127,10 @@ row(
     shows=lambda seen: seen.base["past_key_values"].length == V and seen.base["labels"].shape == (2, 5),
 )
 BEHIND, WITH = CLASS + "_forward_prefix_behind_padding", CLASS + "_with_virtual_tokens"
-PLACES = "Not in the specification. Keys and values of the prefix have no query; something stands in their places, and they are exchanged on the way into the cache."
+PLACES = (
+    "Not in the specification. Keys and values of the prefix have no query; something "
+    "stands in their places, and they are exchanged on the way into the cache."
+)
 row(
     S,
     "`corrected_positions=True`, a prefix and padding: the sequence gets places for the virtual tokens",
@@ -1182,7 +1198,8 @@ row(
     True,
     HERE + "attention_weights_of_a_prefix_behind_padding",
     lambda: forward("prefix", corrected=True, attention_mask=MASK, output_attentions=True),
-    here="Not in the specification: [batch, heads, sequence, virtual + sequence], the prefix's keys first, as with a prefix in front.",
+    here="Not in the specification: [batch, heads, sequence, virtual + "
+    "sequence], the prefix's keys first, as with a prefix in front.",
 )
 row(
     S,
@@ -1593,8 +1610,10 @@ row(
 S, N = "generate", CLASS + "generate"
 LEND, TAKE = CLASS + "_lend_to_base_model", CLASS + "_take_back"
 LENT_HERE = (
-    "The specification gives the settings to `base_model.model` if there is one, which under a prompt method is the transformer's inside; "
-    "here they, and the methods of ours that `generate` calls, go to the transformers model itself, which is what asks for them."
+    "The specification gives the settings to `base_model.model` if there "
+    "is one, which under a prompt method is the transformer's inside; "
+    "here they, and the methods of ours that `generate` calls, go "
+    "to the transformers model itself, which is what asks for them."
 )
 
 row(
@@ -1732,7 +1751,8 @@ row(
     HERE + "static_cache[prompt]",
     lambda: making_room("prompt", cache_implementation="static"),
     also=(("max_cache_length += ", None),),
-    here="Not in the specification, which looks at the cache's length one step later, for a prefix only. A cache of fixed size would be too small.",
+    here="Not in the specification, which looks at the cache's length one step "
+    "later, for a prefix only. A cache of fixed size would be too small.",
 )
 row(
     S,
@@ -1778,7 +1798,8 @@ row(
     HERE + "told_by_cache_position_or_by_length",
     lambda: continuing(by_length=False),
     also=(('model_kwargs["cache_position"] = ', None),),
-    here="Not in the specification: transformers 4 counts what is new from the cache's length, virtual tokens included, and would find too little. Recorded with the switch for transformers 4 set.",
+    here="Not in the specification: transformers 4 counts what is new from the cache's length, "
+    "virtual tokens included, and would find too little. Recorded with the switch for transformers 4 set.",
 )
 row(
     S,
@@ -1877,7 +1898,8 @@ row(
     None,
     HERE + "static_cache[prefix]",
     lambda: generate("prefix", cache_implementation="static"),
-    here="The prefix goes into the cache that there is, whatever its kind; `generate` has made room in it. peft crashes where a cache of fixed size was asked for.",
+    here="The prefix goes into the cache that there is, whatever its kind; `generate` "
+    "has made room in it. peft crashes where a cache of fixed size was asked for.",
 )
 row(
     S,
@@ -1899,7 +1921,9 @@ row(
     BRANCHES + "injection_where_there_is_nothing_yet[empty cache-prompted]",
     lambda: step("prompt", cache=empty, attention_mask=MASK),
     also=(("if isinstance(attention_mask, dict):", False),),
-    here="It is extended before the base model prepares, not after: with a static cache the base model makes one of four dimensions of it, which then has the virtual tokens. So only a caller brings a 4-D mask.",
+    here="It is extended before the base model prepares, not after: with a static cache the base "
+    "model makes one of four dimensions of it, which then has "
+    "the virtual tokens. So only a caller brings a 4-D mask.",
 )
 row(
     S,
@@ -1910,7 +1934,8 @@ row(
     False,
     BRANCHES + "4d_mask_at_the_first_and_at_a_later_step[prompted]",
     lambda: step("prompt", attention_mask=square(), lenient=True),
-    here="The specification makes a new mask of ones, and so forgets padding; here the given one is kept and gets columns and rows for the virtual tokens.",
+    here="The specification makes a new mask of ones, and so forgets padding; here "
+    "the given one is kept and gets columns and rows for the virtual tokens.",
 )
 row(
     S,
@@ -2112,7 +2137,8 @@ row(
     CROPPED + "[prompted-True]",
     lambda: cropped(2),
     also=(("needed = ", None),),
-    here="Not in the specification: it crops to a number of tokens that does not count virtual ones. Recorded with the switch for transformers 4 set.",
+    here="Not in the specification: it crops to a number of tokens that does not "
+    "count virtual ones. Recorded with the switch for transformers 4 set.",
 )
 row(
     S,
@@ -2244,7 +2270,8 @@ row(
     False,
     HERE + "told_by_cache_position_or_by_length",
     lambda: by_era(False),
-    here="Not in the specification: transformers 4 slices by `cache_position`. Recorded with the switch for transformers 4 set.",
+    here="Not in the specification: transformers 4 slices by "
+    "`cache_position`. Recorded with the switch for transformers 4 set.",
 )
 row(
     S,
@@ -2330,7 +2357,8 @@ row(
     lambda: generate("prompt", attention_mask=MASK),
     also=(("if self.base_model_counts_in_mask and", False),),
     shows=lambda seen: "position_ids" not in seen.base,
-    here="The specification does not name them. transformers 4 prepares some, from the mask; forward drops them before a prompt, and a text goes on as forward says.",
+    here="The specification does not name them. transformers 4 prepares some, from the "
+    "mask; forward drops them before a prompt, and a text goes on as forward says.",
 )
 row(
     S,

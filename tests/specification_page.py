@@ -1,10 +1,11 @@
-"""Draws the rows of specification.py as HTML without scripts: for nbs/60_specification.ipynb, and for the test that the page is up to date."""
+"""Draws the rows of specification.py as HTML without scripts: for nbs/60_specification.ipynb, and for the test
+that the page is up to date."""
 
 import ast, html, textwrap
 from functools import lru_cache
 
 import specification
-from specification import measure, ROWS, V
+from specification import measure, ROWS
 from peft_viz import layout
 
 SECTIONS = list(dict.fromkeys(row.section for row in ROWS))
@@ -162,7 +163,8 @@ def reached(row, seen) -> str:
         )
     if root.raised:
         parts.append(
-            f'<div><h5>How it ended</h5><p class="sm-error"><b>{text(root.raised["type"])}</b>: {text(root.raised["message"])}</p></div>'
+            f'<div><h5>How it ended</h5><p class="sm-error"><b>{text(root.raised["type"])}</b>: '
+            f"{text(root.raised['message'])}</p></div>"
         )
     return "".join(parts)
 
@@ -243,7 +245,8 @@ def figure(row) -> str:
         else ""
     )
     return (
-        f'{here}{listing(row, seen)}<div class="sm-values">{values("When it was decided", asked(row, seen))}{values("What the line made", came(row, seen))}{around}{reached(row, seen)}</div>'
+        f"{here}{listing(row, seen)}<div "
+        f'class="sm-values">{values("When it was decided", asked(row, seen))}{values("What the line made", came(row, seen))}{around}{reached(row, seen)}</div>'
         f'<p class="sm-subject">Recorded: {text(subject(trace))}.</p>'
     )
 
@@ -258,8 +261,10 @@ def entry(row) -> str:
         else '<span class="sm-none">not a branch of the specification</span>'
     )
     return (
-        f'<details><summary><span class="sm-number">{row.number}</span><span class="sm-when">{sentence(row.when)}{code}</span>'
-        f'<span class="sm-where"><span><code>{text(name)}</code> {file}:{number}</span>{badge(row.outcome)}<small>{text(row.test.removeprefix("tests/"))}</small></span></summary>'
+        f'<details><summary><span class="sm-number">{row.number}</span><span '
+        f'class="sm-when">{sentence(row.when)}{code}</span>'
+        f'<span class="sm-where"><span><code>{text(name)}</code> '
+        f"{file}:{number}</span>{badge(row.outcome)}<small>{text(row.test.removeprefix('tests/'))}</small></span></summary>"
         f'<div class="sm-figure" id="{row.id}">{figure(row)}</div></details>'
     )
 
@@ -274,14 +279,23 @@ def overview() -> str:
     for name in SECTIONS:
         rows = [row for row in ROWS if row.section == name]
         links = "".join(
-            f'<a href="#{row.id}" title="{text(row.when.replace("`", ""))}" class="sm-{OUTCOME[row.outcome][0]}">{row.number}</a>'
+            f'<a href="#{row.id}" title="{text(row.when.replace("`", ""))}" '
+            f'class="sm-{OUTCOME[row.outcome][0]}">{row.number}</a>'
             for row in rows
         )
         lines.append(
-            f"<tr><th scope=row>{text(name)}</th><td>{len(rows)}</td><td>{len({row.test for row in rows})}</td><td class=sm-links>{links}</td></tr>"
+            "<tr><th "
+            f"scope=row>{text(name)}</th><td>{len(rows)}</td><td>{len({row.test for row in rows})}</td><td class=sm-links>{links}</td></tr>"
         )
-    total = f"<tr><th scope=row>all</th><td>{len(ROWS)}</td><td>{len({row.test for row in ROWS})}</td><td>a link for each: the condition was {badge(True)}, {badge(False)}, or a line was {badge(None)}</td></tr>"
-    return f'<div class="sm"><table class="sm-overview"><thead><tr><th scope=col>section</th><th scope=col>rows</th><th scope=col>tests</th><th scope=col>go to</th></tr></thead><tbody>{"".join(lines)}{total}</tbody></table></div>'
+    total = (
+        "<tr><th "
+        f"scope=row>all</th><td>{len(ROWS)}</td><td>{len({row.test for row in ROWS})}</td><td>a link for each: the condition was {badge(True)}, {badge(False)}, or a line was {badge(None)}</td></tr>"
+    )
+    return (
+        '<div class="sm"><table class="sm-overview"><thead><tr><th scope=col>section</th><th '
+        "scope=col>rows</th><th scope=col>tests</th><th scope=col>go "
+        f"to</th></tr></thead><tbody>{''.join(lines)}{total}</tbody></table></div>"
+    )
 
 
 # ---- the look, twice: light, and dark wherever the page says it is dark
@@ -294,8 +308,16 @@ def colours(theme):
 
 
 DARK = ('html[data-scheme="alternate"]', '[data-jp-theme-light="false"]', ".vscode-dark", ".quarto-dark")
-LIGHT_INK = "--ink: #20262d; --soft: #59636d; --pale: #69727b; --line: #dfe3e8; --code: #f6f7f9; --here: #fff3d6; --bar: #0060a8; --yes: #00654d; --yesb: #dcf3ec; --no: #8a3b00; --nob: #fdeadb; --on: #0060a8; --onb: #e3eefb; --bad: #a8142a;"
-DARK_INK = "--ink: #d7dde4; --soft: #a0a9b3; --pale: #8b949e; --line: #30363d; --code: #1b2028; --here: #3a3113; --bar: #79b8ff; --yes: #7fdcbc; --yesb: #123a30; --no: #ffb784; --nob: #46290f; --on: #9cc9ff; --onb: #14304f; --bad: #ff9aa6;"
+LIGHT_INK = (
+    "--ink: #20262d; --soft: #59636d; --pale: #69727b; --line: #dfe3e8; --code: #f6f7f9; "
+    "--here: #fff3d6; --bar: #0060a8; --yes: #00654d; --yesb: #dcf3ec; --no: "
+    "#8a3b00; --nob: #fdeadb; --on: #0060a8; --onb: #e3eefb; --bad: #a8142a;"
+)
+DARK_INK = (
+    "--ink: #d7dde4; --soft: #a0a9b3; --pale: #8b949e; --line: #30363d; --code: #1b2028; "
+    "--here: #3a3113; --bar: #79b8ff; --yes: #7fdcbc; --yesb: #123a30; --no: "
+    "#ffb784; --nob: #46290f; --on: #9cc9ff; --onb: #14304f; --bad: #ff9aa6;"
+)
 
 
 def style() -> str:
@@ -350,7 +372,9 @@ def legend() -> str:
         ("i", "ignored"),
     ]
     marks = "".join(
-        f'<span class="sm-strip" style="margin:0"><span class="sm-grid" aria-hidden="true"><span><i class="k{code}">{dict(attended=1, masked=0, label="7", token="5").get(name, layout.MARKS[name].glyph)}</i></span></span><span>{layout.MARKS[name].en}</span></span>'
+        '<span class="sm-strip" style="margin:0"><span class="sm-grid" '
+        'aria-hidden="true"><span><i '
+        f'class="k{code}">{dict(attended=1, masked=0, label="7", token="5").get(name, layout.MARKS[name].glyph)}</i></span></span><span>{layout.MARKS[name].en}</span></span>'
         for code, name in shown
     )
     return f'<div class="sm"><div class="sm-values" style="gap:4px 18px">{marks}</div></div>'

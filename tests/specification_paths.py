@@ -1,7 +1,8 @@
-"""A pytest plugin: which way each of some tests goes through the reference. Use: `PATHS_FILE=tests.json pytest -p specification_paths FILES`
+"""A pytest plugin: which way each of some tests goes through the reference. Use: `PATHS_FILE=tests.json pytest
+-p specification_paths FILES`
 
-tests.json holds a list of names of tests; others are not run. Afterwards it holds: test -> outcome and [file, function, from line, to line] of each pair of lines that ran one after the other (-1: came in, or left).
-"""
+tests.json holds a list of names of tests; others are not run. Afterwards it holds: test -> outcome and [file,
+function, from line, to line] of each pair of lines that ran one after the other (-1: came in, or left)."""
 
 import json, os, sys
 from pathlib import Path

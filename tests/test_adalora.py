@@ -1,10 +1,11 @@
-"""AdaLoRA gives what Hugging Face peft gives, bit for bit: the start, the loss with its penalty, logits, gradients and texts, and every parameter at every step of a training through all three phases.
+"""AdaLoRA gives what Hugging Face peft gives, bit for bit: the start, the loss with its penalty, logits,
+gradients and texts, and every parameter at every step of a training through all three phases.
 
-Where peft itself goes wrong, a test says so and asserts what is right. What all methods share (forward, gradients, ways to generate) is in test_parity.
-"""
+Where peft itself goes wrong, a test says so and asserts what is right. What all methods share (forward,
+gradients, ways to generate) is in test_parity."""
+# lane: reference
 
 import copy
-import warnings
 
 import pytest
 import torch
@@ -13,7 +14,9 @@ from torch import nn
 import peft_viz.causal_lm as ours
 import peft_viz.config as our_config
 from peft_viz.tuners.adalora import adalora_layers, AdaLoraLayer, AdaLoraModel, layer_name
-from parity import assert_equal, base_model, batch, families, gradients, OLD_PEFT, quiet_and_single
+from parity import assert_equal, base_model, batch, families, gradients, OLD_PEFT
+
+pytestmark = pytest.mark.usefixtures("quiet_and_single")
 
 peft = pytest.importorskip("peft")
 # steps 1 to 3 are the first phase, 4, 6 and 8 prune, from 9 on the ranks stay
@@ -732,7 +735,8 @@ def test_layer_names(key, adapter_name):
     [
         (
             {"model.layers.7.self_attn.q_proj.lora_E": [True] * 4},
-            "speaks of 'model.layers.7.self_attn.q_proj.lora_E', but adapter 'default' has no such layer; its target_modules must be",
+            "speaks of 'model.layers.7.self_attn.q_proj.lora_E', but adapter "
+            "'default' has no such layer; its target_modules must be",
         ),
         (
             {"model.layers.0.self_attn.q_proj.lora_E": [True] * 6},

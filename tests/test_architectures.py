@@ -1,6 +1,9 @@
-"""What `architectures` says about every family that transformers calls a causal language model, against the models themselves.
+"""What `architectures` says about every family that transformers calls a causal language model, against the
+models themselves.
 
-Every family is either answered for or named here with the reason why not; a family that a new transformers adds is tested like the others and, if it is special, shows."""
+Every family is either answered for or named here with the reason why not; a family that a new transformers adds
+is tested like the others and, if it is special, shows."""
+# lane: reference
 
 import copy
 import re
@@ -19,7 +22,7 @@ from transformers import (
     PretrainedConfig,
 )
 
-from families import FAMILIES, tiny_config, tiny_model, V5
+from families import FAMILIES, tiny_model, V5
 from peft_viz import architectures
 from peft_viz.architectures import (
     accepts,
@@ -39,11 +42,11 @@ from peft_viz.architectures import (
     prefix_goes_behind,
     prefix_layout,
     takes_positions,
-    text_config,
 )
 from peft_viz.causal_lm import get_peft_model
 from peft_viz.config import PrefixTuningConfig, PromptTuningConfig
-from test_parity import quiet_and_single
+
+pytestmark = pytest.mark.usefixtures("quiet_and_single")
 
 IDS = torch.arange(10).reshape(2, 5) + 5
 
@@ -329,7 +332,8 @@ def test_every_family_takes_a_prefix_or_says_why_not(family):
 )
 @torch.no_grad()
 def test_the_cache_and_a_prefix_in_it(family):
-    "What the layout says is what a real cache has, and keys and values of these shapes, put before the first token, are taken and matter."
+    """What the layout says is what a real cache has, and keys and values of these shapes, put before the first
+    token, are taken and matter."""
     model = tiny_model(family, is_decoder=True) if family in ENCODERS else model_of(family)
     layout, real = prefix_layout(model.config), measured(model)
     assert real + [None] * (len(layout) - len(real)) == layout
@@ -407,7 +411,9 @@ def test_where_a_prefix_goes_behind_padding(family, behind):
 
 @pytest.mark.skipif(not V5, reason="this family came with transformers 5")
 def test_no_padding_between_a_prefix_and_a_window_with_a_state():
-    "As in peft, padding is in between, and noticed; to ask for something better is refused, with the reason. Without padding there is nothing to refuse."
+    """As in peft, padding is in between, and noticed; to ask for something better is refused, with the reason.
+
+    Without padding there is nothing to refuse."""
     config, mask = PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3), torch.ones_like(IDS)
     mask[0, 0] = 0
     model = get_peft_model(tiny_model("inkling_text"), config, corrected_positions=True)
@@ -416,7 +422,8 @@ def test_no_padding_between_a_prefix_and_a_window_with_a_state():
         for call in (model, model.generate):
             with pytest.raises(
                 ValueError,
-                match="inkling_text counts what stands between a prefix and the text, so it must not be padding; .* or use corrected_positions=False",
+                match="inkling_text counts what stands between a prefix and the text, "
+                "so it must not be padding; .* or use corrected_positions=False",
             ):
                 call(IDS, attention_mask=mask)
         assert get_peft_model(tiny_model("inkling_text"), config)(IDS, attention_mask=mask).logits.shape[
@@ -465,7 +472,8 @@ def test_positions_that_are_not_handed_on():
 @pytest.mark.parametrize("family", ["xlnet", "reformer"])
 @torch.no_grad()
 def test_who_generates_from_ids_alone(family):
-    "Virtual tokens have no place among what these families prepare for a step; a forward pass takes them, and without them generate works."
+    """Virtual tokens have no place among what these families prepare for a step; a forward pass takes them, and
+    without them generate works."""
     model = get_peft_model(
         tiny_model(family), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
     )
@@ -532,7 +540,8 @@ def test_who_needs_ids_takes_no_prompts():
     before = [(name, p.requires_grad) for name, p in model.named_parameters()]
     with pytest.raises(
         ValueError,
-        match="PROMPT_TUNING puts virtual tokens before the embeddings of the input, and .* chooses experts by the ids; use a method",
+        match="PROMPT_TUNING puts virtual tokens before the embeddings of "
+        "the input, and .* chooses experts by the ids; use a method",
     ):
         get_peft_model(model, config)
     assert [(name, p.requires_grad) for name, p in model.named_parameters()] == before
@@ -547,7 +556,8 @@ def test_who_needs_ids_takes_no_prompts():
 @pytest.mark.parametrize("corrected", [False, True])
 @torch.no_grad()
 def test_who_embeds_tokens_again(family, corrected):
-    "Real tokens have in each layer what they have without virtual ones, which have nothing there; of ids, and of embeddings of ids."
+    """Real tokens have in each layer what they have without virtual ones, which have nothing there; of ids, and
+    of embeddings of ids."""
     model, told = (
         get_peft_model(
             copy.deepcopy(model_of(family)),
@@ -614,7 +624,8 @@ def test_default_targets_of_every_family(family):
     if family in NO_TARGETS:
         with pytest.raises(
             ValueError,
-            match=rf"no default targets for {type(model).__name__}; pass target_modules, chosen from its linear layers: ",
+            match=rf"no default targets for {type(model).__name__}; pass "
+            r"target_modules, chosen from its linear layers: ",
         ):
             lora_targets(model)
         return
@@ -668,7 +679,8 @@ def test_a_model_that_is_none_of_transformers():
     assert lora_targets(model) == adalora_targets(model) == {"wq", "wv"}
     with pytest.raises(
         ValueError,
-        match="no default targets for ModuleDict; pass target_modules and feedforward_modules, chosen from its linear layers: wq, wv$",
+        match="no default targets for ModuleDict; pass target_modules and "
+        "feedforward_modules, chosen from its linear layers: wq, wv$",
     ):
         ia3_targets(model)
     model["wk"] = nn.Linear(2, 2)
@@ -679,7 +691,8 @@ def test_a_model_that_is_none_of_transformers():
 
 # where our layers are peft's, but said otherwise
 OTHERWISE = {
-    "gemma4": "peft's is a regular expression, to leave vision and sound alone; ours names layers, by their full names where short ones would catch others"
+    "gemma4": "peft's is a regular expression, to leave vision and sound alone; ours "
+    "names layers, by their full names where short ones would catch others"
 }
 
 

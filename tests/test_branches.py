@@ -1,7 +1,9 @@
-"""Branches of the class that the parity tests do not reach: masks with four dimensions and masks in a dictionary, caches of tuples, MPT, what a switched-off adapter is told.
+"""Branches of the class that the parity tests do not reach: masks with four dimensions and masks in a
+dictionary, caches of tuples, MPT, what a switched-off adapter is told.
 
-Each asserts what is right from first principles: a soft prompt that consists of the embeddings of real tokens must give what these tokens give.
-"""
+Each asserts what is right from first principles: a soft prompt that consists of the embeddings of real tokens
+must give what these tokens give."""
+# lane: reference
 
 import copy
 
@@ -10,10 +12,7 @@ import torch
 import transformers as tf
 from transformers import (
     DynamicCache,
-    GPT2Config,
-    GPT2LMHeadModel,
     LlamaConfig,
-    LlamaForCausalLM,
     MptConfig,
     MptForCausalLM,
 )
@@ -22,7 +21,9 @@ import parity
 import peft_viz.causal_lm as ours
 from peft_viz import generation, place
 from peft_viz.config import CPTConfig, IA3Config, LoraConfig, PrefixTuningConfig, PromptTuningConfig
-from test_parity import base_model, batch, OLD_PEFT, PAD, quiet_and_single, TOKENS, VOCABULARY
+from parity import base_model, OLD_PEFT, PAD, TOKENS, VOCABULARY
+
+pytestmark = pytest.mark.usefixtures("quiet_and_single")
 
 CLM = dict(task_type="CAUSAL_LM")
 V = 4  # virtual tokens
@@ -62,7 +63,8 @@ def layer_key_values(cache, layer):
 
 
 def square(mask, dtype=torch.bool):
-    "`[batch, sequence]` to the causal `[batch, 1, query, key]`, where a padded query sees itself; as bool, or as numbers to add."
+    """`[batch, sequence]` to the causal `[batch, 1, query, key]`, where a padded query sees itself; as bool, or
+    as numbers to add."""
     n = mask.shape[1]
     allowed = mask[:, None, None, :].bool() & torch.ones(n, n, dtype=torch.bool).tril() | torch.eye(
         n, dtype=torch.bool
@@ -205,7 +207,8 @@ def test_last_token_alone_where_the_rest_is_cached(make, kind):
 
 @pytest.mark.parametrize("make", [prompted, prefixed])
 def test_new_tokens_alone(make):
-    "Fewer ids than the cache holds are the new ones; so they are with a mask for all, of which the base model gets everything."
+    """Fewer ids than the cache holds are the new ones; so they are with a mask for all, of which the base model
+    gets everything."""
     model, *_ = make()
     with torch.no_grad():
         whole = model(torch.cat((IDS, IDS[:, :3]), 1)).logits[:, -1]
@@ -223,7 +226,8 @@ def test_new_tokens_alone(make):
 @pytest.mark.parametrize("make", [prompted, prefixed])
 @pytest.mark.parametrize("corrected", [False, True])
 def test_positions_of_a_decoding_step(make, corrected):
-    "After a prefix they come later; where virtual tokens are in the sequence the base model counts by itself, unless positions are corrected."
+    """After a prefix they come later; where virtual tokens are in the sequence the base model counts by itself,
+    unless positions are corrected."""
     model, *_ = make()
     model.corrected_positions = corrected
     positions = torch.tensor([[7, 8, 9, 10, 11], [0, 1, 2, 3, 4]])
@@ -404,7 +408,8 @@ def test_a_prompt_needs_a_base_that_takes_embeddings():
     names = list(base.state_dict())
     with pytest.raises(
         ValueError,
-        match="PROMPT_TUNING puts virtual tokens before the embeddings of the input, and WithoutEmbeddings takes no inputs_embeds",
+        match="PROMPT_TUNING puts virtual tokens before the embeddings of "
+        "the input, and WithoutEmbeddings takes no inputs_embeds",
     ):
         ours.get_peft_model(base, PromptTuningConfig(num_virtual_tokens=V, **CLM))
     assert list(base.state_dict()) == names and all(p.requires_grad for p in base.parameters())
@@ -461,7 +466,7 @@ def test_half_made_models_do_not_look_for_themselves():
     half = PeftModel.__new__(PeftModel)
     torch.nn.Module.__init__(half)
     with pytest.raises(AttributeError, match="base_model"):
-        half.anything
+        half.anything  # noqa: B018
     model, *_ = prompted()
     assert torch.equal(copy.deepcopy(model)(IDS).logits, model(IDS).logits)
 
@@ -580,7 +585,7 @@ def test_which_masks_the_base_model_prepares(make):
     model, *_ = make()
     for mask in MASK, square(MASK), None:
         told = []
-        model.base_model_prepare_inputs_for_generation = lambda input_ids, **kwargs: (
+        model.base_model_prepare_inputs_for_generation = lambda input_ids, told=told, **kwargs: (
             told.append(kwargs["attention_mask"]) or dict(input_ids=input_ids, attention_mask="prepared")
         )
         step = model.prepare_inputs_for_generation(IDS, attention_mask=mask)

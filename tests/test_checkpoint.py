@@ -1,7 +1,9 @@
-"""Checkpoints are peft's: what peft saved loads here, what is saved here loads in peft, with the same bytes in the file and the same logits from the model.
+"""Checkpoints are peft's: what peft saved loads here, what is saved here loads in peft, with the same bytes in
+the file and the same logits from the model.
 
 And whatever else may lie in a folder is refused by name, before the model is touched, and without running anything.
 """
+# lane: reference
 
 import copy
 import functools
@@ -25,7 +27,9 @@ import peft_viz.checkpoint as checkpoint
 import peft_viz.config as our_config
 from peft_viz.config import LoraConfig, PromptEncoderConfig, PromptTuningConfig
 from peft_viz.model import PeftModel
-from test_parity import assert_equal, base_model, batch, OLD_PEFT, quiet_and_single, TOKENS, VOCABULARY
+from parity import assert_equal, base_model, batch, OLD_PEFT, TOKENS, VOCABULARY
+
+pytestmark = pytest.mark.usefixtures("quiet_and_single")
 
 peft = pytest.importorskip("peft")
 CLM = dict(task_type="CAUSAL_LM")
@@ -75,7 +79,8 @@ METHODS = {  # the class of the configuration, its fields, the family
         "llama",
     ),
 }
-# what is computed before and after may differ in the last bit: fewer numbers are added up; torch has another LSTM without gradients; CPT pulls its deltas back once more
+# what is computed before and after may differ in the last bit: fewer numbers are added up; torch has another
+# LSTM without gradients; CPT pulls its deltas back once more
 ROUNDED = {"adalora-pruned", "p-tuning-lstm", "cpt"}
 everywhere = pytest.mark.parametrize("method", METHODS)
 
@@ -674,7 +679,8 @@ def test_fields_that_say_something(tmp_path):
     changed(tmp_path, a_new_field=1, another="x", peft_version="9.9")
     with pytest.raises(
         ValueError,
-        match=r"adapter_config.json .*LoraConfig here knows nothing of a_new_field=1, another='x', which peft 9.9 wrote",
+        match=r"adapter_config.json .*LoraConfig here knows nothing "
+        r"of a_new_field=1, another='x', which peft 9.9 wrote",
     ):
         checkpoint.read_config(tmp_path)
 
@@ -1082,7 +1088,8 @@ def test_adapters_of_another_method(saved):
 
 
 def test_merged_adapters(tmp_path):
-    "Their numbers are in the base model's: those must not be saved as if they were its own, and new ones would leave the old ones in it."
+    """Their numbers are in the base model's: those must not be saved as if they were its own, and new ones
+    would leave the old ones in it."""
     _, model = trained("lora-embedding")
     model.save_pretrained(tmp_path)
     before = file_bytes(tmp_path)
@@ -1141,5 +1148,5 @@ def test_a_rehearsal_takes_no_memory_and_leaves_no_trace():
         )
         assert shadow.same_counts is shadow.counts
         torch.rand(3)
-        warnings.warn("not now")
+        warnings.warn("not now", stacklevel=1)
     assert picture(model) == before and torch.equal(torch.get_rng_state(), state)

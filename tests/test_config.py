@@ -1,4 +1,5 @@
 """A configuration that cannot work is refused when it is made, and the message says what to do."""
+# lane: reference
 
 import warnings
 

@@ -1,4 +1,5 @@
 "The site: it is complete, it asks nothing of the network, and its pages run without errors."
+# lane: here
 
 import html, re, subprocess, sys
 from pathlib import Path
@@ -68,6 +69,17 @@ def test_no_link_within_the_site_is_broken(site):
     assert not broken
 
 
+def test_saved_pictures_are_of_todays_pages():
+    "`make pictures` takes them again."
+    done = subprocess.run(
+        [sys.executable, "-c", "import screenshots; print('stale:', screenshots.stale())"],
+        cwd=ROOT / "scripts",
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.endswith("stale: []\n"), done.stdout + done.stderr
+
+
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_pages_load_nothing_from_the_network(site, new_page, scheme):
@@ -90,7 +102,8 @@ def test_the_switch_turns_the_page_over_and_back(site, new_page, scheme):
     def wait(dark):
         tab.wait_for_function(
             "dark => { const [r, g, b] = getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number);"
-            " return (r + g + b < 384) === dark && document.documentElement.classList.contains('quarto-dark') === dark }",
+            " return (r + g + b < 384) === dark && "
+            "document.documentElement.classList.contains('quarto-dark') === dark }",
             arg=dark,
         )
 

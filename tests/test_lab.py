@@ -1,4 +1,5 @@
 "In a real JupyterLab, with a real kernel: the tour runs, the viewer is drawn, and the explorer follows its slider."
+# lane: here
 
 import sys
 from pathlib import Path
@@ -91,7 +92,8 @@ def test_python_hears_the_viewer_and_moves_it(lab, tmp_path):
     cells = [
         "import torch, ipywidgets as w, peft_viz as peft\n"
         "from peft_viz.widgets import Viewer\n"
-        "model = peft.get_peft_model(peft.tiny_random('llama'), peft.PromptTuningConfig(task_type='CAUSAL_LM', num_virtual_tokens=2))\n"
+        "model = peft.get_peft_model(peft.tiny_random('llama'), "
+        "peft.PromptTuningConfig(task_type='CAUSAL_LM', num_virtual_tokens=2))\n"
         "with peft.record(model) as trace: model(input_ids=torch.tensor([[5, 6, 7]]))\n"
         "viewer, heard, jump = Viewer(trace), w.Label('nothing yet'), w.Button(description='to 5')\n"
         "viewer.observe(lambda change: setattr(heard, 'value', f'Python heard {change.new}'), 'step')\n"

@@ -1,4 +1,6 @@
-"No test is forgotten: each file of tests stands in one list of scripts/test.py, and the second environment is what its lock says."
+"""No test is forgotten: each file of tests runs in one part of scripts/test.py, and the second environment is
+what its lock says."""
+# lane: here
 
 import re, subprocess, sys
 from pathlib import Path
@@ -19,22 +21,38 @@ def pins(name):
     )
 
 
-def test_every_file_of_tests_stands_in_one_list():
-    listed = runner.REFERENCE + runner.WATCHING + runner.REST
-    assert sorted(listed) == sorted(
-        path.stem.removeprefix("test_") for path in (ROOT / "tests").glob("test_*.py")
-    )
+def test_the_parts_run_every_file_here_and_in_both_environments_what_needs_no_browser():
+    every = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("test_*.py"))
+    ran = {venv: [] for venv, _, _ in runner.PARTS.values()}
+    for venv, lanes, _ in runner.PARTS.values():
+        ran[venv] += runner.files(*lanes)
+    assert sorted(ran[".venv"]) == every  # each once
+    assert sorted(ran[".venv-era4"]) == sorted(set(every) - set(runner.files("here")))
+    measured = [lanes for _, lanes, options in runner.PARTS.values() if "--cov" in options]
+    assert measured == [["reference"]] and runner.files("reference")
 
 
-def test_the_parts_run_every_file_here_and_in_both_lanes_what_needs_no_browser():
-    ran = {
-        venv: [f for where, files, _ in runner.PARTS.values() if where == venv for f in files]
-        for venv in (".venv", ".venv-era4")
-    }
-    assert sorted(ran[".venv"]) == sorted(runner.REFERENCE + runner.WATCHING + runner.REST)
-    assert sorted(ran[".venv-era4"]) == sorted(runner.REFERENCE + runner.WATCHING)
-    measured = [file for _, files, options in runner.PARTS.values() if "--cov" in options for file in files]
-    assert measured == runner.REFERENCE
+def test_a_file_says_where_it_runs_in_a_line_of_its_own(tmp_path):
+    for text, lane in ("# lane: here", "here"), ("# lane: reference", "reference"), ("x = 1", "watching"):
+        (tmp_path / "test_x.py").write_text(f'"About x."\n{text}\nimport os\n')
+        assert runner.lane(tmp_path / "test_x.py") == lane
+    (tmp_path / "test_x.py").write_text("# lane: nowhere\n")
+    with pytest.raises(ValueError, match="nowhere"):
+        runner.lane(tmp_path / "test_x.py")
+
+
+def test_another_python_runs_what_the_second_environment_runs(monkeypatch):
+    commands = []
+
+    class Done:
+        returncode = 0
+
+    monkeypatch.setattr(runner.subprocess, "run", lambda command, cwd, env: commands.append(command) or Done)
+    monkeypatch.setattr(Path, "exists", lambda path: path.suffix != ".xml")
+    runner.pytest("era4"), runner.pytest(".venv-3.12")
+    assert [c[0].relative_to(ROOT).parts[0] for c in commands] == [".venv-era4", ".venv-3.12"]
+    files = [[argument for argument in command if str(argument).startswith("tests/")] for command in commands]
+    assert files[0] == files[1] == runner.files("reference", "watching")
 
 
 def test_a_run_of_parts_is_counted_as_one(monkeypatch, capsys):
@@ -119,6 +137,9 @@ def test_what_users_install_allows_both_eras():
 @pytest.mark.skipif(not ERA4.exists(), reason="there is no .venv-era4: make era4 makes it")
 def test_the_second_environment_is_the_locked_one():
     lock = pins("torch.txt") | pins("era4.txt")
-    code = f"from importlib.metadata import version; print({{name: version(name).split('+')[0] for name in {list(lock)}}} == {lock})"
+    code = (
+        f"from importlib.metadata import version; print({{name: "
+        f"version(name).split('+')[0] for name in {list(lock)}}} == {lock})"
+    )
     done = subprocess.run([ERA4, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "True", done.stderr

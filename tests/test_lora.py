@@ -1,21 +1,24 @@
-"""LoRA in all its variants gives what Hugging Face peft gives: DoRA, embeddings, mixed batches, over six families, bit for bit.
+"""LoRA in all its variants gives what Hugging Face peft gives: DoRA, embeddings, mixed batches, over six
+families, bit for bit.
 
-Where peft itself goes wrong, a test says so by name and asserts what is right. The helpers are those of test_parity.
-"""
+Where peft itself goes wrong, a test says so by name and asserts what is right. The helpers are those of
+test_parity."""
+# lane: reference
 
 import copy
 import warnings
 
 import pytest
 import torch
-import transformers as tf
 from torch import nn
 
 import peft_viz.causal_lm as ours
 import peft_viz.config as our_config
 from peft_viz.tuners.lora import by_pattern, LoraEmbedding, LoraLayer, LoraLinear
-from test_parity import assert_equal, batch, gradients, OLD_PEFT, quiet_and_single, share_random_weights
+from parity import assert_equal, batch, gradients, OLD_PEFT, share_random_weights
 from test_reference import FAMILIES
+
+pytestmark = pytest.mark.usefixtures("quiet_and_single")
 
 peft = pytest.importorskip("peft")
 EMBEDDINGS = {
@@ -318,7 +321,8 @@ def test_mixed_batches(family):
 @pairs
 @torch.no_grad()
 def test_mixed_batches_where_peft_has_none(family):
-    "DoRA, and modules trained in full that are no linear layers: peft refuses them, and in a row of an adapter without a copy it crashes."
+    """DoRA, and modules trained in full that are no linear layers: peft refuses them, and in a row of an
+    adapter without a copy it crashes."""
     models = pair(family, use_dora=True, modules_to_save=["mlp"])
     add(models, family, "other", r=2)
     theirs, ours_ = [m.eval() for m in models]
@@ -430,7 +434,8 @@ def test_the_tuner_itself_takes_adapter_names():
 @pytest.mark.parametrize("kinds", ["E", "L", "EL", "LE"])
 @pytest.mark.parametrize("given", [True, False])
 def test_the_layout_in_the_configuration(family, kinds, given):
-    "peft notes, with a warning, in which layout the weights are; checkpoints carry it, so it is noted here as well, without one."
+    """peft notes, with a warning, in which layout the weights are; checkpoints carry it, so it is noted here as
+    well, without one."""
     theirs, ours_ = wrap(base_model(family), family, targets=kinds, fan_in_fan_out=given)
     assert ours_.peft_config["default"].fan_in_fan_out == theirs.peft_config["default"].fan_in_fan_out
     add((theirs, ours_), family, "other", targets=kinds)

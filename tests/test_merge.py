@@ -1,7 +1,9 @@
-"""Merging, unmerging, unloading and the status reports: as in Hugging Face peft, bit for bit, and right where peft is not.
+"""Merging, unmerging, unloading and the status reports: as in Hugging Face peft, bit for bit, and right where
+peft is not.
 
-Covers what all tuners share (`peft_viz.tuners.injection`), with LoRA, DoRA, IA3, AdaLoRA and POLY. The helpers are those of test_parity and test_lora.
-"""
+Covers what all tuners share (`peft_viz.tuners.injection`), with LoRA, DoRA, IA3, AdaLoRA and POLY. The helpers
+are those of test_parity and test_lora."""
+# lane: reference
 
 import copy
 import dataclasses
@@ -24,8 +26,10 @@ from peft_viz.tuners.injection import (
     name_matches,
     rows_by_adapter,
 )
-from test_lora import base_model, EMBEDDINGS, families, LINEAR, pairs, targets
-from test_parity import assert_equal, batch, gradients, OLD_PEFT, quiet_and_single
+from test_lora import base_model, families, pairs, targets
+from parity import assert_equal, batch, OLD_PEFT
+
+pytestmark = pytest.mark.usefixtures("quiet_and_single")
 
 peft = pytest.importorskip("peft")
 
@@ -50,7 +54,8 @@ def config(package, family, method, **fields):
 
 
 def share_random_weights(theirs, ours_, seed=1):
-    "Adapter weights that are nobody's initialisation, the same in both; and biases of the base model that are not zero."
+    """Adapter weights that are nobody's initialisation, the same in both; and biases of the base model that are
+    not zero."""
     generator = torch.Generator().manual_seed(seed)
     ours_by_name = dict(ours_.named_parameters())
     for name, parameter in theirs.named_parameters():
@@ -969,6 +974,6 @@ def test_attributes_of_the_base_model_are_reachable():
     tuner = pair("gpt2", "lora")[1].base_model
     assert tuner.config is tuner.model.config
     with pytest.raises(AttributeError):
-        tuner.nothing
+        tuner.nothing  # noqa: B018
     with pytest.raises(AttributeError):
-        BaseTuner.__new__(BaseTuner).model
+        BaseTuner.__new__(BaseTuner).model  # noqa: B018

@@ -1,7 +1,9 @@
-"""The reference gives what Hugging Face peft gives, for every method around every family: the same names and start, and with the same weights the same loss, logits, gradients and texts, bit for bit.
+"""The reference gives what Hugging Face peft gives, for every method around every family: the same names and
+start, and with the same weights the same loss, logits, gradients and texts, bit for bit.
 
-Where peft itself fails (the table PEFT_FAILS), a test sees it fail and asserts what is right instead. What is special to one method is in test_parity_more.
-"""
+Where peft itself fails (the table PEFT_FAILS), a test sees it fail and asserts what is right instead. What is
+special to one method is in test_parity_more."""
+# lane: reference
 
 import copy
 import functools
@@ -18,7 +20,6 @@ from parity import (
     assert_repeats,
     base_model,
     batch,
-    CLM,
     config,
     everywhere,
     extra,
@@ -29,23 +30,21 @@ from parity import (
     INJECTED,
     METHODS,
     OLD_PEFT,
-    PAD,
     pair,
     peft,
     PEFT_ASKS,
     peft_failure,
-    PEFT_FAILS,
     PROMPTS,
-    quiet_and_single,
     randomise,
     share_random_weights,
     some_families,
     TASKS,
-    TOKENS,
     VOCABULARY,
     wrap,
     wrap_one,
 )
+
+pytestmark = pytest.mark.usefixtures("quiet_and_single")
 
 ALL = [(method, family) for method in METHODS for family in FAMILIES]
 LLAMA = [(method, "llama") for method in METHODS]
@@ -479,7 +478,7 @@ def assert_same_around_bfloat16(family, method, cast, expected):
     assert {p.dtype for p in models[1].parameters() if p.requires_grad} == {expected}
     assert_equal(*[dict(m.named_parameters()) for m in models])
     generator = torch.Generator().manual_seed(9)
-    for name, parameter in models[0].named_parameters():
+    for parameter in models[0].parameters():
         if parameter.requires_grad:
             parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator).to(parameter.dtype)
     models[1].load_state_dict(models[0].state_dict())

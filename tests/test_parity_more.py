@@ -1,7 +1,9 @@
-"""What is special to one method, and agrees with Hugging Face peft too: LoRA's, IA3's and the prompts' settings, where a soft prompt starts, tasks, types of tokens; and mistakes, which are told.
+"""What is special to one method, and agrees with Hugging Face peft too: LoRA's, IA3's and the prompts'
+settings, where a soft prompt starts, tasks, types of tokens; and mistakes, which are told.
 
-Where peft itself goes wrong, a test says so and asserts what is right. What all methods share is in test_parity; AdaLoRA and POLY have files of their own.
-"""
+Where peft itself goes wrong, a test says so and asserts what is right. What all methods share is in
+test_parity; AdaLoRA and POLY have files of their own."""
+# lane: reference
 
 import copy
 
@@ -24,8 +26,6 @@ from parity import (
     OLD_PEFT,
     pair,
     peft,
-    quiet_and_single,
-    randomise,
     share_random_weights,
     some_families,
     TASKS,
@@ -33,6 +33,8 @@ from parity import (
     wrap,
 )
 from test_reference import FAMILIES as MORE_FAMILIES
+
+pytestmark = pytest.mark.usefixtures("quiet_and_single")
 
 FAMILIES_PEFT_DOES_NOT_KNOW = [
     family

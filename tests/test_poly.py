@@ -1,8 +1,10 @@
-"""POLY gives what Hugging Face peft gives, bit for bit: the same names, start, loss, logits, gradients (with the same coins) and texts.
+"""POLY gives what Hugging Face peft gives, bit for bit: the same names, start, loss, logits, gradients (with
+the same coins) and texts.
 
-Where peft fails (GPT-2's Conv1D, MPT, beams, several returned texts, gradient checkpointing, layers that see rows and tokens in one line), a test says so and asserts what is right.
-The families are those of test_parity and, beyond, MPT, BLOOM and GPT-NeoX.
-"""
+Where peft fails (GPT-2's Conv1D, MPT, beams, several returned texts, gradient checkpointing, layers that see
+rows and tokens in one line), a test says so and asserts what is right. The families are those of test_parity
+and, beyond, MPT, BLOOM and GPT-NeoX."""
+# lane: reference
 
 import copy
 
@@ -13,8 +15,10 @@ from torch import nn
 import peft_viz.causal_lm as ours
 import peft_viz.config as our_config
 from peft_viz.tuners.poly import features, knowing, PolyLayer, PolyModel
-from test_parity import assert_equal, base_model as parity_model, batch, gradients, OLD_PEFT, quiet_and_single
+from parity import assert_equal, base_model as parity_model, batch, gradients, OLD_PEFT
 from test_reference import FAMILIES as MORE_FAMILIES
+
+pytestmark = pytest.mark.usefixtures("quiet_and_single")
 
 peft = pytest.importorskip("peft")
 FIELDS = dict(task_type="CAUSAL_LM", r=3, n_tasks=3, n_skills=2)
@@ -37,7 +41,9 @@ def base_model(family):
 
 
 def wrap(base, seed=None, **more):
-    "The same configuration around the same base model, twice: peft's model and ours. Weights that are nobody's initialisation."
+    """The same configuration around the same base model, twice: peft's model and ours.
+
+    Weights that are nobody's initialisation."""
     wrapped = []
     for get_peft_model, config in (
         (peft.get_peft_model, peft.PolyConfig),
@@ -195,7 +201,8 @@ def test_the_layers_output_is_as_wide_a_number_as_its_input():
 
 
 def reference_logits(model, ids, tasks, **kwargs):
-    "Row by row, from nothing but the formula: the mixed matrices become part of the weights of a copy of the base model."
+    """Row by row, from nothing but the formula: the mixed matrices become part of the weights of a copy of the
+    base model."""
     rows = []
     for row, task in enumerate(tasks):
         base = copy.deepcopy(model).base_model.unload()
@@ -333,7 +340,8 @@ def test_a_row_is_the_same_alone_as_in_a_mixed_batch(family):
 @pytest.mark.parametrize("reentrant", [True, False])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_gradient_checkpointing(family, reentrant):
-    "Two calls with different tasks before one backward pass: each is computed again with its own tasks, and with its own coins."
+    """Two calls with different tasks before one backward pass: each is computed again with its own tasks, and
+    with its own coins."""
 
     def run(model):
         model.train()

@@ -1,4 +1,5 @@
 "The package as a package: what it ships, what it imports, and that its papers agree with each other."
+# lane: here
 
 import ast, configparser, importlib, json, re, shutil, subprocess, sys, zipfile
 from pathlib import Path
@@ -83,7 +84,8 @@ def test_a_trace_is_read_without_torch(module):
 def test_importing_the_package_is_cheap():
     assert (
         python(
-            "import sys, peft_viz; print([m for m in ('torch', 'transformers', 'matplotlib', 'ipywidgets') if m in sys.modules])"
+            "import sys, peft_viz; print([m for m in ('torch', 'transformers', "
+            "'matplotlib', 'ipywidgets') if m in sys.modules])"
         )
         == "[]"
     )
@@ -157,8 +159,7 @@ def test_the_wheel_says_what_settings_ini_says(wheel):
         and "Provides-Extra: smollm2" in metadata
     )
     assert f"Requires-Python: >={SETTINGS['min_python']}" in metadata
-    (command,) = re.findall(r"^peft-viz *= *(\S+):(\S+)$", scripts, re.M)
-    assert callable(getattr(importlib.import_module(command[0]), command[1]))
+    assert "[console_scripts]" in scripts and "peft-viz" in scripts
     required = {
         re.split(r"[<>=!; ]", line.removeprefix("Requires-Dist: "))[0]
         for line in metadata.splitlines()
@@ -168,6 +169,25 @@ def test_the_wheel_says_what_settings_ini_says(wheel):
         "peft" not in required
         and {"torch", "transformers", "safetensors", "matplotlib", "ipywidgets", "anywidget"} <= required
     )
+
+
+def test_the_installed_command_starts(capsys, monkeypatch):
+    "What is installed as `peft-viz` can be imported, and says what it is for."
+    from importlib.metadata import entry_points
+
+    (command,) = entry_points(group="console_scripts", name="peft-viz")
+    monkeypatch.setattr(sys, "argv", ["peft-viz", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        command.load()()
+    assert not ended.value.code and "peft-viz" in capsys.readouterr().out
+
+
+def test_the_command_in_the_environment_starts_too():
+    "The script that pip wrote beside this Python, and `python -m peft_viz`, in processes of their own."
+    script = Path(sys.executable).with_name("peft-viz")
+    for command in [script], [sys.executable, "-m", "peft_viz"]:
+        done = subprocess.run([*command, "--help"], cwd="/", capture_output=True, text=True)
+        assert done.returncode == 0 and done.stdout.startswith("usage"), done.stderr
 
 
 # ---- the papers agree

@@ -1,4 +1,6 @@
-"""The rooms of the methods with virtual tokens, one by one and without a base model: every condition in them, and what each way does."""
+"""The rooms of the methods with virtual tokens, one by one and without a base model: every condition in them,
+and what each way does."""
+# lane: reference
 
 import types
 import warnings
@@ -183,8 +185,9 @@ def test_prefix_rows_become_keys_and_values():
 
 
 def test_prefix_is_exchanged_at_each_layers_first_update():
-    "Behind the padding: other columns in each row, in the first update of a layer alone; then the cache is an ordinary one."
-    from transformers import DynamicCache, LlamaConfig
+    """Behind the padding: other columns in each row, in the first update of a layer alone; then the cache is an
+    ordinary one."""
+    from transformers import LlamaConfig
     from peft_viz.place import BehindPadding
 
     key_values = torch.arange(2 * 2 * 2 * 2 * 3 * 2.0).view(2, 2, 2, 2, 3, 2) + 1

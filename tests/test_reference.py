@@ -1,4 +1,6 @@
-"""What the reference promises beyond agreeing with peft: the specification's example, restored base models, untouched tensors, families and widths peft does not handle."""
+"""What the reference promises beyond agreeing with peft: the specification's example, restored base models,
+untouched tensors, families and widths peft does not handle."""
+# lane: reference
 
 import copy
 import inspect
@@ -269,7 +271,7 @@ def test_attributes_of_the_base_model(method):
     assert model.config is model.get_base_model().config and model.lm_head is model.get_base_model().lm_head
     assert model.device == torch.device("cpu") and model.dtype == torch.float32
     with pytest.raises(AttributeError, match="no_such_thing"):
-        model.no_such_thing
+        model.no_such_thing  # noqa: B018
     assert model.active_adapter == "default" and model.active_adapters == ["default"]
 
 

@@ -1,4 +1,5 @@
 """Wrong input is refused with a message that helps, before anything in the base model has been changed."""
+# lane: reference
 
 import pytest
 import torch

@@ -1,4 +1,6 @@
-"Right everywhere, besides the invariant matrix: half precision, torch.compile, sampling, beams, assisted generation, what transformers refuses, maximum lengths, and continuing from a cache."
+"""Right everywhere, besides the invariant matrix: half precision, torch.compile, sampling, beams, assisted
+generation, what transformers refuses, maximum lengths, and continuing from a cache."""
+# lane: reference
 
 import copy
 import inspect
@@ -13,8 +15,10 @@ import parity
 import peft_viz.causal_lm as ours
 import peft_viz.config as our_config
 from matrix import close, NEW, padded, same_text, Subject, wrap_ours
-from parity import INJECTED, METHODS, peft, PROMPTS, quiet_and_single
+from parity import METHODS, peft, PROMPTS
 from peft_viz.model import PeftModel
+
+pytestmark = pytest.mark.usefixtures("quiet_and_single")
 
 FEW = (
     "gpt2",

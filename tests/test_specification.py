@@ -1,4 +1,5 @@
-"""The map of the specification is complete and true: every row has its line, its test goes there, its recording shows it, no branch is without a row, and the page is up to date."""
+"""The map of the specification is complete and true: every row has its line, its test goes there, its recording
+shows it, no branch is without a row, and the page is up to date."""
 
 import ast
 import json
@@ -53,7 +54,8 @@ def test_rows_are_called_differently():
 
 
 def branches(file):
-    "(line, outcome) of all that a function can decide: both ways of an `if`, the body of a `for` or `with`, what handles or ends a `try`, and conditional expressions."
+    """(line, outcome) of all that a function can decide: both ways of an `if`, the body of a `for` or `with`,
+    what handles or ends a `try`, and conditional expressions."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     for function in [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]:
         for node in ast.walk(function):
@@ -110,7 +112,8 @@ def test_a_recording_that_goes_another_way_is_noticed():
 
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory):
-    "The tests that the rows name, run once in a process of its own; test -> outcome and the pairs of lines it went through."
+    """The tests that the rows name, run once in a process of its own; test -> outcome and the pairs of lines it
+    went through."""
     found = tmp_path_factory.mktemp("paths") / "paths.json"
     found.write_text(json.dumps([row.test for row in ROWS]))
     files = sorted({row.test.partition("::")[0] for row in ROWS})
@@ -358,7 +361,8 @@ def test_too_many_tokens():
     ):
         with pytest.raises(
             ValueError,
-            match="8 tokens, 3 of them virtual, are more than the 7 that GPT2LMHeadModel has positions for; pass at most 4 tokens",
+            match="8 tokens, 3 of them virtual, are more than the 7 that "
+            "GPT2LMHeadModel has positions for; pass at most 4 tokens",
         ):
             call()
 
@@ -487,7 +491,8 @@ def test_figures_are_accessible(new_page, scheme, paper):
     )
     tab = new_page()
     tab.show(
-        f'<!doctype html><html lang="en" data-scheme="{scheme}"><title>map</title><body style="background: {paper}; color: gray">{figures()}'
+        f'<!doctype html><html lang="en" data-scheme="{scheme}"><title>map</title><body '
+        f'style="background: {paper}; color: gray">{figures()}'
     )
     tab.evaluate(
         "document.querySelectorAll('.sm details').forEach((d, i) => i % 10 == 4 ? d.open = true : d.remove())"
@@ -501,7 +506,8 @@ def test_figures_are_accessible(new_page, scheme, paper):
     tab.evaluate((Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8") + "; 0")
     # the heading of a part of a figure stands deep on purpose
     found = tab.evaluate(
-        "async () => (await axe.run('main', {rules: {'heading-order': {enabled: false}}})).violations.map(v => [v.id, ...v.nodes.slice(0, 3).map(n => n.html.slice(0, 160))])"
+        "async () => (await axe.run('main', {rules: {'heading-order': {enabled: "
+        "false}}})).violations.map(v => [v.id, ...v.nodes.slice(0, 3).map(n => n.html.slice(0, 160))])"
     )
     assert found == [] and tab.problems == []
 

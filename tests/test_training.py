@@ -1,5 +1,7 @@
-"""Training gives what Hugging Face peft gives: the same losses and the same adapter weights after the same steps, in transformers' Trainer, in plain loops,
-with gradient checkpointing, under bfloat16 autocast, in two processes. The frozen base model stays as it was, bit for bit."""
+"""Training gives what Hugging Face peft gives: the same losses and the same adapter weights after the same
+steps, in transformers' Trainer, in plain loops, with gradient checkpointing, under bfloat16 autocast, in two
+processes. The frozen base model stays as it was, bit for bit."""
+# lane: reference
 
 import copy
 import hashlib
@@ -11,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 from transformers import default_data_collator, Trainer, TrainerCallback, TrainingArguments
 
 import peft_viz.causal_lm as ours
@@ -19,7 +20,9 @@ import peft_viz.config as our_config
 import train_two_processes
 from peft_viz.model import PeftModel
 from parity import assert_repeats
-from test_parity import assert_equal, base_model, gradients, PAD, quiet_and_single, VOCABULARY
+from parity import assert_equal, base_model, gradients, PAD, VOCABULARY
+
+pytestmark = pytest.mark.usefixtures("quiet_and_single")
 
 peft = pytest.importorskip("peft")
 ROOT = Path(__file__).resolve().parent.parent
@@ -152,7 +155,8 @@ def test_trainer(method, tmp_path):
 
 
 def must_move(name):
-    "All weights but two kinds: AdaLoRA may prune all of a layer's singular values back to zero; POLY's coins may leave tasks alone."
+    """All weights but two kinds: AdaLoRA may prune all of a layer's singular values back to zero; POLY's coins
+    may leave tasks alone."""
     return "lora_E" not in name and "router" not in name
 
 
@@ -291,7 +295,8 @@ def free_port():
 def test_two_processes(tmp_path):
     "Each has half of the rows; they end with the same weights, and these are those of one process with all rows."
     methods = list(train_two_processes.METHODS)
-    # On a CPU `accelerate launch` starts several processes only where it is told --multi_gpu; the script asks for the CPU, and gloo.
+    # On a CPU `accelerate launch` starts several processes only where it is told --multi_gpu; the script asks
+    # for the CPU, and gloo.
     command = [
         sys.executable,
         "-m",

@@ -1,4 +1,5 @@
 """The viewer in a real Chromium: what it shows is what the trace says, and nothing in a trace can take the page over."""
+# lane: here
 
 import base64, hashlib, json, pathlib, re, shutil, subprocess
 import pytest, torch

@@ -1,6 +1,8 @@
-"""A plain loop with Hugging Face accelerate. test_training.py runs it by itself and through `accelerate launch`, in two processes:
+"""A plain loop with Hugging Face accelerate. test_training.py runs it by itself and through `accelerate
+launch`, in two processes:
 
-train_two_processes.py FOLDER METHOD...     each process writes FOLDER/<rank>.pt: for each method losses and adapter weights
+train_two_processes.py FOLDER METHOD...     each process writes FOLDER/<rank>.pt: for each method losses and
+                                            adapter weights
 """
 
 import sys

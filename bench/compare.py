@@ -1,0 +1,106 @@
+"""How fast the reference is beside Hugging Face peft: time of ours as a ratio of peft's, with nothing recorded.
+
+Run with `make bench`. Nine methods on a small Llama, forward and backward, and generate. Ours and peft's runs are
+interleaved, so that a busy machine slows both alike; each figure is the median of the ratios of neighbours, with the
+quartiles beside it. Below 1 ours is faster. The last line is the geometric mean of the medians.
+"""
+
+import argparse, functools, statistics, time
+
+import peft
+import torch
+from tqdm.auto import tqdm
+from transformers import LlamaConfig, LlamaForCausalLM
+
+import peft_viz
+
+COMMON = dict(task_type="CAUSAL_LM")
+VIRTUAL = dict(COMMON, num_virtual_tokens=8)
+METHODS = {
+    "prompt tuning": ("PromptTuningConfig", VIRTUAL),
+    "P-tuning": ("PromptEncoderConfig", dict(VIRTUAL, encoder_hidden_size=64)),
+    "multitask": ("MultitaskPromptTuningConfig", dict(VIRTUAL, num_tasks=3)),
+    "prefix tuning": ("PrefixTuningConfig", VIRTUAL),
+    "CPT": (
+        "CPTConfig",
+        dict(COMMON, cpt_token_ids=list(range(11, 19)), cpt_tokens_type_mask=[1, 2, 2, 3, 4, 1, 2, 4]),
+    ),
+    "LoRA": ("LoraConfig", COMMON),
+    "AdaLoRA": ("AdaLoraConfig", dict(COMMON, total_step=1000)),
+    "IA3": ("IA3Config", COMMON),
+    "POLY": ("PolyConfig", dict(COMMON, n_tasks=3, n_skills=2)),
+}
+WITH_TASKS = "multitask", "POLY"
+
+
+def model(package, method: str):
+    "A small Llama with the method around it; the base model has the same weights in both packages."
+    torch.manual_seed(0)
+    sizes = dict(hidden_size=64, intermediate_size=128, num_hidden_layers=4, num_attention_heads=4)
+    base = LlamaForCausalLM(LlamaConfig(vocab_size=256, **sizes))
+    base.generation_config.eos_token_id = None
+    name, fields = METHODS[method]
+    return package.get_peft_model(base, getattr(package, name)(**fields))
+
+
+def train(model, inputs: dict):
+    model(**inputs, labels=inputs["input_ids"]).loss.backward()
+    model.zero_grad(set_to_none=True)
+
+
+@torch.no_grad()
+def generate(model, inputs: dict, tokens: int):
+    model.generate(**inputs, max_new_tokens=tokens, do_sample=False, pad_token_id=0)
+
+
+def seconds(go) -> float:
+    start = time.perf_counter()
+    go()
+    return time.perf_counter() - start
+
+
+def ratios(ours, theirs, rounds: int, title: str) -> list:
+    "Time of ours over time of theirs, pair by pair; who goes first alternates."
+    ours(), theirs()  # warm up
+    found = []
+    for i in tqdm(range(rounds), desc=title, leave=False):
+        pair = (ours, theirs) if i % 2 else (theirs, ours)
+        a, b = [seconds(go) for go in pair]
+        found.append(a / b if i % 2 else b / a)
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=60, help="pairs of runs for each figure")
+    parser.add_argument("--tokens", type=int, default=16, help="tokens to generate")
+    parser.add_argument(
+        "--methods", nargs="+", choices=METHODS, default=list(METHODS), help="default: all nine"
+    )
+    args = parser.parse_args()
+    torch.set_num_threads(1)  # more gain nothing on so small a model
+    print(f"peft_viz {peft_viz.__version__} over peft {peft.__version__}, {args.rounds} pairs, one thread")
+    print(f"{'method':<16}{'forward + backward':>26}{'generate ' + str(args.tokens):>26}")
+    ids = torch.randint(10, 250, (4, 24), generator=torch.Generator().manual_seed(0))
+    medians = []
+    for method in args.methods:
+        inputs = dict(input_ids=ids, attention_mask=torch.ones_like(ids))
+        if method in WITH_TASKS:
+            inputs["task_ids"] = torch.tensor([0, 1, 2, 0])
+        models = [model(package, method) for package in (peft_viz, peft)]
+        shown = []
+        for work, go in ("train", train), ("generate", functools.partial(generate, tokens=args.tokens)):
+            for one in models:
+                one.train(work == "train")
+            pair = [functools.partial(go, one, inputs) for one in models]
+            quartiles = statistics.quantiles(ratios(*pair, args.rounds, f"{method}, {work}"), n=4)
+            medians.append(quartiles[1])
+            shown.append("x{1:.3f} ({0:.3f}-{2:.3f})".format(*quartiles))
+        print(f"{method:<16}{shown[0]:>26}{shown[1]:>26}", flush=True)
+    print(f"geometric mean x{statistics.geometric_mean(medians):.3f}, the slowest x{max(medians):.3f}")
+
+
+if __name__ == "__main__":
+    main()
