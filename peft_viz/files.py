@@ -25,11 +25,11 @@ SAFETENSORS_WEIGHTS_NAME = "adapter_model.safetensors"
 WEIGHTS_NAME = "adapter_model.bin"  # a pickle; other versions of these files were written, some still are
 CARD_NAME = "README.md"  # the model card: what people and the Hugging Face Hub read
 
-Content = Union[str, bytes, Callable[[Path], None]]  # of a file; a function writes to the path that it gets
+_Content = Union[str, bytes, Callable[[Path], None]]  # of a file; a function writes to the path that it gets
 
 # %% auto #0
-__all__ = ['CONFIG_NAME', 'SAFETENSORS_WEIGHTS_NAME', 'WEIGHTS_NAME', 'CARD_NAME', 'Content', 'WORKSHOP', 'JOURNAL', 'encode',
-           'to_read', 'write_together', 'write', 'folder_to_read', 'existing', 'folder_to_write', 'adapter_folder']
+__all__ = ['CONFIG_NAME', 'SAFETENSORS_WEIGHTS_NAME', 'WEIGHTS_NAME', 'CARD_NAME', 'WORKSHOP', 'JOURNAL', 'encode', 'to_read',
+           'write_together', 'write', 'folder_to_read', 'existing', 'folder_to_write', 'adapter_folder', 'match']
 
 # %% ../nbs/08_files.ipynb #2d970d5d
 WORKSHOP = re.compile(r"\.peft_viz-[0-9a-f]{32}\.tmp")  # names of workshops
@@ -99,9 +99,9 @@ def _make(path: Path, content: bytes | Callable[[Path], None], old: Path):
     with suppress(OSError):
         found = old.lstat()
         mode = stat.S_IMODE(found.st_mode) if stat.S_ISREG(found.st_mode) else mode
-    os.chmod(path, mode)
     with open(path, "r+b") as file:
         os.fsync(file.fileno())
+    os.chmod(path, mode)
 
 # %% ../nbs/08_files.ipynb #bd5fda68
 JOURNAL = ".peft_viz-journal"  # what is about to be put in place; JSON: "workshop", "files", "removed"
@@ -175,7 +175,7 @@ def _alone(folder: Path):
 # %% ../nbs/08_files.ipynb #3901afd2
 def write_together(
     folder: str | os.PathLike,  # where to; it must be there
-    contents: dict[str, Content | None],  # by the files' names; None: there is to be no such file
+    contents: dict[str, _Content | None],  # by the files' names; None: there is to be no such file
 ):
     """Write files: afterwards all of them are new or all of them are old, and nothing temporary is left.
 
@@ -198,13 +198,14 @@ def write_together(
             if (room / JOURNAL).exists():
                 os.replace(room / JOURNAL, folder / JOURNAL)  # from here on the new files count
                 _settle(folder)
-            else:
-                os.replace(room / files[0], folder / files[0])
+            for name in files:
+                if (room / name).exists():  # one file alone has no journal
+                    os.replace(room / name, folder / name)
 
 
 def write(
     path: str | os.PathLike,  # of the file; what is there already is replaced
-    content: Content,  # a text, bytes, or a function that writes to the path that it gets
+    content: _Content,  # a text, bytes, or a function that writes to the path that it gets
 ):
     "Write one file: afterwards it is the old one or the new one, and whole. See `write_together`."
     path = Path(path)
@@ -261,3 +262,23 @@ def adapter_folder(
     if adapter_name in ("", ".", "..") or not {"/", "\\", "\0"}.isdisjoint(adapter_name):
         raise ValueError(f"an adapter is saved in a folder of its name, and {adapter_name!r} cannot be one")
     return Path(save_directory) if adapter_name == "default" else Path(save_directory, adapter_name)
+
+# %% ../nbs/08_files.ipynb #02d47158
+def match(
+    pattern: str,  # a regular expression
+    name: str,  # of a module
+    whole: bool = True,  # must it match the whole name? False: its beginning
+    seconds: float = 0.2,  # time that it may take
+):  # regex.Match | None
+    "Match a name. Raises ValueError for a pattern that is no regular expression, or does not come to an end."
+    import regex
+
+    try:
+        return (regex.fullmatch if whole else regex.match)(pattern, name, timeout=seconds)
+    except TimeoutError:
+        raise ValueError(
+            f"the regular expression {pattern!r:.200} takes too long on {name!r}; write it without repetitions "
+            "inside of repetitions, such as (a+)+"
+        ) from None
+    except (regex.error, RecursionError, OverflowError, MemoryError) as error:
+        raise ValueError(f"{pattern!r:.200} is no regular expression: {error}") from None
