@@ -7,12 +7,14 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import math
 import os
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from torch.nn.modules.module import _IncompatibleKeys
 from .config import get_peft_config, CONFIGS, PeftConfig, PeftType
 from peft_viz.files import (
@@ -653,13 +655,39 @@ def without_weights(
     return copy.deepcopy(model, empty)  # deepcopy believes that these have been copied already
 
 
+class _NothingLarge(TorchFunctionMode):
+    "What is made meanwhile and has many numbers gets shapes only, like the copy that it goes into."
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function in _MAKERS and kwargs.get("device") is None:
+            given = itertools.chain.from_iterable(
+                a if isinstance(a, (tuple, list)) else [a] for a in (*args, kwargs.get("size", ()))
+            )
+            if math.prod(n for n in given if type(n) is int) > 2**16:
+                kwargs["device"] = "meta"
+        return function(*args, **kwargs)
+
+
+_MAKERS = {
+    torch.empty,
+    torch.zeros,
+    torch.ones,
+    torch.full,
+    torch.rand,
+    torch.randn,
+    torch.arange,
+    torch.normal,
+}
+
+
 @contextmanager
 def rehearsal(
     model: nn.Module,  # that something is about to be done to
 ):
     "A copy without weights to try it on. Random numbers that are drawn meanwhile, and warnings, do not count."
     shadow = without_weights(model)
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), torch.device("meta"):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), _NothingLarge():
         warnings.simplefilter("ignore")
         yield shadow
 

@@ -30,6 +30,7 @@ from test_parity import assert_equal, base_model, batch, OLD_PEFT, quiet_and_sin
 peft = pytest.importorskip("peft")
 CLM = dict(task_type="CAUSAL_LM")
 CONFIG, SAFE, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
+CARD = "README.md"
 
 METHODS = {  # the class of the configuration, its fields, the family
     "lora": ("LoraConfig", dict(r=3, lora_alpha=5), "llama"),
@@ -166,7 +167,7 @@ def test_same_files(method, tmp_path):
         assert json.loads((tmp_path / "ours" / CONFIG).read_text())["peft_version"] == peft.__version__
     text = (tmp_path / "ours" / CONFIG).read_text()
     assert text == json.dumps(json.loads(text), indent=2, sort_keys=True)
-    assert sorted(os.listdir(tmp_path / "ours")) == [CONFIG, SAFE]  # nothing temporary is left
+    assert sorted(os.listdir(tmp_path / "ours")) == [CARD, CONFIG, SAFE]  # nothing temporary is left
 
 
 @everywhere
@@ -235,7 +236,7 @@ def test_pickle(method, tmp_path):
     mine.save_pretrained(tmp_path / "ours", safe_serialization=False)
     mine.save_pretrained(tmp_path / "safe")
     theirs.save_pretrained(tmp_path / "theirs", safe_serialization=False)
-    assert sorted(os.listdir(tmp_path / "ours")) == [CONFIG, PICKLE]
+    assert sorted(os.listdir(tmp_path / "ours")) == [CARD, CONFIG, PICKLE]
     assert_equal(torch.load(tmp_path / "ours" / PICKLE), torch.load(tmp_path / "theirs" / PICKLE))
     loaded = [
         logits(PeftModel.from_pretrained(fresh(method), tmp_path / folder), method)
@@ -612,7 +613,7 @@ def test_the_other_kind_of_file_goes(first, tmp_path):
             model.prompt_encoder["default"].embedding.weight,
         )
         assert is_new == (model is mine or not first)
-    assert sorted(os.listdir(folder)) == [CONFIG, PICKLE if first else SAFE]
+    assert sorted(os.listdir(folder)) == [CARD, CONFIG, PICKLE if first else SAFE]
 
 
 @pytest.mark.parametrize("taken", ["", CONFIG, SAFE, PICKLE])
