@@ -1,25 +1,37 @@
-"""Files that someone damaged: each is refused in words, or read; and what is read can be drawn, saved and read again.
+"""Files that someone damaged: each is refused in words, or read; and what is read can be drawn,
+saved and read again.
 
-A few thousand damaged files are tried each time, always the same ones. FUZZ=100000 tries as many, and FUZZ_SEED others."""
+Some hundred damaged files are tried each time, always the same ones. FUZZ=100000 tries as many, and FUZZ_SEED others."""
 
 import copy
 import json
 import os
 import random
-import time
 from collections import Counter
 
 import matplotlib.pyplot as plt
 import pytest
 
-from peft_viz import layout, plot, viewer  # the viewer gives a trace its HTML
+import peft_viz.viewer  # gives a trace its HTML
+from peft_viz import layout, plot
 from peft_viz.trace import Trace, TraceError
 from test_trace import places, sample
 
-MANY, SEED = int(os.environ.get("FUZZ", 2000)), int(os.environ.get("FUZZ_SEED", 0))
+MANY, SEED = int(os.environ.get("FUZZ", 400)), int(os.environ.get("FUZZ_SEED", 0))
 ODD = (-1, 0, 1, 2, 3, 7, 10**3, 10**6, 10**9, 2**53, 10**30, 0.5, -100, 1e300, True, False, None)
 ODD += ("", "text", "nan", "default", "道\udce9", "</script>", "x" * 300, "[", "5", "base", "peft", "layer")
-ODD += ([], [[]], [0], [0, 1], [-1, 1], {}, {"runs": [1, 3]}, {"runs": [5, 10**6]}, {"a": 0}, {"kind": "secret"})
+ODD += (
+    [],
+    [[]],
+    [0],
+    [0, 1],
+    [-1, 1],
+    {},
+    {"runs": [1, 3]},
+    {"runs": [5, 10**6]},
+    {"a": 0},
+    {"kind": "secret"},
+)
 
 
 def place(document, path):
@@ -92,7 +104,9 @@ def recorded():
     from peft_viz import PromptTuningConfig, get_peft_model, record, tiny_random
 
     torch.manual_seed(0)
-    model = get_peft_model(tiny_random("llama"), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2))
+    model = get_peft_model(
+        tiny_random("llama"), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
+    )
     ids, mask = torch.tensor([[0, 4, 5], [6, 7, 8]]), torch.tensor([[0, 1, 1], [1, 1, 1]])
     with record(model) as forward:
         model(input_ids=ids, attention_mask=mask, labels=ids)
@@ -102,11 +116,10 @@ def recorded():
 
 
 def test_damaged_traces():
-    "TraceError, or a trace that can be shown, saved and read again; never anything else, and never for long."
-    seen, slowest, failures = Counter(), 0, Counter()
+    "TraceError, or a trace that can be shown, saved and read again; never anything else,"
+    seen = Counter()
     documents = [sample().to_json(), *(json.dumps(d) for d in recorded())]
-    for n, document in enumerate(damaged(documents, MANY, SEED)):
-        start = time.process_time()
+    for document in damaged(documents, MANY, SEED):
         try:
             trace = Trace.from_json(document)
         except TraceError as error:
@@ -114,14 +127,5 @@ def test_damaged_traces():
             assert str(error).startswith(("trace", "This"))
             continue
         seen["read"] += 1
-        try:
-            use(trace, pictures=seen["read"] % 10 == 0)
-        except Exception as error:
-            import traceback
-            f=traceback.extract_tb(error.__traceback__)[-1]
-            failures[type(error).__name__, str(error)[:70], f.filename[-30:], f.lineno]+=1
-        slowest = max(slowest, time.process_time() - start)
-    for f,n in failures.most_common(60): print(n,f)
-    print(seen, slowest)
-    assert not failures
+        use(trace, pictures=seen["read"] % 10 == 0)
     assert min(seen["refused"], seen["read"]) > MANY / 10
