@@ -34,6 +34,7 @@ pytestmark = pytest.mark.usefixtures("quiet_and_single")
 peft = pytest.importorskip("peft")
 CLM = dict(task_type="CAUSAL_LM")
 CONFIG, SAFE, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
+CARD = "README.md"
 
 METHODS = {  # the class of the configuration, its fields, the family
     "lora": ("LoraConfig", dict(r=3, lora_alpha=5), "llama"),
@@ -171,7 +172,7 @@ def test_same_files(method, tmp_path):
         assert json.loads((tmp_path / "ours" / CONFIG).read_text())["peft_version"] == peft.__version__
     text = (tmp_path / "ours" / CONFIG).read_text()
     assert text == json.dumps(json.loads(text), indent=2, sort_keys=True)
-    assert sorted(os.listdir(tmp_path / "ours")) == [CONFIG, SAFE]  # nothing temporary is left
+    assert sorted(os.listdir(tmp_path / "ours")) == [CARD, CONFIG, SAFE]  # nothing temporary is left
 
 
 @everywhere
@@ -240,7 +241,7 @@ def test_pickle(method, tmp_path):
     mine.save_pretrained(tmp_path / "ours", safe_serialization=False)
     mine.save_pretrained(tmp_path / "safe")
     theirs.save_pretrained(tmp_path / "theirs", safe_serialization=False)
-    assert sorted(os.listdir(tmp_path / "ours")) == [CONFIG, PICKLE]
+    assert sorted(os.listdir(tmp_path / "ours")) == [CARD, CONFIG, PICKLE]
     assert_equal(torch.load(tmp_path / "ours" / PICKLE), torch.load(tmp_path / "theirs" / PICKLE))
     loaded = [
         logits(PeftModel.from_pretrained(fresh(method), tmp_path / folder), method)
@@ -617,7 +618,7 @@ def test_the_other_kind_of_file_goes(first, tmp_path):
             model.prompt_encoder["default"].embedding.weight,
         )
         assert is_new == (model is mine or not first)
-    assert sorted(os.listdir(folder)) == [CONFIG, PICKLE if first else SAFE]
+    assert sorted(os.listdir(folder)) == [CARD, CONFIG, PICKLE if first else SAFE]
 
 
 @pytest.mark.parametrize("taken", ["", CONFIG, SAFE, PICKLE])
@@ -1150,3 +1151,62 @@ def test_a_rehearsal_takes_no_memory_and_leaves_no_trace():
         torch.rand(3)
         warnings.warn("not now", stacklevel=1)
     assert picture(model) == before and torch.equal(torch.get_rng_state(), state)
+
+
+# --- the model card -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["lora", "ia3", "prompt", "prefix"])
+def test_the_card_says_what_peft_says(method, tmp_path):
+    from huggingface_hub import ModelCard
+
+    theirs, mine = trained(method)
+    for model, folder in (theirs, "theirs"), (mine, "ours"):
+        model.get_base_model().name_or_path = model.config._name_or_path = "someone/small"
+        model.save_pretrained(tmp_path / folder)
+    here, there = (ModelCard.load(tmp_path / folder / CARD).data.to_dict() for folder in ("ours", "theirs"))
+    assert here == there
+
+
+def test_a_card_keeps_what_its_owner_wrote(tmp_path):
+    from huggingface_hub import ModelCard
+
+    mine = ours.get_peft_model(fresh(), LoraConfig(**CLM))
+    (tmp_path / CARD).write_text("---\nlicense: mit\ntags:\n- mine\n---\n\n# My adapter\n\nHands off.\n")
+    mine.save_pretrained(tmp_path)
+    mine.save_pretrained(tmp_path)
+    card = ModelCard.load(tmp_path / CARD)
+    assert card.data.license == "mit" and {"mine", "lora"} <= set(card.data.tags)
+    assert card.data.library_name == "peft" and "# My adapter\n\nHands off." in card.text
+
+
+def test_a_card_that_cannot_be_read_stays(tmp_path):
+    mine = ours.get_peft_model(fresh(), LoraConfig(**CLM))
+    (tmp_path / CARD).write_bytes(b"\xff\xfe")
+    with pytest.warns(UserWarning, match="stays as it is"):
+        mine.save_pretrained(tmp_path)
+    assert (tmp_path / CARD).read_bytes() == b"\xff\xfe" and (tmp_path / SAFE).exists()
+
+
+SIZES = {"lora": ("r", 10**7), "poly": ("n_skills", 10**6), "prompt": ("num_virtual_tokens", 10**8)}
+
+
+@pytest.mark.parametrize("method", SIZES)
+def test_sizes_that_the_weights_do_not_have(method, tmp_path):
+    "Refused before the memory is taken: a rehearsal makes nothing large."
+    trained(method)[1].save_pretrained(tmp_path)
+    field, size = SIZES[method]
+    fields = json.loads((tmp_path / CONFIG).read_text())
+    (tmp_path / CONFIG).write_text(json.dumps(fields | {field: size}))
+    with pytest.raises(ValueError, match="of another shape"):
+        PeftModel.from_pretrained(fresh(method), tmp_path)
+
+
+def test_a_prompt_of_another_base_model(tmp_path):
+    model = ours.get_peft_model(fresh("prompt"), PromptTuningConfig(num_virtual_tokens=4, **CLM))
+    model.peft_config["default"].base_model_name_or_path = "someone/other"
+    model.save_pretrained(tmp_path, save_embedding_layers=False)
+    base = fresh("prompt")
+    base.name_or_path = "someone/small"
+    with pytest.warns(UserWarning, match="'someone/other', and this one is 'someone/small'"):
+        PeftModel.from_pretrained(base, tmp_path)

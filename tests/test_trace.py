@@ -132,24 +132,113 @@ def mutate(doc, rng):
     return doc
 
 
-def test_damage_is_refused_like_jsonschema_does():
-    "Our reading of the schema agrees with the jsonschema package on 1500 damaged documents; what it lets pass and we do not must be a bad index or length."
+def test_what_is_read_fits_the_schema():
+    "A JSON schema says less than the reader knows, but never something else: what is read fits it."
     rng, doc, seen = random.Random(0), sample().to_dict(), {True: 0, False: 0}
     validator = jsonschema.Draft202012Validator(schema())
-    for _ in range(1500):
+    for _ in range(500):
         bad = mutate(doc, rng)
         try:
             Trace.from_json(bad)
-            ours, why = True, ""
-        except TraceError as e:
-            ours, why = False, str(e)
-        theirs = validator.is_valid(bad)
-        seen[theirs] += 1
-        assert ours == theirs or (theirs and ("points to" in why or "should hold" in why or "runs" in why)), (
-            why,
-            bad,
-        )
-    assert min(seen.values()) > 100  # both sorts occurred
+            read = True
+        except TraceError:
+            read = False
+        seen[read] += 1
+        assert not read or validator.is_valid(bad), bad
+    assert min(seen.values()) > 20  # both sorts occurred
+
+
+def changed(path, value):
+    "The sample document with another value at one place."
+    doc = json.loads(sample().to_json())
+    place = doc
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    return doc
+
+
+def towers():
+    "A list of a list of a list; and lists that hold a list twice, which holds a list twice."
+    seq = lambda *items: Value("sequence", type="list", length=len(items), items=list(items))
+    deep = [Value("object", type="Thing")] + [seq(i) for i in range(200)]
+    wide = [Value("object", type="Thing")] + [seq(i, i) for i in range(40)]
+    return [Trace(ABOUT, None, [], values, []).to_dict() for values in (deep, wide)]
+
+
+def runs(n):
+    return dict(
+        kind="tensor",
+        shape=[1, n],
+        dtype="int64",
+        device="cpu",
+        role="ids",
+        data={"runs": [5, n]},
+        truncated=False,
+    )
+
+
+STEP = ("calls", 0, "steps", 1, "calls")
+REFUSED = {
+    "a bool is no number": (changed(("calls", 0, "steps", 0, "line"), True), r"calls\[0\].steps\[0\].line"),
+    "a number is no bool": (changed(("calls", 0, "steps", 0, "branch"), 1), "branch"),
+    "version true": (changed(("version",), True), "version True"),
+    "version 1.0": (changed(("version",), 1.0), "version 1.0"),
+    "a stranger's key": (changed(("calls", 0, "colour"), 1), "colour"),
+    "a call twice": (changed(STEP, [1, 1]), "names a call twice"),
+    "a call of itself": (changed(STEP, [0, 1]), "call 0, which was not made there"),
+    "a call that is not there": (changed(STEP, [7]), "points to call 7"),
+    "a later parent": (changed(("calls", 0, "parent"), 1), "points to call 1"),
+    "a step that knows nothing": (changed(STEP, []), "which does not"),
+    "a list of itself": (changed(("values", 4, "items"), [4]), "points to value 4"),
+    "a key of another kind": (changed(("values", 6, "dtype"), "int64"), "should not have 'dtype'"),
+    "a kind without its keys": (changed(("values", 0, "shape"), None), "lacks 'shape'"),
+    "a mapping with a list": (changed(("values", 5, "items"), [0]), "should be an object"),
+    "too many numbers": (changed(("values", 0), runs(10**12)), "stands for 1000000000000 numbers"),
+    "too many of them": (changed(("values",), [runs(2**22)] * 9), "more than"),
+    "a tower": (towers()[0], "too much"),
+    "a tree": (towers()[1], "too much"),
+    "a tower in about": (
+        changed(("about", "adapters"), json.loads("[" * 200 + "]" * 200)),
+        "adapters|levels",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_is_refused(case):
+    doc, why = REFUSED[case]
+    with pytest.raises(TraceError, match=why):
+        Trace.from_json(doc)
+
+
+def test_a_large_file_is_refused_unless_asked_for(tmp_path):
+    path = sample().save(tmp_path / "t.json")
+    with pytest.raises(TraceError, match="max_bytes=None"):
+        Trace.load(path, max_bytes=100)
+    assert Trace.load(path, max_bytes=None) == sample()
+
+
+def test_half_a_character_is_written_as_its_number(tmp_path):
+    t = sample()
+    t.about = t.about | {"adapters": {"caf\udce9": {}}}
+    for kind in "json", "html":
+        t.save(tmp_path / f"t.{kind}")
+    assert list(Trace.load(tmp_path / "t.json").about["adapters"]) == [r"caf\udce9"]
+
+
+def test_a_value_that_no_file_can_hold_leaves_the_old_file(tmp_path):
+    path = sample().save(tmp_path / "t.json")
+    bad = sample()
+    bad.about = bad.about | {"thing": object()}
+    with pytest.raises(TypeError):
+        bad.save(path)
+    assert Trace.load(path) == sample() and len(list(tmp_path.iterdir())) == 1
+
+
+def test_repr_counts_equal_lines():
+    t = Trace(ABOUT, None, [], [], [Call("peft", "M.forward", id=i) for i in range(1000)])
+    assert repr(t).splitlines()[1:] == ["  1000 times: M.forward"]
 
 
 def test_every_truncation_is_refused(tmp_path):

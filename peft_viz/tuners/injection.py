@@ -5,7 +5,6 @@
 # %% ../../nbs/02_tuners/10_injection.ipynb #f40435b8
 from __future__ import annotations
 import copy
-import re
 import warnings
 from collections import Counter
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils.logging import tqdm
 from ..architectures import linear_names
 from ..config import PeftConfig
+from ..files import match
 
 # %% auto #0
 __all__ = ['name_matches', 'layer_number', 'is_target', 'all_linear', 'find_targets', 'AdapterHolder', 'BaseTunerLayer',
@@ -36,7 +36,7 @@ def name_matches(
     if not names:
         return False
     if isinstance(names, str):
-        return re.fullmatch(names, name) is not None
+        return match(names, name) is not None
     return any(name == n or name.endswith("." + n) for n in names)
 
 
@@ -49,7 +49,7 @@ def layer_number(
     "The number of the decoder layer a module is in, None if it is in none."
     patterns = [layers_pattern] if isinstance(layers_pattern, str) else layers_pattern or [r"[^.]+"]
     for pattern in patterns:
-        found = re.match(rf"(?:.*?\.)??(?:{pattern})\.(\d+)\.", name)
+        found = match(rf"(?:.*?\.)??(?:{pattern})\.(\d+)\.", name, whole=False)
         if found:
             return int(found[1])
     return None

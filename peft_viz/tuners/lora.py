@@ -6,7 +6,6 @@
 from __future__ import annotations
 import inspect
 import math
-import re
 from contextlib import contextmanager
 from functools import partial
 import torch
@@ -16,6 +15,7 @@ from transformers.pytorch_utils import Conv1D
 from ..architectures import lora_targets
 from ..config import LoraConfig
 from .injection import all_linear, BaseTuner, BaseTunerLayer, rows_by_adapter
+from ..files import match
 
 # %% auto #0
 __all__ = ['INITIALISATIONS', 'LAYERS', 'LoraLayer', 'Magnitude', 'by_pattern', 'LoraLinear', 'LoraEmbedding', 'LoraModel']
@@ -212,7 +212,7 @@ def by_pattern(
 ):
     "The value for the first pattern that the (end of the) name fits."
     for pattern, value in patterns.items():
-        if re.match(rf"(.*\.)?({pattern})$", name):
+        if match(rf"(.*\.)?({pattern})", name):
             return value
     return default
 

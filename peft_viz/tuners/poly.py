@@ -149,6 +149,8 @@ def initialise_skills(
 ):
     "As `nn.Linear` would begin, one after the other."
     splits, skills, fan_in, fan_out = weights.shape
+    if weights.is_meta:  # there are no numbers to be changed
+        return
     for skill in range(skills):
         for split in range(splits):
             matrix = torch.empty(fan_out, fan_in)
