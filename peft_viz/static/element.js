@@ -32,6 +32,7 @@ export class PeftVizTrace extends HTMLElement {
   window = new Map();
   /** @type {Set<() => boolean>} draw a canvas anew; false when it has left the page */
   painters = new Set();
+  theme = "light";
   /** @type {Record<string, string>} colours of the theme */
   paint = {};
   cell = 34; // width of a cell in pixels
@@ -228,6 +229,7 @@ export class PeftVizTrace extends HTMLElement {
     const root = this.$.root;
     if (!root) return;
     const theme = hostTheme();
+    this.theme = theme;
     root.dataset.theme = theme;
     for (const [name, m] of Object.entries(this.rec.payload.marks || {})) {
       this.paint[name] = colour(m[theme]);

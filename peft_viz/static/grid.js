@@ -12,8 +12,9 @@ const TICK = 12; // pixels of the letters at the axes; smaller cells have none
 
 /** How many pairs may attend. @param {Mask} mask */
 export function pairs(mask) {
+  const { cells } = mask;
   let n = 0;
-  for (const x of mask.cells) n += x;
+  for (let i = 0; i < cells.length; i++) n += cells[i];
   return n;
 }
 
@@ -77,7 +78,8 @@ function measure(mask, most, axes) {
  * @param {Mask} mask
  */
 function paint(canvas, mask, at, colours) {
-  const scale = Math.max(1, Math.min(3, globalThis.devicePixelRatio || 1));
+  const sharp = Math.max(1, Math.min(3, globalThis.devicePixelRatio || 1));
+  const scale = at.cell < 1 ? 1 : sharp;
   const W = (canvas.width = Math.max(1, Math.round(at.width * scale)));
   const H = (canvas.height = Math.max(1, Math.round(at.height * scale)));
   const ctx = canvas.getContext("2d");
@@ -106,23 +108,33 @@ function paint(canvas, mask, at, colours) {
 
 /** More cells than pixels: a pixel is as strong as the share of its pairs that may attend. */
 function paintSmall(ctx, mask, W, H, colours) {
+  const edge = (p, pixels, n) => Math.floor((p * n) / pixels);
   for (let py = 0; py < H; py++) {
-    const q0 = Math.floor((py * mask.queries) / H);
-    const q1 = Math.max(q0 + 1, Math.floor(((py + 1) * mask.queries) / H));
-    for (let px = 0; px < W; px++) {
-      const k0 = Math.floor((px * mask.keys) / W);
-      const k1 = Math.max(k0 + 1, Math.floor(((px + 1) * mask.keys) / W));
-      let n = 0;
-      for (let q = q0; q < q1; q++) {
-        for (let k = k0; k < k1; k++) n += mask.cells[q * mask.keys + k];
-      }
-      if (!n) continue;
-      ctx.globalAlpha = n / ((q1 - q0) * (k1 - k0));
-      ctx.fillStyle = colours.of(k0);
-      ctx.fillRect(px, py, 1, 1);
+    const q0 = edge(py, H, mask.queries);
+    const q1 = Math.max(q0 + 1, edge(py + 1, H, mask.queries));
+    const shares = range(W).map((px) => {
+      const k0 = edge(px, W, mask.keys);
+      const k1 = Math.max(k0 + 1, edge(px + 1, W, mask.keys));
+      return { colour: colours.of(k0), share: share(mask, q0, q1, k0, k1) };
+    });
+    const looks = shares.map((x) => (x.share ? `${x.colour} ${x.share.toFixed(2)}` : ""));
+    for (const [from, to, look] of stretches(looks)) {
+      if (!look) continue;
+      ctx.globalAlpha = shares[from].share;
+      ctx.fillStyle = shares[from].colour;
+      ctx.fillRect(from, py, to - from, 1);
     }
   }
   ctx.globalAlpha = 1;
+}
+
+/** The share of the pairs in a part of the mask that may attend. @param {Mask} mask */
+function share(mask, q0, q1, k0, k1) {
+  let n = 0;
+  for (let q = q0; q < q1; q++) {
+    for (let i = q * mask.keys + k0; i < q * mask.keys + k1; i++) n += mask.cells[i];
+  }
+  return n / ((q1 - q0) * (k1 - k0));
 }
 
 /** Bars of roles, texts and names at the two axes. */
@@ -190,14 +202,17 @@ export function drawGrid(
   const svg = s("svg", { class: "grid", ...box });
   if (axes) drawAxes(svg, axes, at, words);
   if (tell) follow(svg, mask, at, tell);
+  let painted = null; // the theme it was painted in
   view.painters.add(() => {
     const colours = {
       masked: view.paint.masked,
       rules: view.paint.paper,
       of: (k) => view.paint[axes ? axes.keys[k].role : "attended"],
     };
-    if (canvas.isConnected) paint(canvas, mask, at, colours);
-    return canvas.isConnected;
+    if (!canvas.isConnected) return false;
+    if (painted !== view.theme) paint(canvas, mask, at, colours);
+    painted = view.theme;
+    return true;
   });
   const css = { width: `${W}px`, height: `${H}px` };
   return h("div", { class: "gridbox", role: "img", "aria-label": label, css }, canvas, svg);
