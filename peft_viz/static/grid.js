@@ -185,7 +185,7 @@ function drawAxes(svg, axes, at, words) {
 export function drawGrid(
   view,
   mask,
-  { label, axes = null, words, most = [290, 200], tell = null },
+  { label, axes = null, words, most = [290, 178], tell = null },
 ) {
   const at = measure(mask, most, axes);
   const W = at.left + at.width;
