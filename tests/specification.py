@@ -24,7 +24,8 @@ from peft_viz.causal_lm import get_peft_model, PeftModelForCausalLM
 from peft_viz.config import CPTConfig, get_peft_config
 from peft_viz.model import PeftModel
 from peft_viz.models import tiny_random
-from peft_viz.record import record, Recorder, statements
+from peft_viz.recording.recorder import record, Recorder
+from peft_viz.recording.watch import statements
 from peft_viz.trace import Trace
 
 HOME = Path(peft_viz.__file__).parent
