@@ -79,9 +79,7 @@ class _SDPA(TorchFunctionMode):
         self.grid = _sdpa_grid(*args, **kwargs)
 
 
-def _sdpa_grid(
-    query, key, value=None, attn_mask=None, dropout_p=0.0, is_causal=False, **kwargs
-) -> torch.Tensor:
+def _sdpa_grid(query, key, _value=None, attn_mask=None, _dropout=0.0, is_causal=False, **_) -> torch.Tensor:
     "[batch or 1, 1, query, key] bool, by the rules of PyTorch's documentation."
     q, k = query.shape[-2], key.shape[-2]
     if attn_mask is not None:
@@ -118,7 +116,7 @@ class AttentionVisit:
         self.base.call.attention.append(self.entry)
         return True
 
-    def look_back(self, out, error):
+    def look_back(self, _out, _error):
         if self.mode is not None:
             self._take_off()
             self._note(self.mode.grid)
@@ -148,7 +146,8 @@ _OTHER_SENSES = re.compile(r"vision|visual|image|audio|speech|encoder\.")
 def attention_layers(
     model,  # a transformers model
 ) -> list:  # (number, attention module), one per layer of the language model
-    "The attention module of each decoder layer, found by its place: in the list of as many blocks as the config has layers."
+    """The attention module of each decoder layer, found by its place: in the list of as many blocks as the config
+    has layers."""
     n = getattr(text_config(model.config), "num_hidden_layers", None)
     lists = [
         (name, m) for name, m in model.named_modules() if isinstance(m, torch.nn.ModuleList) and len(m) == n

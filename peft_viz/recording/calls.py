@@ -95,6 +95,7 @@ class Session:
     ):
         self.recorder, self.ledger = recorder, recorder.ledger
         self.stack, self.paused, self.base = [], False, None  # `base`: the call of the base model that runs
+        self.tracer = HERE.tracer
 
     @property
     def listening(self) -> bool:
@@ -128,8 +129,13 @@ class Session:
         self.stack.append(call)
         return call
 
+    def strike(self, error: BaseException):
+        "An interrupt struck while a line was looked at."
+        self.tracer.struck = error
+
     def leave(self, watch: Watch):
-        "A followed function ended, and with it whatever it left open: what passed through them without a word was the error that ended it."
+        """A followed function ended, and with it whatever it left open: what passed through them without a word
+        was the error that ended it."""
         if watch not in self.stack:
             return
         while (inner := self.stack.pop()) is not watch:
@@ -168,10 +174,14 @@ def _line(entry, error: BaseException) -> int | None:
 
 # %% ../../nbs/21_recording/03_calls.ipynb #d1bccc5f
 class Tracer:
-    "The trace function of one thread while something is followed there. Whoever was there before is asked, too: a debugger, a tool for coverage."
+    """The trace function of one thread while something is followed there. Whoever was there before is asked, too:
+    a debugger, a tool for coverage.
+
+    Python raises an interrupt where a function is called, and never between `x = taken()` and the `try` below it.
+    We run between any two lines, so one that strikes while we look is kept until the next call."""
 
     def __init__(self):
-        self.sessions, self.theirs, self.fell = (), None, False
+        self.sessions, self.theirs, self.fell, self.struck = (), None, False, None
 
     def settle(self):
         "Take the place when a session listens, else give it back."
@@ -184,10 +194,18 @@ class Tracer:
         elif not wanted and (now is self or (self.fell and now is None)):
             sys.settrace(self.theirs)
             self.fell = False
+        self._deliver()
+
+    def _deliver(self):
+        if self.struck is not None:
+            error, self.struck = self.struck, None
+            raise error
 
     def __call__(self, frame, event, arg):
         "A function begins. Who wants to follow it?"
         try:
+            if self.struck is not None:
+                self._deliver()
             theirs = None if self.theirs is None else self.ask(self.theirs, frame, event, arg)
             watches = [w for s in self.sessions if s.listening and (w := s.enter(frame)) is not None]
             if not watches and not any(s.listening for s in self.sessions):
@@ -244,7 +262,8 @@ HERE = _Here()  # of each thread its own
 
 # %% ../../nbs/21_recording/03_calls.ipynb #df680ba5
 class Visit:
-    "One call through a door, as one recording sees it: from `begin` to `undo` the calls of its thread belong to the recording. `undo` may come twice, and after any part of `begin`."
+    """One call through a door, as one recording sees it: from `begin` to `undo` the calls of its thread belong to the
+    recording. `undo` may come twice, and after any part of `begin`."""
 
     paused = False  # are lines followed inside?
 
@@ -268,7 +287,7 @@ class Visit:
     def look(self, args: tuple, kwargs: dict):
         "What reaches the call; `args` begins with the object."
 
-    def look_back(self, out, error: BaseException | None):
+    def look_back(self, _out, error: BaseException | None):
         "What comes back."
         self.error = error
 

@@ -46,10 +46,9 @@ class Losses:
         more = f"; and {len(told) - 5} more" if len(told) > 5 else ""
         self.counts.clear()
         self.reasons.clear()
-        warnings.warn(
-            f"The recording is incomplete. Not recorded: {'; '.join(told[:5])}{more}. The model's run was not affected.",
-            stacklevel=stacklevel + 1,
-        )
+        lost = "; ".join(told[:5]) + more
+        text = f"The recording is incomplete. Not recorded: {lost}. The model's run was not affected."
+        warnings.warn(text, stacklevel=stacklevel + 1)
 
     def _line(self, what: str) -> str:
         often, reason = self.counts[what], self.reasons[what]
@@ -72,7 +71,7 @@ def written(
 def struck(
     error: Exception,  # one that was raised while we looked at something
 ) -> bool:
-    "Was it raised by a signal handler (a user's timeout), which happened to strike just then? Such a one is the user's."
+    "Was it raised by a signal handler (a user's timeout), which struck just then? Such a one is the user's."
     handlers = {getattr(signal.getsignal(s), "__code__", None) for s in signal.valid_signals()} - {None}
     tb = error.__traceback__
     while tb and tb.tb_frame.f_code not in handlers:
@@ -83,7 +82,8 @@ def struck(
 def guarded(
     what: str,  # what is lost when it fails
 ):
-    "For methods that look at something of the user's: an error in there is a loss (of `self.losses`), never an error of the run. Nobody's function mode sees what they compute."
+    """For methods that look at something of the user's: an error in there is a loss (of `self.losses`), never an error
+    of the run. No function mode of the user's sees what they compute."""
 
     def decorate(look):
         @wraps(look)
@@ -207,7 +207,8 @@ def stamp(
 
 
 def _held(cache) -> int:
-    "Tokens whose keys and values a cache holds. Recurrent states are none; asked about a cache of nothing else, transformers 5 raises."
+    """Tokens whose keys and values a cache holds. Recurrent states are none; asked about a cache of nothing else,
+    transformers 5 raises."""
     first = next(iter(getattr(cache, "layers", ())), None)
     if hasattr(first, "max_cache_len") and not hasattr(first, "cumulative_length"):
         return _filled(first.keys)
@@ -218,7 +219,8 @@ def _held(cache) -> int:
 
 
 def _filled(keys) -> int:
-    "The static caches of transformers 4 do not count. They look for keys that are not zero, in the first row; but keys of padding may be zero, and stand in front."
+    """The static caches of transformers 4 do not count. They look for keys that are not zero, in the first row;
+    but keys of padding may be zero, and stand in front."""
     used = [] if keys is None else keys.any(3).flatten(0, 1).any(0).nonzero()  # places, in any row and head
     return int(used[-1]) + 1 if len(used) else 0
 
@@ -227,7 +229,8 @@ _FIELDS = tuple(f.name for f in fields(Value))
 
 
 class Album:
-    "Describes objects as `Value`s; equal descriptions are kept once. What cannot be described is an object of its class, and a loss."
+    """Describes objects as `Value`s; equal descriptions are kept once. What cannot be described is an object of its
+    class, and a loss."""
 
     def __init__(
         self,

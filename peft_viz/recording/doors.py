@@ -18,7 +18,8 @@ def visited(
     args: tuple,
     kwargs: dict,  # with these
 ):
-    "Run `call` between the two halves of each visit. What a visit began is undone however the call ends, also when an interrupt strikes in here."
+    """Run `call` between the two halves of each visit. What a visit began is undone however the call ends, also when
+    an interrupt strikes in here."""
     begun, out, error = [], None, None
     try:
         for visit in visits:
@@ -31,19 +32,19 @@ def visited(
         error = e
         raise
     finally:
-        _leave(begun, out, error)
-        out = error = None  # an exception's frames do not keep it alive
-
-
-def _leave(begun: list, out, error):
-    try:
-        for visit in reversed(begun):
-            visit.look_back(out, error)
-    finally:
         try:
-            _undo(begun)
+            _look_back(begun, out, error)
         finally:
-            _undo(begun)  # once more, for an interrupt within the first; undoing twice changes nothing
+            out = error = None  # an exception's frames do not keep it alive
+            try:
+                _undo(begun)
+            finally:
+                _undo(begun)  # once more, for an interrupt within the first; undoing twice changes nothing
+
+
+def _look_back(begun: list, out, error):
+    for visit in reversed(begun):
+        visit.look_back(out, error)
 
 
 def _undo(begun: list):
@@ -103,7 +104,8 @@ def _for_class(slot: Slot):
 
 # %% ../../nbs/21_recording/02_doors.ipynb #c3cf8a2f
 class OwnMethod:
-    "Stands in for a method that an object has of its own (accelerate gives such). A copy of the object gets a copy of the method, not of this."
+    """Stands in for a method that an object has of its own (accelerate gives such). A copy of the object gets a copy of
+    the method, not of this."""
 
     def __init__(self, slot: Slot):
         self._slot, self.__wrapped__ = slot, slot.own
@@ -130,7 +132,7 @@ def _itself(x):
 
 
 def _without_owner(method):
-    return lambda owner, *args, **kwargs: method(*args, **kwargs)
+    return lambda _owner, *args, **kwargs: method(*args, **kwargs)
 
 # %% ../../nbs/21_recording/02_doors.ipynb #adc7d8e7
 _SLOTS, _LOCK = {}, threading.RLock()

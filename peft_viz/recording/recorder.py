@@ -60,7 +60,8 @@ def _count(layers) -> int:
 
 # %% ../../nbs/21_recording/06_recorder.ipynb #bcdd5fc9
 class Recorder:
-    """Fills `trace` while it is on, from `start` to `stop` or as a context manager. Started again, it goes on with the same trace.
+    """Fills `trace` while it is on, from `start` to `stop` or as a context manager. Started again, it goes on with the
+    same trace.
 
     Raises TypeError or ValueError for arguments that cannot be used, before anything is touched."""
 
@@ -173,6 +174,7 @@ def record(
 ) -> Recorder:
     """Record what a PEFT model does: `with record(model) as trace: model(**batch)`.
 
-    Outputs are the same bits as without. When the run raises, the exception passes through and the trace holds everything up to it.
-    What could not be recorded is said in one warning at the end. Raises TypeError or ValueError for arguments that cannot be used."""
+    Outputs are the same bits as without. When the run raises, the exception passes through and the trace holds
+    everything up to it. What could not be recorded is said in one warning at the end. Raises TypeError or ValueError
+    for arguments that cannot be used."""
     return Recorder(model, tokenizer, layers)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from .describe import Album, guarded, Losses, role_of, stamp, struck, written
+from .describe import Album, guarded, Losses, stamp, struck, written
 from ..trace import Call, Change, Source, Step, Trace
 
 # %% ../../nbs/21_recording/01_watch.ipynb #1a401a88
@@ -255,9 +255,14 @@ class Watch:
         self.call.args = {n: i for n, i in self.known.items() if "[" not in n}
 
     def __call__(self, frame, event, arg):
-        with self.lock:
-            if self.session.listening:
-                self._on(frame, event, arg)
+        try:
+            with self.lock:
+                if self.session.listening:
+                    self._on(frame, event, arg)
+        except (
+            BaseException
+        ) as error:  # an interrupt: Python alone would not raise it between two lines, but at the next call
+            self.session.strike(error)
         return self
 
     def _on(self, frame, event, arg):
