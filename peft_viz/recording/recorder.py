@@ -161,8 +161,11 @@ class Recorder:
             self.trace.about = UNKNOWN | dict(model_class=type(self.base).__name__)
 
     def _note_compiled(self):
-        unseen = len(self.trace.calls) == self.had and _has_compiled()
-        if self.compiled or self.watched.compiled or unseen:
+        "Compiled code has no lines and no doors: say so where something is missing."
+        calls = self.trace.calls[self.had :]
+        unseen = not calls and (self.compiled or _has_compiled())
+        blind = self.compiled and any(c.kind == "base" and not c.attention for c in calls)
+        if unseen or blind or self.watched.compiled:
             advice = "record before torch.compile, or use torch.compiler.set_stance('force_eager')"
             self.ledger.losses.add("what runs compiled", advice)
 
