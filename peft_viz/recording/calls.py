@@ -30,7 +30,8 @@ class Watched:
         layers: list,  # adapted layers that are followed as well
     ):
         self.model, self.layers, self.home = model, layers, _home(model)
-        self.verdicts, self.compiled = {}, False  # code -> "entry", "helper" or ""; did compiled code run?
+        self.verdicts, self.ignored = {}, set()  # code -> "entry", "helper" or ""; the codes of the latter
+        self.compiled = False  # did compiled code run?
 
     def follows(
         self,
@@ -41,6 +42,8 @@ class Watched:
         verdict = self.verdicts.get(frame.f_code)
         if verdict is None:
             verdict = self.verdicts[frame.f_code] = self._verdict(frame)
+            if verdict == "":
+                self.ignored.add(frame.f_code)
         return verdict != "" and self._now(verdict, frame, top)
 
     def _verdict(self, frame) -> str:
@@ -91,7 +94,7 @@ class Session:
 
     def __init__(
         self,
-        recorder,  # has `on`, `ledger` and `watched`
+        recorder,  # has `ledger` and `watched`
     ):
         self.recorder, self.ledger = recorder, recorder.ledger
         self.stack, self.paused, self.base = [], False, None  # `base`: the call of the base model that runs
@@ -100,13 +103,11 @@ class Session:
     @property
     def listening(self) -> bool:
         "Are lines followed now?"
-        return self.recorder.on and not self.paused
+        return self.ledger.on and not self.paused
 
     def enter(self, frame) -> Watch | None:
         "A function begins: follow it?"
         watched = self.recorder.watched
-        if watched.verdicts.get(frame.f_code) == "":
-            return None
         if not watched.follows(frame, self.stack[-1] if self.stack else None):
             return None
         try:
@@ -131,7 +132,7 @@ class Session:
 
     def strike(self, error: BaseException):
         "An interrupt struck while a line was looked at."
-        self.tracer.struck = error
+        self.tracer.struck, self.tracer.ignored = error, ()
 
     def leave(self, watch: Watch):
         """A followed function ended, and with it whatever it left open: what passed through them without a word
@@ -152,7 +153,7 @@ class Session:
         "Calls end while nobody follows their lines. The traceback knows where."
         while len(self.stack) > depth:
             entry = self.stack[-1]
-            if error is not None and self.recorder.on:
+            if error is not None and self.ledger.on:
                 note_error(_call(entry), error, _line(entry, error))
             if isinstance(entry, Watch):
                 entry.frame = None
@@ -182,18 +183,22 @@ class Tracer:
 
     def __init__(self):
         self.sessions, self.theirs, self.fell, self.struck = (), None, False, None
+        self.ignored = ()  # codes that need no thought
+        self.function = self._enter  # one object, so that it is known when it is met again
 
     def settle(self):
         "Take the place when a session listens, else give it back."
         wanted, now = any(s.listening for s in self.sessions), sys.gettrace()
-        if wanted and now is not self:
+        if wanted and now is not self.function:
             if not self.fell:
                 self.theirs = now
-            sys.settrace(self)
+            sys.settrace(self.function)
             self.fell = False
-        elif not wanted and (now is self or (self.fell and now is None)):
+        elif not wanted and (now is self.function or (self.fell and now is None)):
             sys.settrace(self.theirs)
             self.fell = False
+        alone = self.theirs is None and len(self.sessions) == 1 and self.struck is None
+        self.ignored = self.sessions[0].recorder.watched.ignored if alone else ()
         self._deliver()
 
     def _deliver(self):
@@ -201,8 +206,10 @@ class Tracer:
             error, self.struck = self.struck, None
             raise error
 
-    def __call__(self, frame, event, arg):
+    def _enter(self, frame, event, arg):
         "A function begins. Who wants to follow it?"
+        if frame.f_code in self.ignored:
+            return None
         try:
             if self.struck is not None:
                 self._deliver()
@@ -221,16 +228,16 @@ class Tracer:
 
     def ask(self, theirs, frame, event, arg):
         "The other's answer. Some put themselves in charge again while they are asked, some go."
-        ours = sys.gettrace() is self
+        ours = sys.gettrace() is self.function
         try:
             answer = theirs(frame, event, arg)
         except BaseException:
             self.theirs = None  # as Python would
             raise
         now = sys.gettrace()
-        if ours and now is not self:
+        if ours and now is not self.function:
             self.theirs = now
-            sys.settrace(self)
+            sys.settrace(self.function)
         return answer
 
 

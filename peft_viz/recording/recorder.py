@@ -74,9 +74,14 @@ class Recorder:
         self.model, self.layers = _original(model), _count(layers)
         self.base, self.tokenizer = _base_of(self.model), decoder(tokenizer)
         self.compiled = _is_compiled(model)
-        self.trace, self.on, self.doors, self.sessions = Trace(), False, [], []
+        self.trace, self.doors, self.sessions = Trace(), [], []
         self.ledger = Ledger(self.trace)
         self.watched = Watched(self.model, [])
+
+    @property
+    def on(self) -> bool:
+        "Is it recording?"
+        return self.ledger.on
 
     def start(self):
         "Begin, or go on. Raises RuntimeError when it is on already."
@@ -85,7 +90,7 @@ class Recorder:
         self.had = len(self.trace.calls)
         self._describe()
         self.watched.layers = tuner_layers(self.base)[: self.layers]
-        self.on = True
+        self.ledger.on = True
         try:
             for door in self._doors():
                 self.doors.append(door)  # first: what is in the list will be closed
@@ -116,7 +121,7 @@ class Recorder:
 
     def _close(self):
         with self.ledger.lock:  # no call is written any more
-            self.on = False
+            self.ledger.on = False
             if any(session.stack for session in self.sessions):
                 self.ledger.losses.add("the rest of a call that went on after the recording")
             self.sessions.clear()

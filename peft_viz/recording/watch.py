@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from .describe import Album, guarded, Losses, stamp, struck, written
+from .describe import Album, guarded, Losses, stamper, struck, written
 from ..trace import Call, Change, Source, Step, Trace
 
 # %% ../../nbs/21_recording/01_watch.ipynb #1a401a88
@@ -76,9 +76,6 @@ def statements(
     return first
 
 # %% ../../nbs/21_recording/01_watch.ipynb #56e4cbf4
-_STILL = frozenset((type(None), bool, int, str, float))  # cannot change in place
-
-
 def _look(
     variables: dict,  # a frame's locals
 ) -> dict:  # name -> (object, stamp); also for the entries of dicts
@@ -87,19 +84,19 @@ def _look(
     for name, obj in variables.items():
         if name == "self" or name.startswith("__"):
             continue
-        seen[name] = obj, _stamp(obj)
+        read = stamper(type(obj))
+        seen[name] = obj, None if read is None else _stamp(read, obj)
         if type(obj) is dict:
             for k, v in obj.items():
                 if type(k) is str:
-                    seen[_entry(name, k)] = v, _stamp(v)
+                    read = stamper(type(v))
+                    seen[_entry(name, k)] = v, None if read is None else _stamp(read, v)
     return seen
 
 
-def _stamp(obj):
-    if type(obj) in _STILL:
-        return None
+def _stamp(read, obj):
     try:
-        return stamp(obj)
+        return read(obj)
     except Exception as error:
         if struck(error):
             raise
@@ -174,7 +171,7 @@ class Ledger:
     "A trace that is being written: calls and values are added by several threads, one at a time."
 
     def __init__(self, trace: Trace):
-        self.trace, self.losses, self.lock = trace, Losses(), threading.RLock()
+        self.trace, self.losses, self.lock, self.on = trace, Losses(), threading.RLock(), False
         self.album = Album(trace.values, self.losses)
         self._sources, self._lines = (
             {},
@@ -236,12 +233,12 @@ class Watch:
 
     def __init__(
         self,
-        session,  # the open calls of this thread: is told when the function ends, says whether it is still recorded
+        session,  # the open calls of this thread: is told when the function ends
         ledger: Ledger,
         call: Call,  # the call that is followed; it has its source
         frame,  # that runs it
     ):
-        self.session, self.call, self.frame, self.error = session, call, frame, None
+        self.session, self.ledger, self.call, self.frame, self.error = session, ledger, call, frame, None
         self.album, self.losses, self.lock = ledger.album, ledger.losses, ledger.lock
         self.branches, self.lines = ledger.trace.sources[call.source].branches, ledger.lines(call.source)
         self.seen, self.known = {}, {}
@@ -257,7 +254,7 @@ class Watch:
     def __call__(self, frame, event, arg):
         try:
             with self.lock:
-                if self.session.listening:
+                if self.ledger.on:
                     self._on(frame, event, arg)
         except (
             BaseException
