@@ -17,7 +17,7 @@ NAMES = {
     "causal_lm": "PeftModel PeftModelForCausalLM get_peft_model",
     "checkpoint": "get_peft_model_state_dict set_peft_model_state_dict load_peft_weights",
     "trace": "Trace TraceError",
-    "record": "record",
+    "recording.recorder": "record",
     "models": "load_tiny load_smollm2 tiny_random",
     "widgets": "explore",
     "magic": "load_ipython_extension unload_ipython_extension",

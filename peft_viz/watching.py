@@ -172,7 +172,7 @@ def _watched(
 # %% ../nbs/71_watching.ipynb #eae5fcee
 def _ours(frame) -> bool:
     module = frame.f_globals.get("__name__") or ""
-    return module in (__name__, "peft_viz.record") or module.startswith("peft_viz.recording.")
+    return module == __name__ or module.startswith("peft_viz.recording.")
 
 
 def _without_ours(tb):

@@ -20,7 +20,7 @@ from . import layout, plot, viewer
 from .causal_lm import get_peft_model
 from .config import LoraConfig, PrefixTuningConfig, PromptTuningConfig
 from .models import load_tiny
-from .record import record
+from .recording.recorder import record
 from .settings import few_threads
 
 # %% ../nbs/32_widgets.ipynb #97aac8a6

@@ -23,7 +23,10 @@ from peft_viz.causal_lm import get_peft_model, PeftModelForCausalLM
 from peft_viz.config import CPTConfig, get_peft_config
 from peft_viz.model import PeftModel
 from peft_viz.models import tiny_random
-from peft_viz.record import record, Recorder, statements
+from peft_viz.recording.calls import Visit, Watched
+from peft_viz.recording.doors import visited
+from peft_viz.recording.recorder import record, Recorder
+from peft_viz.recording.watch import statements
 from peft_viz.trace import Trace
 
 HOME = Path(peft_viz.__file__).parent
@@ -308,29 +311,26 @@ def square(additive=False, queries=None):
     return allowed if queries is None else allowed[:, :, -queries:]
 
 
-class Watching(Recorder):
-    "A recorder that also begins with functions that run before there is a model to watch, or beside it."
+class Following(Watched):
+    "Follows also functions that run before there is a model to watch, or beside it."
 
     def __init__(self, model, functions):
-        super().__init__(model)
+        super().__init__(model, [])
         self.home, self.first = f"{HOME}/", {f.__code__ for f in functions}
 
     def _verdict(self, frame):
         return "entry" if frame.f_code in self.first else super()._verdict(frame)
 
-    def _now(self, verdict, frame):
-        return frame.f_code in self.first or super()._now(verdict, frame)
+    def _now(self, verdict, frame, top):
+        return frame.f_code in self.first or super()._now(verdict, frame, top)
 
 
 def making(act, *functions, base=None):
     "What happens in these functions while `act(base model)` runs."
-    recorder = Watching(tiny_random("llama") if base is None else base, functions)
-    with quiet():
-        recorder.start()
-        try:
-            act(recorder.model)
-        finally:
-            recorder.stop()
+    recorder = Recorder(tiny_random("llama") if base is None else base)
+    recorder.watched = Following(recorder.model, functions)
+    with quiet(), recorder:
+        visited([Visit(recorder, recorder.model)], act, (recorder.model,), {})
     return recorder.trace
 
 

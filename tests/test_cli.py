@@ -31,7 +31,7 @@ TIMES = re.compile(r"'train_(runtime|\w+_per_second)': '[\d.e-]+'")  # no two ru
 # standard input.
 PLAIN = """
 import json, os, runpy, sys
-import torch, transformers, peft, accelerate, peft_viz.models, peft_viz.record
+import torch, transformers, peft, accelerate, peft_viz.models, peft_viz.recording.recorder
 import transformers.trainer, transformers.models.llama.modeling_llama
 for name, words in json.load(sys.stdin).items():
     child = os.fork()

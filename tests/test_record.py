@@ -1,6 +1,6 @@
 "The recorder sees what happened, and the model does not notice."
 
-import functools, gc, importlib, sys, threading
+import functools, gc, sys, threading
 
 import peft, pytest, torch
 from transformers import (
@@ -21,9 +21,8 @@ from transformers import (
 import peft_viz
 from families import tiny_model, V5
 from peft_viz import record
+from peft_viz.recording import base_model, describe, doors, watch
 from peft_viz.trace import MAX_VALUES, READABLE, Trace
-
-recorder = importlib.import_module("peft_viz.record")  # `peft_viz.record` is the function
 
 SMALL = dict(vocab_size=64, num_hidden_layers=2, num_attention_heads=4, hidden_size=32)
 FAMILIES = dict(
@@ -249,9 +248,10 @@ def test_nothing_is_left_behind(method, package):
     model = make(method, package)
     before = hooks(model)
     with record(model, layers=2) as trace:
-        assert hooks(model) > before
+        assert hooks(model) == before and "forward" not in vars(model.get_base_model())
         run(model)
     assert hooks(model) == before and "forward" not in vars(model.get_base_model())
+    assert not doors._SLOTS and type(model).forward.__module__ != doors.__name__
     todo, seen = [trace], set()
     while todo:  # no tensor, module or frame hangs on the trace
         x = todo.pop()
@@ -278,8 +278,8 @@ def test_no_activation_is_kept(method, package):
 
 def test_long_inputs_are_cut(monkeypatch):
     model, ids = make("LORA"), torch.randint(1, 64, (1, 40))
-    monkeypatch.setattr(recorder, "MAX_VALUES", 16)
-    monkeypatch.setattr(recorder, "SMALL", 0)
+    monkeypatch.setattr(describe, "MAX_VALUES", 16)
+    monkeypatch.setattr(describe, "SMALL", 0)
     with record(model) as trace:
         model(input_ids=ids)
     value = trace.value(trace.base_calls[0].args["input_ids"])
@@ -287,17 +287,27 @@ def test_long_inputs_are_cut(monkeypatch):
     assert Trace.from_json(trace.to_json()) == trace
 
 
-@pytest.mark.parametrize("place", ("changes", "_bind", "_sdpa_grid", "_cache", "attended"))
-def test_a_recorder_error_does_not_reach_the_model(place, monkeypatch, tracer):
+@pytest.mark.parametrize(
+    "module, place",
+    (
+        (watch, "changes"),
+        (base_model, "_bind"),
+        (base_model, "_sdpa_grid"),
+        (describe, "_cache"),
+        (base_model, "attended"),
+    ),
+)
+def test_a_recorder_error_does_not_reach_the_model(module, place, monkeypatch, tracer):
     "Wherever the recorder fails: while lines run, before and after the base model, in its layers and in its attention."
     model = make()
     if place == "attended":
         model.base_model.set_attn_implementation("eager")
     plain = model.generate(**PROMPT, **GREEDY)
-    monkeypatch.setattr(recorder, place, lambda *_, **__: 1 / 0)
-    with pytest.warns(UserWarning, match="incomplete, the recorder failed: ZeroDivisionError"):
-        with record(model):
+    monkeypatch.setattr(module, place, lambda *_, **__: 1 / 0)
+    with pytest.warns(UserWarning, match="recording is incomplete.*ZeroDivisionError"):
+        with record(model) as partly:
             watched = model.generate(**PROMPT, **GREEDY)
+    assert len(partly.base_calls) == 5 and Trace.from_json(partly.to_json()) == partly
     assert torch.equal(plain, watched) and sys.gettrace() is tracer
     monkeypatch.undo()
     assert torch.equal(plain, model.generate(**PROMPT, **GREEDY))

@@ -16,7 +16,7 @@ from transformers import MambaConfig, MambaForCausalLM
 import specification as spec
 import specification_page as pages
 from peft_viz.causal_lm import get_peft_model
-from peft_viz.record import statements
+from peft_viz.recording.watch import statements
 from specification import IDS, MASK, model_of, ROWS
 
 ROOT = Path(__file__).resolve().parent.parent
