@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 from ..architectures import adalora_targets
-from ..config import AdaLoraConfig
-from .injection import all_linear, BaseTuner, BaseTunerLayer
+from ..config import AdaLoraConfig, STEPS, whole
+from .injection import all_linear, BaseTuner, BaseTunerLayer, features, new_parts_like
 
 # %% auto #0
 __all__ = ['PARTS', 'AdaLoraLayer', 'adalora_layers', 'layer_name', 'patterned_layers', 'RankAllocator', 'AdaLoraModel']
@@ -37,10 +37,7 @@ class AdaLoraLayer(BaseTunerLayer):
     ):
         super().__init__(base_layer)
         self.fan_in_fan_out = isinstance(base_layer, Conv1D)
-        if self.fan_in_fan_out:
-            self.in_features, self.out_features = base_layer.weight.shape
-        else:
-            self.out_features, self.in_features = base_layer.weight.shape
+        self.in_features, self.out_features = features(base_layer)
         self.r: dict[str, int] = {}  # triplets that are there
         self.lora_alpha: dict[str, float] = {}
         self.scaling: dict[str, float] = {}
@@ -76,7 +73,7 @@ class AdaLoraLayer(BaseTunerLayer):
             nn.init.normal_(B, std=0.02)
         for parts, values in (self.lora_A, A), (self.lora_B, B), (self.lora_E, E), (self.ranknum, ranknum):
             parts[adapter_name] = nn.Parameter(
-                values.to(self.weight.device, self.weight.dtype), requires_grad=parts is not self.ranknum
+                values.to(**new_parts_like(self.base_layer)), requires_grad=parts is not self.ranknum
             )
 
     def forward(self, x: torch.Tensor, *args, **kwargs) -> torch.Tensor:
@@ -324,6 +321,7 @@ class AdaLoraModel(BaseTuner):
     "The base model with AdaLoRA layers in it."
 
     tuner_layer_cls = AdaLoraLayer
+    prefix = "lora_"
 
     @property
     def trainable_adapter_name(self) -> str | None:
@@ -336,8 +334,6 @@ class AdaLoraModel(BaseTuner):
             raise ValueError(
                 f"AdaLoRA trains one adapter at a time, but {' and '.join(trainable)} are to be trained; set inference_mode=True in the configuration of all but one"
             )
-        if not 0 < config.beta1 < 1 or not 0 < config.beta2 < 1:
-            raise ValueError(f"beta1={config.beta1} and beta2={config.beta2} must lie between 0 and 1")
         if config.target_modules is None:
             config.target_modules = adalora_targets(self.model)
         elif isinstance(config.target_modules, str) and config.target_modules.lower() == "all-linear":
@@ -403,6 +399,8 @@ class AdaLoraModel(BaseTuner):
             raise ValueError(
                 "update_and_allocate is for training, but all adapters are for inference; set inference_mode=False in the configuration of the one to train"
             )
+        if not whole(0, STEPS).allows(global_step):
+            raise ValueError(f"global_step={global_step!r}; it must be {whole(0, STEPS).words}")
         config = self.peft_config[adapter_name]
         last = config.total_step - config.tfinal
         if global_step > last and config.rank_pattern is not None:

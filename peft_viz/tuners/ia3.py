@@ -9,7 +9,14 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 from ..architectures import ia3_targets
 from ..config import IA3Config
-from .injection import all_linear, BaseTuner, BaseTunerLayer, name_matches
+from peft_viz.tuners.injection import (
+    all_linear,
+    BaseTuner,
+    BaseTunerLayer,
+    features,
+    name_matches,
+    new_parts_like,
+)
 
 # %% auto #0
 __all__ = ['IA3Layer', 'rescaled', 'IA3Model']
@@ -30,10 +37,7 @@ class IA3Layer(BaseTunerLayer):
     ):
         super().__init__(base_layer)
         self.is_feedforward = is_feedforward
-        if isinstance(base_layer, Conv1D):
-            self.in_features, self.out_features = base_layer.weight.shape
-        else:
-            self.out_features, self.in_features = base_layer.weight.shape
+        self.in_features, self.out_features = features(base_layer)
         self.ia3_l = nn.ParameterDict()
 
     def update_layer(
@@ -45,7 +49,7 @@ class IA3Layer(BaseTunerLayer):
         "Add a vector of factors."
         shape = (1, self.in_features) if self.is_feedforward else (self.out_features, 1)
         factors = torch.ones(shape) if config.init_ia3_weights else torch.randn(shape)
-        self.ia3_l[adapter_name] = nn.Parameter(factors.to(self.weight.device, self.weight.dtype))
+        self.ia3_l[adapter_name] = nn.Parameter(factors.to(**new_parts_like(self.base_layer)))
 
     def forward(self, x: torch.Tensor, *args, **kwargs) -> torch.Tensor:
         factors = [self.ia3_l[name].flatten() for name in self.active_adapters if name in self.ia3_l]
@@ -94,6 +98,7 @@ class IA3Model(BaseTuner):
     "The base model with IA3 layers in it."
 
     tuner_layer_cls = IA3Layer
+    prefix = "ia3_"
 
     def prepare_config(self, config: IA3Config):
         if config.target_modules is None or config.feedforward_modules is None:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 import inspect
 import math
-import re
 from contextlib import contextmanager
 from functools import partial
 import torch
@@ -14,8 +13,17 @@ from torch import nn
 from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 from ..architectures import lora_targets
-from ..config import LoraConfig
-from .injection import all_linear, BaseTuner, BaseTunerLayer, rows_by_adapter
+from ..config import LoraConfig, UnknownAdapterError
+from peft_viz.tuners.injection import (
+    all_linear,
+    BaseTuner,
+    BaseTunerLayer,
+    check_changeable,
+    features,
+    fitting_pattern,
+    new_parts_like,
+    rows_by_adapter,
+)
 
 # %% auto #0
 __all__ = ['INITIALISATIONS', 'LAYERS', 'LoraLayer', 'Magnitude', 'by_pattern', 'LoraLinear', 'LoraEmbedding', 'LoraModel']
@@ -35,7 +43,7 @@ class LoraLayer(BaseTunerLayer):
     ):
         super().__init__(base_layer)
         self.fan_in_fan_out = not isinstance(base_layer, nn.Linear)
-        self.out_features, self.in_features = self.oriented(base_layer.weight).shape
+        self.in_features, self.out_features = features(base_layer)
         self.r: dict[str, int] = {}
         self.lora_alpha: dict[str, float] = {}
         self.scaling: dict[str, float] = {}
@@ -211,10 +219,7 @@ def by_pattern(
     default,  # where none fits
 ):
     "The value for the first pattern that the (end of the) name fits."
-    for pattern, value in patterns.items():
-        if re.match(rf"(.*\.)?({pattern})$", name):
-            return value
-    return default
+    return patterns.get(fitting_pattern(patterns, name), default)
 
 # %% ../../nbs/02_tuners/11_lora.ipynb #874c861b
 INITIALISATIONS = {  # how A starts, by `init_lora_weights`; B starts at zero, so that the adapted model is the base model
@@ -238,8 +243,9 @@ class LoraLinear(LoraLayer):
         if INITIALISATIONS[how]:
             INITIALISATIONS[how](lora_A.weight)
             nn.init.zeros_(lora_B.weight)
-        self.lora_A[adapter_name] = lora_A.to(self.weight.device, self.weight.dtype)
-        self.lora_B[adapter_name] = lora_B.to(self.weight.device, self.weight.dtype)
+        like = new_parts_like(self.base_layer)
+        self.lora_A[adapter_name] = lora_A.to(**like)
+        self.lora_B[adapter_name] = lora_B.to(**like)
 
     def factors(self, adapter_name: str) -> tuple[torch.Tensor, torch.Tensor]:
         return self.lora_A[adapter_name].weight, self.lora_B[adapter_name].weight
@@ -282,8 +288,9 @@ class LoraEmbedding(LoraLayer):
         if INITIALISATIONS[how]:
             nn.init.zeros_(A)
             nn.init.normal_(B)
-        self.lora_embedding_A[adapter_name] = nn.Parameter(A.to(self.weight.device, self.weight.dtype))
-        self.lora_embedding_B[adapter_name] = nn.Parameter(B.to(self.weight.device, self.weight.dtype))
+        like = new_parts_like(self.base_layer)
+        self.lora_embedding_A[adapter_name] = nn.Parameter(A.to(**like))
+        self.lora_embedding_B[adapter_name] = nn.Parameter(B.to(**like))
 
     def factors(self, adapter_name: str) -> tuple[torch.Tensor, torch.Tensor]:
         return self.lora_embedding_A[adapter_name], self.lora_embedding_B[adapter_name]
@@ -323,6 +330,7 @@ class LoraModel(BaseTuner):
     "The base model with LoRA layers in it."
 
     tuner_layer_cls = LoraLayer
+    prefix = "lora_"
 
     def prepare_config(self, config: LoraConfig):
         if config.target_modules is None:
@@ -335,6 +343,8 @@ class LoraModel(BaseTuner):
             raise ValueError(
                 f"LoRA adapts nn.Linear, nn.Embedding and transformers' Conv1D, but the target {name!r} is {type(module).__name__}; narrow target_modules down"
             )
+        if config.use_dora:
+            check_changeable(getattr(module, "base_layer", module), name, "DoRA")
         if isinstance(module, nn.Embedding) and len(inspect.signature(module.forward).parameters) > 1:
             raise ValueError(
                 f"LoRA adapts embeddings that are called with ids, but the target {name!r}, {type(module).__name__}, works them out for itself; narrow target_modules down"
@@ -373,7 +383,7 @@ class LoraModel(BaseTuner):
         if self.training:
             raise ValueError("adapter_names are for inference; call model.eval() first")
         for unknown in set(adapter_names) - {"__base__", *self.peft_config}:
-            raise ValueError(
+            raise UnknownAdapterError(
                 f"there is no adapter {unknown!r}; there are {', '.join(self.peft_config)}, and '__base__' for none"
             )
         if any(layer.merged for layer in self.tuner_layers()):

@@ -13,11 +13,11 @@ from torch.distributions.relaxed_bernoulli import RelaxedBernoulli
 from transformers.pytorch_utils import Conv1D
 from ..architectures import lora_targets
 from ..config import PolyConfig
-from .injection import all_linear, BaseTuner, BaseTunerLayer
+from .injection import all_linear, BaseTuner, BaseTunerLayer, features, new_parts_like
 from .multitask import check_task_ids
 
 # %% auto #0
-__all__ = ['PolyRouter', 'PolyLayer', 'features', 'initialise_skills', 'knowing', 'tell', 'checkpoint_with_tasks', 'PolyModel']
+__all__ = ['PolyRouter', 'PolyLayer', 'initialise_skills', 'knowing', 'tell', 'checkpoint_with_tasks', 'PolyModel']
 
 # %% ../../nbs/02_tuners/14_poly.ipynb #f6675c5c
 class PolyRouter(nn.Module):
@@ -85,11 +85,11 @@ class PolyLayer(BaseTunerLayer):
         if not config.init_weights:
             initialise_skills(B)
         router.reset()
-        place = self.weight.device, self.weight.dtype
+        like = new_parts_like(self.base_layer)
         self.r[adapter_name] = r
-        self.poly_router[adapter_name] = router.to(*place)
-        self.poly_lora_A[adapter_name] = nn.Parameter(A.to(*place))
-        self.poly_lora_B[adapter_name] = nn.Parameter(B.to(*place))
+        self.poly_router[adapter_name] = router.to(**like)
+        self.poly_lora_A[adapter_name] = nn.Parameter(A.to(**like))
+        self.poly_lora_B[adapter_name] = nn.Parameter(B.to(**like))
 
     def forward(self, x: torch.Tensor, *args, **kwargs) -> torch.Tensor:
         result = self.base_layer(x, *args, **kwargs)
@@ -133,15 +133,6 @@ class PolyLayer(BaseTunerLayer):
 
     def extra_repr(self) -> str:
         return f"r={self.r}"
-
-
-def features(
-    layer: nn.Linear | Conv1D,  # a linear layer
-) -> tuple[int, int]:
-    "The widths of its input and its output."
-    if isinstance(layer, Conv1D):
-        return tuple(layer.weight.shape)
-    return layer.in_features, layer.out_features
 
 
 def initialise_skills(
@@ -201,6 +192,7 @@ class PolyModel(BaseTuner):
     "The base model with POLY layers in it."
 
     tuner_layer_cls = PolyLayer
+    prefix = "poly_"
     takes_task_ids = False  # is one of the contexts below open?
 
     def prepare_config(self, config: PolyConfig):
