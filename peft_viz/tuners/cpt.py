@@ -4,11 +4,10 @@
 
 # %% ../../nbs/02_tuners/04_cpt.ipynb #1718624f
 from __future__ import annotations
-import warnings
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
-from ..config import CPTConfig
+from ..config import CPTConfig, warn
 from .sequence import insert
 
 # %% auto #0
@@ -126,7 +125,12 @@ def answers_only(
     config: CPTConfig,  # with the examples' tokens
     order: torch.Tensor | None = None,  # see `insert`
 ) -> torch.Tensor:  # [batch, virtual + sequence], a new tensor
-    "The examples' tokens, then the given labels; -100 wherever no answer stands."
+    "The examples' tokens, then the given labels; -100 wherever no answer stands. Raises ValueError unless there is a label for each token."
+    rows, length = len(type_mask), type_mask.shape[-1] - len(config.cpt_token_ids)
+    if labels.shape != (rows, length):
+        raise ValueError(
+            f"labels have shape {list(labels.shape)}; there must be one for each token, {[rows, length]}"
+        )
     prefix_labels = torch.tensor(config.cpt_token_ids, device=labels.device).expand(len(labels), -1)
     cpt_labels = insert(prefix_labels, labels, order)
     cpt_labels = cpt_labels.masked_fill(~is_kind(type_mask.to(labels.device), ANSWER), IGNORED)
@@ -137,7 +141,7 @@ def answers_only(
             if largest % 4
             else "no label stands where the type is an answer"
         )
-        warnings.warn(f"CPT: no label is left, and the loss is nan; {reason}")
+        warn(f"CPT: no label is left, and the loss is nan; {reason}")
     return cpt_labels
 
 # %% ../../nbs/02_tuners/04_cpt.ipynb #ae52b3a9

@@ -64,6 +64,10 @@ def check_task_ids(
         raise ValueError(
             f"multitask prompt tuning needs to know each row's task; pass task_ids, a tensor of {batch_size} numbers from 0 to {num_tasks - 1}"
         )
+    if not isinstance(task_ids, torch.Tensor):
+        raise ValueError(
+            f"task_ids must be a tensor, not {type(task_ids).__name__}; write torch.tensor({task_ids!r})"
+        )
     if task_ids.shape != (batch_size,):
         raise ValueError(
             f"task_ids has shape {list(task_ids.shape)}; it must hold one task id for each of the {batch_size} rows"

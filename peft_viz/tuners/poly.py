@@ -253,7 +253,7 @@ class PolyModel(BaseTuner):
     def _take_task_ids(self, layers, model, args, kwargs):
         task_ids = kwargs.pop("task_ids", None)
         if task_ids is not None:
-            task_ids = task_ids.reshape(-1)
+            task_ids = task_ids.reshape(-1) if isinstance(task_ids, torch.Tensor) else task_ids
             inputs = [*args[:1], kwargs.get("input_ids"), kwargs.get("inputs_embeds")]
             batch_size = next((len(rows) for rows in inputs if rows is not None), len(task_ids))
             check_task_ids(
