@@ -21,6 +21,7 @@ from peft_viz.config import (
     UnknownAdapterError,
     warn,
 )
+from .trainer import make_known
 from .tuners.adalora import AdaLoraModel
 from .tuners.cpt import CPTEmbedding
 from .tuners.ia3 import IA3Model
@@ -161,6 +162,7 @@ class PeftModel(nn.Module):
         autocast_adapter_dtype: bool = True,  # keep float16 and bfloat16 adapters of injected layers in float32
     ):
         super().__init__()
+        make_known(PeftModel)
         check_config(peft_config)
         check_adapter_name(adapter_name)
         self.peft_type = peft_config.peft_type
@@ -605,5 +607,5 @@ def refuse_second_wrapper(
     "Raises ValueError for a model that has adapters already."
     if isinstance(model, PeftModel) or any(isinstance(m, BaseTunerLayer) for m in model.modules()):
         raise ValueError(
-            f"the model has adapters already; for another one there is {instead}, or start from a fresh base model"
+            f"the model has adapters already; add another one with {instead}, or start from a fresh base model"
         )
