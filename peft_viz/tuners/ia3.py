@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 from ..architectures import ia3_targets
-from ..config import IA3Config
+from ..config import IA3Config, warn
 from peft_viz.tuners.injection import (
     all_linear,
     BaseTuner,
@@ -125,3 +125,21 @@ class IA3Model(BaseTuner):
 
     def create_layer(self, name: str, module: nn.Module, config: IA3Config) -> IA3Layer:
         return IA3Layer(module, is_feedforward=name_matches(config.feedforward_modules, name))
+
+    def add_weighted_adapter(
+        self,
+        adapters: list[str],  # of this model
+        weights: list[float],  # one for each
+        adapter_name: str,  # a new name
+    ):
+        "Make an adapter whose factors are weighted sums of those of others. It is neither active nor trained."
+        if adapter_name in self.peft_config:
+            warn(f"there is an adapter {adapter_name!r} already; nothing is combined")
+            return
+        self._add_combined(adapters, weights, adapter_name)
+        for layer in self.tuner_layers():
+            present = [
+                (layer.ia3_l[name], weight) for name, weight in zip(adapters, weights) if name in layer.ia3_l
+            ]
+            if present:
+                layer.ia3_l[adapter_name].data = sum(factors.data * weight for factors, weight in present)

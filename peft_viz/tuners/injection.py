@@ -10,7 +10,7 @@ import itertools
 import re
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace as replace_fields
 from html import escape
 import torch
 from torch import nn
@@ -807,6 +807,39 @@ class BaseTuner(nn.Module):
                 replace(self.model, name, (copies or [module.original_module])[0])
         return self.model
 
+    # --- several into one -------------------------------------------------------------------------------------
+
+    def add_weighted_adapter(self, *args, **kwargs):
+        "Make an adapter out of several; methods that can do it say how."
+        raise TypeError(f"{type(self).__name__} cannot combine adapters; LoRA and IA3 can")
+
+    def _add_combined(self, adapters, weights, adapter_name, **fields):
+        "Put in an adapter whose targets are those of all the others together; its values are to follow. It is neither active nor trained."
+        self._check_names(adapters)
+        if len(adapters) != len(weights) or not adapters:
+            raise ValueError(
+                f"there must be a weight for each adapter, but there are {len(weights)} for {len(adapters)}"
+            )
+        several = [
+            m
+            for m in self.adapted()
+            if isinstance(m, ModulesToSaveWrapper) and sum(n in m.modules_to_save for n in adapters) > 1
+        ]
+        if several:
+            raise ValueError(
+                f"more than one of {', '.join(adapters)} trains the same module in full (modules_to_save), and those cannot be combined"
+            )
+        configs = [self.peft_config[name] for name in adapters]
+        for field in "target_modules", "feedforward_modules":
+            if hasattr(configs[0], field):
+                fields[field] = _all_names(field, [getattr(config, field) for config in configs])
+        self.peft_config[adapter_name] = replace_fields(configs[0], **fields)
+        try:
+            self.inject_adapter(adapter_name)
+        except Exception:
+            del self.peft_config[adapter_name]
+            raise
+
     # --- running ----------------------------------------------------------------------------------------------
 
     @contextmanager
@@ -830,6 +863,16 @@ class BaseTuner(nn.Module):
         "The base model with its adapted layers. `adapter_names`, one for each row, are for our hooks, not for the base model."
         with self._enable_peft_forward_hooks(adapter_names=adapter_names):
             return self.model(*args, **kwargs)
+
+
+def _all_names(field, lists):
+    if len({isinstance(names, str) for names in lists}) > 1:
+        raise ValueError(
+            f"{field} must be lists of names for all adapters, or regular expressions for all, to be combined"
+        )
+    if isinstance(lists[0], str):
+        return "|".join(f"({pattern})" for pattern in lists)
+    return set().union(*lists)
 
 
 def _to_float32(part):
@@ -912,7 +955,11 @@ def _words(value):
 def get_layer_status(
     model: nn.Module,  # a `PeftModel`, a tuner, or any model with adapted layers
 ) -> LayerStatusList:  # of TunerLayerStatus, in the order of the model
-    "The state of every module that holds parts of adapters. Raises ValueError when there is none."
+    "The state of every module that holds parts of adapters. Raises ValueError when there is none, TypeError for a model with virtual tokens."
+    if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
+        raise TypeError(
+            f"get_layer_status and get_model_status are for adapters in the base model's layers, which {model.peft_type.value} does not have"
+        )
     _, tuner = _tuner_of(model)
     found = [
         _layer_status(name, module)

@@ -13,7 +13,8 @@ from torch import nn
 from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 from ..architectures import lora_targets
-from ..config import LoraConfig, UnknownAdapterError
+from ..config import LoraConfig, UnknownAdapterError, warn
+from .combine import check_recipe, combined, factored
 from peft_viz.tuners.injection import (
     all_linear,
     BaseTuner,
@@ -194,6 +195,45 @@ class LoraLayer(BaseTunerLayer):
     def _merged_factor(self, adapter_name):
         factor = self.lora_magnitude_vector[adapter_name].weight / self.merged_norms[adapter_name]
         return self.oriented(factor.view(-1, 1))
+
+    @torch.no_grad()
+    def combine(
+        self,
+        weights: dict[str, float],
+        adapter_name: str,
+        kind: str,
+        rank: int,
+        density,
+        elect: str,
+        svd: dict,
+    ):
+        "Give an adapter the values of several, whose weights are given by name. Rows and columns beyond what they need are zero."
+        names, factors = list(weights), [self.factors(name) for name in weights]
+        scaled = [weight * self.scaling[name] for name, weight in weights.items()]
+        if kind == "cat":
+            A = torch.cat(
+                [A * weight * self.scaling[name] for (A, _), (name, weight) in zip(factors, weights.items())]
+            )
+            B = torch.cat([B for _, B in factors], dim=1)
+        elif kind.endswith("svd"):
+            recipe = kind.removesuffix("svd").rstrip("_") or "linear"
+            deltas = [self.get_delta_weight(name) for name in names]
+            A, B = factored(
+                self.oriented(combined(recipe, deltas, list(weights.values()), density, elect)), rank, **svd
+            )
+        else:
+            roots = [math.sqrt(abs(s)) for s in scaled]
+            A = combined(
+                kind,
+                [A for A, _ in factors],
+                [math.copysign(root, s) for root, s in zip(roots, scaled)],
+                density,
+                elect,
+            )
+            B = combined(kind, [B for _, B in factors], roots, density, elect)
+        for factor, value in zip(self.factors(adapter_name), (A, B)):
+            factor.data = value.new_zeros(factor.shape)
+            factor.data[: value.shape[0], : value.shape[1]] = value
 
     def merge_state(self) -> dict:
         return dict(super().merge_state(), merged_norms=dict(self.merged_norms))
@@ -388,6 +428,52 @@ class LoraModel(BaseTuner):
             )
         if any(layer.merged for layer in self.tuner_layers()):
             raise ValueError("adapter_names need adapters that are not merged; call unmerge_adapter() first")
+
+    def add_weighted_adapter(
+        self,
+        adapters: list[str],  # of this model
+        weights: list[float],  # one for each
+        adapter_name: str,  # a new name
+        combination_type: str = "svd",  # one of `combine.KINDS`
+        svd_rank: int | None = None,  # rank of the result, for kinds with svd; None: the largest
+        svd_clamp: float | None = None,  # see `factored`
+        svd_full_matrices: bool = True,  # for `torch.linalg.svd`
+        svd_driver: str | None = None,  # the same, on an accelerator
+        density: float | None = None,  # which part of the numbers stays, for kinds that cut away
+        majority_sign_method: str = "total",  # see `of_one_sign`
+    ):
+        "Make an adapter out of several; see `combine`. It is neither active nor trained. Raises ValueError where they do not go together."
+        if adapter_name in self.peft_config:
+            warn(f"there is an adapter {adapter_name!r} already; nothing is combined")
+            return
+        check_recipe(combination_type, density, majority_sign_method)
+        self._check_names(adapters)
+        if any(self.peft_config[name].use_dora for name in adapters):
+            raise ValueError("DoRA adapters are no sums that could be combined")
+        kind = "linear" if len(adapters) == 1 else combination_type
+        rank = self._combined_rank(adapters, kind, svd_rank)
+        fields = dict(r=rank, lora_alpha=rank, rank_pattern={}, alpha_pattern={}, use_rslora=False)
+        self._add_combined(adapters, weights, adapter_name, **fields)
+        svd = dict(clamp=svd_clamp, full_matrices=svd_full_matrices, driver=svd_driver)
+        for layer in self.tuner_layers():
+            present = {name: weight for name, weight in zip(adapters, weights) if layer.has_adapter(name)}
+            if present:
+                layer.combine(present, adapter_name, kind, rank, density, majority_sign_method, svd)
+
+    def _combined_rank(self, adapters, kind, svd_rank):
+        ranks = [max(c.r, *c.rank_pattern.values(), 1) for c in map(self.peft_config.get, adapters)]
+        if kind == "cat":
+            return sum(ranks)
+        if kind.endswith("svd"):
+            return svd_rank or max(ranks)
+        there = [
+            {layer.r[name] for name in adapters if layer.has_adapter(name)} for layer in self.tuner_layers()
+        ]
+        if any(len(in_layer) > 1 for in_layer in there):
+            raise ValueError(
+                f"combination_type={kind!r} adds factors up, so all adapters must have the same rank, but r is {', '.join(map(str, ranks))}; use 'svd' or 'cat'"
+            )
+        return max(ranks)
 
 
 def _insert_adapter_names(adapter_names, module, args, kwargs):
