@@ -637,7 +637,7 @@ def get_peft_model(
     Raises ValueError for a configuration that does not fit and NotImplementedError for what is not there yet, both before anything in the base model is changed."""
     if mixed or low_cpu_mem_usage:
         raise NotImplementedError("mixed=True and low_cpu_mem_usage=True are not implemented in peft_viz")
-    refuse_second_wrapper(model, "add_adapter")
+    refuse_second_wrapper(model, "add another one with add_adapter")
     check_config(peft_config)
     if peft_config.task_type is None and peft_config.is_prompt_learning:
         raise ValueError(f"{type(peft_config).__name__} needs to know the task; pass task_type='CAUSAL_LM'")

@@ -149,6 +149,7 @@ class AutoPeftModelForCausalLM:
         is_trainable: bool = False,  # go on training
         config: PeftConfig | None = None,  # instead of the one in the folder
         revision: str | None = None,  # of the adapter on the Hub; it says nothing about a folder
+        import_allowlist: list[str] | None = None,  # packages that may be imported: nothing is
         **kwargs,  # for `PeftModel.from_pretrained` what is a parameter of it, the rest for the base model
     ) -> PeftModel:
         "Raises ValueError where the configuration names no base model, or another task."

@@ -464,7 +464,7 @@ class PeftModel(nn.Module):
         **kwargs,  # what else peft and transformers take: see `LOADING`
     ) -> PeftModel:  # of the class for the configuration's task
         "A base model with an adapter from a folder. If it does not fit, nothing is changed."
-        refuse_second_wrapper(model, "load_adapter")
+        refuse_second_wrapper(model, "load another one with load_adapter")
         check_loading(kwargs, model)
         loaded = checkpoint.config_to_load(model_id, is_trainable, config, subfolder)
         tensors = checkpoint.load_peft_weights(model_id, torch_device, subfolder)
@@ -602,10 +602,8 @@ def model_class(
 
 def refuse_second_wrapper(
     model: nn.Module,  # the base model
-    instead: str,  # the method for a second adapter
+    instead: str,  # what to do for a second adapter
 ):
     "Raises ValueError for a model that has adapters already."
     if isinstance(model, PeftModel) or any(isinstance(m, BaseTunerLayer) for m in model.modules()):
-        raise ValueError(
-            f"the model has adapters already; add another one with {instead}, or start from a fresh base model"
-        )
+        raise ValueError(f"the model has adapters already; {instead}, or start from a fresh base model")

@@ -26,7 +26,7 @@ OFFLINE = {
 }
 
 # Every tests/test_*.py stands in one of these; tests/test_lanes.py misses those that do not.
-REFERENCE = "adalora architectures branches checkpoint config lora matrix merge parity parity_more poly prompt_branches properties reference reference_errors right training".split()  # what the models compute
+REFERENCE = "adalora architectures branches checkpoint config lora matrix merge mistakes parity parity_more poly prompt_branches properties reference reference_errors right surface training".split()  # what the models compute
 WATCHING = "layout models plot record specification trace widgets".split()  # what is recorded and drawn of it; record and specification trace what runs themselves: no coverage tool may do so besides
 REST = "docs lab lanes project viewer".split()
 

@@ -53,7 +53,7 @@ def test_neither_nbdev_nor_fastcore_nor_peft_is_imported(path):
     assert not {name.split(".")[0] for name in imported(path)} & {"nbdev", "fastcore", "execnb", "peft"}
 
 
-REFERENCE = {"config", "architectures", "tuners", "model", "causal_lm", "checkpoint"}
+REFERENCE = {"config", "architectures", "tuners", "model", "causal_lm", "checkpoint", "trainer", "helpers"}
 WATCHING = {"trace", "record", "layout", "diagnose", "plot", "viewer", "widgets", "cli"}
 
 
