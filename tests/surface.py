@@ -101,7 +101,9 @@ def attributes(package):
     classes = [
         n
         for n in peft_viz.__all__
-        if isinstance(getattr(package, n, None), type) and n.endswith(("Config", "Model"))
+        if isinstance(getattr(package, n, None), type)
+        and n != "PeftModel"
+        and n.endswith(("Config", "Model"))
     ]
     for name in classes:
         theirs, ours = getattr(package, name), getattr(peft_viz, name)
@@ -121,6 +123,8 @@ def parameters(package):
     "(function(parameter), here?, why not) of functions and methods that are here."
     rows = []
     for function in FUNCTIONS:
+        if not hasattr(package, function.split(".")[0]):
+            continue  # an older peft
         theirs, ours = (_parameters(made, function) for made in (package, peft_viz))
         loading = (
             peft_viz.model.LOADING

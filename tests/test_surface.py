@@ -121,8 +121,8 @@ ACTIONS = {
 
 @pytest.mark.parametrize("what", ACTIONS)
 def test_exceptions_are_of_peft_s_kind(what):
-    if not NEW and "base state" in what:
-        pytest.skip("the function is younger")
+    if not NEW and what in ("a base state that does not fit", "an adapter that is there"):
+        pytest.skip("older versions of peft have no such function, or say nothing")
     kinds = []
     for package in peft, ours:
         with pytest.raises(Exception) as caught:
@@ -163,6 +163,9 @@ KINDS = {
 }
 
 
+@pytest.mark.skipif(
+    not NEW, reason="older versions of peft apply the scaling twice, and know no negative weights"
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_combined_adapters_are_peft_s(kind):
     results = []
