@@ -177,7 +177,7 @@ def several(
     "A list, tuple or set of such values."
     return Rule(words, lambda v: isinstance(v, (list, tuple, set, frozenset)) and all(map(rule.allows, v)))
 
-
+# %% ../nbs/00_config.ipynb #60d74819
 def either(
     *rules: Rule,  # one of them is enough
 ) -> Rule:
@@ -261,6 +261,8 @@ FIELDS = {
     "beta1 beta2": BETWEEN_0_AND_1,
     "orth_reg_weight": NOT_NEGATIVE,
 }
+
+
 RULES = {name: rule for names, rule in FIELDS.items() for name in names.split()}
 
 
@@ -273,7 +275,7 @@ def rules(
     }
     return {name: rule for name, rule in found.items() if rule is not None}
 
-
+# %% ../nbs/00_config.ipynb #a3b17e90
 def check_fields(
     config,  # of any method
 ):

@@ -21,7 +21,7 @@ PARTS = {
     "lora_E": 0,
 }  # the trained parts of a detour, and the dimension along which the triplets lie
 
-
+# %% ../../nbs/02_tuners/12_adalora.ipynb #34264632
 class AdaLoraLayer(BaseTunerLayer):
     """A linear layer with detours in the form of singular value decompositions, by adapter name.
 
@@ -163,7 +163,7 @@ class AdaLoraLayer(BaseTunerLayer):
     def extra_repr(self) -> str:
         return f"r={self.r}, scaling={self.scaling}"
 
-
+# %% ../../nbs/02_tuners/12_adalora.ipynb #781d86c1
 def _numbers(mask, like):
     return mask.nonzero().flatten().to(like.device)
 
@@ -203,7 +203,7 @@ def patterned_layers(
         found[name] = layers[name], pattern
     return found
 
-
+# %% ../../nbs/02_tuners/12_adalora.ipynb #a8f07670
 class RankAllocator:
     "Observes the triplets of one adapter and decides which of them stay. Source: Zhang et al. 2023, arXiv:2303.10512, sections 3.2 and 3.3."
 

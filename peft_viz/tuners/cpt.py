@@ -85,7 +85,7 @@ class CPTEmbedding(nn.Module):
         limits[is_kind(types, INPUT)] = config.opt_projection_epsilon * scale
         return limits
 
-
+# %% ../../nbs/02_tuners/04_cpt.ipynb #cf3aaeb2
 def token_ids(
     config: CPTConfig,  # which tokens
     word_embeddings: nn.Module,  # from which vocabulary

@@ -82,7 +82,7 @@ class IA3Layer(BaseTunerLayer):
     def extra_repr(self) -> str:
         return f"rescales its {'input' if self.is_feedforward else 'output'}"
 
-
+# %% ../../nbs/02_tuners/13_ia3.ipynb #ed6ca186
 def rescaled(
     x: torch.Tensor,  # [..., channels]
     factors: list[torch.Tensor],  # each [channels], one for each active adapter

@@ -418,7 +418,7 @@ def rows_by_adapter(
         rows.setdefault(name, []).append(row)
     return rows
 
-
+# %% ../../nbs/02_tuners/10_injection.ipynb #a54f5dae
 class ModulesToSaveWrapper(AdapterHolder):
     "A module of the base model and, by adapter name, copies of it that are trained in full."
 
@@ -470,7 +470,7 @@ class ModulesToSaveWrapper(AdapterHolder):
                 results[row] = result
         return torch.stack(results)
 
-
+# %% ../../nbs/02_tuners/10_injection.ipynb #a47e0f8c
 def add_modules_to_save(
     model: nn.Module,  # a base model
     names: list[str] | None,  # ends of module names
@@ -864,7 +864,7 @@ class BaseTuner(nn.Module):
         with self._enable_peft_forward_hooks(adapter_names=adapter_names):
             return self.model(*args, **kwargs)
 
-
+# %% ../../nbs/02_tuners/10_injection.ipynb #f973c33f
 def _all_names(field, lists):
     if len({isinstance(names, str) for names in lists}) > 1:
         raise ValueError(
@@ -1008,7 +1008,7 @@ def get_model_status(
         quantization_backend=None,
     )
 
-
+# %% ../../nbs/02_tuners/10_injection.ipynb #34edbf08
 def _tuner_of(model):
     "The tuner of a PeftModel, or the model itself; and whether it is a tuner."
     inside = getattr(model, "base_model", None)

@@ -241,7 +241,7 @@ class LoraLayer(BaseTunerLayer):
     def extra_repr(self) -> str:
         return f"r={self.r}, scaling={self.scaling}"
 
-
+# %% ../../nbs/02_tuners/11_lora.ipynb #b4de8226
 class Magnitude(nn.Module):
     "DoRA's one trained length for each output channel."
 
@@ -365,7 +365,7 @@ LAYERS: dict[type[nn.Module], type[LoraLayer]] = {
     nn.Embedding: LoraEmbedding,
 }
 
-
+# %% ../../nbs/02_tuners/11_lora.ipynb #94e5ec73
 class LoraModel(BaseTuner):
     "The base model with LoRA layers in it."
 
@@ -475,6 +475,6 @@ class LoraModel(BaseTuner):
             )
         return max(ranks)
 
-
+# %% ../../nbs/02_tuners/11_lora.ipynb #71812a6e
 def _insert_adapter_names(adapter_names, module, args, kwargs):
     return args, {**kwargs, "adapter_names": adapter_names}

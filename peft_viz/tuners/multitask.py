@@ -53,7 +53,7 @@ class MultitaskPromptEmbedding(PromptEmbedding):
         for name, tensor in source.items():
             mine[name].copy_(tensor)
 
-
+# %% ../../nbs/02_tuners/02_multitask.ipynb #dd594c3d
 def check_task_ids(
     task_ids: torch.Tensor | None,  # what the caller gave
     batch_size: int,  # rows

@@ -134,7 +134,7 @@ class PolyLayer(BaseTunerLayer):
     def extra_repr(self) -> str:
         return f"r={self.r}"
 
-
+# %% ../../nbs/02_tuners/14_poly.ipynb #c9bfbdc5
 def initialise_skills(
     weights: torch.Tensor,  # [splits, skills, in, out], changed in place
 ):
