@@ -56,7 +56,7 @@ def warn(
     level, frame = 2, sys._getframe(1)
     while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in BETWEEN:
         level, frame = level + 1, frame.f_back
-    warnings.warn(message, PeftWarning, stacklevel=level - 1)
+    warnings.warn(message, PeftWarning, stacklevel=level)
 
 # %% ../nbs/00_config.ipynb #87007422
 class PeftType(str, enum.Enum):
@@ -344,11 +344,11 @@ class PeftConfig:
 
     def __repr__(self) -> str:
         "Only what differs from the defaults."
-        said = [f for f in dataclasses.fields(self) if getattr(self, f.name) != _default(f)]
-        fields = ", ".join(
-            f"{f.name}={_plain(getattr(self, f.name))!r}" for f in said if f.name != "peft_type"
-        )
-        return f"{type(self).__name__}({fields})"
+        said = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "peft_type"}
+        fields = [
+            f"{n}={_plain(v)!r}" for n, v in said.items() if v != _default(self.__dataclass_fields__[n])
+        ]
+        return f"{type(self).__name__}({', '.join(fields)})"
 
 # %% ../nbs/00_config.ipynb #3b1f0c08
 def _plain(value):
@@ -516,7 +516,7 @@ class CPTConfig(PromptLearningConfig):
         if self.cpt_token_ids is None:
             self.cpt_token_ids = [0]
         tokens = len(self.cpt_token_ids) if isinstance(self.cpt_token_ids, (list, tuple)) else None
-        self.num_virtual_tokens = tokens
+        self.num_virtual_tokens = tokens or None
         for name in "cpt_mask", "cpt_tokens_type_mask":
             if getattr(self, name) is None:
                 setattr(self, name, [1] * (tokens or 0))
