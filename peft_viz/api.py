@@ -13,12 +13,15 @@ from types import ModuleType
 
 # %% ../nbs/50_api.ipynb #2566d54f
 NAMES = {
-    "config": "PeftType TaskType PeftConfig PromptLearningConfig LoraConfig AdaLoraConfig IA3Config PolyConfig PromptTuningConfig PromptTuningInit PrefixTuningConfig "
-    "CPTConfig MultitaskPromptTuningConfig MultitaskPromptTuningInit PromptEncoderConfig PromptEncoderReparameterizationType get_peft_config "
+    "config": "PeftType TaskType PeftConfig PromptLearningConfig LoraConfig AdaLoraConfig "
+    "IA3Config PolyConfig PromptTuningConfig PromptTuningInit PrefixTuningConfig "
+    "CPTConfig MultitaskPromptTuningConfig MultitaskPromptTuningInit PromptEncoderConfig "
+    "PromptEncoderReparameterizationType get_peft_config "
     "PeftError NoMatchingPeftModuleError UnknownAdapterError PeftWarning",
     "causal_lm": "PeftModel PeftModelForCausalLM get_peft_model",
     "checkpoint": "get_peft_model_state_dict set_peft_model_state_dict load_peft_weights",
-    "helpers": "AutoPeftModelForCausalLM prepare_model_for_kbit_training cast_mixed_precision_params inject_adapter_in_model "
+    "helpers": "AutoPeftModelForCausalLM prepare_model_for_kbit_training "
+    "cast_mixed_precision_params inject_adapter_in_model "
     "get_base_model_state_dict set_base_model_state_dict "
     "PEFT_TYPE_TO_CONFIG_MAPPING PEFT_TYPE_TO_TUNER_MAPPING MODEL_TYPE_TO_PEFT_MODEL_MAPPING",
     "tuners.injection": "get_layer_status get_model_status",
@@ -39,7 +42,8 @@ HOME = {name: module for module, names in NAMES.items() for name in names.split(
 
 # %% ../nbs/50_api.ipynb #a64a1b22
 class LazyPackage(ModuleType):
-    "A package whose public names and modules are imported on first use, and no name is shadowed by a module of the same name."
+    """A package whose public names and modules are imported on first use, and no name is shadowed by a module
+    of the same name."""
 
     def __getattr__(self, name: str):
         if name in self._home:

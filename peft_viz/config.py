@@ -74,7 +74,8 @@ class PeftType(str, enum.Enum):
 
 
 class TaskType(str, enum.Enum):
-    "What the base model is for. This package covers `CAUSAL_LM`; the others are named so that they can be refused by name."
+    """What the base model is for. This package covers `CAUSAL_LM`; the others are named so that they can be
+    refused by name."""
 
     CAUSAL_LM = "CAUSAL_LM"
     SEQ_2_SEQ_LM = "SEQ_2_SEQ_LM"
@@ -143,7 +144,7 @@ def whole(
 
 def number(
     words: str = "a number",  # what it must be
-    allows: Callable[[float], bool] = lambda v: True,  # which numbers
+    allows: Callable[[float], bool] = lambda v: True,  # which numbers  # noqa: ARG005
 ) -> Rule:
     "A finite number of some kind."
     return Rule(
@@ -269,7 +270,8 @@ RULES = {name: rule for names, rule in FIELDS.items() for name in names.split()}
 def rules(
     kind: type,  # a configuration class
 ) -> dict[str, Rule]:
-    "What each field of a class may be, in the order of its fields. Fields that are not implemented have no rule: they are left at their defaults."
+    """What each field of a class may be, in the order of its fields. Fields that are not implemented have no
+    rule: they are left at their defaults."""
     found = {
         f.name: RULES.get(f"{kind.__name__}.{f.name}", RULES.get(f.name)) for f in dataclasses.fields(kind)
     }
@@ -325,7 +327,7 @@ class PeftConfig:
         cls,
         pretrained_model_name_or_path,  # a folder with `adapter_config.json`
         subfolder: str | None = None,  # in it
-        **kwargs,  # what peft's method takes besides, for the Hugging Face Hub: it says nothing about a folder
+        **kwargs,  # what peft's method takes besides, for the Hugging Face Hub: it says nothing about a folder  # noqa: ARG003
     ) -> PeftConfig:  # of the method that the file names
         "The configuration of a saved adapter."
         from peft_viz.checkpoint import read_config  # here: checkpoint knows this module
@@ -335,7 +337,7 @@ class PeftConfig:
     def save_pretrained(
         self,
         save_directory,  # a folder
-        **kwargs,  # as in `from_pretrained`
+        **kwargs,  # as in `from_pretrained`  # noqa: ARG002
     ):
         "Write `adapter_config.json`."
         from peft_viz.checkpoint import write_config
@@ -386,7 +388,8 @@ class PromptLearningConfig(PeftConfig):
         super().check()
         if self.num_transformer_submodules not in (None, 1):
             raise ValueError(
-                f"num_transformer_submodules={self.num_transformer_submodules} is for encoder-decoder models; a causal language model has 1"
+                f"num_transformer_submodules={self.num_transformer_submodules} is for "
+                "encoder-decoder models; a causal language model has 1"
             )
 
     @property
@@ -444,7 +447,9 @@ class MultitaskPromptTuningConfig(PromptTuningConfig):
         super().check()
         if self.loads_source and not self.prompt_tuning_init_state_dict_path:
             raise ValueError(
-                f"prompt_tuning_init={_plain(self.prompt_tuning_init)!r} begins with prompts that were trained before; prompt_tuning_init_state_dict_path must name their file"
+                f"prompt_tuning_init={_plain(self.prompt_tuning_init)!r} begins with prompts "
+                "that were trained before; prompt_tuning_init_state_dict_path must name "
+                "their file"
             )
 
     @property
@@ -487,7 +492,8 @@ class PromptEncoderConfig(PromptLearningConfig):
         super().__post_init__()
         if kind == PromptEncoderReparameterizationType.MLP and self.encoder_num_layers != 2:
             warn(
-                f"encoder_num_layers={self.encoder_num_layers} counts the layers of an LSTM; with encoder_reparameterization_type='MLP' it is ignored"
+                f"encoder_num_layers={self.encoder_num_layers} counts the layers of an LSTM; "
+                "with encoder_reparameterization_type='MLP' it is ignored"
             )
 
     def check(self):
@@ -498,7 +504,8 @@ class PromptEncoderConfig(PromptLearningConfig):
 # %% ../nbs/00_config.ipynb #a0eae25d
 @dataclass(repr=False)
 class CPTConfig(PromptLearningConfig):
-    "Examples in front of the input, whose embeddings may move a little ([Blau et al. 2024](https://arxiv.org/abs/2410.17222))."
+    """Examples in front of the input, whose embeddings may move a little ([Blau et al.
+    2024](https://arxiv.org/abs/2410.17222))."""
 
     cpt_token_ids: list[int] | None = None  # the examples' tokens; each becomes a virtual token; None: [0]
     cpt_mask: list[int] | None = None  # kept for checkpoints; every virtual token is attended to
@@ -568,7 +575,8 @@ class _LoraFields(PeftConfig):
 # %% ../nbs/00_config.ipynb #3b1f0c09
 @dataclass(repr=False)
 class LoraConfig(_LoraFields):
-    "A trained product of two thin matrices beside each target layer ([Hu et al. 2021](https://arxiv.org/abs/2106.09685))."
+    """A trained product of two thin matrices beside each target layer ([Hu et al.
+    2021](https://arxiv.org/abs/2106.09685))."""
 
     megatron_config: dict | None = _only(None)
     megatron_core: str | None = _only("megatron.core")
@@ -604,7 +612,8 @@ class LoraConfig(_LoraFields):
         super().check()
         if isinstance(self.target_modules, str) and self.layers_to_transform is not None:
             raise ValueError(
-                "layers_to_transform works with a list of target_modules; a regular expression can name the layers itself"
+                "layers_to_transform works with a list of target_modules; a regular "
+                "expression can name the layers itself"
             )
         if self.layers_pattern and self.layers_to_transform is None:
             raise ValueError(
@@ -652,7 +661,8 @@ def _refuse_unimplemented(config):
 # %% ../nbs/00_config.ipynb #c8f3e7ad
 @dataclass(repr=False)
 class AdaLoraConfig(LoraConfig):
-    "LoRA in the form of a singular value decomposition, pruned to a budget ([Zhang et al. 2023](https://arxiv.org/abs/2303.10512))."
+    """LoRA in the form of a singular value decomposition, pruned to a budget ([Zhang et al.
+    2023](https://arxiv.org/abs/2303.10512))."""
 
     target_r: int = 8  # average rank at the end
     init_r: int = 12  # rank of every layer at the start; `r` is not used
@@ -672,7 +682,8 @@ class AdaLoraConfig(LoraConfig):
         self.peft_type = PeftType.ADALORA
         if self.r != LoraConfig.r:
             warn(
-                f"r={self.r} is not used by AdaLoRA; init_r is the rank at the start, target_r the average rank at the end"
+                f"r={self.r} is not used by AdaLoRA; init_r is the rank at the start, "
+                "target_r the average rank at the end"
             )
         if self.alpha_pattern:
             warn(
@@ -688,17 +699,20 @@ class AdaLoraConfig(LoraConfig):
             raise ValueError("total_step=None; AdaLoRA needs to know how many steps the training will have")
         if self.target_r > self.init_r:
             raise ValueError(
-                f"target_r={self.target_r} is more than init_r={self.init_r}; ranks are only taken away, so begin with more of them"
+                f"target_r={self.target_r} is more than init_r={self.init_r}; ranks are only "
+                "taken away, so begin with more of them"
             )
         if self.tinit >= self.total_step - self.tfinal:
             raise ValueError(
-                f"tinit={self.tinit} and tfinal={self.tfinal} leave no steps between them for pruning; lower them or raise total_step={self.total_step}"
+                f"tinit={self.tinit} and tfinal={self.tfinal} leave no steps between them for "
+                f"pruning; lower them or raise total_step={self.total_step}"
             )
 
 # %% ../nbs/00_config.ipynb #72071591
 @dataclass(repr=False)
 class PolyConfig(PeftConfig):
-    "A mixture of LoRA modules for each task ([Ponti et al. 2022](https://arxiv.org/abs/2202.13914)); with `n_splits`, one for each part of the layer ([Caccia et al. 2022](https://arxiv.org/abs/2211.03831))."
+    """A mixture of LoRA modules for each task ([Ponti et al. 2022](https://arxiv.org/abs/2202.13914)); with
+    `n_splits`, one for each part of the layer ([Caccia et al. 2022](https://arxiv.org/abs/2211.03831))."""
 
     r: int = 8  # rank of each skill
     target_modules: list[str] | set[str] | str | None = (
@@ -753,7 +767,8 @@ class IA3Config(PeftConfig):
         strangers = set(self.feedforward_modules) - set(self.target_modules)
         if strangers:
             raise ValueError(
-                f"feedforward_modules says how targets are rescaled, but {', '.join(sorted(strangers))} is not in target_modules; add it there"
+                "feedforward_modules says how targets are rescaled, but "
+                f"{', '.join(sorted(strangers))} is not in target_modules; add it there"
             )
 
 # %% ../nbs/00_config.ipynb #99f2f3bb
@@ -785,10 +800,12 @@ def get_peft_config(
 ) -> PeftConfig:
     """The configuration that a dictionary describes.
 
-    Raises ValueError for an unknown or missing `peft_type`, NotImplementedError for a variant that is not implemented, and TypeError for a field that the method does not have."""
+    Raises ValueError for an unknown or missing `peft_type`, NotImplementedError for a variant that is not
+    implemented, and TypeError for a field that the method does not have."""
     if "peft_type" not in config_dict:
         raise ValueError(
-            f"the dictionary does not say which method it is for; add 'peft_type', one of {', '.join(t.value for t in CONFIGS)}"
+            "the dictionary does not say which method it is for; add 'peft_type', one of "
+            f"{', '.join(t.value for t in CONFIGS)}"
         )
     cls = config_class(config_dict["peft_type"])
     given = {k: v for k, v in config_dict.items() if k not in FORGOTTEN or v is not None}

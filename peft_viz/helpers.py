@@ -36,7 +36,8 @@ def prepare_model_for_kbit_training(
     gradient_checkpointing_kwargs: dict | None = None,  # for `torch.utils.checkpoint.checkpoint`
     auto_clear_cache: bool = True,  # give memory of an accelerator back that is not used any more
 ) -> nn.Module:  # the same
-    "Freeze a base model, bring its 16-bit parameters to 32 bits, and, if it is quantized, switch gradient checkpointing on."
+    """Freeze a base model, bring its 16-bit parameters to 32 bits, and, if it is quantized, switch gradient
+    checkpointing on."""
     method = "hqq" if getattr(model, "hqq_quantized", False) else getattr(model, "quantization_method", None)
     in_bits = getattr(model, "is_loaded_in_8bit", False) or getattr(model, "is_loaded_in_4bit", False)
     model.requires_grad_(False)
@@ -73,7 +74,8 @@ def inject_adapter_in_model(
     low_cpu_mem_usage: bool = False,  # parts without values: not here
     state_dict: dict | None = None,  # targets found in a checkpoint: not here
 ) -> nn.Module:  # the same model
-    "Put an adapter's layers into a model, and make it the active one. `model.peft_config` says what is in it. Raises ValueError for a method without layers, and for POLY, which needs its wrapper."
+    """Put an adapter's layers into a model, and make it the active one. `model.peft_config` says what is in
+    it. Raises ValueError for a method without layers, and for POLY, which needs its wrapper."""
     if low_cpu_mem_usage or state_dict is not None:
         raise NotImplementedError("low_cpu_mem_usage=True and state_dict=... are not implemented in peft_viz")
     check_config(peft_config)
@@ -122,7 +124,8 @@ def set_base_model_state_dict(
     state_dict: dict[str, torch.Tensor],  # by the names without adapters
     strict: bool = True,  # nothing may be missing, nothing left over
 ) -> _IncompatibleKeys:  # what is missing, what is unexpected
-    "Load tensors into the base model. With `strict`, raises RuntimeError, before anything is changed, unless the names fit."
+    """Load tensors into the base model. With `strict`, raises RuntimeError, before anything is changed, unless
+    the names fit."""
     keys = base_keys(model)
     missing = [own for own in keys if own not in state_dict]
     unexpected = [own for own in state_dict if own not in keys]
@@ -148,8 +151,8 @@ class AutoPeftModelForCausalLM:
         adapter_name: str = "default",  # what to call it here
         is_trainable: bool = False,  # go on training
         config: PeftConfig | None = None,  # instead of the one in the folder
-        revision: str | None = None,  # of the adapter on the Hub; it says nothing about a folder
-        import_allowlist: list[str] | None = None,  # packages that may be imported: nothing is
+        revision: str | None = None,  # of the adapter on the Hub; it says nothing about a folder  # noqa: ARG003
+        import_allowlist: list[str] | None = None,  # packages that may be imported: nothing is  # noqa: ARG003
         **kwargs,  # for `PeftModel.from_pretrained` what is a parameter of it, the rest for the base model
     ) -> PeftModel:
         "Raises ValueError where the configuration names no base model, or another task."
@@ -160,7 +163,8 @@ class AutoPeftModelForCausalLM:
         check_config(said)
         if not said.base_model_name_or_path:
             raise ValueError(
-                f"the adapter in {folder} does not name its base model; load that one and use PeftModel.from_pretrained(base_model, folder)"
+                f"the adapter in {folder} does not name its base model; load that one and use "
+                "PeftModel.from_pretrained(base_model, folder)"
             )
         base_model = _load_base_model(said, folder, kwargs)
         return PeftModelForCausalLM.from_pretrained(

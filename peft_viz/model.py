@@ -69,22 +69,26 @@ def check_config(
     "Raises ValueError for a configuration that cannot work with a causal language model."
     if config.peft_type is None:
         raise ValueError(
-            f"{type(config).__name__} does not say which method to use; the classes that do are {', '.join(c.__name__ for c in CONFIGS.values())}"
+            f"{type(config).__name__} does not say which method to use; the classes that do "
+            f"are {', '.join(c.__name__ for c in CONFIGS.values())}"
         )
     expected = config_class(config.peft_type)
     if not isinstance(config, expected):
         given = f"{type(config).__module__}.{type(config).__name__}"
         raise ValueError(
-            f"{config.peft_type.value} needs a peft_viz {expected.__name__}, not a {given}; get_peft_config(config.to_dict()) may make one of it"
+            f"{config.peft_type.value} needs a peft_viz {expected.__name__}, not a {given}; "
+            "get_peft_config(config.to_dict()) may make one of it"
         )
     if config.task_type not in (None, TaskType.CAUSAL_LM):
         raise ValueError(
-            f"task_type={config.task_type.value!r}, but this package covers causal language models only: task_type='CAUSAL_LM'"
+            f"task_type={config.task_type.value!r}, but this package covers causal language "
+            "models only: task_type='CAUSAL_LM'"
         )
     config.check()
     if config.is_prompt_learning and config.num_virtual_tokens is None:
         raise ValueError(
-            f"{type(config).__name__} needs at least one virtual token, but num_virtual_tokens=None; pass for example num_virtual_tokens=8"
+            f"{type(config).__name__} needs at least one virtual token, but "
+            "num_virtual_tokens=None; pass for example num_virtual_tokens=8"
         )
 
 # %% ../nbs/10_model.ipynb #36004260
@@ -113,8 +117,14 @@ def uses_checkpointing(model: nn.Module) -> bool:
     return any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
 
 
-HUB = "revision token use_auth_token cache_dir force_download resume_download proxies local_files_only repo_type user_agent"
-PLACED = "device_map max_memory offload_folder offload_dir offload_index offload_state_dict low_cpu_mem_usage use_safetensors"
+HUB = (
+    "revision token use_auth_token cache_dir force_download resume_download proxies local_files_only repo_type "
+    "user_agent"
+)
+PLACED = (
+    "device_map max_memory offload_folder offload_dir offload_index offload_state_dict low_cpu_mem_usage "
+    "use_safetensors"
+)
 LOADING = {  # arguments of other loaders, and what becomes of them here
     **dict.fromkeys(HUB.split(), "nothing to do for a folder"),
     **dict.fromkeys(PLACED.split(), "nothing to do, the base model is loaded already"),
@@ -141,18 +151,21 @@ def check_loading(
             raise NotImplementedError(f"{name}={value!r} is not implemented in peft_viz; leave it out")
         if LOADING[name].startswith("a warning") and value is not None:
             warn(
-                f"{name}={value!r} has no effect: an adapter has the dtype of its layer, or float32; autocast_adapter_dtype=False keeps float16 and bfloat16"
+                f"{name}={value!r} has no effect: an adapter has the dtype of its layer, or "
+                "float32; autocast_adapter_dtype=False keeps float16 and bfloat16"
             )
     if "disk" in (getattr(model, "hf_device_map", None) or {}).values():
         raise NotImplementedError(
-            "a part of the base model is on the disk (offloaded), and adapters for it are not implemented in peft_viz; load it without device_map"
+            "a part of the base model is on the disk (offloaded), and adapters for it are "
+            "not implemented in peft_viz; load it without device_map"
         )
 
 # %% ../nbs/10_model.ipynb #16b65769
 class PeftModel(nn.Module):
     """A frozen base model with named adapters. Attributes of the base model are reachable through it.
 
-    The configuration that it is given becomes `peft_config[adapter_name]`, completed; `get_peft_model` and `add_adapter` copy the caller's before."""
+    The configuration that it is given becomes `peft_config[adapter_name]`, completed; `get_peft_model` and
+    `add_adapter` copy the caller's before."""
 
     def __init__(
         self,
@@ -241,12 +254,14 @@ class PeftModel(nn.Module):
         check_adapter_name(adapter_name)
         if adapter_name in self.peft_config:
             raise ValueError(
-                f"there is an adapter {adapter_name!r} already; choose another name or delete_adapter({adapter_name!r}) first"
+                f"there is an adapter {adapter_name!r} already; choose another name or "
+                f"delete_adapter({adapter_name!r}) first"
             )
         check_config(peft_config)
         if peft_config.peft_type != self.peft_type:
             raise ValueError(
-                f"one model holds adapters of one method: this one {self.peft_type.value}, not {peft_config.peft_type.value}"
+                f"one model holds adapters of one method: this one {self.peft_type.value}, "
+                f"not {peft_config.peft_type.value}"
             )
         if low_cpu_mem_usage:
             raise NotImplementedError("add_adapter(low_cpu_mem_usage=True) is not implemented in peft_viz")
@@ -265,13 +280,16 @@ class PeftModel(nn.Module):
         takes, why_not = takes_prompts(model)
         if self.peft_type != PeftType.PREFIX_TUNING and not takes:
             raise ValueError(
-                f"{self.peft_type.value} puts virtual tokens before the embeddings of the input, and {type(model).__name__} {why_not}; use a method that changes layers, such as LoRA"
+                f"{self.peft_type.value} puts virtual tokens before the embeddings of the "
+                f"input, and {type(model).__name__} {why_not}; use a method that changes "
+                "layers, such as LoRA"
             )
         word_embeddings = model.get_input_embeddings()
         fit_to_model(peft_config, model.config, word_embeddings)
         if self.peft_type == PeftType.PREFIX_TUNING and uses_checkpointing(model):
             raise ValueError(
-                "prefix tuning fills the key/value cache, which gradient checkpointing cannot use; call model.gradient_checkpointing_disable() first"
+                "prefix tuning fills the key/value cache, which gradient checkpointing "
+                "cannot use; call model.gradient_checkpointing_disable() first"
             )
         prompt_encoder = PROMPT_ENCODERS[self.peft_type](peft_config, word_embeddings)
         check_modules_to_save(model, peft_config.modules_to_save)
@@ -358,7 +376,7 @@ class PeftModel(nn.Module):
         self,
         batch_size: int,  # rows
         task_ids: torch.Tensor | None = None,  # [batch], for methods with tasks
-        max_cache_len: int | None = None,  # room the caller will need in the cache; this one grows by itself
+        max_cache_len: int | None = None,  # room the caller will need in the cache; this one grows by itself  # noqa: ARG002
         past_key_values=None,  # an empty cache to fill, for methods that do; None: a new one
         order=None,  # [batch, virtual + sequence]: where virtual tokens go in a cache, see `to_cache`
     ):  # [batch, virtual, token_dim], or a cache with the virtual tokens in it
@@ -426,16 +444,18 @@ class PeftModel(nn.Module):
         push_to_hub: bool = False,  # not here
         path_initial_model_for_weight_conversion: str
         | None = None,  # not here: for initialisations that change the base model
-        **kwargs,  # whatever else transformers' method takes; it does not concern adapters
+        **kwargs,  # whatever else transformers' method takes; it does not concern adapters  # noqa: ARG002
     ):
-        'Write `adapter_config.json` and `adapter_model.safetensors`; adapters that are not called "default" get a subfolder.'
+        """'Write `adapter_config.json` and `adapter_model.safetensors`; adapters that are not called "default"
+        get a subfolder.'"""
         if push_to_hub:
             raise NotImplementedError(
                 "push_to_hub=True is not implemented in peft_viz; save to a folder and upload that"
             )
         if path_initial_model_for_weight_conversion is not None:
             raise NotImplementedError(
-                "path_initial_model_for_weight_conversion turns PiSSA, OLoRA and the like into LoRA; they are not implemented in peft_viz"
+                "path_initial_model_for_weight_conversion turns PiSSA, OLoRA and the like "
+                "into LoRA; they are not implemented in peft_viz"
             )
         checkpoint.save_pretrained(
             self,
@@ -545,7 +565,8 @@ class PeftModel(nn.Module):
         self,
         output_dir,  # the folder of a saved adapter
     ):
-        "Write what the adapter is into the folder's `README.md`, for people and for the Hub; what stands there already stays."
+        """Write what the adapter is into the folder's `README.md`, for people and for the Hub; what stands
+        there already stays."""
         checkpoint.create_or_update_model_card(self, output_dir)
 
     def push_to_hub(self, *args, **kwargs):
@@ -554,14 +575,15 @@ class PeftModel(nn.Module):
             "push_to_hub is not implemented in peft_viz; save_pretrained(folder), then: hf upload NAME FOLDER"
         )
 
-    def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
+    def supports_lora_conversion(self, adapter_name: str = "default") -> bool:  # noqa: ARG002
         "Could an adapter be turned into a LoRA adapter? That is not implemented here."
         return False
 
     # --- counting ---------------------------------------------------------------------------------------------
 
     def get_layer_status(self):
-        "A table of the adapted layers: their adapters, which are active, merged, trained. Raises TypeError where there are none."
+        """A table of the adapted layers: their adapters, which are active, merged, trained. Raises TypeError
+        where there are none."""
         self._needs_layers("get_layer_status")
         return get_layer_status(self)
 

@@ -52,7 +52,7 @@ class TeachOnImport(importlib.abc.MetaPathFinder):
     ):
         self.ours = ours
 
-    def find_spec(self, name, path, target=None):
+    def find_spec(self, name, path, target=None):  # noqa: ARG002
         "The module as the other finders find it, and one more thing to do once it has run."
         if name != "transformers.trainer":
             return None

@@ -32,7 +32,7 @@ def keep_by_chance(
 
 def keep_all(
     tensor: torch.Tensor,  # of any shape
-    density: float | None = None,  # not used
+    density: float | None = None,  # not used  # noqa: ARG001
 ) -> torch.Tensor:  # the same
     "Nothing is cut away."
     return tensor
@@ -41,7 +41,7 @@ def keep_all(
 def weighted_sum(
     tensors: torch.Tensor,  # [adapters, ...]
     weights: torch.Tensor,  # [adapters, 1, ...]
-    elect: str,  # not used
+    elect: str,  # not used  # noqa: ARG001
 ) -> torch.Tensor:  # [...]
     "All of them, each as much as it weighs."
     return (tensors * weights).sum(dim=0)
@@ -80,7 +80,8 @@ def check_recipe(
     if RECIPES.get(kind.removesuffix("_svd"), (keep_all,))[0] is not keep_all:
         if not FRACTION.allows(density) or density == 0:
             raise ValueError(
-                f"combination_type={kind!r} cuts numbers away, and density={density!r}; it must be the part that stays, a number from 0 to 1"
+                f"combination_type={kind!r} cuts numbers away, and density={density!r}; it "
+                "must be the part that stays, a number from 0 to 1"
             )
     if elect not in ("total", "frequency"):
         raise ValueError(f"majority_sign_method={elect!r}; it must be 'total' or 'frequency'")

@@ -107,10 +107,12 @@ def extend_types(
     length: int,  # of the sequence
     order: torch.Tensor | None = None,  # see `insert`
 ) -> torch.Tensor:  # [batch, virtual + sequence], a new tensor
-    "The examples' types, then the input's, shifted behind them. Raises ValueError unless there is a type for each token."
+    """The examples' types, then the input's, shifted behind them. Raises ValueError unless there is a type for
+    each token."""
     if input_type_mask.shape != (batch_size, length):
         raise ValueError(
-            f"input_type_mask has shape {list(input_type_mask.shape)}; it must hold a type for each token, {[batch_size, length]}"
+            f"input_type_mask has shape {list(input_type_mask.shape)}; it must hold a type "
+            f"for each token, {[batch_size, length]}"
         )
     prefix_type_mask = torch.tensor(config.cpt_tokens_type_mask, device=input_type_mask.device).expand(
         batch_size, -1
@@ -125,7 +127,8 @@ def answers_only(
     config: CPTConfig,  # with the examples' tokens
     order: torch.Tensor | None = None,  # see `insert`
 ) -> torch.Tensor:  # [batch, virtual + sequence], a new tensor
-    "The examples' tokens, then the given labels; -100 wherever no answer stands. Raises ValueError unless there is a label for each token."
+    """The examples' tokens, then the given labels; -100 wherever no answer stands. Raises ValueError unless
+    there is a label for each token."""
     rows, length = len(type_mask), type_mask.shape[-1] - len(config.cpt_token_ids)
     if labels.shape != (rows, length):
         raise ValueError(
@@ -164,7 +167,8 @@ def cpt_loss(
     type_mask: torch.Tensor,  # [batch, length]
     config: CPTConfig,  # "none": all answers alike; "decay": earlier ones count less
 ) -> torch.Tensor:  # a number
-    "The mean over all labels of weighted cross-entropies; the weights are not divided out. Source: Blau et al. 2024, section 3."
+    """The mean over all labels of weighted cross-entropies; the weights are not divided out. Source: Blau et
+    al. 2024, section 3."""
     logits = logits[:, :-1]
     labels = labels[:, 1:].to(logits.device)  # each position predicts the next token
     type_mask = type_mask[:, 1:].to(logits.device)

@@ -44,7 +44,7 @@ class IA3Layer(BaseTunerLayer):
         self,
         adapter_name: str,  # a new adapter
         config: IA3Config,  # its configuration
-        name: str,  # this layer's full name
+        name: str,  # this layer's full name  # noqa: ARG002
     ):
         "Add a vector of factors."
         shape = (1, self.in_features) if self.is_feedforward else (self.out_features, 1)
@@ -60,7 +60,8 @@ class IA3Layer(BaseTunerLayer):
         return rescaled(self.base_layer(x, *args, **kwargs), factors)
 
     def _factors(self, adapter_name):
-        "An adapter's factors in the shapes in which they meet the base layer's parameters; the bias belongs to the output."
+        """An adapter's factors in the shapes in which they meet the base layer's parameters; the bias belongs
+        to the output."""
         factors = self.ia3_l[adapter_name].data
         by_name = {"weight": factors.T if isinstance(self.base_layer, Conv1D) else factors}
         if self.bias is not None and not self.is_feedforward:
@@ -113,7 +114,8 @@ class IA3Model(BaseTuner):
     def check_target(self, name: str, module: nn.Module, config: IA3Config):
         if not isinstance(module, (nn.Linear, Conv1D, IA3Layer)):
             raise ValueError(
-                f"IA3 adapts nn.Linear and transformers' Conv1D, but the target {name!r} is {type(module).__name__}; narrow target_modules down"
+                f"IA3 adapts nn.Linear and transformers' Conv1D, but the target {name!r} is "
+                f"{type(module).__name__}; narrow target_modules down"
             )
         if isinstance(module, IA3Layer) and module.is_feedforward != name_matches(
             config.feedforward_modules, name

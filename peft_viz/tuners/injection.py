@@ -91,7 +91,8 @@ def find_targets(
     model: nn.Module,  # a base model, possibly with adapted layers already
     config: PeftConfig,  # with `target_modules` filled in
 ) -> dict[str, nn.Module]:
-    """The modules to adapt, by full name, in the order of the model; inside of layers that are already adapted nothing is looked for.
+    """The modules to adapt, by full name, in the order of the model; inside of layers that are already adapted
+    nothing is looked for.
 
     Raises ValueError when nothing matches, with names that would."""
     targets, adapted = {}, []
@@ -119,7 +120,10 @@ def _nothing_matches(model, config):
         if getattr(config, f) is not None
     ]
     limits = f" (with {', '.join(narrowed)})" if narrowed else ""
-    return f"target_modules '{wanted}' match no module of {type(model).__name__}{limits}; its linear layers are called {', '.join(linear_names(model))}"
+    return (
+        f"target_modules '{wanted}' match no module of {type(model).__name__}{limits}; its "
+        f"linear layers are called {', '.join(linear_names(model))}"
+    )
 
 # %% ../../nbs/02_tuners/10_injection.ipynb #3b1f0d02
 def fitting_pattern(
@@ -197,7 +201,8 @@ def check_adapter_name(
     bad = sorted({c for c in name if c in "./\\" or not c.isprintable()})
     if bad:
         raise ValueError(
-            f"an adapter cannot be called {name!r}: {', '.join(map(repr, bad))} can stand in no name of a tensor or folder; {advice}"
+            f"an adapter cannot be called {name!r}: {', '.join(map(repr, bad))} can stand in "
+            f"no name of a tensor or folder; {advice}"
         )
     if len(name.encode()) > 200:
         raise ValueError(
@@ -242,7 +247,8 @@ def check_changeable(
     if dtype is not None or getattr(layer, "weight", None) is None:
         kind = dtype or "no plain form"
         raise ValueError(
-            f"{what} is not possible for {name!r}, which has weights of {kind}; load the base model in float32, float16 or bfloat16 for it"
+            f"{what} is not possible for {name!r}, which has weights of {kind}; load the base "
+            "model in float32, float16 or bfloat16 for it"
         )
 
 # %% ../../nbs/02_tuners/10_injection.ipynb #2668bead
@@ -293,7 +299,8 @@ class AdapterHolder(nn.Module):
 
 # %% ../../nbs/02_tuners/10_injection.ipynb #75407afe
 class BaseTunerLayer(AdapterHolder):
-    "A layer around a layer of the base model. Subclasses add trained parts, `forward`, and `get_delta_weight` or the two `..._parameters`."
+    """A layer around a layer of the base model. Subclasses add trained parts, `forward`, and
+    `get_delta_weight` or the two `..._parameters`."""
 
     mergeable = True  # can the base layer alone do what base layer and adapter do?
 
@@ -345,7 +352,8 @@ class BaseTunerLayer(AdapterHolder):
             parameters = self.merged_parameters(name)
             if safe_merge and not all(p.isfinite().all() for p in parameters.values()):
                 raise ValueError(
-                    f"merging the adapter {name!r} would give weights that are not finite; it holds NaNs or infinities, or values that are too large"
+                    f"merging the adapter {name!r} would give weights that are not finite; it "
+                    "holds NaNs or infinities, or values that are too large"
                 )
             self._assign(parameters)
             self.merged_adapters.append(name)
@@ -411,7 +419,8 @@ def rows_by_adapter(
     "The rows of each adapter. Raises ValueError if there is not one name for each row."
     if len(x) != len(adapter_names):
         raise ValueError(
-            f"adapter_names needs a name for each row: there are {len(adapter_names)} names, but a layer got {len(x)} rows"
+            f"adapter_names needs a name for each row: there are {len(adapter_names)} names, "
+            f"but a layer got {len(x)} rows"
         )
     rows = {}
     for row, name in enumerate(adapter_names):
@@ -458,7 +467,8 @@ class ModulesToSaveWrapper(AdapterHolder):
             return self.used()(*args, **kwargs)
         if len(args) != 1 or kwargs:
             raise TypeError(
-                f"adapter_names work with modules_to_save that take one tensor, and {type(self.original_module).__name__} takes more"
+                "adapter_names work with modules_to_save that take one tensor, and "
+                f"{type(self.original_module).__name__} takes more"
             )
         return self._mixed_batch_forward(*args, adapter_names)
 
@@ -564,7 +574,8 @@ def _put_back(value, contents):
 
 # %% ../../nbs/02_tuners/10_injection.ipynb #90b33ba4
 class BaseTuner(nn.Module):
-    "The base model with adapted layers in it. Subclasses name their layer class, and fill in a configuration and make a layer."
+    """The base model with adapted layers in it. Subclasses name their layer class, and fill in a configuration
+    and make a layer."""
 
     tuner_layer_cls: type[BaseTunerLayer]
     prefix: str = ""  # what the names of the method's own parts begin with
@@ -647,7 +658,8 @@ class BaseTuner(nn.Module):
         return [m for m in self.model.modules() if isinstance(m, BaseTunerLayer)]
 
     def set_adapter(self, adapter_name: str | list[str], inference_mode: bool = False):
-        "Make one adapter, or several at once, active and, unless for inference, trainable. Merged adapters are unmerged, with a warning."
+        """Make one adapter, or several at once, active and, unless for inference, trainable. Merged adapters
+        are unmerged, with a warning."""
         names = [adapter_name] if isinstance(adapter_name, str) else list(adapter_name)
         self._check_names(names)
         self._unmerge_first("another adapter becomes active")
@@ -666,7 +678,8 @@ class BaseTuner(nn.Module):
         with_bias = [name for name, config in self.peft_config.items() if config.bias != "none"]
         if len(with_bias) > 1:
             raise ValueError(
-                f"the biases of the base model can be trained by one adapter only, but there are {' and '.join(with_bias)}; set bias='none' for the others"
+                "the biases of the base model can be trained by one adapter only, but there "
+                f"are {' and '.join(with_bias)}; set bias='none' for the others"
             )
 
     def _train_biases(self, which, targets):
@@ -678,7 +691,8 @@ class BaseTuner(nn.Module):
                 module.bias.requires_grad_(True)
 
     def delete_adapter(self, adapter_name: str):
-        "Forget an adapter; if it was the only active one, the first of the others becomes active. Raises ValueError for one that is unknown or merged."
+        """Forget an adapter; if it was the only active one, the first of the others becomes active. Raises
+        ValueError for one that is unknown or merged."""
         self._check_names([adapter_name])
         if any(adapter_name in layer.merged_adapters for layer in self.tuner_layers()):
             raise ValueError(f"the adapter {adapter_name!r} is merged; call unmerge_adapter() first")
@@ -709,7 +723,9 @@ class BaseTuner(nn.Module):
         for name in self.active_adapters:
             if self.peft_config[name].bias != "none":
                 warn(
-                    f"the adapter {name!r} trains biases of the base model itself (bias={self.peft_config[name].bias!r}); they stay as trained while it is switched off"
+                    f"the adapter {name!r} trains biases of the base model itself "
+                    f"(bias={self.peft_config[name].bias!r}); they stay as trained while it "
+                    "is switched off"
                 )
 
     def cast_adapter_dtype(self, adapter_name: str):
@@ -725,19 +741,21 @@ class BaseTuner(nn.Module):
     def merge_adapter(
         self,
         adapter_names: list[str] | None = None,  # None: the active ones
-        safe_merge: bool = False,  # all or nothing: the base model keeps its weights if any would become infinite or NaN
+        safe_merge: bool = False,  # all or nothing: nothing is merged if a weight would become infinite or NaN
         progressbar: bool = False,  # show how far it is
     ):
         """Merge adapters into the base model's weights. They can be taken out again: `unmerge_adapter`.
 
-        Raises ValueError for an unknown adapter, and with `safe_merge` for one with broken weights; NotImplementedError for a method that cannot be merged."""
+        Raises ValueError for an unknown adapter, and with `safe_merge` for one with broken weights;
+        NotImplementedError for a method that cannot be merged."""
         if isinstance(adapter_names, str):
             raise TypeError(f"adapter_names must be a list of names; write [{adapter_names!r}]")
         self._check_names(adapter_names or [])
         layers = self.tuner_layers()
         if not all(layer.mergeable for layer in layers):
             raise NotImplementedError(
-                f"{type(self).__name__} cannot be merged: what it adds is no fixed change of the weights. unload() gives the base model back"
+                f"{type(self).__name__} cannot be merged: what it adds is no fixed change of "
+                "the weights. unload() gives the base model back"
             )
         for name, module in self.model.named_modules():
             wanted = self.active_adapters if adapter_names is None else adapter_names
@@ -762,7 +780,9 @@ class BaseTuner(nn.Module):
                 continue
             if users[id(layer.weight)] > 1:
                 warn(
-                    "a layer to merge into shares its weight with another one (tie_word_embeddings); it gets a weight of its own, until it is unmerged"
+                    "a layer to merge into shares its weight with another one "
+                    "(tie_word_embeddings); it gets a weight of its own, until it is "
+                    "unmerged"
                 )
                 users[id(layer.weight)] -= 1
                 layer.untie()
@@ -783,7 +803,8 @@ class BaseTuner(nn.Module):
             warn(f"{reason}, so the merged adapters were unmerged")
 
     def unload(self) -> nn.Module:
-        "The base model, without a trace of adapters, except for what is merged: that stays. The tuner is empty afterwards."
+        """The base model, without a trace of adapters, except for what is merged: that stays. The tuner is
+        empty afterwards."""
         return self._unload([])
 
     def merge_and_unload(
@@ -792,7 +813,8 @@ class BaseTuner(nn.Module):
         safe_merge: bool = False,  # as in `merge_adapter`
         adapter_names: list[str] | None = None,  # None: the active ones
     ) -> nn.Module:
-        "The base model with the adapters merged into it, and with the modules they train in full: a model of its class, and nothing else. The tuner is empty afterwards."
+        """The base model with the adapters merged into it, and with the modules they train in full: a model of
+        its class, and nothing else. The tuner is empty afterwards."""
         self.merge_adapter(adapter_names, safe_merge, progressbar)
         model = self._unload(self.active_adapters if adapter_names is None else adapter_names)
         _settle_tying(model)
@@ -809,12 +831,13 @@ class BaseTuner(nn.Module):
 
     # --- several into one -------------------------------------------------------------------------------------
 
-    def add_weighted_adapter(self, *args, **kwargs):
+    def add_weighted_adapter(self, *args, **kwargs):  # noqa: ARG002
         "Make an adapter out of several; methods that can do it say how."
         raise TypeError(f"{type(self).__name__} cannot combine adapters; LoRA and IA3 can")
 
     def _add_combined(self, adapters, weights, adapter_name, **fields):
-        "Put in an adapter whose targets are those of all the others together; its values are to follow. It is neither active nor trained."
+        """Put in an adapter whose targets are those of all the others together; its values are to follow. It
+        is neither active nor trained."""
         self._check_names(adapters)
         if len(adapters) != len(weights) or not adapters:
             raise ValueError(
@@ -827,7 +850,8 @@ class BaseTuner(nn.Module):
         ]
         if several:
             raise ValueError(
-                f"more than one of {', '.join(adapters)} trains the same module in full (modules_to_save), and those cannot be combined"
+                f"more than one of {', '.join(adapters)} trains the same module in full "
+                "(modules_to_save), and those cannot be combined"
             )
         configs = [self.peft_config[name] for name in adapters]
         for field in "target_modules", "feedforward_modules":
@@ -843,11 +867,12 @@ class BaseTuner(nn.Module):
     # --- running ----------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _enable_peft_forward_hooks(self, *args, adapter_names: list[str] | None = None, **kwargs):
+    def _enable_peft_forward_hooks(self, *args, adapter_names: list[str] | None = None, **kwargs):  # noqa: ARG002
         "Most methods have nothing to do around a call, and no way to give each row its own adapter."
         if adapter_names is not None:
             raise ValueError(
-                f"{type(self).__name__} cannot give each row an adapter of its own; adapter_names work with LoRA only, set_adapter with all methods"
+                f"{type(self).__name__} cannot give each row an adapter of its own; "
+                "adapter_names work with LoRA only, set_adapter with all methods"
             )
         yield
 
@@ -860,7 +885,8 @@ class BaseTuner(nn.Module):
             return getattr(self.model, name)  # the base model's attributes are reachable
 
     def forward(self, *args, adapter_names: list[str] | None = None, **kwargs):
-        "The base model with its adapted layers. `adapter_names`, one for each row, are for our hooks, not for the base model."
+        """The base model with its adapted layers. `adapter_names`, one for each row, are for our hooks, not
+        for the base model."""
         with self._enable_peft_forward_hooks(adapter_names=adapter_names):
             return self.model(*args, **kwargs)
 
@@ -882,13 +908,15 @@ def _to_float32(part):
 
 
 def _settle_tying(model):
-    "A model whose embeddings came apart must say so in its configuration, or they would be tied again when it is saved and loaded."
+    """A model whose embeddings came apart must say so in its configuration, or they would be tied again when
+    it is saved and loaded."""
     if getattr(getattr(model, "config", None), "tie_word_embeddings", False):
         modules = model.get_input_embeddings(), model.get_output_embeddings()
         if None not in modules and modules[0].weight is not modules[1].weight:
             model.config.tie_word_embeddings = False
             warn(
-                "input and output embeddings are not the same any more; tie_word_embeddings is now False in the model's config"
+                "input and output embeddings are not the same any more; tie_word_embeddings "
+                "is now False in the model's config"
             )
 
 # %% ../../nbs/02_tuners/10_injection.ipynb #98af82e2
@@ -943,7 +971,8 @@ class LayerStatusList(list):
 def _table(rows, header):
     cell = lambda tag, value: f"<{tag} style='text-align: left'>{escape(_words(value))}</{tag}>"
     line = lambda tag, values: f"<tr>{''.join(cell(tag, v) for v in values)}</tr>"
-    return f"<table><thead>{line('th', header)}</thead><tbody>{''.join(line('td', row) for row in rows)}</tbody></table>"
+    body = "".join(line("td", row) for row in rows)
+    return f"<table><thead>{line('th', header)}</thead><tbody>{body}</tbody></table>"
 
 
 def _words(value):
@@ -955,10 +984,12 @@ def _words(value):
 def get_layer_status(
     model: nn.Module,  # a `PeftModel`, a tuner, or any model with adapted layers
 ) -> LayerStatusList:  # of TunerLayerStatus, in the order of the model
-    "The state of every module that holds parts of adapters. Raises ValueError when there is none, TypeError for a model with virtual tokens."
+    """The state of every module that holds parts of adapters. Raises ValueError when there is none, TypeError
+    for a model with virtual tokens."""
     if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
         raise TypeError(
-            f"get_layer_status and get_model_status are for adapters in the base model's layers, which {model.peft_type.value} does not have"
+            "get_layer_status and get_model_status are for adapters in the base model's "
+            f"layers, which {model.peft_type.value} does not have"
         )
     _, tuner = _tuner_of(model)
     found = [
@@ -968,7 +999,8 @@ def get_layer_status(
     ]
     if not found:
         raise ValueError(
-            f"there are no adapted layers in this {type(model).__name__}; methods that put virtual tokens in front of the input have none"
+            f"there are no adapted layers in this {type(model).__name__}; methods that put "
+            "virtual tokens in front of the input have none"
         )
     return LayerStatusList(found)
 

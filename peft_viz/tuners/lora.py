@@ -31,9 +31,11 @@ __all__ = ['INITIALISATIONS', 'LAYERS', 'LoraLayer', 'Magnitude', 'by_pattern', 
 
 # %% ../../nbs/02_tuners/11_lora.ipynb #5bcc5512
 class LoraLayer(BaseTunerLayer):
-    """A layer with low-rank detours, by adapter name. Subclasses know how the detour is computed for their kind of input.
+    """A layer with low-rank detours, by adapter name. Subclasses know how the detour is computed for their
+    kind of input.
 
-    Sources: Hu et al. 2021, arXiv:2106.09685, section 4.1; with magnitudes: Liu et al. 2024, arXiv:2402.09353, section 4."""
+    Sources: Hu et al. 2021, arXiv:2106.09685, section 4.1; with magnitudes: Liu et al. 2024,
+    arXiv:2402.09353, section 4."""
 
     other_param_names = ("r", "lora_alpha", "scaling", "lora_dropout", "merged_norms")
     parts_type: type = nn.ModuleDict  # what keeps A and B, by adapter name
@@ -141,7 +143,8 @@ class LoraLayer(BaseTunerLayer):
         self,
         adapter_name: str,  # of which adapter
     ) -> torch.Tensor:  # like the base layer's weight
-        "The change of the weight that the detour amounts to, before DoRA sets the lengths. Half precision is multiplied in single precision."
+        """The change of the weight that the detour amounts to, before DoRA sets the lengths. Half precision is
+        multiplied in single precision."""
         A, B = self.factors(adapter_name)
         wide = torch.promote_types(A.dtype, torch.float32)
         return (self.oriented(B.to(wide) @ A.to(wide)) * self.scaling[adapter_name]).to(A.dtype)
@@ -207,7 +210,8 @@ class LoraLayer(BaseTunerLayer):
         elect: str,
         svd: dict,
     ):
-        "Give an adapter the values of several, whose weights are given by name. Rows and columns beyond what they need are zero."
+        """Give an adapter the values of several, whose weights are given by name. Rows and columns beyond what
+        they need are zero."""
         names, factors = list(weights), [self.factors(name) for name in weights]
         scaled = [weight * self.scaling[name] for name, weight in weights.items()]
         if kind == "cat":
@@ -262,7 +266,7 @@ def by_pattern(
     return patterns.get(fitting_pattern(patterns, name), default)
 
 # %% ../../nbs/02_tuners/11_lora.ipynb #874c861b
-INITIALISATIONS = {  # how A starts, by `init_lora_weights`; B starts at zero, so that the adapted model is the base model
+INITIALISATIONS = {  # how A starts, by `init_lora_weights`; B starts at zero: nothing is changed at first
     True: lambda A: nn.init.kaiming_uniform_(A, a=math.sqrt(5)),
     "gaussian": lambda A: nn.init.normal_(A, std=1 / len(A)),
     False: None,  # A and B both as they are made: random, for tests
@@ -381,26 +385,29 @@ class LoraModel(BaseTuner):
     def check_target(self, name: str, module: nn.Module, config: LoraConfig):
         if not isinstance(module, (LoraLayer, *LAYERS)):
             raise ValueError(
-                f"LoRA adapts nn.Linear, nn.Embedding and transformers' Conv1D, but the target {name!r} is {type(module).__name__}; narrow target_modules down"
+                "LoRA adapts nn.Linear, nn.Embedding and transformers' Conv1D, but the "
+                f"target {name!r} is {type(module).__name__}; narrow target_modules down"
             )
         if config.use_dora:
             check_changeable(getattr(module, "base_layer", module), name, "DoRA")
         if isinstance(module, nn.Embedding) and len(inspect.signature(module.forward).parameters) > 1:
             raise ValueError(
-                f"LoRA adapts embeddings that are called with ids, but the target {name!r}, {type(module).__name__}, works them out for itself; narrow target_modules down"
+                f"LoRA adapts embeddings that are called with ids, but the target {name!r}, "
+                f"{type(module).__name__}, works them out for itself; narrow target_modules "
+                "down"
             )
 
-    def create_layer(self, name: str, module: nn.Module, config: LoraConfig) -> LoraLayer:
+    def create_layer(self, name: str, module: nn.Module, config: LoraConfig) -> LoraLayer:  # noqa: ARG002
         return next(layer for kind, layer in LAYERS.items() if isinstance(module, kind))(module)
 
     @contextmanager
     def _enable_peft_forward_hooks(
         self,
-        *args,
+        *args,  # noqa: ARG002
         adapter_names: list[str] | None = None,
         num_beams: int = 1,
         num_return_sequences: int = 1,
-        **kwargs,
+        **kwargs,  # noqa: ARG002
     ):
         "Hand `adapter_names`, one for each row of the batch, to the adapted modules as long as the context lasts."
         if adapter_names is None:
@@ -442,7 +449,8 @@ class LoraModel(BaseTuner):
         density: float | None = None,  # which part of the numbers stays, for kinds that cut away
         majority_sign_method: str = "total",  # see `of_one_sign`
     ):
-        "Make an adapter out of several; see `combine`. It is neither active nor trained. Raises ValueError where they do not go together."
+        """Make an adapter out of several; see `combine`. It is neither active nor trained. Raises ValueError
+        where they do not go together."""
         if adapter_name in self.peft_config:
             warn(f"there is an adapter {adapter_name!r} already; nothing is combined")
             return
@@ -471,10 +479,11 @@ class LoraModel(BaseTuner):
         ]
         if any(len(in_layer) > 1 for in_layer in there):
             raise ValueError(
-                f"combination_type={kind!r} adds factors up, so all adapters must have the same rank, but r is {', '.join(map(str, ranks))}; use 'svd' or 'cat'"
+                f"combination_type={kind!r} adds factors up, so all adapters must have the "
+                f"same rank, but r is {', '.join(map(str, ranks))}; use 'svd' or 'cat'"
             )
         return max(ranks)
 
 # %% ../../nbs/02_tuners/11_lora.ipynb #71812a6e
-def _insert_adapter_names(adapter_names, module, args, kwargs):
+def _insert_adapter_names(adapter_names, module, args, kwargs):  # noqa: ARG001
     return args, {**kwargs, "adapter_names": adapter_names}
