@@ -380,3 +380,12 @@ def test_a_list_of_tasks(config):
 def test_a_pattern_with_groups_of_its_own():
     assert injection.layer_number("model.layers.3.q_proj", "(layers|h)") == 3
     assert injection.fitting_pattern(["(q|k)_proj"], "model.layers.3.k_proj") == "(q|k)_proj"
+
+
+def test_a_finished_adapter_needs_no_schedule():
+    "Files of trainings that never came to prune can be read; only training on is refused."
+    config = CONFIGS["adalora"](init_r=4, target_r=8, inference_mode=True)
+    assert ours.get_peft_model(ours.tiny_random("llama"), config).peft_config["default"].target_r == 8
+    config.inference_mode = False
+    with pytest.raises(ValueError, match="target_r=8 is more than init_r=4"):
+        ours.model.check_config(config)
