@@ -697,7 +697,7 @@ class AdaLoraConfig(LoraConfig):
             raise ValueError("AdaLoRA cannot be combined with use_dora=True")
         if self.total_step is None:
             raise ValueError("total_step=None; AdaLoRA needs to know how many steps the training will have")
-        if self.target_r > self.init_r:
+        if self.target_r > self.init_r and not self.inference_mode:
             raise ValueError(
                 f"target_r={self.target_r} is more than init_r={self.init_r}; ranks are only "
                 "taken away, so begin with more of them"
