@@ -4,16 +4,17 @@
 
 # %% ../nbs/11_causal_lm.ipynb #895869e3
 from __future__ import annotations
+import copy
 import torch
 from torch import nn
 from .architectures import BaseModelFacts
 from .calls import unless_switched_off, with_checked_inputs
-from .config import PeftConfig, PeftType, TaskType
+from .config import PeftConfig, PeftType
 from .generation import DecodingStep, lent_to_base_model, room_for_virtual_tokens
-from .model import check_config, MODELS, PeftModel
+from .model import check_config, model_class, PeftModel, refuse_second_wrapper
 from .place import find_place, Past, Setting
 from .tuners.cpt import ANSWER, answers_only, extend_types, with_cpt_loss
-from .tuners.injection import BaseTunerLayer
+from .tuners.injection import all_or_nothing
 
 # %% auto #0
 __all__ = ['CausalLM', 'CausalLMWithCPT', 'CausalLMWithForward', 'CausalLMWithGenerate', 'PeftModelForCausalLM', 'get_peft_model']
@@ -222,9 +223,6 @@ class PeftModelForCausalLM(CausalLMWithGenerate):
         return model_kwargs
 
 # %% ../nbs/11_causal_lm.ipynb #d0fd7abc
-MODELS[TaskType.CAUSAL_LM] = PeftModelForCausalLM
-
-
 def get_peft_model(
     model: nn.Module,  # the base model; methods like LoRA replace layers in it
     peft_config: PeftConfig,  # what to train
@@ -240,19 +238,17 @@ def get_peft_model(
     Raises ValueError for a configuration that does not fit and NotImplementedError for what is not there yet, both before anything in the base model is changed."""
     if mixed or low_cpu_mem_usage:
         raise NotImplementedError("mixed=True and low_cpu_mem_usage=True are not implemented in peft_viz")
-    if isinstance(model, PeftModel) or any(isinstance(m, BaseTunerLayer) for m in model.modules()):
-        raise ValueError(
-            "the model has adapters already; add another one with add_adapter, or start from a fresh base model"
-        )
+    refuse_second_wrapper(model, "add another one with add_adapter")
     check_config(peft_config)
     if peft_config.task_type is None and peft_config.is_prompt_learning:
         raise ValueError(f"{type(peft_config).__name__} needs to know the task; pass task_type='CAUSAL_LM'")
     options = (
         dict(corrected_positions=True) if corrected_positions and peft_config.task_type else {}
     )  # (without a task there are no virtual tokens)
-    peft_model = MODELS[peft_config.task_type](
-        model, peft_config, adapter_name, autocast_adapter_dtype, **options
-    )
+    with all_or_nothing(model):
+        peft_model = model_class(peft_config.task_type)(
+            model, copy.copy(peft_config), adapter_name, autocast_adapter_dtype, **options
+        )
     for config in peft_model.peft_config.values():
         config.base_model_name_or_path = getattr(model, "name_or_path", None) or None
         config.revision = revision or config.revision

@@ -8,15 +8,55 @@ import copy
 import dataclasses
 import difflib
 import enum
+import math
+import re
+import reprlib
+import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 # %% auto #0
-__all__ = ['CONFIGS', 'FORGOTTEN', 'PeftType', 'TaskType', 'PromptTuningInit', 'MultitaskPromptTuningInit',
-           'PromptEncoderReparameterizationType', 'member', 'PeftConfig', 'PromptLearningConfig', 'PromptTuningConfig',
-           'MultitaskPromptTuningConfig', 'PrefixTuningConfig', 'PromptEncoderConfig', 'CPTConfig', 'LoraConfig',
+__all__ = ['BETWEEN', 'FLAG', 'TEXT', 'NAME', 'PATTERN', 'NAMES', 'MODULES', 'MAPPING', 'FRACTION', 'NOT_NEGATIVE',
+           'BETWEEN_0_AND_1', 'STEPS', 'FIELDS', 'RULES', 'INITIALISATIONS_OF_PEFT', 'CONFIGS', 'FORGOTTEN',
+           'PeftError', 'NoMatchingPeftModuleError', 'UnknownAdapterError', 'PeftWarning', 'warn', 'PeftType',
+           'TaskType', 'PromptTuningInit', 'MultitaskPromptTuningInit', 'PromptEncoderReparameterizationType', 'member',
+           'Rule', 'whole', 'number', 'choice', 'maybe', 'several', 'either', 'is_pattern', 'by_name', 'rules',
+           'check_fields', 'PeftConfig', 'PromptLearningConfig', 'PromptTuningConfig', 'MultitaskPromptTuningConfig',
+           'PrefixTuningConfig', 'PromptEncoderConfig', 'CPTConfig', 'LoraConfig', 'check_initialisation',
            'AdaLoraConfig', 'PolyConfig', 'IA3Config', 'config_class', 'get_peft_config']
+
+# %% ../nbs/00_config.ipynb #3b1f0c02
+class PeftError(Exception):
+    "Something that has to do with adapters went wrong."
+
+
+class NoMatchingPeftModuleError(PeftError, ValueError):
+    "A configuration speaks of modules that the base model does not have."
+
+
+class UnknownAdapterError(PeftError, ValueError, KeyError):
+    "There is no adapter of this name. `peft` raises ValueError in some places and KeyError in others; this is both."
+
+    __str__ = Exception.__str__  # a KeyError would put its message between quotation marks
+
+
+class PeftWarning(UserWarning):
+    "Something that has to do with adapters is not as the caller may believe."
+
+
+BETWEEN = ("peft_viz", "torch", "transformers", "contextlib")  # packages that stand between a caller and us
+
+
+def warn(
+    message: str,  # what is wrong, and what to do
+):
+    "Warn with a `PeftWarning` that points at the line of the caller's script."
+    level, frame = 2, sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in BETWEEN:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, PeftWarning, stacklevel=level)
 
 # %% ../nbs/00_config.ipynb #87007422
 class PeftType(str, enum.Enum):
@@ -34,7 +74,8 @@ class PeftType(str, enum.Enum):
 
 
 class TaskType(str, enum.Enum):
-    "What the base model is for. This package covers `CAUSAL_LM`; the others are named so that they can be refused by name."
+    """What the base model is for. This package covers `CAUSAL_LM`; the others are named so that they can be
+    refused by name."""
 
     CAUSAL_LM = "CAUSAL_LM"
     SEQ_2_SEQ_LM = "SEQ_2_SEQ_LM"
@@ -81,6 +122,173 @@ def member(
             f"{value!r} is not a {kind.__name__}; it must be one of {', '.join(m.value for m in kind)}"
         ) from None
 
+# %% ../nbs/00_config.ipynb #3b1f0c05
+@dataclass(frozen=True)
+class Rule:
+    "What a value may be."
+
+    words: str  # "it must be ..."
+    allows: Callable[[Any], bool]  # is this value such a one?
+
+
+def whole(
+    least: int,  # the smallest
+    most: int = 2**20,  # the largest
+) -> Rule:
+    "A whole number in a range."
+    return Rule(
+        f"a whole number, at least {least} and at most {most:,}",
+        lambda v: isinstance(v, int) and not isinstance(v, bool) and least <= v <= most,
+    )
+
+
+def number(
+    words: str = "a number",  # what it must be
+    allows: Callable[[float], bool] = lambda v: True,  # which numbers  # noqa: ARG005
+) -> Rule:
+    "A finite number of some kind."
+    return Rule(
+        words,
+        lambda v: isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) and allows(v),
+    )
+
+
+def choice(
+    *values,  # these and no others
+) -> Rule:
+    "One of several values."
+    *front, last = map(repr, values)
+    return Rule(
+        f"{', '.join(front)} or {last}",
+        lambda v: any(v is w or (v == w and isinstance(v, str)) for w in values),
+    )
+
+
+def maybe(
+    rule: Rule,  # what it is, if it is something
+) -> Rule:
+    "None, or what the rule allows."
+    return Rule(f"{rule.words}, or None", lambda v: v is None or rule.allows(v))
+
+
+def several(
+    rule: Rule,  # what each of them is
+    words: str,  # what all of them are
+) -> Rule:
+    "A list, tuple or set of such values."
+    return Rule(words, lambda v: isinstance(v, (list, tuple, set, frozenset)) and all(map(rule.allows, v)))
+
+# %% ../nbs/00_config.ipynb #60d74819
+def either(
+    *rules: Rule,  # one of them is enough
+) -> Rule:
+    "What one rule or another allows."
+    return Rule(", or ".join(r.words for r in rules), lambda v: any(r.allows(v) for r in rules))
+
+# %% ../nbs/00_config.ipynb #3b1f0c06
+def is_pattern(
+    value: Any,  # perhaps a text
+) -> bool:
+    "Is it a regular expression, whole and as a part of another one?"
+    try:
+        return (
+            isinstance(value, str) and bool(value) and bool(re.compile(value) and re.compile(f"(?:{value})"))
+        )
+    except (re.error, OverflowError, RecursionError):
+        return False
+
+
+def by_name(
+    rule: Rule,  # what each value is
+    words: str,  # what the values are
+) -> Rule:
+    "A dictionary from (ends of) module names, or regular expressions, to values."
+    return Rule(
+        f"a dictionary from names or regular expressions to {words}",
+        lambda v: isinstance(v, dict) and all(map(is_pattern, v)) and all(map(rule.allows, v.values())),
+    )
+
+
+FLAG = choice(True, False)
+TEXT = Rule("a text", lambda v: isinstance(v, str))
+NAME = Rule("a name", lambda v: isinstance(v, str) and bool(v))
+PATTERN = Rule("a regular expression", is_pattern)
+NAMES = several(NAME, "a list of names")
+MODULES = maybe(either(NAMES, PATTERN))
+MAPPING = Rule("a dictionary", lambda v: isinstance(v, dict))
+FRACTION = number("a number from 0 to 1", lambda v: 0 <= v <= 1)
+NOT_NEGATIVE = number("a number, at least 0", lambda v: v >= 0)
+BETWEEN_0_AND_1 = number("a number between 0 and 1", lambda v: 0 < v < 1)
+STEPS = 2**40  # more than any training has
+
+# %% ../nbs/00_config.ipynb #3b1f0c07
+FIELDS = {
+    # all methods
+    "auto_mapping": maybe(MAPPING),
+    "peft_version base_model_name_or_path revision": maybe(TEXT),
+    "inference_mode": FLAG,
+    "modules_to_save": maybe(NAMES),
+    # prompt learning
+    "num_virtual_tokens": Rule(whole(1).words, maybe(whole(1)).allows),  # (None is for later)
+    "token_dim num_attention_heads num_layers encoder_hidden_size": maybe(whole(1)),
+    "prompt_tuning_init_text tokenizer_name_or_path prompt_tuning_init_state_dict_path": maybe(TEXT),
+    "tokenizer_kwargs": maybe(MAPPING),
+    "prompt_tuning_init_task": maybe(whole(0)),
+    "num_ranks num_tasks encoder_num_layers": whole(1),
+    "PrefixTuningConfig.init_weights": choice(None, "zero"),
+    "prefix_projection": FLAG,
+    "encoder_dropout": FRACTION,
+    "cpt_token_ids cpt_mask cpt_tokens_type_mask": several(
+        whole(0, 2**40), "a list of whole numbers, at least 0"
+    ),
+    "opt_weighted_loss_type": choice("none", "decay"),
+    "opt_loss_decay_factor opt_projection_epsilon opt_projection_format_epsilon": NOT_NEGATIVE,
+    # layers
+    "target_modules exclude_modules feedforward_modules": MODULES,
+    "r n_tasks n_skills n_splits init_r target_r": whole(1),
+    "lora_alpha": number(),
+    "lora_dropout": FRACTION,
+    "fan_in_fan_out use_rslora use_dora init_ia3_weights PolyConfig.init_weights": FLAG,
+    "bias": choice("none", "all", "lora_only"),
+    "layers_to_transform": maybe(either(whole(0), several(whole(0), "a list of such numbers"))),
+    "layers_pattern": maybe(either(PATTERN, several(PATTERN, "a list of such"))),
+    "rank_pattern": by_name(whole(1), "ranks, at least 1"),
+    "alpha_pattern": by_name(number(), "numbers"),
+    "AdaLoraConfig.rank_pattern": maybe(by_name(several(FLAG, ""), "lists of True and False")),
+    "poly_type": Rule("'poly'", lambda v: v == "poly"),
+    "tinit tfinal": whole(0, STEPS),
+    "deltaT": whole(1, STEPS),
+    "total_step": maybe(whole(1, STEPS)),
+    "beta1 beta2": BETWEEN_0_AND_1,
+    "orth_reg_weight": NOT_NEGATIVE,
+}
+
+
+RULES = {name: rule for names, rule in FIELDS.items() for name in names.split()}
+
+
+def rules(
+    kind: type,  # a configuration class
+) -> dict[str, Rule]:
+    """What each field of a class may be, in the order of its fields. Fields that are not implemented have no
+    rule: they are left at their defaults."""
+    found = {
+        f.name: RULES.get(f"{kind.__name__}.{f.name}", RULES.get(f.name)) for f in dataclasses.fields(kind)
+    }
+    return {name: rule for name, rule in found.items() if rule is not None}
+
+# %% ../nbs/00_config.ipynb #a3b17e90
+def check_fields(
+    config,  # of any method
+):
+    "Raises ValueError for the first field that is not what it may be."
+    for name, rule in rules(type(config)).items():
+        value = getattr(config, name)
+        if not rule.allows(value):
+            raise ValueError(
+                f"{type(config).__name__}: {name}={reprlib.repr(value)}; it must be {rule.words}"
+            )
+
 # %% ../nbs/00_config.ipynb #85ead654
 @dataclass(repr=False)
 class PeftConfig:
@@ -99,6 +307,11 @@ class PeftConfig:
             self.task_type = member(TaskType, self.task_type)
         if self.peft_type is not None:
             self.peft_type = member(PeftType, self.peft_type)
+        self.check()
+
+    def check(self):
+        "Raises ValueError unless every field is what `FIELDS` says, and they go together."
+        check_fields(self)
 
     @property
     def is_prompt_learning(self) -> bool:
@@ -114,35 +327,32 @@ class PeftConfig:
         cls,
         pretrained_model_name_or_path,  # a folder with `adapter_config.json`
         subfolder: str | None = None,  # in it
+        **kwargs,  # what peft's method takes besides, for the Hugging Face Hub: it says nothing about a folder  # noqa: ARG003
     ) -> PeftConfig:  # of the method that the file names
         "The configuration of a saved adapter."
-        from peft_viz.checkpoint import (
-            read_config,
-        )  # here: files are the business of checkpoint, which knows this module
+        from peft_viz.checkpoint import read_config  # here: checkpoint knows this module
 
         return read_config(pretrained_model_name_or_path, subfolder)
 
     def save_pretrained(
         self,
         save_directory,  # a folder
+        **kwargs,  # as in `from_pretrained`  # noqa: ARG002
     ):
         "Write `adapter_config.json`."
         from peft_viz.checkpoint import write_config
 
         write_config(self, save_directory)
 
-    def _names_as_sets(self, *fields):
-        "Order and repetition mean nothing in a list of module names."
-        for name in fields:
-            if isinstance(getattr(self, name), list):
-                setattr(self, name, set(getattr(self, name)))
-
     def __repr__(self) -> str:
         "Only what differs from the defaults."
-        said = [f for f in dataclasses.fields(self) if getattr(self, f.name) != _default(f)]
-        return f"{type(self).__name__}({', '.join(f'{f.name}={_plain(getattr(self, f.name))!r}' for f in said if f.name != 'peft_type')})"
+        said = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "peft_type"}
+        fields = [
+            f"{n}={_plain(v)!r}" for n, v in said.items() if v != _default(self.__dataclass_fields__[n])
+        ]
+        return f"{type(self).__name__}({', '.join(fields)})"
 
-
+# %% ../nbs/00_config.ipynb #3b1f0c08
 def _plain(value):
     if isinstance(value, enum.Enum):
         return value.value
@@ -155,11 +365,11 @@ def _default(f: dataclasses.Field):
     return f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
 
 
-def _at_least_one(config, *fields):
+def _names_as_sets(config, *fields):
+    "Order and repetition mean nothing in a list of module names."
     for name in fields:
-        n = getattr(config, name)
-        if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-            raise ValueError(f"{name}={n!r}; {type(config).__name__} needs at least 1")
+        if isinstance(getattr(config, name), (list, tuple)):
+            setattr(config, name, set(getattr(config, name)))
 
 # %% ../nbs/00_config.ipynb #31de0bf3
 @dataclass(repr=False)
@@ -173,21 +383,13 @@ class PromptLearningConfig(PeftConfig):
     num_layers: int | None = None  # layers of the base model
     modules_to_save: list[str] | None = None  # modules of the base model to train in full besides
 
-    def __post_init__(self):
-        super().__post_init__()
-        if self.num_virtual_tokens is not None:
-            self.check()
-
     def check(self):
-        "Raises ValueError unless there is at least one virtual token."
-        n = self.num_virtual_tokens
-        if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-            raise ValueError(
-                f"{type(self).__name__} needs at least one virtual token, but num_virtual_tokens={n!r}; pass for example num_virtual_tokens=8"
-            )
+        "Raises ValueError also for sizes of encoder-decoder models."
+        super().check()
         if self.num_transformer_submodules not in (None, 1):
             raise ValueError(
-                f"num_transformer_submodules={self.num_transformer_submodules} is for encoder-decoder models; a causal language model has 1"
+                f"num_transformer_submodules={self.num_transformer_submodules} is for "
+                "encoder-decoder models; a causal language model has 1"
             )
 
     @property
@@ -207,9 +409,13 @@ class PromptTuningConfig(PromptLearningConfig):
 
     def __post_init__(self):
         self.peft_type = PeftType.PROMPT_TUNING
-        super().__post_init__()
         self.prompt_tuning_init = member(self.init_kind, self.prompt_tuning_init)
-        if self.prompt_tuning_init == PromptTuningInit.TEXT:
+        super().__post_init__()
+
+    def check(self):
+        "Raises ValueError also for an initialisation from a text that lacks something."
+        super().check()
+        if member(self.init_kind, self.prompt_tuning_init).value == "TEXT":
             for needed in "tokenizer_name_or_path", "prompt_tuning_init_text":
                 if not getattr(self, needed):
                     raise ValueError(
@@ -235,10 +441,15 @@ class MultitaskPromptTuningConfig(PromptTuningConfig):
     def __post_init__(self):
         super().__post_init__()
         self.peft_type = PeftType.MULTITASK_PROMPT_TUNING
-        _at_least_one(self, "num_ranks", "num_tasks")
+
+    def check(self):
+        "Raises ValueError also where the file with earlier prompts is not named."
+        super().check()
         if self.loads_source and not self.prompt_tuning_init_state_dict_path:
             raise ValueError(
-                f"prompt_tuning_init={self.prompt_tuning_init.value!r} begins with prompts that were trained before; prompt_tuning_init_state_dict_path must name their file"
+                f"prompt_tuning_init={_plain(self.prompt_tuning_init)!r} begins with prompts "
+                "that were trained before; prompt_tuning_init_state_dict_path must name "
+                "their file"
             )
 
     @property
@@ -261,8 +472,6 @@ class PrefixTuningConfig(PromptLearningConfig):
     def __post_init__(self):
         self.peft_type = PeftType.PREFIX_TUNING
         super().__post_init__()
-        if self.init_weights not in (None, "zero"):
-            raise ValueError(f"init_weights={self.init_weights!r}; PrefixTuningConfig knows None and 'zero'")
 
 # %% ../nbs/00_config.ipynb #d23a598c
 @dataclass(repr=False)
@@ -278,22 +487,25 @@ class PromptEncoderConfig(PromptLearningConfig):
 
     def __post_init__(self):
         self.peft_type = PeftType.P_TUNING
+        kind = member(PromptEncoderReparameterizationType, self.encoder_reparameterization_type)
+        self.encoder_reparameterization_type = kind
         super().__post_init__()
-        self.encoder_reparameterization_type = member(
-            PromptEncoderReparameterizationType, self.encoder_reparameterization_type
-        )
-        if (
-            self.encoder_reparameterization_type == PromptEncoderReparameterizationType.MLP
-            and self.encoder_num_layers != 2
-        ):
-            warnings.warn(
-                f"encoder_num_layers={self.encoder_num_layers} counts the layers of an LSTM; with encoder_reparameterization_type='MLP' it is ignored"
+        if kind == PromptEncoderReparameterizationType.MLP and self.encoder_num_layers != 2:
+            warn(
+                f"encoder_num_layers={self.encoder_num_layers} counts the layers of an LSTM; "
+                "with encoder_reparameterization_type='MLP' it is ignored"
             )
+
+    def check(self):
+        "Raises ValueError also for a network that there is not."
+        super().check()
+        member(PromptEncoderReparameterizationType, self.encoder_reparameterization_type)
 
 # %% ../nbs/00_config.ipynb #a0eae25d
 @dataclass(repr=False)
 class CPTConfig(PromptLearningConfig):
-    "Examples in front of the input, whose embeddings may move a little ([Blau et al. 2024](https://arxiv.org/abs/2410.17222))."
+    """Examples in front of the input, whose embeddings may move a little ([Blau et al.
+    2024](https://arxiv.org/abs/2410.17222))."""
 
     cpt_token_ids: list[int] | None = None  # the examples' tokens; each becomes a virtual token; None: [0]
     cpt_mask: list[int] | None = None  # kept for checkpoints; every virtual token is attended to
@@ -310,32 +522,25 @@ class CPTConfig(PromptLearningConfig):
         self.num_transformer_submodules = 1
         if self.cpt_token_ids is None:
             self.cpt_token_ids = [0]
-        self.num_virtual_tokens = len(self.cpt_token_ids)
+        tokens = len(self.cpt_token_ids) if isinstance(self.cpt_token_ids, (list, tuple)) else None
+        self.num_virtual_tokens = tokens or None
         for name in "cpt_mask", "cpt_tokens_type_mask":
             if getattr(self, name) is None:
-                setattr(self, name, [1] * self.num_virtual_tokens)
+                setattr(self, name, [1] * (tokens or 0))
         super().__post_init__()
-        if self.task_type != TaskType.CAUSAL_LM:
-            raise ValueError("CPTConfig works with causal language models only; pass task_type='CAUSAL_LM'")
 
     def check(self):
-        "Raises ValueError unless there is a type, at least 0, for each token, and the loss is one there is."
+        "Raises ValueError also unless there is a type for each token, and the task is to go on with a text."
         super().check()
-        lengths = {
-            name: len(getattr(self, name)) for name in ("cpt_token_ids", "cpt_mask", "cpt_tokens_type_mask")
-        }
+        if self.task_type != TaskType.CAUSAL_LM:
+            raise ValueError("CPTConfig works with causal language models only; pass task_type='CAUSAL_LM'")
+        names = "cpt_token_ids", "cpt_mask", "cpt_tokens_type_mask"
+        lengths = {name: len(getattr(self, name)) for name in names}
         if len(set(lengths.values())) > 1:
-            raise ValueError(
-                f"CPT needs a type for each token, but the lists differ in length: {', '.join(f'{k} {n}' for k, n in lengths.items())}"
-            )
-        if min(self.cpt_tokens_type_mask) < 0:
-            raise ValueError(
-                f"cpt_tokens_type_mask holds types, 0 or 1 to 4 and so on, but there is {min(self.cpt_tokens_type_mask)}"
-            )
-        if self.opt_weighted_loss_type not in ("none", "decay"):
-            raise ValueError(
-                f"opt_weighted_loss_type={self.opt_weighted_loss_type!r}; it must be 'none' or 'decay'"
-            )
+            differ = ", ".join(f"{name} {length}" for name, length in lengths.items())
+            raise ValueError(f"CPT needs a type for each token, but the lists differ in length: {differ}")
+        if not self.cpt_token_ids:
+            raise ValueError("CPT puts the tokens of examples before the input, but cpt_token_ids is empty")
 
 # %% ../nbs/00_config.ipynb #76242360
 def _only(default):
@@ -345,8 +550,8 @@ def _only(default):
 
 
 @dataclass(repr=False)
-class LoraConfig(PeftConfig):
-    "A trained product of two thin matrices beside each target layer ([Hu et al. 2021](https://arxiv.org/abs/2106.09685))."
+class _LoraFields(PeftConfig):
+    "What works here; the variants follow in `LoraConfig`."
 
     r: int = 8  # rank of the product
     target_modules: list[str] | set[str] | str | None = (
@@ -366,6 +571,13 @@ class LoraConfig(PeftConfig):
     layers_pattern: list[str] | str | None = None  # name of the list of layers, where numbers are ambiguous
     rank_pattern: dict = field(default_factory=dict)  # other ranks, by name or regular expression
     alpha_pattern: dict = field(default_factory=dict)  # other alphas, likewise
+
+# %% ../nbs/00_config.ipynb #3b1f0c09
+@dataclass(repr=False)
+class LoraConfig(_LoraFields):
+    """A trained product of two thin matrices beside each target layer ([Hu et al.
+    2021](https://arxiv.org/abs/2106.09685))."""
+
     megatron_config: dict | None = _only(None)
     megatron_core: str | None = _only("megatron.core")
     trainable_token_indices: list | dict | None = _only(None)
@@ -391,42 +603,66 @@ class LoraConfig(PeftConfig):
     def __post_init__(self):
         self.peft_type = PeftType.LORA
         super().__post_init__()
-        self._refuse_unimplemented()
-        self._check_ranks()
-        if self.bias not in ("none", "all", "lora_only"):
-            raise ValueError(f"bias={self.bias!r}; it must be 'none', 'all' or 'lora_only'")
+        _names_as_sets(self, "target_modules", "exclude_modules")
+
+    def check(self):
+        "Raises ValueError also for fields that do not go together, NotImplementedError for a variant that is not here."
+        _refuse_unimplemented(self)
+        check_initialisation(self.init_lora_weights)
+        super().check()
         if isinstance(self.target_modules, str) and self.layers_to_transform is not None:
             raise ValueError(
-                "layers_to_transform works with a list of target_modules; a regular expression can name the layers itself"
+                "layers_to_transform works with a list of target_modules; a regular "
+                "expression can name the layers itself"
             )
         if self.layers_pattern and self.layers_to_transform is None:
             raise ValueError(
                 "layers_pattern says where to look for the numbers in layers_to_transform, which is missing"
             )
-        self._names_as_sets("target_modules", "exclude_modules")
 
-    def _check_ranks(self):
-        for r in self.r, *self.rank_pattern.values():
-            if not isinstance(r, int) or isinstance(r, bool) or r < 1:
-                raise ValueError(
-                    f"a rank must be at least 1, but there is {r!r} in r={self.r!r}, rank_pattern={self.rank_pattern!r}"
-                )
+# %% ../nbs/00_config.ipynb #3b1f0c0b
+INITIALISATIONS_OF_PEFT = (
+    "eva",
+    "olora",
+    "pissa",
+    "pissa_niter_",
+    "corda",
+    "loftq",
+    "orthogonal",
+    "lora_ga",
+    "mica",
+)
 
-    def _refuse_unimplemented(self):
-        for f in dataclasses.fields(self):
-            if f.metadata.get("only") and getattr(self, f.name) not in (_default(f), None):
-                raise NotImplementedError(
-                    f"{type(self).__name__}({f.name}={getattr(self, f.name)!r}) is not implemented in peft_viz"
-                )
-        if self.init_lora_weights not in (True, False, "gaussian"):
+
+def check_initialisation(
+    how: Any,  # `init_lora_weights`
+):
+    "Raises NotImplementedError for an initialisation that only peft has, ValueError for one that there is not."
+    here = "in peft_viz; use True, False or 'gaussian'"
+    if how is True or how is False or how == "gaussian":
+        return
+    known = [
+        name
+        for name in INITIALISATIONS_OF_PEFT
+        if how == name or (name[-1] == "_" and str(how).startswith(name))
+    ]
+    if known:
+        raise NotImplementedError(f"init_lora_weights={how!r} is not implemented {here}")
+    raise ValueError(f"init_lora_weights={reprlib.repr(how)} is unknown, here and to peft; {here[13:]}")
+
+
+def _refuse_unimplemented(config):
+    for f in dataclasses.fields(config):
+        if f.metadata.get("only") and getattr(config, f.name) not in (_default(f), None):
             raise NotImplementedError(
-                f"init_lora_weights={self.init_lora_weights!r} is not implemented in peft_viz; use True, False or 'gaussian'"
+                f"{type(config).__name__}({f.name}={getattr(config, f.name)!r}) is not implemented in peft_viz"
             )
 
 # %% ../nbs/00_config.ipynb #c8f3e7ad
 @dataclass(repr=False)
 class AdaLoraConfig(LoraConfig):
-    "LoRA in the form of a singular value decomposition, pruned to a budget ([Zhang et al. 2023](https://arxiv.org/abs/2303.10512))."
+    """LoRA in the form of a singular value decomposition, pruned to a budget ([Zhang et al.
+    2023](https://arxiv.org/abs/2303.10512))."""
 
     target_r: int = 8  # average rank at the end
     init_r: int = 12  # rank of every layer at the start; `r` is not used
@@ -444,30 +680,39 @@ class AdaLoraConfig(LoraConfig):
     def __post_init__(self):
         super().__post_init__()
         self.peft_type = PeftType.ADALORA
-        if self.use_dora:
-            raise ValueError("AdaLoRA cannot be combined with use_dora=True")
         if self.r != LoraConfig.r:
-            warnings.warn(
-                f"r={self.r} is not used by AdaLoRA; init_r is the rank at the start, target_r the average rank at the end"
+            warn(
+                f"r={self.r} is not used by AdaLoRA; init_r is the rank at the start, "
+                "target_r the average rank at the end"
             )
-        if self.total_step is None or self.total_step <= 0:
-            raise ValueError(
-                f"total_step={self.total_step!r}; AdaLoRA needs to know how many steps the training will have"
-            )
-        if self.orth_reg_weight < 0:
-            raise ValueError(f"orth_reg_weight={self.orth_reg_weight!r}; it must be at least 0")
-        if self.tinit >= self.total_step - self.tfinal:
-            raise ValueError(
-                f"tinit={self.tinit} and tfinal={self.tfinal} leave no steps between them for pruning; lower them or raise total_step={self.total_step}"
+        if self.alpha_pattern:
+            warn(
+                f"alpha_pattern={self.alpha_pattern!r} is not used by AdaLoRA; lora_alpha is the same for all layers"
             )
 
-    def _check_ranks(self):
-        _at_least_one(self, "init_r", "target_r")
+    def check(self):
+        "Raises ValueError also for a schedule that cannot be kept."
+        super().check()
+        if self.use_dora:
+            raise ValueError("AdaLoRA cannot be combined with use_dora=True")
+        if self.total_step is None:
+            raise ValueError("total_step=None; AdaLoRA needs to know how many steps the training will have")
+        if self.target_r > self.init_r and not self.inference_mode:
+            raise ValueError(
+                f"target_r={self.target_r} is more than init_r={self.init_r}; ranks are only "
+                "taken away, so begin with more of them"
+            )
+        if self.tinit >= self.total_step - self.tfinal:
+            raise ValueError(
+                f"tinit={self.tinit} and tfinal={self.tfinal} leave no steps between them for "
+                f"pruning; lower them or raise total_step={self.total_step}"
+            )
 
 # %% ../nbs/00_config.ipynb #72071591
 @dataclass(repr=False)
 class PolyConfig(PeftConfig):
-    "A mixture of LoRA modules for each task ([Ponti et al. 2022](https://arxiv.org/abs/2202.13914)); with `n_splits`, one for each part of the layer ([Caccia et al. 2022](https://arxiv.org/abs/2211.03831))."
+    """A mixture of LoRA modules for each task ([Ponti et al. 2022](https://arxiv.org/abs/2202.13914)); with
+    `n_splits`, one for each part of the layer ([Caccia et al. 2022](https://arxiv.org/abs/2211.03831))."""
 
     r: int = 8  # rank of each skill
     target_modules: list[str] | set[str] | str | None = (
@@ -487,10 +732,7 @@ class PolyConfig(PeftConfig):
     def __post_init__(self):
         self.peft_type = PeftType.POLY
         super().__post_init__()
-        _at_least_one(self, "r", "n_tasks", "n_skills", "n_splits")
-        if self.poly_type != "poly":
-            raise ValueError(f"poly_type={self.poly_type!r}; there is only 'poly'")
-        self._names_as_sets("target_modules", "exclude_modules")
+        _names_as_sets(self, "target_modules", "exclude_modules")
 
 # %% ../nbs/00_config.ipynb #951c6fa1
 @dataclass(repr=False)
@@ -514,13 +756,20 @@ class IA3Config(PeftConfig):
     def __post_init__(self):
         self.peft_type = PeftType.IA3
         super().__post_init__()
-        self._names_as_sets("target_modules", "exclude_modules", "feedforward_modules")
-        if isinstance(self.target_modules, set) and isinstance(self.feedforward_modules, set):
-            strangers = self.feedforward_modules - self.target_modules
-            if strangers:
-                raise ValueError(
-                    f"feedforward_modules says how targets are rescaled, but {', '.join(sorted(strangers))} is not in target_modules; add it there"
-                )
+        _names_as_sets(self, "target_modules", "exclude_modules", "feedforward_modules")
+
+    def check(self):
+        "Raises ValueError also for feed-forward modules that are no targets."
+        super().check()
+        lists = self.target_modules, self.feedforward_modules
+        if None in lists or any(isinstance(names, str) for names in lists):
+            return
+        strangers = set(self.feedforward_modules) - set(self.target_modules)
+        if strangers:
+            raise ValueError(
+                "feedforward_modules says how targets are rescaled, but "
+                f"{', '.join(sorted(strangers))} is not in target_modules; add it there"
+            )
 
 # %% ../nbs/00_config.ipynb #99f2f3bb
 CONFIGS: dict[PeftType, type[PeftConfig]] = {
@@ -551,10 +800,12 @@ def get_peft_config(
 ) -> PeftConfig:
     """The configuration that a dictionary describes.
 
-    Raises ValueError for an unknown or missing `peft_type`, NotImplementedError for a variant that is not implemented, and TypeError for a field that the method does not have."""
+    Raises ValueError for an unknown or missing `peft_type`, NotImplementedError for a variant that is not
+    implemented, and TypeError for a field that the method does not have."""
     if "peft_type" not in config_dict:
         raise ValueError(
-            f"the dictionary does not say which method it is for; add 'peft_type', one of {', '.join(t.value for t in CONFIGS)}"
+            "the dictionary does not say which method it is for; add 'peft_type', one of "
+            f"{', '.join(t.value for t in CONFIGS)}"
         )
     cls = config_class(config_dict["peft_type"])
     given = {k: v for k, v in config_dict.items() if k not in FORGOTTEN or v is not None}

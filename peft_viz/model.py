@@ -5,17 +5,31 @@
 # %% ../nbs/10_model.ipynb #777335e6
 from __future__ import annotations
 import copy
+import difflib
 from contextlib import contextmanager
 import torch
 from torch import nn
 from . import checkpoint
 from .architectures import dimensions, prefix_layout, takes_prompts
-from .config import config_class, CONFIGS, PeftConfig, PeftType, PromptLearningConfig, TaskType
+from peft_viz.config import (
+    config_class,
+    CONFIGS,
+    PeftConfig,
+    PeftType,
+    PromptLearningConfig,
+    TaskType,
+    UnknownAdapterError,
+    warn,
+)
+from .trainer import make_known
 from .tuners.adalora import AdaLoraModel
 from .tuners.cpt import CPTEmbedding
 from .tuners.ia3 import IA3Model
 from peft_viz.tuners.injection import (
     add_modules_to_save,
+    all_or_nothing,
+    check_adapter_name,
+    is_for_training,
     BaseTunerLayer,
     check_modules_to_save,
     get_layer_status,
@@ -30,7 +44,8 @@ from .tuners.prefix import PrefixEncoder, split_key_values, to_cache
 from .tuners.soft_prompt import PromptEmbedding
 
 # %% auto #0
-__all__ = ['TUNERS', 'PROMPT_ENCODERS', 'MODELS', 'check_config', 'fit_to_model', 'uses_checkpointing', 'PeftModel']
+__all__ = ['TUNERS', 'PROMPT_ENCODERS', 'HUB', 'PLACED', 'LOADING', 'check_config', 'fit_to_model', 'uses_checkpointing',
+           'check_loading', 'PeftModel', 'model_class', 'refuse_second_wrapper']
 
 # %% ../nbs/10_model.ipynb #a8bbe6c5
 TUNERS = {  # methods that put layers into the base model
@@ -54,20 +69,27 @@ def check_config(
     "Raises ValueError for a configuration that cannot work with a causal language model."
     if config.peft_type is None:
         raise ValueError(
-            f"{type(config).__name__} does not say which method to use; the classes that do are {', '.join(c.__name__ for c in CONFIGS.values())}"
+            f"{type(config).__name__} does not say which method to use; the classes that do "
+            f"are {', '.join(c.__name__ for c in CONFIGS.values())}"
         )
     expected = config_class(config.peft_type)
     if not isinstance(config, expected):
         given = f"{type(config).__module__}.{type(config).__name__}"
         raise ValueError(
-            f"{config.peft_type.value} needs a peft_viz {expected.__name__}, not a {given}; get_peft_config(config.to_dict()) may make one of it"
+            f"{config.peft_type.value} needs a peft_viz {expected.__name__}, not a {given}; "
+            "get_peft_config(config.to_dict()) may make one of it"
         )
     if config.task_type not in (None, TaskType.CAUSAL_LM):
         raise ValueError(
-            f"task_type={config.task_type.value!r}, but this package covers causal language models only: task_type='CAUSAL_LM'"
+            f"task_type={config.task_type.value!r}, but this package covers causal language "
+            "models only: task_type='CAUSAL_LM'"
         )
-    if config.is_prompt_learning:
-        config.check()
+    config.check()
+    if config.is_prompt_learning and config.num_virtual_tokens is None:
+        raise ValueError(
+            f"{type(config).__name__} needs at least one virtual token, but "
+            "num_virtual_tokens=None; pass for example num_virtual_tokens=8"
+        )
 
 # %% ../nbs/10_model.ipynb #36004260
 def fit_to_model(
@@ -89,16 +111,61 @@ def fit_to_model(
     if hasattr(config, "encoder_hidden_size"):
         config.encoder_hidden_size = config.encoder_hidden_size or config.token_dim
 
-# %% ../nbs/10_model.ipynb #16b65769
+# %% ../nbs/10_model.ipynb #3b1f0e01
 def uses_checkpointing(model: nn.Module) -> bool:
     "Has gradient checkpointing been switched on?"
     return any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
 
 
+HUB = (
+    "revision token use_auth_token cache_dir force_download resume_download proxies local_files_only repo_type "
+    "user_agent"
+)
+PLACED = (
+    "device_map max_memory offload_folder offload_dir offload_index offload_state_dict low_cpu_mem_usage "
+    "use_safetensors"
+)
+LOADING = {  # arguments of other loaders, and what becomes of them here
+    **dict.fromkeys(HUB.split(), "nothing to do for a folder"),
+    **dict.fromkeys(PLACED.split(), "nothing to do, the base model is loaded already"),
+    **dict.fromkeys(("torch_dtype", "dtype"), "a warning: an adapter has the dtype of its layer, or float32"),
+    "trust_remote_code": "nothing to do, no code is run",
+    **dict.fromkeys(("ephemeral_gpu_offload", "key_mapping"), "refused, unless it is None or False"),
+}
+
+
+def check_loading(
+    kwargs: dict,  # arguments that loading has no parameter for
+    model: nn.Module,  # the base model
+):
+    "Raises NotImplementedError for what is not here, TypeError for what is no argument; warns of what has no effect."
+    for name, value in kwargs.items():
+        if name not in LOADING:
+            close = difflib.get_close_matches(
+                name, [*LOADING, "is_trainable", "torch_device", "subfolder", "config"], n=1
+            )
+            raise TypeError(
+                f"there is no loading argument {name!r}" + (f"; did you mean {close[0]!r}?" if close else "")
+            )
+        if LOADING[name].startswith("refused") and value:
+            raise NotImplementedError(f"{name}={value!r} is not implemented in peft_viz; leave it out")
+        if LOADING[name].startswith("a warning") and value is not None:
+            warn(
+                f"{name}={value!r} has no effect: an adapter has the dtype of its layer, or "
+                "float32; autocast_adapter_dtype=False keeps float16 and bfloat16"
+            )
+    if "disk" in (getattr(model, "hf_device_map", None) or {}).values():
+        raise NotImplementedError(
+            "a part of the base model is on the disk (offloaded), and adapters for it are "
+            "not implemented in peft_viz; load it without device_map"
+        )
+
+# %% ../nbs/10_model.ipynb #16b65769
 class PeftModel(nn.Module):
     """A frozen base model with named adapters. Attributes of the base model are reachable through it.
 
-    The caller's configuration is copied; the copy, completed, is `peft_config[adapter_name]`."""
+    The configuration that it is given becomes `peft_config[adapter_name]`, completed; `get_peft_model` and
+    `add_adapter` copy the caller's before."""
 
     def __init__(
         self,
@@ -108,22 +175,32 @@ class PeftModel(nn.Module):
         autocast_adapter_dtype: bool = True,  # keep float16 and bfloat16 adapters of injected layers in float32
     ):
         super().__init__()
+        make_known(PeftModel)
         check_config(peft_config)
+        check_adapter_name(adapter_name)
         self.peft_type = peft_config.peft_type
-        self.peft_config: dict[str, PeftConfig] = {}
+        self.peft_config: dict[str, PeftConfig] = {adapter_name: peft_config}
         self.active_adapter = adapter_name
         self.special_peft_forward_args = {"adapter_names"}  # for our hooks, not for the base model
         self._adapters_disabled = False
-        if peft_config.is_prompt_learning:
-            self.base_model = model
-            self.add_adapter(adapter_name, peft_config)
-        else:
-            self.peft_config[adapter_name] = copy.copy(peft_config)
-            self.base_model = TUNERS[self.peft_type](model, self.peft_config, adapter_name)
-            if autocast_adapter_dtype:
-                self.base_model.cast_adapter_dtype(adapter_name)
-        if uses_checkpointing(model):
-            model.enable_input_require_grads()  # or the recomputed layers would not see that gradients are needed
+        with all_or_nothing(model):
+            if peft_config.is_prompt_learning:
+                self.base_model = model
+                self._add_prompt_encoder(adapter_name, peft_config)
+            else:
+                self.base_model = TUNERS[self.peft_type](model, self.peft_config, adapter_name)
+                if autocast_adapter_dtype:
+                    self.base_model.cast_adapter_dtype(adapter_name)
+            if uses_checkpointing(model):
+                self.prepare_model_for_gradient_checkpointing(model)
+
+    def prepare_model_for_gradient_checkpointing(
+        self,
+        model: nn.Module,  # the base model
+    ) -> nn.Module:  # the same
+        "Let gradients reach the layers that are computed again: the frozen embeddings' output has to ask for them."
+        model.enable_input_require_grads()
+        return model
 
     @property
     def active_peft_config(self) -> PeftConfig:
@@ -141,6 +218,16 @@ class PeftModel(nn.Module):
     def modules_to_save(self) -> set[str] | None:
         "Names of base model modules that some adapter trains in full."
         return {name for config in self.peft_config.values() for name in config.modules_to_save or []} or None
+
+    @property
+    def base_model_torch_dtype(self) -> torch.dtype | None:
+        "The dtype of the base model's weights."
+        return getattr(self.base_model, "dtype", None)
+
+    @property
+    def has_active_enabled_adapter(self) -> bool:
+        "Does an adapter take part at present?"
+        return not self._adapters_disabled
 
     def get_base_model(self) -> nn.Module:
         "The transformers model itself."
@@ -160,43 +247,49 @@ class PeftModel(nn.Module):
         self,
         adapter_name: str,  # a new name
         peft_config: PeftConfig,  # of the same method as the first
+        low_cpu_mem_usage: bool = False,  # parts without values, which are to be loaded later: not here
         autocast_adapter_dtype: bool = True,  # as in the constructor
     ):
         "Add an adapter. It does not become active; if it does not fit, nothing is changed."
+        check_adapter_name(adapter_name)
         if adapter_name in self.peft_config:
             raise ValueError(
-                f"there is an adapter {adapter_name!r} already; choose another name or delete_adapter({adapter_name!r}) first"
+                f"there is an adapter {adapter_name!r} already; choose another name or "
+                f"delete_adapter({adapter_name!r}) first"
             )
         check_config(peft_config)
         if peft_config.peft_type != self.peft_type:
             raise ValueError(
-                f"one model holds adapters of one method: this one {self.peft_type.value}, not {peft_config.peft_type.value}"
+                f"one model holds adapters of one method: this one {self.peft_type.value}, "
+                f"not {peft_config.peft_type.value}"
             )
+        if low_cpu_mem_usage:
+            raise NotImplementedError("add_adapter(low_cpu_mem_usage=True) is not implemented in peft_viz")
         peft_config = copy.copy(peft_config)
-        self.peft_config[adapter_name] = peft_config
-        try:
+        with all_or_nothing(self):
+            self.peft_config[adapter_name] = peft_config
             if peft_config.is_prompt_learning:
                 self._add_prompt_encoder(adapter_name, peft_config)
             else:
                 self.base_model.inject_adapter(adapter_name)
-        except Exception:
-            del self.peft_config[adapter_name]
-            raise
-        if autocast_adapter_dtype and not peft_config.is_prompt_learning:
-            self.base_model.cast_adapter_dtype(adapter_name)
+                if autocast_adapter_dtype:
+                    self.base_model.cast_adapter_dtype(adapter_name)
 
     def _add_prompt_encoder(self, adapter_name, peft_config):
         model = self.base_model
         takes, why_not = takes_prompts(model)
         if self.peft_type != PeftType.PREFIX_TUNING and not takes:
             raise ValueError(
-                f"{self.peft_type.value} puts virtual tokens before the embeddings of the input, and {type(model).__name__} {why_not}; use a method that changes layers, such as LoRA"
+                f"{self.peft_type.value} puts virtual tokens before the embeddings of the "
+                f"input, and {type(model).__name__} {why_not}; use a method that changes "
+                "layers, such as LoRA"
             )
         word_embeddings = model.get_input_embeddings()
         fit_to_model(peft_config, model.config, word_embeddings)
         if self.peft_type == PeftType.PREFIX_TUNING and uses_checkpointing(model):
             raise ValueError(
-                "prefix tuning fills the key/value cache, which gradient checkpointing cannot use; call model.gradient_checkpointing_disable() first"
+                "prefix tuning fills the key/value cache, which gradient checkpointing "
+                "cannot use; call model.gradient_checkpointing_disable() first"
             )
         prompt_encoder = PROMPT_ENCODERS[self.peft_type](peft_config, word_embeddings)
         check_modules_to_save(model, peft_config.modules_to_save)
@@ -214,7 +307,9 @@ class PeftModel(nn.Module):
     def set_adapter(self, adapter_name: str, inference_mode: bool = False):
         "Make this adapter the active one, and trainable unless it is for inference."
         if adapter_name not in self.peft_config:
-            raise ValueError(f"there is no adapter {adapter_name!r}; there are {', '.join(self.peft_config)}")
+            raise UnknownAdapterError(
+                f"there is no adapter {adapter_name!r}; there are {', '.join(self.peft_config)}"
+            )
         self.active_adapter = adapter_name
         if self.active_peft_config.is_prompt_learning:
             self._activate_saved_modules(inference_mode)
@@ -224,7 +319,9 @@ class PeftModel(nn.Module):
     def delete_adapter(self, adapter_name: str):
         "Forget an adapter. If it was active, the first of the others becomes active; the last one stays."
         if adapter_name not in self.peft_config:
-            raise ValueError(f"there is no adapter {adapter_name!r}; there are {', '.join(self.peft_config)}")
+            raise UnknownAdapterError(
+                f"there is no adapter {adapter_name!r}; there are {', '.join(self.peft_config)}"
+            )
         if len(self.peft_config) == 1:
             raise ValueError(f"{adapter_name!r} is the only adapter; add another one first")
         if self.active_peft_config.is_prompt_learning:
@@ -279,7 +376,7 @@ class PeftModel(nn.Module):
         self,
         batch_size: int,  # rows
         task_ids: torch.Tensor | None = None,  # [batch], for methods with tasks
-        max_cache_len: int | None = None,  # room the caller will need in the cache; this one grows by itself
+        max_cache_len: int | None = None,  # room the caller will need in the cache; this one grows by itself  # noqa: ARG002
         past_key_values=None,  # an empty cache to fill, for methods that do; None: a new one
         order=None,  # [batch, virtual + sequence]: where virtual tokens go in a cache, see `to_cache`
     ):  # [batch, virtual, token_dim], or a cache with the virtual tokens in it
@@ -293,7 +390,8 @@ class PeftModel(nn.Module):
             rows = prompt_encoder(
                 prompt_tokens.expand(batch_size, -1)
             )  # [batch, virtual, layers * 2 * token_dim]
-            rows = rows.to(self.base_model.dtype)
+            dtype = self.base_model.dtype
+            rows = rows.to(dtype if is_for_training(dtype) else torch.float32)
             key_values = split_key_values(rows, peft_config)  # [layers, 2, batch, heads, virtual, head_dim]
             return to_cache(key_values, self.base_model.config, past_key_values, order)
         elif peft_config.peft_type == PeftType.MULTITASK_PROMPT_TUNING:
@@ -344,12 +442,20 @@ class PeftModel(nn.Module):
         is_main_process: bool = True,  # False: another process writes the files
         state_dict: dict | None = None,  # the model's state, where a trainer gathered it
         push_to_hub: bool = False,  # not here
-        **kwargs,  # whatever else transformers' method takes; it does not concern adapters
+        path_initial_model_for_weight_conversion: str
+        | None = None,  # not here: for initialisations that change the base model
+        **kwargs,  # whatever else transformers' method takes; it does not concern adapters  # noqa: ARG002
     ):
-        'Write `adapter_config.json` and `adapter_model.safetensors`; adapters that are not called "default" get a subfolder.'
+        """'Write `adapter_config.json` and `adapter_model.safetensors`; adapters that are not called "default"
+        get a subfolder.'"""
         if push_to_hub:
             raise NotImplementedError(
                 "push_to_hub=True is not implemented in peft_viz; save to a folder and upload that"
+            )
+        if path_initial_model_for_weight_conversion is not None:
+            raise NotImplementedError(
+                "path_initial_model_for_weight_conversion turns PiSSA, OLoRA and the like "
+                "into LoRA; they are not implemented in peft_viz"
             )
         checkpoint.save_pretrained(
             self,
@@ -368,28 +474,32 @@ class PeftModel(nn.Module):
         model_id,  # a folder with an adapter
         adapter_name: str = "default",  # what to call it here
         is_trainable: bool = False,  # go on training; otherwise it is frozen, and the model in `eval` mode
-        config: PeftConfig | None = None,  # instead of the one in the folder
+        config: PeftConfig
+        | None = None,  # instead of the one in the folder; this very object becomes the model's
         autocast_adapter_dtype: bool = True,  # as in the constructor
         torch_device: str
         | None = None,  # where to read the file to; the adapter goes where the base model is
         subfolder: str | None = None,  # in the folder
         corrected_positions: bool = False,  # see `PeftModelForCausalLM`
+        **kwargs,  # what else peft and transformers take: see `LOADING`
     ) -> PeftModel:  # of the class for the configuration's task
         "A base model with an adapter from a folder. If it does not fit, nothing is changed."
-        if isinstance(model, PeftModel) or any(isinstance(m, BaseTunerLayer) for m in model.modules()):
-            raise ValueError(
-                "the model has adapters already; load another one with load_adapter, or start from a fresh base model"
-            )
-        config = checkpoint.config_to_load(model_id, is_trainable, config, subfolder)
+        refuse_second_wrapper(model, "load another one with load_adapter")
+        check_loading(kwargs, model)
+        loaded = checkpoint.config_to_load(model_id, is_trainable, config, subfolder)
         tensors = checkpoint.load_peft_weights(model_id, torch_device, subfolder)
-        cls = MODELS.get(config.task_type, cls) if config.task_type else cls
+        kind = model_class(loaded.task_type)
+        cls = cls if issubclass(cls, kind) else kind
         options = dict(corrected_positions=True) if corrected_positions else {}
         with checkpoint.rehearsal(model) as shadow:
-            checkpoint.set_peft_model_state_dict(
-                cls(shadow, config, adapter_name, autocast_adapter_dtype, **options), tensors, adapter_name
-            )
-        peft_model = cls(model, config, adapter_name, autocast_adapter_dtype, **options)
-        checkpoint.set_peft_model_state_dict(peft_model, tensors, adapter_name)
+            rehearsed = cls(shadow, copy.copy(loaded), adapter_name, autocast_adapter_dtype, **options)
+            checkpoint.set_peft_model_state_dict(rehearsed, tensors, adapter_name)
+        if config is not None:
+            config.inference_mode = loaded.inference_mode
+            loaded = config
+        with all_or_nothing(model):
+            peft_model = cls(model, loaded, adapter_name, autocast_adapter_dtype, **options)
+            checkpoint.set_peft_model_state_dict(peft_model, tensors, adapter_name)
         return peft_model if is_trainable else peft_model.eval()
 
     def load_adapter(
@@ -400,8 +510,10 @@ class PeftModel(nn.Module):
         torch_device: str | None = None,  # where to read the file to
         autocast_adapter_dtype: bool = True,  # as in the constructor
         subfolder: str | None = None,  # in the folder
+        **kwargs,  # what else peft and transformers take: see `LOADING`
     ):  # what is missing and what is unexpected: nothing
         "Load an adapter beside the others. It does not become active; if it does not fit, nothing is changed."
+        check_loading(kwargs, self.get_base_model())
         is_new = adapter_name not in self.peft_config
         config = (
             checkpoint.config_to_load(model_id, is_trainable, None, subfolder)
@@ -410,7 +522,7 @@ class PeftModel(nn.Module):
         )
         tensors = checkpoint.load_peft_weights(model_id, torch_device, subfolder)
         with checkpoint.rehearsal(self) as shadow:
-            shadow._take(adapter_name, config, tensors, autocast_adapter_dtype)
+            shadow._take(adapter_name, copy.copy(config), tensors, autocast_adapter_dtype)
         result = self._take(adapter_name, config, tensors, autocast_adapter_dtype)
         if is_new and is_trainable:
             self.set_requires_grad(adapter_name)
@@ -420,7 +532,7 @@ class PeftModel(nn.Module):
 
     def _take(self, adapter_name, config, tensors, autocast_adapter_dtype):
         if adapter_name not in self.peft_config:
-            self.add_adapter(adapter_name, config, autocast_adapter_dtype)
+            self.add_adapter(adapter_name, config, autocast_adapter_dtype=autocast_adapter_dtype)
         elif config.peft_type != self.peft_type:
             raise ValueError(
                 f"adapter {adapter_name!r} is {self.peft_type.value}, but the checkpoint is {config.peft_type.value}"
@@ -449,10 +561,29 @@ class PeftModel(nn.Module):
                     if name in names:
                         part.requires_grad_(requires_grad)
 
+    def create_or_update_model_card(
+        self,
+        output_dir,  # the folder of a saved adapter
+    ):
+        """Write what the adapter is into the folder's `README.md`, for people and for the Hub; what stands
+        there already stays."""
+        checkpoint.create_or_update_model_card(self, output_dir)
+
+    def push_to_hub(self, *args, **kwargs):
+        "Not here: nothing in this package uses the network."
+        raise NotImplementedError(
+            "push_to_hub is not implemented in peft_viz; save_pretrained(folder), then: hf upload NAME FOLDER"
+        )
+
+    def supports_lora_conversion(self, adapter_name: str = "default") -> bool:  # noqa: ARG002
+        "Could an adapter be turned into a LoRA adapter? That is not implemented here."
+        return False
+
     # --- counting ---------------------------------------------------------------------------------------------
 
     def get_layer_status(self):
-        "A table of the adapted layers: their adapters, which are active, merged, trained. Raises TypeError where there are none."
+        """A table of the adapted layers: their adapters, which are active, merged, trained. Raises TypeError
+        where there are none."""
         self._needs_layers("get_layer_status")
         return get_layer_status(self)
 
@@ -480,4 +611,21 @@ class PeftModel(nn.Module):
         )
 
 # %% ../nbs/10_model.ipynb #7a198d88
-MODELS: dict[TaskType | None, type[PeftModel]] = {None: PeftModel}
+def model_class(
+    task_type: TaskType | None,  # of a configuration
+) -> type[PeftModel]:
+    "The class that wraps a base model for a task."
+    if task_type != TaskType.CAUSAL_LM:  # (`check_config` has its say about other tasks)
+        return PeftModel
+    from peft_viz.causal_lm import PeftModelForCausalLM  # here: that module is built on this one
+
+    return PeftModelForCausalLM
+
+
+def refuse_second_wrapper(
+    model: nn.Module,  # the base model
+    instead: str,  # what to do for a second adapter
+):
+    "Raises ValueError for a model that has adapters already."
+    if isinstance(model, PeftModel) or any(isinstance(m, BaseTunerLayer) for m in model.modules()):
+        raise ValueError(f"the model has adapters already; {instead}, or start from a fresh base model")

@@ -452,10 +452,9 @@ def test_the_trained_adapter_is_deleted():
 # --- pruning, where peft goes wrong --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("target_r", [4, 5])
-def test_nothing_to_prune(target_r):
+def test_nothing_to_prune():
     "peft looks for the 0th smallest importance and fails."
-    theirs, ours_ = wrap(seed=3, target_r=target_r)
+    theirs, ours_ = wrap(seed=3, target_r=4)
     with pytest.raises(RuntimeError, match="kthvalue"):
         train(theirs)
     train(ours_)
@@ -760,7 +759,7 @@ def test_patterns_that_do_not_fit(pattern, message):
 @pytest.mark.parametrize(
     "fields, message",
     [
-        (dict(beta1=0), "beta1=0 and beta2=0.85 must lie between 0 and 1"),
+        (dict(beta1=0), "beta1=0; it must be a number between 0 and 1"),
         (dict(beta1=1.0), "beta1=1.0"),
         (dict(beta2=1.5), "beta2=1.5"),
         (dict(beta2=0.0), "beta2=0.0"),

@@ -341,7 +341,9 @@ def test_names_that_are_no_folders(name, tmp_path):
 
 def test_a_name_that_leads_elsewhere_saves_nothing(tmp_path):
     model = ours.get_peft_model(fresh(), LoraConfig(**CLM))
-    model.add_adapter("in/side", LoraConfig(**CLM))
+    with pytest.raises(ValueError, match="'in/side'"):
+        model.add_adapter("in/side", LoraConfig(**CLM))
+    model.peft_config["in/side"] = model.peft_config["default"]  # behind the model's back
     for selected in None, ["in/side"]:
         with pytest.raises(ValueError, match="'in/side'"):
             model.save_pretrained(tmp_path / "new", selected_adapters=selected)
@@ -731,7 +733,7 @@ CONFIGS = {
     "no method": (b"{}", "'peft_type'"),
     "another method": (b'{"peft_type": "VERA"}', "'VERA' is not a PeftType"),
     "no name": (b'{"peft_type": ["LORA"]}', "is not an adapter's configuration"),
-    "wrong type": (b'{"peft_type": "LORA", "r": "8"}', "a rank must be at least 1"),
+    "wrong type": (b'{"peft_type": "LORA", "r": "8"}', "r='8'; it must be a whole number"),
     "wrong pattern": (b'{"peft_type": "LORA", "rank_pattern": 8}', "is not an adapter's configuration"),
 }
 WEIGHTS = {
@@ -1003,7 +1005,9 @@ def test_a_given_configuration(saved):
     given = LoraConfig(r=3, lora_alpha=50, **CLM)
     loaded = PeftModel.from_pretrained(fresh(), saved, config=given)
     assert loaded.peft_config["default"].lora_alpha == 50 and loaded.peft_config["default"].inference_mode
-    assert given.inference_mode is False and given.target_modules is None
+    assert loaded.peft_config["default"] is given and given.target_modules == {"q_proj", "v_proj"}
+    refused(saved, "does not fit", config=(wrong := LoraConfig(r=5, **CLM)))
+    assert wrong == LoraConfig(r=5, **CLM)  # nothing was done, and nothing is filled in
     refused(saved, "must be a peft_viz configuration, not peft", config=peft.LoraConfig(r=3, **CLM))
     refused(saved, "covers causal language models only", config=LoraConfig(r=3, task_type="SEQ_CLS"))
 

@@ -13,7 +13,7 @@ REFUSED = [
     (
         c.PromptTuningConfig,
         dict(num_virtual_tokens=0),
-        "needs at least one virtual token, but num_virtual_tokens=0",
+        "num_virtual_tokens=0; it must be a whole number, at least 1",
     ),
     (c.PromptTuningConfig, dict(num_virtual_tokens="8"), "num_virtual_tokens='8'"),
     (c.PromptTuningConfig, dict(num_virtual_tokens=True), "num_virtual_tokens=True"),
@@ -45,7 +45,7 @@ REFUSED = [
     (
         c.MultitaskPromptTuningConfig,
         dict(num_tasks=0),
-        "num_tasks=0; MultitaskPromptTuningConfig needs at least 1",
+        "MultitaskPromptTuningConfig: num_tasks=0; it must be a whole number, at least 1",
     ),
     (c.MultitaskPromptTuningConfig, dict(num_ranks=1.5), "num_ranks=1.5"),
     (c.MultitaskPromptTuningConfig, dict(num_tasks=True), "num_tasks=True"),
@@ -57,7 +57,7 @@ REFUSED = [
     (
         c.PrefixTuningConfig,
         dict(init_weights="one"),
-        "init_weights='one'; PrefixTuningConfig knows None and 'zero'",
+        "init_weights='one'; it must be None or 'zero'",
     ),
     (
         c.PromptEncoderConfig,
@@ -70,11 +70,19 @@ REFUSED = [
         dict(**CLM, cpt_token_ids=[3, 4], cpt_tokens_type_mask=[1]),
         "the lists differ in length: cpt_token_ids 2, cpt_mask 2, cpt_tokens_type_mask 1",
     ),
-    (c.CPTConfig, dict(**CLM, cpt_token_ids=[3, 4], cpt_tokens_type_mask=[1, -1]), "there is -1"),
+    (
+        c.CPTConfig,
+        dict(**CLM, cpt_token_ids=[3, 4], cpt_tokens_type_mask=[1, -1]),
+        "cpt_tokens_type_mask=[1, -1]; it must be a list of whole numbers, at least 0",
+    ),
     (c.CPTConfig, dict(**CLM, opt_weighted_loss_type="linear"), "'linear'; it must be 'none' or 'decay'"),
-    (c.LoraConfig, dict(r=0), "a rank must be at least 1, but there is 0"),
-    (c.LoraConfig, dict(r=True), "there is True"),
-    (c.LoraConfig, dict(rank_pattern={"q_proj": "2"}), "there is '2' in r=8"),
+    (c.LoraConfig, dict(r=0), "r=0; it must be a whole number, at least 1"),
+    (c.LoraConfig, dict(r=True), "r=True; it must be a whole number"),
+    (
+        c.LoraConfig,
+        dict(rank_pattern={"q_proj": "2"}),
+        "rank_pattern={'q_proj': '2'}; it must be a dictionary from names or regular expressions to ranks",
+    ),
     (c.LoraConfig, dict(bias="some"), "bias='some'; it must be 'none', 'all' or 'lora_only'"),
     (
         c.LoraConfig,
@@ -88,20 +96,24 @@ REFUSED = [
     (
         c.AdaLoraConfig,
         dict(total_step=10, orth_reg_weight=-0.1),
-        "orth_reg_weight=-0.1; it must be at least 0",
+        "orth_reg_weight=-0.1; it must be a number, at least 0",
     ),
     (
         c.AdaLoraConfig,
         dict(total_step=10, tinit=6, tfinal=4),
         "tinit=6 and tfinal=4 leave no steps between them",
     ),
-    (c.AdaLoraConfig, dict(total_step=10, init_r=0), "init_r=0; AdaLoraConfig needs at least 1"),
+    (
+        c.AdaLoraConfig,
+        dict(total_step=10, init_r=0),
+        "AdaLoraConfig: init_r=0; it must be a whole number, at least 1",
+    ),
     (c.AdaLoraConfig, dict(total_step=10, target_r=0), "target_r=0"),
-    (c.PolyConfig, dict(n_tasks=0), "n_tasks=0; PolyConfig needs at least 1"),
+    (c.PolyConfig, dict(n_tasks=0), "PolyConfig: n_tasks=0; it must be a whole number, at least 1"),
     (c.PolyConfig, dict(n_skills=0), "n_skills=0"),
     (c.PolyConfig, dict(n_splits=0), "n_splits=0"),
     (c.PolyConfig, dict(r=0), "r=0"),
-    (c.PolyConfig, dict(poly_type="mhr"), "poly_type='mhr'; there is only 'poly'"),
+    (c.PolyConfig, dict(poly_type="mhr"), "poly_type='mhr'; it must be 'poly'"),
     (
         c.IA3Config,
         dict(target_modules=["k_proj"], feedforward_modules=["fc2"]),

@@ -302,7 +302,6 @@ def test_multitask_at_random_reads_no_file(words):
         ),
         ("AVERAGE_SOURCE_TASKS", 2, 0, [], "begins one task, but num_tasks=2"),
         ("EXACT_SOURCE_TASK", 1, 2, [], "the file has 2 tasks"),
-        ("EXACT_SOURCE_TASK", 1, -1, [], "the file has 2 tasks"),
     ],
 )
 def test_multitask_refuses_a_source(words, source, start, tasks, task, drop, message):

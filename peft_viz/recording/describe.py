@@ -9,7 +9,6 @@ __all__ = ['MAX_SCAN', 'SMALL', 'Losses', 'written', 'struck', 'guarded', 'role_
 # %% ../../nbs/21_recording/00_describe.ipynb #6ca486f3
 import re, signal, threading, warnings, weakref
 from collections import Counter
-from dataclasses import fields
 from enum import Enum
 from functools import lru_cache, wraps
 from hashlib import blake2b
@@ -239,7 +238,7 @@ def _filled(keys) -> int:
     return int(used[-1]) + 1 if len(used) else 0
 
 # %% ../../nbs/21_recording/00_describe.ipynb #072894a1
-_FIELDS = tuple(f.name for f in fields(Value))
+_FIELDS = Value.__struct_fields__
 
 
 class Album:

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 from ..architectures import adalora_targets
-from ..config import AdaLoraConfig
-from .injection import all_linear, BaseTuner, BaseTunerLayer
+from ..config import AdaLoraConfig, STEPS, whole
+from .injection import all_linear, BaseTuner, BaseTunerLayer, features, new_parts_like
 
 # %% auto #0
 __all__ = ['PARTS', 'AdaLoraLayer', 'adalora_layers', 'layer_name', 'patterned_layers', 'RankAllocator', 'AdaLoraModel']
@@ -21,11 +21,12 @@ PARTS = {
     "lora_E": 0,
 }  # the trained parts of a detour, and the dimension along which the triplets lie
 
-
+# %% ../../nbs/02_tuners/12_adalora.ipynb #34264632
 class AdaLoraLayer(BaseTunerLayer):
     """A linear layer with detours in the form of singular value decompositions, by adapter name.
 
-    Input `[..., in_features]`, output `[..., out_features]`. Source: Zhang et al. 2023, arXiv:2303.10512, section 3.1."""
+    Input `[..., in_features]`, output `[..., out_features]`. Source: Zhang et al. 2023, arXiv:2303.10512,
+    section 3.1."""
 
     adapter_layer_names = tuple(PARTS)
     other_param_names = ("r", "lora_alpha", "scaling", "lora_dropout", "ranknum", "held")
@@ -37,10 +38,7 @@ class AdaLoraLayer(BaseTunerLayer):
     ):
         super().__init__(base_layer)
         self.fan_in_fan_out = isinstance(base_layer, Conv1D)
-        if self.fan_in_fan_out:
-            self.in_features, self.out_features = base_layer.weight.shape
-        else:
-            self.out_features, self.in_features = base_layer.weight.shape
+        self.in_features, self.out_features = features(base_layer)
         self.r: dict[str, int] = {}  # triplets that are there
         self.lora_alpha: dict[str, float] = {}
         self.scaling: dict[str, float] = {}
@@ -55,7 +53,7 @@ class AdaLoraLayer(BaseTunerLayer):
         self,
         adapter_name: str,  # a new adapter
         config: AdaLoraConfig,  # its configuration
-        name: str,  # this layer's full name
+        name: str,  # this layer's full name  # noqa: ARG002
     ):
         "Add a detour."
         r = config.init_r
@@ -76,7 +74,7 @@ class AdaLoraLayer(BaseTunerLayer):
             nn.init.normal_(B, std=0.02)
         for parts, values in (self.lora_A, A), (self.lora_B, B), (self.lora_E, E), (self.ranknum, ranknum):
             parts[adapter_name] = nn.Parameter(
-                values.to(self.weight.device, self.weight.dtype), requires_grad=parts is not self.ranknum
+                values.to(**new_parts_like(self.base_layer)), requires_grad=parts is not self.ranknum
             )
 
     def forward(self, x: torch.Tensor, *args, **kwargs) -> torch.Tensor:
@@ -159,14 +157,15 @@ class AdaLoraLayer(BaseTunerLayer):
         wanted, first = torch.as_tensor(pattern, dtype=torch.bool).view(-1), len(self.held[adapter_name])
         if len(wanted) != first:
             raise ValueError(
-                f"a rank pattern for {len(wanted)} triplets does not fit a layer that began with {first}; init_r must be what it was when the pattern was made"
+                f"a rank pattern for {len(wanted)} triplets does not fit a layer that began "
+                f"with {first}; init_r must be what it was when the pattern was made"
             )
         return wanted.cpu()
 
     def extra_repr(self) -> str:
         return f"r={self.r}, scaling={self.scaling}"
 
-
+# %% ../../nbs/02_tuners/12_adalora.ipynb #781d86c1
 def _numbers(mask, like):
     return mask.nonzero().flatten().to(like.device)
 
@@ -195,20 +194,23 @@ def patterned_layers(
     rank_pattern: dict[str, list[bool]],  # by the names of singular values
     adapter_name: str,  # whose pattern it is
 ) -> dict[str, tuple[AdaLoraLayer, list[bool]]]:
-    "The layers that a rank pattern speaks of, by name, each with its part of it. Raises ValueError for a layer that is not there."
+    """The layers that a rank pattern speaks of, by name, each with its part of it. Raises ValueError for a
+    layer that is not there."""
     layers, found = adalora_layers(model, adapter_name), {}
     for key, pattern in rank_pattern.items():
         name = layer_name(key, adapter_name)
         if name not in layers:
             raise ValueError(
-                f"rank_pattern speaks of {key!r}, but adapter {adapter_name!r} has no such layer; its target_modules must be what they were when the pattern was made"
+                f"rank_pattern speaks of {key!r}, but adapter {adapter_name!r} has no such "
+                "layer; its target_modules must be what they were when the pattern was made"
             )
         found[name] = layers[name], pattern
     return found
 
-
+# %% ../../nbs/02_tuners/12_adalora.ipynb #a8f07670
 class RankAllocator:
-    "Observes the triplets of one adapter and decides which of them stay. Source: Zhang et al. 2023, arXiv:2303.10512, sections 3.2 and 3.3."
+    """Observes the triplets of one adapter and decides which of them stay. Source: Zhang et al. 2023,
+    arXiv:2303.10512, sections 3.2 and 3.3."""
 
     def __init__(
         self,
@@ -232,7 +234,8 @@ class RankAllocator:
         self,
         step: int,  # of the training
     ) -> tuple[int, bool]:
-        "How many triplets the model may have at this step, and whether it is one to prune at (section 3.3 of the paper)."
+        """How many triplets the model may have at this step, and whether it is one to prune at (section 3.3 of
+        the paper)."""
         config = self.peft_config
         last = config.total_step - config.tfinal
         if step <= config.tinit:
@@ -255,7 +258,9 @@ class RankAllocator:
         }
         if all(p.grad is None for p in parameters.values()):
             raise ValueError(
-                f"adapter {self.adapter_name!r} has no gradients to judge by; call update_and_allocate after loss.backward() and before optimizer.zero_grad(), while this adapter is active"
+                f"adapter {self.adapter_name!r} has no gradients to judge by; call "
+                "update_and_allocate after loss.backward() and before optimizer.zero_grad(), "
+                "while this adapter is active"
             )
         beta1, beta2 = self.peft_config.beta1, self.peft_config.beta2
         for n, p in parameters.items():
@@ -324,6 +329,7 @@ class AdaLoraModel(BaseTuner):
     "The base model with AdaLoRA layers in it."
 
     tuner_layer_cls = AdaLoraLayer
+    prefix = "lora_"
 
     @property
     def trainable_adapter_name(self) -> str | None:
@@ -334,22 +340,22 @@ class AdaLoraModel(BaseTuner):
         trainable = [name for name, c in self.peft_config.items() if not c.inference_mode]
         if len(trainable) > 1:
             raise ValueError(
-                f"AdaLoRA trains one adapter at a time, but {' and '.join(trainable)} are to be trained; set inference_mode=True in the configuration of all but one"
+                f"AdaLoRA trains one adapter at a time, but {' and '.join(trainable)} are to "
+                "be trained; set inference_mode=True in the configuration of all but one"
             )
-        if not 0 < config.beta1 < 1 or not 0 < config.beta2 < 1:
-            raise ValueError(f"beta1={config.beta1} and beta2={config.beta2} must lie between 0 and 1")
         if config.target_modules is None:
             config.target_modules = adalora_targets(self.model)
         elif isinstance(config.target_modules, str) and config.target_modules.lower() == "all-linear":
             config.target_modules = all_linear(self.model)
 
-    def check_target(self, name: str, module: nn.Module, config: AdaLoraConfig):
+    def check_target(self, name: str, module: nn.Module, config: AdaLoraConfig):  # noqa: ARG002
         if not isinstance(module, (nn.Linear, Conv1D, AdaLoraLayer)):
             raise ValueError(
-                f"AdaLoRA adapts nn.Linear and transformers' Conv1D, but the target {name!r} is {type(module).__name__}; narrow target_modules down"
+                f"AdaLoRA adapts nn.Linear and transformers' Conv1D, but the target {name!r} "
+                f"is {type(module).__name__}; narrow target_modules down"
             )
 
-    def create_layer(self, name: str, module: nn.Module, config: AdaLoraConfig) -> AdaLoraLayer:
+    def create_layer(self, name: str, module: nn.Module, config: AdaLoraConfig) -> AdaLoraLayer:  # noqa: ARG002
         return AdaLoraLayer(module)
 
     def inject_adapter(self, adapter_name: str):
@@ -378,7 +384,8 @@ class AdaLoraModel(BaseTuner):
         self,
         adapter_name: str,  # of which adapter
     ) -> torch.Tensor | float:  # a number, 0 if all vectors are orthogonal and of length 1
-        "How far the singular vectors are from orthogonal, on average (section 3.1 of the paper). Layers that are switched off do not count."
+        """How far the singular vectors are from orthogonal, on average (section 3.1 of the paper). Layers that
+        are switched off do not count."""
         norms = []
         for layer in adalora_layers(self.model, adapter_name).values():
             if not layer.disable_adapters:
@@ -395,14 +402,19 @@ class AdaLoraModel(BaseTuner):
         self,
         global_step: int,  # of the training, counted as `total_step` counts
     ):
-        """Observe a training step and prune if it is time. To be called after `optimizer.step()` and before `optimizer.zero_grad()`.
+        """Observe a training step and prune if it is time. To be called after `optimizer.step()` and before
+        `optimizer.zero_grad()`.
 
-        What is left is written to the configuration's `rank_pattern`. Raises ValueError without an adapter to train, or without gradients."""
+        What is left is written to the configuration's `rank_pattern`. Raises ValueError without an adapter
+        to train, or without gradients."""
         adapter_name = self.trainable_adapter_name
         if adapter_name is None:
             raise ValueError(
-                "update_and_allocate is for training, but all adapters are for inference; set inference_mode=False in the configuration of the one to train"
+                "update_and_allocate is for training, but all adapters are for inference; "
+                "set inference_mode=False in the configuration of the one to train"
             )
+        if not whole(0, STEPS).allows(global_step):
+            raise ValueError(f"global_step={global_step!r}; it must be {whole(0, STEPS).words}")
         config = self.peft_config[adapter_name]
         last = config.total_step - config.tfinal
         if global_step > last and config.rank_pattern is not None:
@@ -420,7 +432,8 @@ class AdaLoraModel(BaseTuner):
         rank_pattern: dict[str, list[bool]],  # what a checkpoint holds
         adapter_name: str,  # which adapter it is for
     ):
-        "Make room for what a checkpoint holds, and no more. Optimisers that know the parameters before do not know those after."
+        """Make room for what a checkpoint holds, and no more. Optimisers that know the parameters before do
+        not know those after."""
         for layer, pattern in patterned_layers(self.model, rank_pattern, adapter_name).values():
             layer.resize(adapter_name, pattern)
         if adapter_name == self.trainable_adapter_name:

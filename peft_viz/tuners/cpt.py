@@ -4,11 +4,10 @@
 
 # %% ../../nbs/02_tuners/04_cpt.ipynb #1718624f
 from __future__ import annotations
-import warnings
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
-from ..config import CPTConfig
+from ..config import CPTConfig, warn
 from .sequence import insert
 
 # %% auto #0
@@ -86,7 +85,7 @@ class CPTEmbedding(nn.Module):
         limits[is_kind(types, INPUT)] = config.opt_projection_epsilon * scale
         return limits
 
-
+# %% ../../nbs/02_tuners/04_cpt.ipynb #cf3aaeb2
 def token_ids(
     config: CPTConfig,  # which tokens
     word_embeddings: nn.Module,  # from which vocabulary
@@ -108,10 +107,12 @@ def extend_types(
     length: int,  # of the sequence
     order: torch.Tensor | None = None,  # see `insert`
 ) -> torch.Tensor:  # [batch, virtual + sequence], a new tensor
-    "The examples' types, then the input's, shifted behind them. Raises ValueError unless there is a type for each token."
+    """The examples' types, then the input's, shifted behind them. Raises ValueError unless there is a type for
+    each token."""
     if input_type_mask.shape != (batch_size, length):
         raise ValueError(
-            f"input_type_mask has shape {list(input_type_mask.shape)}; it must hold a type for each token, {[batch_size, length]}"
+            f"input_type_mask has shape {list(input_type_mask.shape)}; it must hold a type "
+            f"for each token, {[batch_size, length]}"
         )
     prefix_type_mask = torch.tensor(config.cpt_tokens_type_mask, device=input_type_mask.device).expand(
         batch_size, -1
@@ -126,7 +127,13 @@ def answers_only(
     config: CPTConfig,  # with the examples' tokens
     order: torch.Tensor | None = None,  # see `insert`
 ) -> torch.Tensor:  # [batch, virtual + sequence], a new tensor
-    "The examples' tokens, then the given labels; -100 wherever no answer stands."
+    """The examples' tokens, then the given labels; -100 wherever no answer stands. Raises ValueError unless
+    there is a label for each token."""
+    rows, length = len(type_mask), type_mask.shape[-1] - len(config.cpt_token_ids)
+    if labels.shape != (rows, length):
+        raise ValueError(
+            f"labels have shape {list(labels.shape)}; there must be one for each token, {[rows, length]}"
+        )
     prefix_labels = torch.tensor(config.cpt_token_ids, device=labels.device).expand(len(labels), -1)
     cpt_labels = insert(prefix_labels, labels, order)
     cpt_labels = cpt_labels.masked_fill(~is_kind(type_mask.to(labels.device), ANSWER), IGNORED)
@@ -137,7 +144,7 @@ def answers_only(
             if largest % 4
             else "no label stands where the type is an answer"
         )
-        warnings.warn(f"CPT: no label is left, and the loss is nan; {reason}")
+        warn(f"CPT: no label is left, and the loss is nan; {reason}")
     return cpt_labels
 
 # %% ../../nbs/02_tuners/04_cpt.ipynb #ae52b3a9
@@ -160,7 +167,8 @@ def cpt_loss(
     type_mask: torch.Tensor,  # [batch, length]
     config: CPTConfig,  # "none": all answers alike; "decay": earlier ones count less
 ) -> torch.Tensor:  # a number
-    "The mean over all labels of weighted cross-entropies; the weights are not divided out. Source: Blau et al. 2024, section 3."
+    """The mean over all labels of weighted cross-entropies; the weights are not divided out. Source: Blau et
+    al. 2024, section 3."""
     logits = logits[:, :-1]
     labels = labels[:, 1:].to(logits.device)  # each position predicts the next token
     type_mask = type_mask[:, 1:].to(logits.device)

@@ -8,8 +8,15 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 from ..architectures import ia3_targets
-from ..config import IA3Config
-from .injection import all_linear, BaseTuner, BaseTunerLayer, name_matches
+from ..config import IA3Config, warn
+from peft_viz.tuners.injection import (
+    all_linear,
+    BaseTuner,
+    BaseTunerLayer,
+    features,
+    name_matches,
+    new_parts_like,
+)
 
 # %% auto #0
 __all__ = ['IA3Layer', 'rescaled', 'IA3Model']
@@ -30,22 +37,19 @@ class IA3Layer(BaseTunerLayer):
     ):
         super().__init__(base_layer)
         self.is_feedforward = is_feedforward
-        if isinstance(base_layer, Conv1D):
-            self.in_features, self.out_features = base_layer.weight.shape
-        else:
-            self.out_features, self.in_features = base_layer.weight.shape
+        self.in_features, self.out_features = features(base_layer)
         self.ia3_l = nn.ParameterDict()
 
     def update_layer(
         self,
         adapter_name: str,  # a new adapter
         config: IA3Config,  # its configuration
-        name: str,  # this layer's full name
+        name: str,  # this layer's full name  # noqa: ARG002
     ):
         "Add a vector of factors."
         shape = (1, self.in_features) if self.is_feedforward else (self.out_features, 1)
         factors = torch.ones(shape) if config.init_ia3_weights else torch.randn(shape)
-        self.ia3_l[adapter_name] = nn.Parameter(factors.to(self.weight.device, self.weight.dtype))
+        self.ia3_l[adapter_name] = nn.Parameter(factors.to(**new_parts_like(self.base_layer)))
 
     def forward(self, x: torch.Tensor, *args, **kwargs) -> torch.Tensor:
         factors = [self.ia3_l[name].flatten() for name in self.active_adapters if name in self.ia3_l]
@@ -56,7 +60,8 @@ class IA3Layer(BaseTunerLayer):
         return rescaled(self.base_layer(x, *args, **kwargs), factors)
 
     def _factors(self, adapter_name):
-        "An adapter's factors in the shapes in which they meet the base layer's parameters; the bias belongs to the output."
+        """An adapter's factors in the shapes in which they meet the base layer's parameters; the bias belongs
+        to the output."""
         factors = self.ia3_l[adapter_name].data
         by_name = {"weight": factors.T if isinstance(self.base_layer, Conv1D) else factors}
         if self.bias is not None and not self.is_feedforward:
@@ -78,7 +83,7 @@ class IA3Layer(BaseTunerLayer):
     def extra_repr(self) -> str:
         return f"rescales its {'input' if self.is_feedforward else 'output'}"
 
-
+# %% ../../nbs/02_tuners/13_ia3.ipynb #ed6ca186
 def rescaled(
     x: torch.Tensor,  # [..., channels]
     factors: list[torch.Tensor],  # each [channels], one for each active adapter
@@ -94,6 +99,7 @@ class IA3Model(BaseTuner):
     "The base model with IA3 layers in it."
 
     tuner_layer_cls = IA3Layer
+    prefix = "ia3_"
 
     def prepare_config(self, config: IA3Config):
         if config.target_modules is None or config.feedforward_modules is None:
@@ -108,7 +114,8 @@ class IA3Model(BaseTuner):
     def check_target(self, name: str, module: nn.Module, config: IA3Config):
         if not isinstance(module, (nn.Linear, Conv1D, IA3Layer)):
             raise ValueError(
-                f"IA3 adapts nn.Linear and transformers' Conv1D, but the target {name!r} is {type(module).__name__}; narrow target_modules down"
+                f"IA3 adapts nn.Linear and transformers' Conv1D, but the target {name!r} is "
+                f"{type(module).__name__}; narrow target_modules down"
             )
         if isinstance(module, IA3Layer) and module.is_feedforward != name_matches(
             config.feedforward_modules, name
@@ -120,3 +127,21 @@ class IA3Model(BaseTuner):
 
     def create_layer(self, name: str, module: nn.Module, config: IA3Config) -> IA3Layer:
         return IA3Layer(module, is_feedforward=name_matches(config.feedforward_modules, name))
+
+    def add_weighted_adapter(
+        self,
+        adapters: list[str],  # of this model
+        weights: list[float],  # one for each
+        adapter_name: str,  # a new name
+    ):
+        "Make an adapter whose factors are weighted sums of those of others. It is neither active nor trained."
+        if adapter_name in self.peft_config:
+            warn(f"there is an adapter {adapter_name!r} already; nothing is combined")
+            return
+        self._add_combined(adapters, weights, adapter_name)
+        for layer in self.tuner_layers():
+            present = [
+                (layer.ia3_l[name], weight) for name, weight in zip(adapters, weights) if name in layer.ia3_l
+            ]
+            if present:
+                layer.ia3_l[adapter_name].data = sum(factors.data * weight for factors, weight in present)

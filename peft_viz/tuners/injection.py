@@ -5,24 +5,27 @@
 # %% ../../nbs/02_tuners/10_injection.ipynb #f40435b8
 from __future__ import annotations
 import copy
-import warnings
+import difflib
+import itertools
+import re
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace as replace_fields
 from html import escape
 import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 from transformers.utils.logging import tqdm
 from ..architectures import linear_names
-from ..config import PeftConfig
+from ..config import NoMatchingPeftModuleError, PeftConfig, PeftType, UnknownAdapterError, warn
 from ..files import match
 
 # %% auto #0
-__all__ = ['name_matches', 'layer_number', 'is_target', 'all_linear', 'find_targets', 'AdapterHolder', 'BaseTunerLayer',
-           'rows_by_adapter', 'ModulesToSaveWrapper', 'add_modules_to_save', 'check_modules_to_save', 'replace',
-           'BaseTuner', 'TunerLayerStatus', 'TunerModelStatus', 'LayerStatusList', 'get_layer_status',
-           'get_model_status']
+__all__ = ['name_matches', 'layer_number', 'is_target', 'all_linear', 'find_targets', 'fitting_pattern', 'without_effect',
+           'warn_of_no_effect', 'check_adapter_name', 'is_for_training', 'new_parts_like', 'features',
+           'check_changeable', 'AdapterHolder', 'BaseTunerLayer', 'rows_by_adapter', 'ModulesToSaveWrapper',
+           'add_modules_to_save', 'check_modules_to_save', 'replace', 'all_or_nothing', 'BaseTuner', 'TunerLayerStatus',
+           'TunerModelStatus', 'LayerStatusList', 'get_layer_status', 'get_model_status']
 
 # %% ../../nbs/02_tuners/10_injection.ipynb #4ba5d95a
 def name_matches(
@@ -49,9 +52,9 @@ def layer_number(
     "The number of the decoder layer a module is in, None if it is in none."
     patterns = [layers_pattern] if isinstance(layers_pattern, str) else layers_pattern or [r"[^.]+"]
     for pattern in patterns:
-        found = match(rf"(?:.*?\.)??(?:{pattern})\.(\d+)\.", name, whole=False)
+        found = match(rf"(?:.*?\.)??(?:{pattern})\.(?P<layer_number>\d+)\.", name, whole=False)
         if found:
-            return int(found[1])
+            return int(found["layer_number"])
     return None
 
 
@@ -89,7 +92,8 @@ def find_targets(
     model: nn.Module,  # a base model, possibly with adapted layers already
     config: PeftConfig,  # with `target_modules` filled in
 ) -> dict[str, nn.Module]:
-    """The modules to adapt, by full name, in the order of the model; inside of layers that are already adapted nothing is looked for.
+    """The modules to adapt, by full name, in the order of the model; inside of layers that are already adapted
+    nothing is looked for.
 
     Raises ValueError when nothing matches, with names that would."""
     targets, adapted = {}, []
@@ -101,7 +105,7 @@ def find_targets(
         if is_target(config, name):
             targets[name] = module
     if not targets:
-        raise ValueError(_nothing_matches(model, config))
+        raise NoMatchingPeftModuleError(_nothing_matches(model, config))
     return targets
 
 
@@ -117,7 +121,136 @@ def _nothing_matches(model, config):
         if getattr(config, f) is not None
     ]
     limits = f" (with {', '.join(narrowed)})" if narrowed else ""
-    return f"target_modules '{wanted}' match no module of {type(model).__name__}{limits}; its linear layers are called {', '.join(linear_names(model))}"
+    return (
+        f"target_modules '{wanted}' match no module of {type(model).__name__}{limits}; its "
+        f"linear layers are called {', '.join(linear_names(model))}"
+    )
+
+# %% ../../nbs/02_tuners/10_injection.ipynb #3b1f0d02
+def fitting_pattern(
+    patterns,  # names, or regular expressions for the end of a name
+    name: str,  # a module's full name
+) -> str | None:
+    "The first pattern that the (end of the) name fits."
+    return next((p for p in patterns if re.match(rf"(?:.*\.)?(?:{p})$", name)), None)
+
+
+def without_effect(
+    config: PeftConfig,  # as the caller wrote it
+    names: list[str],  # of all modules
+    targets: list[str],  # of those that are adapted
+) -> list[tuple[str, str | int]]:  # such as ("target_modules", "v_porj")
+    "What a configuration says, by field, and nothing in the model fits."
+    told = []
+    for field, among in (
+        ("target_modules", targets),
+        ("feedforward_modules", targets),
+        ("exclude_modules", names),
+    ):
+        said = getattr(config, field, None) or ()
+        if isinstance(said, str):
+            entries = [said] if said.lower() != "all-linear" else []
+        else:
+            entries = [[name] for name in sorted(said)]
+        unused = [entry for entry in entries if not any(name_matches(entry, name) for name in among)]
+        told += [(field, entry if isinstance(entry, str) else entry[0]) for entry in unused]
+    if config.layers_to_transform is not None:
+        wanted, there = (
+            config.layers_to_transform,
+            {layer_number(name, config.layers_pattern) for name in targets},
+        )
+        told += [
+            ("layers_to_transform", n)
+            for n in ([wanted] if isinstance(wanted, int) else wanted)
+            if n not in there
+        ]
+    for field in (
+        ("rank_pattern", "alpha_pattern") if getattr(config, "peft_type", None) == PeftType.LORA else ()
+    ):
+        used = {fitting_pattern(getattr(config, field), name) for name in targets}
+        told += [(field, pattern) for pattern in getattr(config, field) if pattern not in used]
+    return told
+
+
+def warn_of_no_effect(
+    config: PeftConfig,  # as the caller wrote it
+    model: nn.Module,  # the base model
+    targets: list[str],  # the full names of the modules that are adapted
+):
+    "One warning for everything that fits nothing, with the names that are closest."
+    names = [name for name, _ in model.named_modules()]
+    told = without_effect(config, names, targets)
+    if told:
+        ends = {name.split(".")[-1] for name in names}
+        close = [c for _, entry in told for c in difflib.get_close_matches(str(entry), ends, n=1)]
+        meant = f"; did you mean {', '.join(sorted(set(close)))}?" if close else ""
+        said = ", ".join(f"{field}: {entry!r}" for field, entry in told)
+        warn(f"{type(config).__name__}: {said} fits no layer that is adapted, and has no effect{meant}")
+
+# %% ../../nbs/02_tuners/10_injection.ipynb #3b1f0d04
+def check_adapter_name(
+    name: str,  # what the caller would like to call an adapter
+):
+    "Raises ValueError for a name that no module, tensor or folder can have."
+    advice = "choose a plain name, such as 'default' or 'french-v2'"
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"the name of an adapter must be a text that is not empty, not {name!r}; {advice}")
+    if name == "__base__" or hasattr(nn.ModuleDict(), name) or hasattr(nn.ParameterDict(), name):
+        raise ValueError(
+            f"an adapter cannot be called {name!r}, because that name has another meaning in PyTorch or here; {advice}"
+        )
+    bad = sorted({c for c in name if c in "./\\" or not c.isprintable()})
+    if bad:
+        raise ValueError(
+            f"an adapter cannot be called {name!r}: {', '.join(map(repr, bad))} can stand in "
+            f"no name of a tensor or folder; {advice}"
+        )
+    if len(name.encode()) > 200:
+        raise ValueError(
+            f"the name of an adapter is the name of its folder, and {name[:20]!r}... is too long for one; {advice}"
+        )
+
+# %% ../../nbs/02_tuners/10_injection.ipynb #3b1f0d07
+def is_for_training(
+    dtype: torch.dtype,  # of a weight
+) -> bool:
+    "Floating-point numbers of at least 16 bits can be trained, and can take a change that is added to them."
+    return dtype.is_floating_point and dtype.itemsize > 1
+
+
+def new_parts_like(
+    layer: nn.Module,  # of the base model
+) -> dict:  # `device` and `dtype`, for `tensor.to`
+    "Where the parts of a new adapter go, and of which kind they are."
+    some = itertools.chain(
+        [getattr(layer, "weight", None)], layer.parameters(), layer.buffers(), [torch.empty(0)]
+    )
+    first = next(tensor for tensor in some if tensor is not None)
+    return dict(device=first.device, dtype=first.dtype if is_for_training(first.dtype) else torch.float32)
+
+
+def features(
+    layer: nn.Module,  # nn.Linear, transformers' Conv1D or nn.Embedding
+) -> tuple[int, int]:
+    "The widths of its input and its output."
+    if isinstance(layer, nn.Linear):
+        return layer.in_features, layer.out_features
+    return tuple(layer.weight.shape)
+
+
+def check_changeable(
+    layer: nn.Module,  # of the base model
+    name: str,  # its full name
+    what: str,  # what is about to be done
+):
+    "Raises ValueError where the weights are none that can be changed."
+    dtype = next((p.dtype for p in layer.parameters(recurse=False) if not is_for_training(p.dtype)), None)
+    if dtype is not None or getattr(layer, "weight", None) is None:
+        kind = dtype or "no plain form"
+        raise ValueError(
+            f"{what} is not possible for {name!r}, which has weights of {kind}; load the base "
+            "model in float32, float16 or bfloat16 for it"
+        )
 
 # %% ../../nbs/02_tuners/10_injection.ipynb #2668bead
 class AdapterHolder(nn.Module):
@@ -167,7 +300,8 @@ class AdapterHolder(nn.Module):
 
 # %% ../../nbs/02_tuners/10_injection.ipynb #75407afe
 class BaseTunerLayer(AdapterHolder):
-    "A layer around a layer of the base model. Subclasses add trained parts, `forward`, and `get_delta_weight` or the two `..._parameters`."
+    """A layer around a layer of the base model. Subclasses add trained parts, `forward`, and
+    `get_delta_weight` or the two `..._parameters`."""
 
     mergeable = True  # can the base layer alone do what base layer and adapter do?
 
@@ -219,7 +353,8 @@ class BaseTunerLayer(AdapterHolder):
             parameters = self.merged_parameters(name)
             if safe_merge and not all(p.isfinite().all() for p in parameters.values()):
                 raise ValueError(
-                    f"merging the adapter {name!r} would give weights that are not finite; it holds NaNs or infinities, or values that are too large"
+                    f"merging the adapter {name!r} would give weights that are not finite; it "
+                    "holds NaNs or infinities, or values that are too large"
                 )
             self._assign(parameters)
             self.merged_adapters.append(name)
@@ -229,18 +364,18 @@ class BaseTunerLayer(AdapterHolder):
         wanted = self.active_adapters if adapter_names is None else adapter_names
         names = [name for name in wanted if name not in self.merged_adapters]
         if self.merged and names:
-            warnings.warn(
+            warn(
                 f"{', '.join(self.merged_adapters)} were merged already; {', '.join(names)} are merged on top of them"
             )
         elif self.merged:
-            warnings.warn("all adapters are merged already; there is nothing to do")
+            warn("all adapters are merged already; there is nothing to do")
         return [name for name in names if self.has_adapter(name)]
 
     @torch.no_grad()
     def unmerge(self):
         "Take everything that was merged out again, last in, first out. The weights come back up to rounding."
         if not self.merged:
-            warnings.warn("nothing is merged; there is nothing to do")
+            warn("nothing is merged; there is nothing to do")
         while self.merged_adapters:
             self._assign(self.unmerged_parameters(self.merged_adapters.pop()))
         if self._shared_weight:
@@ -285,14 +420,15 @@ def rows_by_adapter(
     "The rows of each adapter. Raises ValueError if there is not one name for each row."
     if len(x) != len(adapter_names):
         raise ValueError(
-            f"adapter_names needs a name for each row: there are {len(adapter_names)} names, but a layer got {len(x)} rows"
+            f"adapter_names needs a name for each row: there are {len(adapter_names)} names, "
+            f"but a layer got {len(x)} rows"
         )
     rows = {}
     for row, name in enumerate(adapter_names):
         rows.setdefault(name, []).append(row)
     return rows
 
-
+# %% ../../nbs/02_tuners/10_injection.ipynb #a54f5dae
 class ModulesToSaveWrapper(AdapterHolder):
     "A module of the base model and, by adapter name, copies of it that are trained in full."
 
@@ -332,7 +468,8 @@ class ModulesToSaveWrapper(AdapterHolder):
             return self.used()(*args, **kwargs)
         if len(args) != 1 or kwargs:
             raise TypeError(
-                f"adapter_names work with modules_to_save that take one tensor, and {type(self.original_module).__name__} takes more"
+                "adapter_names work with modules_to_save that take one tensor, and "
+                f"{type(self.original_module).__name__} takes more"
             )
         return self._mixed_batch_forward(*args, adapter_names)
 
@@ -344,7 +481,7 @@ class ModulesToSaveWrapper(AdapterHolder):
                 results[row] = result
         return torch.stack(results)
 
-
+# %% ../../nbs/02_tuners/10_injection.ipynb #a47e0f8c
 def add_modules_to_save(
     model: nn.Module,  # a base model
     names: list[str] | None,  # ends of module names
@@ -371,9 +508,13 @@ def check_modules_to_save(
                     n.split(".")[-1] for n, m in model.named_modules() if next(m.children(), None) is None
                 )
             )
-            raise ValueError(
+            raise NoMatchingPeftModuleError(
                 f"modules_to_save: no module of {type(model).__name__} is called {name!r}; there are {top}"
             )
+        for saved in _saved_names(model, [name]):
+            for part, module in model.get_submodule(saved).named_modules():
+                if next(module.parameters(recurse=False), None) is not None:
+                    check_changeable(module, f"{saved}.{part}".rstrip("."), "training in full")
 
 
 def _saved_names(model, names):
@@ -396,11 +537,49 @@ def replace(
     parent, _, attribute = name.rpartition(".")
     setattr(model.get_submodule(parent), attribute, module)
 
+# %% ../../nbs/02_tuners/10_injection.ipynb #3b1f0d0a
+@contextmanager
+def all_or_nothing(
+    model: nn.Module,  # that is about to be changed
+):
+    "If the block raises, every module and parameter of the model is what it was before."
+    parameters = [(p, p.data, p.requires_grad) for p in model.parameters()]
+    modules = [
+        (vars(m), {name: (value, _contents(value)) for name, value in vars(m).items()})
+        for m in model.modules()
+    ]
+    try:
+        yield
+    except BaseException:
+        for attributes, before in modules:
+            attributes.clear()
+            for name, (value, contents) in before.items():
+                attributes[name] = value
+                _put_back(value, contents)
+        for parameter, data, requires_grad in parameters:
+            parameter.data = data
+            parameter.requires_grad_(requires_grad)
+        raise
+
+
+def _contents(value):
+    "What is in a table or list; a copy, because it is about to change."
+    return value.copy() if isinstance(value, (dict, list, set)) else None
+
+
+def _put_back(value, contents):
+    if contents is None or value == contents:
+        return
+    value.clear()
+    value.extend(contents) if isinstance(value, list) else value.update(contents)
+
 # %% ../../nbs/02_tuners/10_injection.ipynb #90b33ba4
 class BaseTuner(nn.Module):
-    "The base model with adapted layers in it. Subclasses name their layer class, and fill in a configuration and make a layer."
+    """The base model with adapted layers in it. Subclasses name their layer class, and fill in a configuration
+    and make a layer."""
 
     tuner_layer_cls: type[BaseTunerLayer]
+    prefix: str = ""  # what the names of the method's own parts begin with
 
     def __init__(
         self,
@@ -431,15 +610,21 @@ class BaseTuner(nn.Module):
     # --- adapters by name -------------------------------------------------------------------------------------
 
     def inject_adapter(self, adapter_name: str):
-        "Put an adapter, whose configuration is in `peft_config`, into the model. Until the checks are through, nothing is changed."
+        "Put an adapter, whose configuration is in `peft_config`, into the model; if that fails, nothing is changed."
+        check_adapter_name(adapter_name)
         config = self.peft_config[adapter_name]
+        given = copy.copy(config)
         self.prepare_config(config)
         targets = find_targets(self.model, config)
         for name, module in targets.items():
             self.check_target(name, module, config)
         check_modules_to_save(self.model, config.modules_to_save)
         self._check_biases()
+        with all_or_nothing(self.model):
+            self._inject(adapter_name, config, targets)
+        warn_of_no_effect(given, self.model, list(targets))
 
+    def _inject(self, adapter_name, config, targets):
         self._unmerge_first("an adapter is added")
         trained = [(p, p.requires_grad) for p in self.model.parameters()] if self.adapted() else []
         if not trained:
@@ -474,7 +659,8 @@ class BaseTuner(nn.Module):
         return [m for m in self.model.modules() if isinstance(m, BaseTunerLayer)]
 
     def set_adapter(self, adapter_name: str | list[str], inference_mode: bool = False):
-        "Make one adapter, or several at once, active and, unless for inference, trainable. Merged adapters are unmerged, with a warning."
+        """Make one adapter, or several at once, active and, unless for inference, trainable. Merged adapters
+        are unmerged, with a warning."""
         names = [adapter_name] if isinstance(adapter_name, str) else list(adapter_name)
         self._check_names(names)
         self._unmerge_first("another adapter becomes active")
@@ -485,13 +671,16 @@ class BaseTuner(nn.Module):
     def _check_names(self, names):
         for name in names:
             if name not in self.peft_config:
-                raise ValueError(f"there is no adapter {name!r}; there are {', '.join(self.peft_config)}")
+                raise UnknownAdapterError(
+                    f"there is no adapter {name!r}; there are {', '.join(self.peft_config)}"
+                )
 
     def _check_biases(self):
         with_bias = [name for name, config in self.peft_config.items() if config.bias != "none"]
         if len(with_bias) > 1:
             raise ValueError(
-                f"the biases of the base model can be trained by one adapter only, but there are {' and '.join(with_bias)}; set bias='none' for the others"
+                "the biases of the base model can be trained by one adapter only, but there "
+                f"are {' and '.join(with_bias)}; set bias='none' for the others"
             )
 
     def _train_biases(self, which, targets):
@@ -503,7 +692,8 @@ class BaseTuner(nn.Module):
                 module.bias.requires_grad_(True)
 
     def delete_adapter(self, adapter_name: str):
-        "Forget an adapter; if it was the only active one, the first of the others becomes active. Raises ValueError for one that is unknown or merged."
+        """Forget an adapter; if it was the only active one, the first of the others becomes active. Raises
+        ValueError for one that is unknown or merged."""
         self._check_names([adapter_name])
         if any(adapter_name in layer.merged_adapters for layer in self.tuner_layers()):
             raise ValueError(f"the adapter {adapter_name!r} is merged; call unmerge_adapter() first")
@@ -533,8 +723,10 @@ class BaseTuner(nn.Module):
     def _warn_about_biases(self):
         for name in self.active_adapters:
             if self.peft_config[name].bias != "none":
-                warnings.warn(
-                    f"the adapter {name!r} trains biases of the base model itself (bias={self.peft_config[name].bias!r}); they stay as trained while it is switched off"
+                warn(
+                    f"the adapter {name!r} trains biases of the base model itself "
+                    f"(bias={self.peft_config[name].bias!r}); they stay as trained while it "
+                    "is switched off"
                 )
 
     def cast_adapter_dtype(self, adapter_name: str):
@@ -550,20 +742,26 @@ class BaseTuner(nn.Module):
     def merge_adapter(
         self,
         adapter_names: list[str] | None = None,  # None: the active ones
-        safe_merge: bool = False,  # all or nothing: the base model keeps its weights if any would become infinite or NaN
+        safe_merge: bool = False,  # all or nothing: nothing is merged if a weight would become infinite or NaN
         progressbar: bool = False,  # show how far it is
     ):
         """Merge adapters into the base model's weights. They can be taken out again: `unmerge_adapter`.
 
-        Raises ValueError for an unknown adapter, and with `safe_merge` for one with broken weights; NotImplementedError for a method that cannot be merged."""
+        Raises ValueError for an unknown adapter, and with `safe_merge` for one with broken weights;
+        NotImplementedError for a method that cannot be merged."""
         if isinstance(adapter_names, str):
             raise TypeError(f"adapter_names must be a list of names; write [{adapter_names!r}]")
         self._check_names(adapter_names or [])
         layers = self.tuner_layers()
         if not all(layer.mergeable for layer in layers):
             raise NotImplementedError(
-                f"{type(self).__name__} cannot be merged: what it adds is no fixed change of the weights. unload() gives the base model back"
+                f"{type(self).__name__} cannot be merged: what it adds is no fixed change of "
+                "the weights. unload() gives the base model back"
             )
+        for name, module in self.model.named_modules():
+            wanted = self.active_adapters if adapter_names is None else adapter_names
+            if isinstance(module, BaseTunerLayer) and any(module.has_adapter(n) for n in wanted):
+                check_changeable(module.base_layer, name, "merging an adapter")
         before = [(layer, layer.merge_state()) for layer in layers] if safe_merge else []
         try:
             self._untie(layers, adapter_names)
@@ -579,9 +777,13 @@ class BaseTuner(nn.Module):
         users = Counter(id(p) for m in self.model.modules() for p in m._parameters.values())
         for layer in layers:
             wanted = self.active_adapters if adapter_names is None else adapter_names
-            if users[id(layer.weight)] > 1 and any(layer.has_adapter(name) for name in wanted):
-                warnings.warn(
-                    "a layer to merge into shares its weight with another one (tie_word_embeddings); it gets a weight of its own, until it is unmerged"
+            if not any(layer.has_adapter(name) for name in wanted):
+                continue
+            if users[id(layer.weight)] > 1:
+                warn(
+                    "a layer to merge into shares its weight with another one "
+                    "(tie_word_embeddings); it gets a weight of its own, until it is "
+                    "unmerged"
                 )
                 users[id(layer.weight)] -= 1
                 layer.untie()
@@ -589,7 +791,7 @@ class BaseTuner(nn.Module):
     def unmerge_adapter(self):
         "Take all merged adapters out of the base model's weights again."
         if not self._unmerge_all():
-            warnings.warn("nothing is merged; there is nothing to do")
+            warn("nothing is merged; there is nothing to do")
 
     def _unmerge_all(self):
         merged = [layer for layer in self.tuner_layers() if layer.merged]
@@ -599,10 +801,11 @@ class BaseTuner(nn.Module):
 
     def _unmerge_first(self, reason):
         if self._unmerge_all():
-            warnings.warn(f"{reason}, so the merged adapters were unmerged")
+            warn(f"{reason}, so the merged adapters were unmerged")
 
     def unload(self) -> nn.Module:
-        "The base model, without a trace of adapters, except for what is merged: that stays. The tuner is empty afterwards."
+        """The base model, without a trace of adapters, except for what is merged: that stays. The tuner is
+        empty afterwards."""
         return self._unload([])
 
     def merge_and_unload(
@@ -611,7 +814,8 @@ class BaseTuner(nn.Module):
         safe_merge: bool = False,  # as in `merge_adapter`
         adapter_names: list[str] | None = None,  # None: the active ones
     ) -> nn.Module:
-        "The base model with the adapters merged into it, and with the modules they train in full: a model of its class, and nothing else. The tuner is empty afterwards."
+        """The base model with the adapters merged into it, and with the modules they train in full: a model of
+        its class, and nothing else. The tuner is empty afterwards."""
         self.merge_adapter(adapter_names, safe_merge, progressbar)
         model = self._unload(self.active_adapters if adapter_names is None else adapter_names)
         _settle_tying(model)
@@ -626,14 +830,50 @@ class BaseTuner(nn.Module):
                 replace(self.model, name, (copies or [module.original_module])[0])
         return self.model
 
+    # --- several into one -------------------------------------------------------------------------------------
+
+    def add_weighted_adapter(self, *args, **kwargs):  # noqa: ARG002
+        "Make an adapter out of several; methods that can do it say how."
+        raise TypeError(f"{type(self).__name__} cannot combine adapters; LoRA and IA3 can")
+
+    def _add_combined(self, adapters, weights, adapter_name, **fields):
+        """Put in an adapter whose targets are those of all the others together; its values are to follow. It
+        is neither active nor trained."""
+        self._check_names(adapters)
+        if len(adapters) != len(weights) or not adapters:
+            raise ValueError(
+                f"there must be a weight for each adapter, but there are {len(weights)} for {len(adapters)}"
+            )
+        several = [
+            m
+            for m in self.adapted()
+            if isinstance(m, ModulesToSaveWrapper) and sum(n in m.modules_to_save for n in adapters) > 1
+        ]
+        if several:
+            raise ValueError(
+                f"more than one of {', '.join(adapters)} trains the same module in full "
+                "(modules_to_save), and those cannot be combined"
+            )
+        configs = [self.peft_config[name] for name in adapters]
+        for field in "target_modules", "feedforward_modules":
+            if hasattr(configs[0], field):
+                fields[field] = _all_names(field, [getattr(config, field) for config in configs])
+        self.peft_config[adapter_name] = replace_fields(configs[0], **fields)
+        try:
+            self.inject_adapter(adapter_name)
+        except Exception:
+            del self.peft_config[adapter_name]
+            raise
+
     # --- running ----------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _enable_peft_forward_hooks(self, *args, adapter_names: list[str] | None = None, **kwargs):
+    def _enable_peft_forward_hooks(self, *args, adapter_names: list[str] | None = None, **kwargs):  # noqa: ARG002
         "Most methods have nothing to do around a call, and no way to give each row its own adapter."
         if adapter_names is not None:
             raise ValueError(
-                f"{type(self).__name__} cannot give each row an adapter of its own; adapter_names work with LoRA only, set_adapter with all methods"
+                f"{type(self).__name__} cannot give each row an adapter of its own; "
+                "adapter_names work with LoRA only, set_adapter with all methods"
             )
         yield
 
@@ -646,9 +886,20 @@ class BaseTuner(nn.Module):
             return getattr(self.model, name)  # the base model's attributes are reachable
 
     def forward(self, *args, adapter_names: list[str] | None = None, **kwargs):
-        "The base model with its adapted layers. `adapter_names`, one for each row, are for our hooks, not for the base model."
+        """The base model with its adapted layers. `adapter_names`, one for each row, are for our hooks, not
+        for the base model."""
         with self._enable_peft_forward_hooks(adapter_names=adapter_names):
             return self.model(*args, **kwargs)
+
+# %% ../../nbs/02_tuners/10_injection.ipynb #f973c33f
+def _all_names(field, lists):
+    if len({isinstance(names, str) for names in lists}) > 1:
+        raise ValueError(
+            f"{field} must be lists of names for all adapters, or regular expressions for all, to be combined"
+        )
+    if isinstance(lists[0], str):
+        return "|".join(f"({pattern})" for pattern in lists)
+    return set().union(*lists)
 
 
 def _to_float32(part):
@@ -658,13 +909,15 @@ def _to_float32(part):
 
 
 def _settle_tying(model):
-    "A model whose embeddings came apart must say so in its configuration, or they would be tied again when it is saved and loaded."
+    """A model whose embeddings came apart must say so in its configuration, or they would be tied again when
+    it is saved and loaded."""
     if getattr(getattr(model, "config", None), "tie_word_embeddings", False):
         modules = model.get_input_embeddings(), model.get_output_embeddings()
         if None not in modules and modules[0].weight is not modules[1].weight:
             model.config.tie_word_embeddings = False
-            warnings.warn(
-                "input and output embeddings are not the same any more; tie_word_embeddings is now False in the model's config"
+            warn(
+                "input and output embeddings are not the same any more; tie_word_embeddings "
+                "is now False in the model's config"
             )
 
 # %% ../../nbs/02_tuners/10_injection.ipynb #98af82e2
@@ -719,7 +972,8 @@ class LayerStatusList(list):
 def _table(rows, header):
     cell = lambda tag, value: f"<{tag} style='text-align: left'>{escape(_words(value))}</{tag}>"
     line = lambda tag, values: f"<tr>{''.join(cell(tag, v) for v in values)}</tr>"
-    return f"<table><thead>{line('th', header)}</thead><tbody>{''.join(line('td', row) for row in rows)}</tbody></table>"
+    body = "".join(line("td", row) for row in rows)
+    return f"<table><thead>{line('th', header)}</thead><tbody>{body}</tbody></table>"
 
 
 def _words(value):
@@ -731,7 +985,13 @@ def _words(value):
 def get_layer_status(
     model: nn.Module,  # a `PeftModel`, a tuner, or any model with adapted layers
 ) -> LayerStatusList:  # of TunerLayerStatus, in the order of the model
-    "The state of every module that holds parts of adapters. Raises ValueError when there is none."
+    """The state of every module that holds parts of adapters. Raises ValueError when there is none, TypeError
+    for a model with virtual tokens."""
+    if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
+        raise TypeError(
+            "get_layer_status and get_model_status are for adapters in the base model's "
+            f"layers, which {model.peft_type.value} does not have"
+        )
     _, tuner = _tuner_of(model)
     found = [
         _layer_status(name, module)
@@ -740,7 +1000,8 @@ def get_layer_status(
     ]
     if not found:
         raise ValueError(
-            f"there are no adapted layers in this {type(model).__name__}; methods that put virtual tokens in front of the input have none"
+            f"there are no adapted layers in this {type(model).__name__}; methods that put "
+            "virtual tokens in front of the input have none"
         )
     return LayerStatusList(found)
 
@@ -780,7 +1041,7 @@ def get_model_status(
         quantization_backend=None,
     )
 
-
+# %% ../../nbs/02_tuners/10_injection.ipynb #34edbf08
 def _tuner_of(model):
     "The tuner of a PeftModel, or the model itself; and whether it is a tuner."
     inside = getattr(model, "base_model", None)

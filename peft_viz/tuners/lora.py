@@ -13,18 +13,29 @@ from torch import nn
 from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 from ..architectures import lora_targets
-from ..config import LoraConfig
-from .injection import all_linear, BaseTuner, BaseTunerLayer, rows_by_adapter
-from ..files import match
+from ..config import LoraConfig, UnknownAdapterError, warn
+from .combine import check_recipe, combined, factored
+from peft_viz.tuners.injection import (
+    all_linear,
+    BaseTuner,
+    BaseTunerLayer,
+    check_changeable,
+    features,
+    fitting_pattern,
+    new_parts_like,
+    rows_by_adapter,
+)
 
 # %% auto #0
 __all__ = ['INITIALISATIONS', 'LAYERS', 'LoraLayer', 'Magnitude', 'by_pattern', 'LoraLinear', 'LoraEmbedding', 'LoraModel']
 
 # %% ../../nbs/02_tuners/11_lora.ipynb #5bcc5512
 class LoraLayer(BaseTunerLayer):
-    """A layer with low-rank detours, by adapter name. Subclasses know how the detour is computed for their kind of input.
+    """A layer with low-rank detours, by adapter name. Subclasses know how the detour is computed for their
+    kind of input.
 
-    Sources: Hu et al. 2021, arXiv:2106.09685, section 4.1; with magnitudes: Liu et al. 2024, arXiv:2402.09353, section 4."""
+    Sources: Hu et al. 2021, arXiv:2106.09685, section 4.1; with magnitudes: Liu et al. 2024,
+    arXiv:2402.09353, section 4."""
 
     other_param_names = ("r", "lora_alpha", "scaling", "lora_dropout", "merged_norms")
     parts_type: type = nn.ModuleDict  # what keeps A and B, by adapter name
@@ -35,7 +46,7 @@ class LoraLayer(BaseTunerLayer):
     ):
         super().__init__(base_layer)
         self.fan_in_fan_out = not isinstance(base_layer, nn.Linear)
-        self.out_features, self.in_features = self.oriented(base_layer.weight).shape
+        self.in_features, self.out_features = features(base_layer)
         self.r: dict[str, int] = {}
         self.lora_alpha: dict[str, float] = {}
         self.scaling: dict[str, float] = {}
@@ -132,7 +143,8 @@ class LoraLayer(BaseTunerLayer):
         self,
         adapter_name: str,  # of which adapter
     ) -> torch.Tensor:  # like the base layer's weight
-        "The change of the weight that the detour amounts to, before DoRA sets the lengths. Half precision is multiplied in single precision."
+        """The change of the weight that the detour amounts to, before DoRA sets the lengths. Half precision is
+        multiplied in single precision."""
         A, B = self.factors(adapter_name)
         wide = torch.promote_types(A.dtype, torch.float32)
         return (self.oriented(B.to(wide) @ A.to(wide)) * self.scaling[adapter_name]).to(A.dtype)
@@ -187,13 +199,53 @@ class LoraLayer(BaseTunerLayer):
         factor = self.lora_magnitude_vector[adapter_name].weight / self.merged_norms[adapter_name]
         return self.oriented(factor.view(-1, 1))
 
+    @torch.no_grad()
+    def combine(
+        self,
+        weights: dict[str, float],
+        adapter_name: str,
+        kind: str,
+        rank: int,
+        density,
+        elect: str,
+        svd: dict,
+    ):
+        """Give an adapter the values of several, whose weights are given by name. Rows and columns beyond what
+        they need are zero."""
+        names, factors = list(weights), [self.factors(name) for name in weights]
+        scaled = [weight * self.scaling[name] for name, weight in weights.items()]
+        if kind == "cat":
+            A = torch.cat(
+                [A * weight * self.scaling[name] for (A, _), (name, weight) in zip(factors, weights.items())]
+            )
+            B = torch.cat([B for _, B in factors], dim=1)
+        elif kind.endswith("svd"):
+            recipe = kind.removesuffix("svd").rstrip("_") or "linear"
+            deltas = [self.get_delta_weight(name) for name in names]
+            A, B = factored(
+                self.oriented(combined(recipe, deltas, list(weights.values()), density, elect)), rank, **svd
+            )
+        else:
+            roots = [math.sqrt(abs(s)) for s in scaled]
+            A = combined(
+                kind,
+                [A for A, _ in factors],
+                [math.copysign(root, s) for root, s in zip(roots, scaled)],
+                density,
+                elect,
+            )
+            B = combined(kind, [B for _, B in factors], roots, density, elect)
+        for factor, value in zip(self.factors(adapter_name), (A, B)):
+            factor.data = value.new_zeros(factor.shape)
+            factor.data[: value.shape[0], : value.shape[1]] = value
+
     def merge_state(self) -> dict:
         return dict(super().merge_state(), merged_norms=dict(self.merged_norms))
 
     def extra_repr(self) -> str:
         return f"r={self.r}, scaling={self.scaling}"
 
-
+# %% ../../nbs/02_tuners/11_lora.ipynb #b4de8226
 class Magnitude(nn.Module):
     "DoRA's one trained length for each output channel."
 
@@ -211,13 +263,10 @@ def by_pattern(
     default,  # where none fits
 ):
     "The value for the first pattern that the (end of the) name fits."
-    for pattern, value in patterns.items():
-        if match(rf"(.*\.)?({pattern})", name):
-            return value
-    return default
+    return patterns.get(fitting_pattern(patterns, name), default)
 
 # %% ../../nbs/02_tuners/11_lora.ipynb #874c861b
-INITIALISATIONS = {  # how A starts, by `init_lora_weights`; B starts at zero, so that the adapted model is the base model
+INITIALISATIONS = {  # how A starts, by `init_lora_weights`; B starts at zero: nothing is changed at first
     True: lambda A: nn.init.kaiming_uniform_(A, a=math.sqrt(5)),
     "gaussian": lambda A: nn.init.normal_(A, std=1 / len(A)),
     False: None,  # A and B both as they are made: random, for tests
@@ -238,8 +287,9 @@ class LoraLinear(LoraLayer):
         if INITIALISATIONS[how]:
             INITIALISATIONS[how](lora_A.weight)
             nn.init.zeros_(lora_B.weight)
-        self.lora_A[adapter_name] = lora_A.to(self.weight.device, self.weight.dtype)
-        self.lora_B[adapter_name] = lora_B.to(self.weight.device, self.weight.dtype)
+        like = new_parts_like(self.base_layer)
+        self.lora_A[adapter_name] = lora_A.to(**like)
+        self.lora_B[adapter_name] = lora_B.to(**like)
 
     def factors(self, adapter_name: str) -> tuple[torch.Tensor, torch.Tensor]:
         return self.lora_A[adapter_name].weight, self.lora_B[adapter_name].weight
@@ -282,8 +332,9 @@ class LoraEmbedding(LoraLayer):
         if INITIALISATIONS[how]:
             nn.init.zeros_(A)
             nn.init.normal_(B)
-        self.lora_embedding_A[adapter_name] = nn.Parameter(A.to(self.weight.device, self.weight.dtype))
-        self.lora_embedding_B[adapter_name] = nn.Parameter(B.to(self.weight.device, self.weight.dtype))
+        like = new_parts_like(self.base_layer)
+        self.lora_embedding_A[adapter_name] = nn.Parameter(A.to(**like))
+        self.lora_embedding_B[adapter_name] = nn.Parameter(B.to(**like))
 
     def factors(self, adapter_name: str) -> tuple[torch.Tensor, torch.Tensor]:
         return self.lora_embedding_A[adapter_name], self.lora_embedding_B[adapter_name]
@@ -318,11 +369,12 @@ LAYERS: dict[type[nn.Module], type[LoraLayer]] = {
     nn.Embedding: LoraEmbedding,
 }
 
-
+# %% ../../nbs/02_tuners/11_lora.ipynb #94e5ec73
 class LoraModel(BaseTuner):
     "The base model with LoRA layers in it."
 
     tuner_layer_cls = LoraLayer
+    prefix = "lora_"
 
     def prepare_config(self, config: LoraConfig):
         if config.target_modules is None:
@@ -333,24 +385,29 @@ class LoraModel(BaseTuner):
     def check_target(self, name: str, module: nn.Module, config: LoraConfig):
         if not isinstance(module, (LoraLayer, *LAYERS)):
             raise ValueError(
-                f"LoRA adapts nn.Linear, nn.Embedding and transformers' Conv1D, but the target {name!r} is {type(module).__name__}; narrow target_modules down"
+                "LoRA adapts nn.Linear, nn.Embedding and transformers' Conv1D, but the "
+                f"target {name!r} is {type(module).__name__}; narrow target_modules down"
             )
+        if config.use_dora:
+            check_changeable(getattr(module, "base_layer", module), name, "DoRA")
         if isinstance(module, nn.Embedding) and len(inspect.signature(module.forward).parameters) > 1:
             raise ValueError(
-                f"LoRA adapts embeddings that are called with ids, but the target {name!r}, {type(module).__name__}, works them out for itself; narrow target_modules down"
+                f"LoRA adapts embeddings that are called with ids, but the target {name!r}, "
+                f"{type(module).__name__}, works them out for itself; narrow target_modules "
+                "down"
             )
 
-    def create_layer(self, name: str, module: nn.Module, config: LoraConfig) -> LoraLayer:
+    def create_layer(self, name: str, module: nn.Module, config: LoraConfig) -> LoraLayer:  # noqa: ARG002
         return next(layer for kind, layer in LAYERS.items() if isinstance(module, kind))(module)
 
     @contextmanager
     def _enable_peft_forward_hooks(
         self,
-        *args,
+        *args,  # noqa: ARG002
         adapter_names: list[str] | None = None,
         num_beams: int = 1,
         num_return_sequences: int = 1,
-        **kwargs,
+        **kwargs,  # noqa: ARG002
     ):
         "Hand `adapter_names`, one for each row of the batch, to the adapted modules as long as the context lasts."
         if adapter_names is None:
@@ -373,12 +430,60 @@ class LoraModel(BaseTuner):
         if self.training:
             raise ValueError("adapter_names are for inference; call model.eval() first")
         for unknown in set(adapter_names) - {"__base__", *self.peft_config}:
-            raise ValueError(
+            raise UnknownAdapterError(
                 f"there is no adapter {unknown!r}; there are {', '.join(self.peft_config)}, and '__base__' for none"
             )
         if any(layer.merged for layer in self.tuner_layers()):
             raise ValueError("adapter_names need adapters that are not merged; call unmerge_adapter() first")
 
+    def add_weighted_adapter(
+        self,
+        adapters: list[str],  # of this model
+        weights: list[float],  # one for each
+        adapter_name: str,  # a new name
+        combination_type: str = "svd",  # one of `combine.KINDS`
+        svd_rank: int | None = None,  # rank of the result, for kinds with svd; None: the largest
+        svd_clamp: float | None = None,  # see `factored`
+        svd_full_matrices: bool = True,  # for `torch.linalg.svd`
+        svd_driver: str | None = None,  # the same, on an accelerator
+        density: float | None = None,  # which part of the numbers stays, for kinds that cut away
+        majority_sign_method: str = "total",  # see `of_one_sign`
+    ):
+        """Make an adapter out of several; see `combine`. It is neither active nor trained. Raises ValueError
+        where they do not go together."""
+        if adapter_name in self.peft_config:
+            warn(f"there is an adapter {adapter_name!r} already; nothing is combined")
+            return
+        check_recipe(combination_type, density, majority_sign_method)
+        self._check_names(adapters)
+        if any(self.peft_config[name].use_dora for name in adapters):
+            raise ValueError("DoRA adapters are no sums that could be combined")
+        kind = "linear" if len(adapters) == 1 else combination_type
+        rank = self._combined_rank(adapters, kind, svd_rank)
+        fields = dict(r=rank, lora_alpha=rank, rank_pattern={}, alpha_pattern={}, use_rslora=False)
+        self._add_combined(adapters, weights, adapter_name, **fields)
+        svd = dict(clamp=svd_clamp, full_matrices=svd_full_matrices, driver=svd_driver)
+        for layer in self.tuner_layers():
+            present = {name: weight for name, weight in zip(adapters, weights) if layer.has_adapter(name)}
+            if present:
+                layer.combine(present, adapter_name, kind, rank, density, majority_sign_method, svd)
 
-def _insert_adapter_names(adapter_names, module, args, kwargs):
+    def _combined_rank(self, adapters, kind, svd_rank):
+        ranks = [max(c.r, *c.rank_pattern.values(), 1) for c in map(self.peft_config.get, adapters)]
+        if kind == "cat":
+            return sum(ranks)
+        if kind.endswith("svd"):
+            return svd_rank or max(ranks)
+        there = [
+            {layer.r[name] for name in adapters if layer.has_adapter(name)} for layer in self.tuner_layers()
+        ]
+        if any(len(in_layer) > 1 for in_layer in there):
+            raise ValueError(
+                f"combination_type={kind!r} adds factors up, so all adapters must have the "
+                f"same rank, but r is {', '.join(map(str, ranks))}; use 'svd' or 'cat'"
+            )
+        return max(ranks)
+
+# %% ../../nbs/02_tuners/11_lora.ipynb #71812a6e
+def _insert_adapter_names(adapter_names, module, args, kwargs):  # noqa: ARG001
     return args, {**kwargs, "adapter_names": adapter_names}

@@ -16,7 +16,8 @@ __all__ = ['SOURCE_NAMES', 'MultitaskPromptEmbedding', 'check_task_ids', 'source
 class MultitaskPromptEmbedding(PromptEmbedding):
     """A shared vector per virtual token, and a low-rank factor of them per task.
 
-    Input `[batch, virtual]`, numbers of virtual tokens, and `[batch]`, numbers of tasks; output `[batch, virtual, token_dim]`.
+    Input `[batch, virtual]`, numbers of virtual tokens, and `[batch]`, numbers of tasks; output `[batch,
+    virtual, token_dim]`.
     Source: Wang et al. 2023, arXiv:2303.02861, section 3.1."""
 
     def __init__(
@@ -48,12 +49,13 @@ class MultitaskPromptEmbedding(PromptEmbedding):
         for name, tensor in source.items():
             if tensor.shape != mine[name].shape:
                 raise ValueError(
-                    f"{SOURCE_NAMES[name]}: the file's prompts give {list(tensor.shape)}, but the configuration makes it {list(mine[name].shape)}"
+                    f"{SOURCE_NAMES[name]}: the file's prompts give {list(tensor.shape)}, but "
+                    f"the configuration makes it {list(mine[name].shape)}"
                 )
         for name, tensor in source.items():
             mine[name].copy_(tensor)
 
-
+# %% ../../nbs/02_tuners/02_multitask.ipynb #dd594c3d
 def check_task_ids(
     task_ids: torch.Tensor | None,  # what the caller gave
     batch_size: int,  # rows
@@ -62,7 +64,12 @@ def check_task_ids(
     "Raises ValueError unless there is one number of a task for each row."
     if task_ids is None:
         raise ValueError(
-            f"multitask prompt tuning needs to know each row's task; pass task_ids, a tensor of {batch_size} numbers from 0 to {num_tasks - 1}"
+            "multitask prompt tuning needs to know each row's task; pass task_ids, a tensor "
+            f"of {batch_size} numbers from 0 to {num_tasks - 1}"
+        )
+    if not isinstance(task_ids, torch.Tensor):
+        raise ValueError(
+            f"task_ids must be a tensor, not {type(task_ids).__name__}; write torch.tensor({task_ids!r})"
         )
     if task_ids.shape != (batch_size,):
         raise ValueError(
@@ -86,7 +93,8 @@ SOURCE_NAMES = {
 def source_prompts(
     config: MultitaskPromptTuningConfig,  # which file, and what to take from it
 ) -> dict[str, torch.Tensor]:
-    "What an earlier training left, by the names of the encoder's parameters. Raises ValueError when that is not what the file holds."
+    """What an earlier training left, by the names of the encoder's parameters. Raises ValueError when that is
+    not what the file holds."""
     init, path = config.prompt_tuning_init, config.prompt_tuning_init_state_dict_path
     state = read_state_dict(path)
     wanted = (
@@ -100,7 +108,8 @@ def source_prompts(
     source = {name: state[SOURCE_NAMES[name]] for name in wanted}
     if len(wanted) > 1 and config.num_tasks != 1:
         raise ValueError(
-            f"prompt_tuning_init={init.value!r} begins one task, but num_tasks={config.num_tasks}; ONLY_SOURCE_SHARED takes any number"
+            f"prompt_tuning_init={init.value!r} begins one task, but "
+            f"num_tasks={config.num_tasks}; ONLY_SOURCE_SHARED takes any number"
         )
     for name in wanted[1:]:
         source[name] = _one_task(source[name], config)

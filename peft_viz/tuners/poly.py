@@ -13,17 +13,18 @@ from torch.distributions.relaxed_bernoulli import RelaxedBernoulli
 from transformers.pytorch_utils import Conv1D
 from ..architectures import lora_targets
 from ..config import PolyConfig
-from .injection import all_linear, BaseTuner, BaseTunerLayer
+from .injection import all_linear, BaseTuner, BaseTunerLayer, features, new_parts_like
 from .multitask import check_task_ids
 
 # %% auto #0
-__all__ = ['PolyRouter', 'PolyLayer', 'features', 'initialise_skills', 'knowing', 'tell', 'checkpoint_with_tasks', 'PolyModel']
+__all__ = ['PolyRouter', 'PolyLayer', 'initialise_skills', 'knowing', 'tell', 'checkpoint_with_tasks', 'PolyModel']
 
 # %% ../../nbs/02_tuners/14_poly.ipynb #f6675c5c
 class PolyRouter(nn.Module):
     """How much of each skill each task uses, for each split.
 
-    Input `[batch]`, numbers of tasks; output `[batch, splits, skills]`, which sum to one over the skills. Source: Ponti et al. 2022, arXiv:2202.13914, section 3."""
+    Input `[batch]`, numbers of tasks; output `[batch, splits, skills]`, which sum to one over the skills.
+    Source: Ponti et al. 2022, arXiv:2202.13914, section 3."""
 
     def __init__(
         self,
@@ -51,7 +52,8 @@ class PolyRouter(nn.Module):
 class PolyLayer(BaseTunerLayer):
     """A linear layer with a stock of low-rank detours, mixed for each row's task, by adapter name.
 
-    Input `[batch, sequence, in_features]`, output `[batch, sequence, out_features]`. Sources: Ponti et al. 2022, arXiv:2202.13914, section 3; Caccia et al. 2022, arXiv:2211.03831, section 3."""
+    Input `[batch, sequence, in_features]`, output `[batch, sequence, out_features]`. Sources: Ponti et al.
+    2022, arXiv:2202.13914, section 3; Caccia et al. 2022, arXiv:2211.03831, section 3."""
 
     adapter_layer_names = ("poly_lora_A", "poly_lora_B", "poly_router")
     other_param_names = ("r",)
@@ -74,7 +76,7 @@ class PolyLayer(BaseTunerLayer):
         self,
         adapter_name: str,  # a new adapter
         config: PolyConfig,  # its configuration
-        name: str,  # this layer's full name
+        name: str,  # this layer's full name  # noqa: ARG002
     ):
         "Add a stock of skills and their router."
         splits, skills, r = config.n_splits, config.n_skills, config.r
@@ -85,11 +87,11 @@ class PolyLayer(BaseTunerLayer):
         if not config.init_weights:
             initialise_skills(B)
         router.reset()
-        place = self.weight.device, self.weight.dtype
+        like = new_parts_like(self.base_layer)
         self.r[adapter_name] = r
-        self.poly_router[adapter_name] = router.to(*place)
-        self.poly_lora_A[adapter_name] = nn.Parameter(A.to(*place))
-        self.poly_lora_B[adapter_name] = nn.Parameter(B.to(*place))
+        self.poly_router[adapter_name] = router.to(**like)
+        self.poly_lora_A[adapter_name] = nn.Parameter(A.to(**like))
+        self.poly_lora_B[adapter_name] = nn.Parameter(B.to(**like))
 
     def forward(self, x: torch.Tensor, *args, **kwargs) -> torch.Tensor:
         result = self.base_layer(x, *args, **kwargs)
@@ -120,7 +122,8 @@ class PolyLayer(BaseTunerLayer):
         "The two matrices of each row."
         if self.task_ids is None:
             raise ValueError(
-                "POLY needs to know the task of each row; pass task_ids, a tensor of as many task numbers as the batch has rows"
+                "POLY needs to know the task of each row; pass task_ids, a tensor of as many "
+                "task numbers as the batch has rows"
             )
         weights = self.poly_router[adapter_name](self.task_ids)  # [batch, splits, skills]
         A = torch.einsum(
@@ -134,16 +137,7 @@ class PolyLayer(BaseTunerLayer):
     def extra_repr(self) -> str:
         return f"r={self.r}"
 
-
-def features(
-    layer: nn.Linear | Conv1D,  # a linear layer
-) -> tuple[int, int]:
-    "The widths of its input and its output."
-    if isinstance(layer, Conv1D):
-        return tuple(layer.weight.shape)
-    return layer.in_features, layer.out_features
-
-
+# %% ../../nbs/02_tuners/14_poly.ipynb #c9bfbdc5
 def initialise_skills(
     weights: torch.Tensor,  # [splits, skills, in, out], changed in place
 ):
@@ -203,6 +197,7 @@ class PolyModel(BaseTuner):
     "The base model with POLY layers in it."
 
     tuner_layer_cls = PolyLayer
+    prefix = "poly_"
     takes_task_ids = False  # is one of the contexts below open?
 
     def prepare_config(self, config: PolyConfig):
@@ -214,23 +209,27 @@ class PolyModel(BaseTuner):
     def check_target(self, name: str, module: nn.Module, config: PolyConfig):
         if not isinstance(module, (nn.Linear, Conv1D, PolyLayer)):
             raise ValueError(
-                f"POLY adapts nn.Linear and transformers' Conv1D, but the target {name!r} is {type(module).__name__}; narrow target_modules down"
+                f"POLY adapts nn.Linear and transformers' Conv1D, but the target {name!r} is "
+                f"{type(module).__name__}; narrow target_modules down"
             )
         if "experts" in name.split("."):
             raise ValueError(
-                f"the target {name!r} is an expert, which is given single tokens and cannot know of which row, and so of which task, they are; narrow target_modules down"
+                f"the target {name!r} is an expert, which is given single tokens and cannot "
+                "know of which row, and so of which task, they are; narrow target_modules "
+                "down"
             )
         widths = features(getattr(module, "base_layer", module))
         if any(width % config.n_splits for width in widths):
             raise ValueError(
-                f"n_splits={config.n_splits} must divide the widths of the target {name!r}, which are {widths[0]} and {widths[1]}"
+                f"n_splits={config.n_splits} must divide the widths of the target {name!r}, "
+                f"which are {widths[0]} and {widths[1]}"
             )
 
-    def create_layer(self, name: str, module: nn.Module, config: PolyConfig) -> PolyLayer:
+    def create_layer(self, name: str, module: nn.Module, config: PolyConfig) -> PolyLayer:  # noqa: ARG002
         return PolyLayer(module)
 
     @contextmanager
-    def _enable_peft_forward_hooks(self, *args, adapter_names: list[str] | None = None, **kwargs):
+    def _enable_peft_forward_hooks(self, *args, adapter_names: list[str] | None = None, **kwargs):  # noqa: ARG002
         "As long as the context lasts, the transformers model takes `task_ids`, and its POLY layers know them."
         with super()._enable_peft_forward_hooks(adapter_names=adapter_names):
             if self.takes_task_ids:
@@ -260,10 +259,10 @@ class PolyModel(BaseTuner):
             hook.remove()
             tell(layers, None)
 
-    def _take_task_ids(self, layers, model, args, kwargs):
+    def _take_task_ids(self, layers, model, args, kwargs):  # noqa: ARG002
         task_ids = kwargs.pop("task_ids", None)
         if task_ids is not None:
-            task_ids = task_ids.reshape(-1)
+            task_ids = task_ids.reshape(-1) if isinstance(task_ids, torch.Tensor) else task_ids
             inputs = [*args[:1], kwargs.get("input_ids"), kwargs.get("inputs_embeds")]
             batch_size = next((len(rows) for rows in inputs if rows is not None), len(task_ids))
             check_task_ids(

@@ -53,7 +53,8 @@ def sampled_token_ids(
 def text_token_ids(
     config: PromptTuningConfig,  # which text, which tokenizer, how many
 ) -> torch.Tensor:  # [virtual]
-    "The token ids of the configured text, repeated and cut to the number of virtual tokens. Raises ValueError when the text has none."
+    """The token ids of the configured text, repeated and cut to the number of virtual tokens. Raises
+    ValueError when the text has none."""
     from transformers import AutoTokenizer
 
     kwargs = {
