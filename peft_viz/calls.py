@@ -80,7 +80,6 @@ def check_inputs(
     inputs_embeds=None,  # [batch, sequence, hidden], instead of `input_ids`
     attention_mask=None,  # [batch, sequence]; behind a cache, for all tokens so far
     labels=None,  # [batch, sequence]
-    task_ids=None,  # [batch]
     is_first: bool = True,  # does no cache come with the call?
 ):
     "Raises ValueError, saying what does not fit, unless the inputs belong together."
@@ -91,7 +90,6 @@ def check_inputs(
     batch_size, length = inputs.shape[:2]
     need(batch_size and length, f"the input has shape {list(inputs.shape)}: there is no token in it")
     need_tensor("labels", labels, (batch_size, length), "[batch, sequence], as the input")
-    need_tensor("task_ids", task_ids, (batch_size,), "[batch], a task for each row")
     if isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 2:
         longer = not is_first and attention_mask.shape[1] > length
         shape = batch_size, (None if longer else length)
@@ -142,8 +140,7 @@ def with_checked_inputs(method):
     def checked(self, *args, **kwargs):
         given = by_name(method, args, kwargs)[1]
         inputs = {
-            name: given.get(name)
-            for name in ("input_ids", "inputs_embeds", "attention_mask", "labels", "task_ids")
+            name: given.get(name) for name in ("input_ids", "inputs_embeds", "attention_mask", "labels")
         }
         check_inputs(**inputs, is_first=all(given.get(name) is None for name in ("past_key_values", *STATES)))
         if self.active_peft_config.is_prompt_learning:

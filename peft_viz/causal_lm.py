@@ -62,15 +62,15 @@ class CausalLMWithCPT(CausalLM):
         "Virtual tokens among the embeddings, their labels and types in front, and a loss over the answers."
         peft_config = self.active_peft_config
         if input_type_mask is None:
-            shape = place.batch_size, place.tokens
-            input_type_mask = torch.full(shape, ANSWER, device=self.word_embeddings.weight.device)
+            input_type_mask = torch.full(
+                (place.batch_size, place.tokens), ANSWER, device=self.word_embeddings.weight.device
+            )
         if labels is not None:
+            insert, shape = place.order.insert, (place.batch_size, place.tokens)
             cpt_type_mask = extend_types(
-                input_type_mask, peft_config, place.batch_size, place.tokens, place.order
+                input_type_mask, peft_config, shape, insert
             )  # [batch, virtual + sequence]
-            labels = answers_only(
-                labels, cpt_type_mask, peft_config, place.order
-            )  # [batch, virtual + sequence]
+            labels = answers_only(labels, cpt_type_mask, peft_config, insert)  # [batch, virtual + sequence]
         kwargs.update(place.embeds_again(input_ids, inputs_embeds))
         if inputs_embeds is None:
             inputs_embeds = self.word_embeddings(input_ids)  # [batch, sequence, hidden]
@@ -130,7 +130,7 @@ class CausalLMWithForward(CausalLMWithCPT):
             return self.base_model(input_ids=input_ids, inputs_embeds=inputs_embeds, **kwargs)
         elif peft_config.peft_type == PeftType.PREFIX_TUNING:
             kwargs["past_key_values"] = self.get_prompt(
-                batch_size, past_key_values=kwargs.get("past_key_values"), order=place.columns
+                batch_size, past_key_values=kwargs.get("past_key_values"), columns=place.columns
             )
             return place.output(self.base_model, input_ids, inputs_embeds, **kwargs)
         elif peft_config.peft_type == PeftType.CPT:
@@ -198,7 +198,7 @@ class PeftModelForCausalLM(CausalLMWithGenerate):
         # past_key_values
         if peft_config.peft_type == PeftType.PREFIX_TUNING and not place.is_past:
             kwargs["past_key_values"] = self.get_prompt(
-                place.batch_size, past_key_values=kwargs.get("past_key_values"), order=place.columns
+                place.batch_size, past_key_values=kwargs.get("past_key_values"), columns=place.columns
             )
         # attention_mask
         kwargs["attention_mask"] = place.mask(kwargs.get("attention_mask"))

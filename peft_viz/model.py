@@ -298,6 +298,8 @@ class PeftModel(nn.Module):
             self.prompt_encoder = nn.ModuleDict()
             self.prompt_tokens: dict[str, torch.Tensor] = {}
             self.word_embeddings = word_embeddings
+            if self.peft_type == PeftType.PREFIX_TUNING:
+                self.prefix_layout = prefix_layout(model.config)  # for each layer, what its cache keeps
             model.requires_grad_(False)
         self.prompt_encoder[adapter_name] = prompt_encoder.to(word_embeddings.weight.device)
         self.prompt_tokens[adapter_name] = torch.arange(peft_config.num_virtual_tokens)
@@ -372,35 +374,35 @@ class PeftModel(nn.Module):
 
     # --- the prompt -------------------------------------------------------------------------------------------
 
+    @property
+    def prefix_dtype(self) -> torch.dtype:
+        "The dtype of keys and values: the base model's, unless it has eight bits or fewer."
+        dtype = self.base_model.dtype
+        return dtype if is_for_training(dtype) else torch.float32
+
     def get_prompt(
         self,
         batch_size: int,  # rows
         task_ids: torch.Tensor | None = None,  # [batch], for methods with tasks
-        max_cache_len: int | None = None,  # room the caller will need in the cache; this one grows by itself  # noqa: ARG002
         past_key_values=None,  # an empty cache to fill, for methods that do; None: a new one
-        order=None,  # [batch, virtual + sequence]: where virtual tokens go in a cache, see `to_cache`
+        columns: torch.Tensor
+        | None = None,  # [batch, virtual], where a prefix stands behind padding; see `to_cache`
     ):  # [batch, virtual, token_dim], or a cache with the virtual tokens in it
-        "The active adapter's virtual tokens: embeddings to put before the input's, or a filled key/value cache."
-        peft_config = self.active_peft_config
+        "The virtual tokens of the active adapter: embeddings, or keys and values in a cache."
         prompt_encoder = self.prompt_encoder[self.active_adapter]
-        prompt_tokens = self.prompt_tokens[self.active_adapter].to(
-            prompt_encoder.embedding.weight.device
-        )  # [virtual]
-        if peft_config.peft_type == PeftType.PREFIX_TUNING:
+        prompt_tokens = self.prompt_tokens[self.active_adapter].to(prompt_encoder.embedding.weight.device)
+        if self.peft_type == PeftType.PREFIX_TUNING:
             rows = prompt_encoder(
                 prompt_tokens.expand(batch_size, -1)
             )  # [batch, virtual, layers * 2 * token_dim]
-            dtype = self.base_model.dtype
-            rows = rows.to(dtype if is_for_training(dtype) else torch.float32)
-            key_values = split_key_values(rows, peft_config)  # [layers, 2, batch, heads, virtual, head_dim]
-            return to_cache(key_values, self.base_model.config, past_key_values, order)
-        elif peft_config.peft_type == PeftType.MULTITASK_PROMPT_TUNING:
+            key_values = split_key_values(rows.to(self.prefix_dtype), self.active_peft_config)
+            return to_cache(key_values, self.prefix_layout, self.base_model.config, past_key_values, columns)
+        elif self.peft_type == PeftType.MULTITASK_PROMPT_TUNING:
             return prompt_encoder(
                 prompt_tokens.expand(batch_size, -1), task_ids
-            )  # [batch, virtual, token_dim], a prompt for each row's task
+            )  # a prompt for the task of each row
         else:
-            prompts = prompt_encoder(prompt_tokens[None])  # [1, virtual, token_dim]
-            return prompts.repeat(batch_size, 1, 1)
+            return prompt_encoder(prompt_tokens[None]).repeat(batch_size, 1, 1)
 
     # --- running ----------------------------------------------------------------------------------------------
 
@@ -446,8 +448,9 @@ class PeftModel(nn.Module):
         | None = None,  # not here: for initialisations that change the base model
         **kwargs,  # whatever else transformers' method takes; it does not concern adapters  # noqa: ARG002
     ):
-        """'Write `adapter_config.json` and `adapter_model.safetensors`; adapters that are not called "default"
-        get a subfolder.'"""
+        """Write `adapter_config.json` and `adapter_model.safetensors`.
+
+        Adapters that are not called "default" get a subfolder."""
         if push_to_hub:
             raise NotImplementedError(
                 "push_to_hub=True is not implemented in peft_viz; save to a folder and upload that"

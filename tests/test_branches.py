@@ -432,9 +432,7 @@ def test_a_prefix_for_layers_of_different_sizes():
 
     config = LlamaConfig(num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, hidden_size=32)
     key_values = torch.arange(3 * 2 * 1 * 2 * V * 8, dtype=torch.float32).view(3, 2, 1, 2, V, 8)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prefix, "prefix_layout", lambda config: [KeyValues(2, 8, 8), None, KeyValues(1, 8, 4)])
-        cache = prefix.to_cache(key_values, config)
+    cache = prefix.to_cache(key_values, [KeyValues(2, 8, 8), None, KeyValues(1, 8, 4)], config)
     assert torch.equal(cache.layers[0].keys, key_values[0, 0]) and torch.equal(
         cache.layers[0].values, key_values[0, 1]
     )

@@ -54,8 +54,35 @@ def test_neither_nbdev_nor_fastcore_nor_peft_is_imported(path):
     assert not {name.split(".")[0] for name in imported(path)} & {"nbdev", "fastcore", "execnb", "peft"}
 
 
-REFERENCE = {"config", "architectures", "tuners", "model", "causal_lm", "checkpoint", "trainer", "helpers", "place", "generation", "calls", "files", "settings"}
-WATCHING = {"marks", "trace", "record", "layout", "diagnose", "plot", "viewer", "widgets", "cli", "watching", "startup", "magic"}
+REFERENCE = {
+    "config",
+    "architectures",
+    "tuners",
+    "model",
+    "causal_lm",
+    "checkpoint",
+    "trainer",
+    "helpers",
+    "place",
+    "generation",
+    "calls",
+    "files",
+    "settings",
+}
+WATCHING = {
+    "marks",
+    "trace",
+    "record",
+    "layout",
+    "diagnose",
+    "plot",
+    "viewer",
+    "widgets",
+    "cli",
+    "watching",
+    "startup",
+    "magic",
+}
 
 
 def test_the_reference_does_not_know_that_it_is_watched():

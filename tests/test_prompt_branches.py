@@ -16,6 +16,8 @@ from peft_viz.config import (
     PromptEncoderConfig,
     PromptTuningConfig,
 )
+from peft_viz.architectures import prefix_layout
+from peft_viz.place import BehindPadding, InFront
 from peft_viz.tuners import cpt, multitask, p_tuning, prefix, soft_prompt
 
 
@@ -178,7 +180,7 @@ def test_prefix_rows_become_keys_and_values():
     assert torch.equal(key_values[1, 0, 4, 1, 2], rows[4, 2, 10:12])  # layer 1, keys, row 4, head 1, token 2
     from transformers import LlamaConfig
 
-    cache = prefix.to_cache(key_values, LlamaConfig(num_hidden_layers=2))
+    cache = prefix.to_cache(key_values, prefix_layout(LAYERS := LlamaConfig(num_hidden_layers=2)), LAYERS)
     assert cache.get_seq_length() == 3
     for layer, kept in zip(key_values, cache.layers):
         assert torch.equal(layer[0], kept.keys) and torch.equal(layer[1], kept.values)
@@ -188,11 +190,12 @@ def test_prefix_is_exchanged_at_each_layers_first_update():
     """Behind the padding: other columns in each row, in the first update of a layer alone; then the cache is an
     ordinary one."""
     from transformers import LlamaConfig
-    from peft_viz.place import BehindPadding
 
     key_values = torch.arange(2 * 2 * 2 * 2 * 3 * 2.0).view(2, 2, 2, 2, 3, 2) + 1
     columns = BehindPadding(torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]]), 3).columns
-    cache = prefix.to_cache(key_values, LlamaConfig(num_hidden_layers=2), columns=columns)
+    cache = prefix.to_cache(
+        key_values, prefix_layout(LAYERS := LlamaConfig(num_hidden_layers=2)), LAYERS, columns=columns
+    )
     assert cache.get_seq_length() == 0
     new, later = torch.zeros(2, 2, 7, 2), -torch.ones(2, 2, 1, 2)
     first = cache.update(new, new, 0)
@@ -443,22 +446,22 @@ def test_cpt_tokens_must_be_words(words, token, good):
 
 def test_cpt_types_of_the_input_come_after_those_of_the_examples():
     given = torch.tensor([[0, 1, 4], [2, 0, 8]])
-    extended = cpt.extend_types(given, cpt_config(), 2, 3)
+    extended = cpt.extend_types(given, cpt_config(), (2, 3), InFront().insert)
     assert extended.tolist() == [[1, 2, 3, 4, 0, 5, 8], [1, 2, 3, 4, 6, 0, 12]]
     for batch_size, length in (1, 3), (2, 4):
         with pytest.raises(
             ValueError, match=rf"it must hold a type for each token, \[{batch_size}, {length}\]"
         ):
-            cpt.extend_types(given, cpt_config(), batch_size, length)
+            cpt.extend_types(given, cpt_config(), (batch_size, length), InFront().insert)
 
 
 def test_cpt_labels_are_answers():
     kinds = torch.tensor([[1, 2, 3, 4, 5, 8, 0]])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert cpt.answers_only(torch.tensor([[7, 8, 9]]), kinds, cpt_config()).tolist() == [
-            [-100, -100, -100, 4, -100, 8, -100]
-        ]
+        assert cpt.answers_only(
+            torch.tensor([[7, 8, 9]]), kinds, cpt_config(), InFront().insert
+        ).tolist() == [[-100, -100, -100, 4, -100, 8, -100]]
 
 
 @pytest.mark.parametrize(
@@ -468,7 +471,9 @@ def test_cpt_labels_are_answers():
 def test_cpt_warns_when_no_label_is_left(kinds, reason):
     "A label at the first place of all does not count: nothing comes before it that could predict it."
     with pytest.warns(UserWarning, match=f"CPT: no label is left.*{reason}"):
-        cpt.answers_only(torch.tensor([[7, 8]]), torch.tensor([[4, 2, 3, 0, 0]]), cpt_config(kinds))
+        cpt.answers_only(
+            torch.tensor([[7, 8]]), torch.tensor([[4, 2, 3, 0, 0]]), cpt_config(kinds), InFront().insert
+        )
 
 
 def test_cpt_weights_of_answers():

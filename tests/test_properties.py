@@ -12,7 +12,7 @@ import matrix
 import peft_viz.causal_lm as ours
 import peft_viz.config as our_config
 from matrix import close, same_text
-from peft_viz.tuners.sequence import behind_padding, insert, places
+from peft_viz.place import BehindPadding, InFront
 
 CLM = dict(task_type="CAUSAL_LM")
 CONFIGS = {
@@ -60,11 +60,12 @@ def batches(draw, sides=SIDES):
 @tried(60)
 def test_virtual_tokens_taken_out_again_leave_the_real_ones(batch, n):
     ids, mask = batch
-    order = behind_padding(mask, n)
-    joined = insert(-1 - torch.arange(n).expand(len(ids), -1), ids, order)
+    order = BehindPadding(mask, n)
+    joined = order.insert(-1 - torch.arange(n).expand(len(ids), -1), ids)
     assert joined.shape == (len(ids), n + ids.shape[1])
     assert torch.equal(joined[joined >= 0].view_as(ids), ids)
-    assert torch.equal(joined.gather(1, places(order, n)), -1 - torch.arange(n).expand(len(ids), -1))
+    assert torch.equal(joined.gather(1, order.real_columns), ids)
+    assert torch.equal(joined.gather(1, order.columns), -1 - torch.arange(n).expand(len(ids), -1))
 
 
 @given(batches(), st.integers(1, 64))
@@ -72,7 +73,7 @@ def test_virtual_tokens_taken_out_again_leave_the_real_ones(batch, n):
 def test_padding_on_the_left_comes_first(batch, n):
     "Then the virtual tokens, one after the other, then the rest."
     ids, mask = batch
-    columns = places(behind_padding(mask, n), n)
+    columns = BehindPadding(mask, n).columns
     padding = (mask.cumsum(1) == 0).sum(1, keepdim=True)
     assert torch.equal(columns, padding + torch.arange(n))
 
@@ -81,12 +82,12 @@ def test_padding_on_the_left_comes_first(batch, n):
 @tried(30)
 def test_what_has_more_dimensions_is_put_in_the_same_order(batch, n, width):
     ids, mask = batch
-    order = behind_padding(mask, n)
+    order = BehindPadding(mask, n)
     virtual = torch.randn(len(ids), n, width, generator=torch.Generator().manual_seed(n))
     real = torch.randn(*ids.shape, width, generator=torch.Generator().manual_seed(width))
     assert torch.equal(
-        insert(virtual, real, order),
-        torch.stack([insert(virtual[..., i], real[..., i], order) for i in range(width)], dim=-1),
+        order.insert(virtual, real),
+        torch.stack([order.insert(virtual[..., i], real[..., i]) for i in range(width)], dim=-1),
     )
 
 
@@ -95,7 +96,7 @@ def test_what_has_more_dimensions_is_put_in_the_same_order(batch, n, width):
 def test_without_padding_virtual_tokens_are_in_front(batch, n):
     ids, mask = batch
     virtual = -1 - torch.arange(n).expand(len(ids), -1)
-    assert torch.equal(insert(virtual, ids, behind_padding(mask, n)), insert(virtual, ids))
+    assert torch.equal(BehindPadding(mask, n).insert(virtual, ids), InFront().insert(virtual, ids))
 
 
 # --- any padding -----------------------------------------------------------------------------------------------
@@ -165,10 +166,9 @@ def test_a_row_does_not_depend_on_its_padding(family, method):
 def whole(model, ids, mask):
     "Logits of the real tokens, wherever virtual ones are: `[batch, sequence, vocabulary]`."
     n = model.active_peft_config.num_virtual_tokens
-    order = behind_padding(mask, n)
     with torch.no_grad():
         output = model(input_ids=ids, attention_mask=mask).logits
-    return output[(order >= n)].view(*ids.shape, -1)
+    return output[(BehindPadding(mask, n).index() >= n)].view(*ids.shape, -1)
 
 
 # --- any order of calls ----------------------------------------------------------------------------------------

@@ -367,7 +367,9 @@ def test_a_cache_counts_in_the_longest_sequence(family, method):
 DYNAMIC = dict(rope_parameters=dict(rope_type="dynamic", factor=4.0, rope_theta=1e4))
 
 
-@pytest.mark.parametrize("family, more", [("llama", {}), ("llama", DYNAMIC), ("mistral", {}), ("gpt_neox", {})])
+@pytest.mark.parametrize(
+    "family, more", [("llama", {}), ("llama", DYNAMIC), ("mistral", {}), ("gpt_neox", {})]
+)
 @pytest.mark.parametrize("method", ["prompt", "prefix"])
 @torch.no_grad()
 def test_rotary_models_read_beyond_the_number_in_their_configuration(family, more, method):

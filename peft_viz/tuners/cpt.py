@@ -8,7 +8,6 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 from ..config import CPTConfig, warn
-from .sequence import insert
 
 # %% auto #0
 __all__ = ['INPUT_TEMPLATE', 'INPUT', 'ANSWER_TEMPLATE', 'ANSWER', 'IGNORED', 'is_kind', 'CPTEmbedding', 'token_ids',
@@ -103,29 +102,26 @@ def token_ids(
 def extend_types(
     input_type_mask: torch.Tensor,  # [batch, sequence]
     config: CPTConfig,  # with the examples' types
-    batch_size: int,  # rows
-    length: int,  # of the sequence
-    order: torch.Tensor | None = None,  # see `insert`
+    shape: tuple[int, int],  # of the input, (batch, sequence)
+    insert,  # puts the examples' types, [batch, virtual], among those of the input: see `place`
 ) -> torch.Tensor:  # [batch, virtual + sequence], a new tensor
     """The examples' types, then the input's, shifted behind them. Raises ValueError unless there is a type for
     each token."""
-    if input_type_mask.shape != (batch_size, length):
+    if input_type_mask.shape != shape:
         raise ValueError(
             f"input_type_mask has shape {list(input_type_mask.shape)}; it must hold a type "
-            f"for each token, {[batch_size, length]}"
+            f"for each token, {list(shape)}"
         )
-    prefix_type_mask = torch.tensor(config.cpt_tokens_type_mask, device=input_type_mask.device).expand(
-        batch_size, -1
-    )
-    shifted = input_type_mask + (input_type_mask > 0) * prefix_type_mask.max()
-    return insert(prefix_type_mask, shifted, order)
+    types = torch.tensor(config.cpt_tokens_type_mask, device=input_type_mask.device)  # [virtual]
+    shifted = input_type_mask + (input_type_mask > 0) * types.max()
+    return insert(types.expand(shape[0], -1), shifted)
 
 
 def answers_only(
     labels: torch.Tensor,  # [batch, sequence]
     type_mask: torch.Tensor,  # [batch, virtual + sequence]
     config: CPTConfig,  # with the examples' tokens
-    order: torch.Tensor | None = None,  # see `insert`
+    insert,  # puts the examples' tokens, [batch, virtual], among the labels: see `place`
 ) -> torch.Tensor:  # [batch, virtual + sequence], a new tensor
     """The examples' tokens, then the given labels; -100 wherever no answer stands. Raises ValueError unless
     there is a label for each token."""
@@ -135,7 +131,7 @@ def answers_only(
             f"labels have shape {list(labels.shape)}; there must be one for each token, {[rows, length]}"
         )
     prefix_labels = torch.tensor(config.cpt_token_ids, device=labels.device).expand(len(labels), -1)
-    cpt_labels = insert(prefix_labels, labels, order)
+    cpt_labels = insert(prefix_labels, labels)
     cpt_labels = cpt_labels.masked_fill(~is_kind(type_mask.to(labels.device), ANSWER), IGNORED)
     if not (cpt_labels[:, 1:] != IGNORED).any():
         largest = max(config.cpt_tokens_type_mask)

@@ -4,56 +4,15 @@
 
 # %% ../../nbs/02_tuners/02_multitask.ipynb #89efb452
 from __future__ import annotations
+from functools import wraps
 import torch
 from torch import nn
 from ..config import MultitaskPromptTuningConfig, MultitaskPromptTuningInit
 from .soft_prompt import PromptEmbedding
 
 # %% auto #0
-__all__ = ['SOURCE_NAMES', 'MultitaskPromptEmbedding', 'check_task_ids', 'source_prompts', 'read_state_dict']
-
-# %% ../../nbs/02_tuners/02_multitask.ipynb #3c542841
-class MultitaskPromptEmbedding(PromptEmbedding):
-    """A shared vector per virtual token, and a low-rank factor of them per task.
-
-    Input `[batch, virtual]`, numbers of virtual tokens, and `[batch]`, numbers of tasks; output `[batch,
-    virtual, token_dim]`.
-    Source: Wang et al. 2023, arXiv:2303.02861, section 3.1."""
-
-    def __init__(
-        self,
-        config: MultitaskPromptTuningConfig,  # a complete configuration
-        word_embeddings: nn.Module,  # the base model's, for the initialisation from a text
-    ):
-        super().__init__(config, word_embeddings)
-        self.num_tasks = config.num_tasks
-        self.prefix_task_cols = nn.Parameter(
-            torch.normal(0.0, 0.02, (config.num_tasks, config.num_virtual_tokens, config.num_ranks))
-        )
-        self.prefix_task_rows = nn.Parameter(
-            torch.normal(0.0, 0.02, (config.num_tasks, config.num_ranks, config.token_dim))
-        )
-        if config.loads_source and not config.inference_mode:
-            self._load(source_prompts(config))
-
-    def forward(self, indices: torch.Tensor, task_ids: torch.Tensor) -> torch.Tensor:
-        check_task_ids(task_ids, indices.shape[0], self.num_tasks)
-        task_ids = task_ids.to(self.prefix_task_cols.device)
-        columns = torch.index_select(self.prefix_task_cols, 0, task_ids)  # [batch, virtual, ranks]
-        rows = torch.index_select(self.prefix_task_rows, 0, task_ids)  # [batch, ranks, token_dim]
-        return self.embedding(indices) * (columns @ rows)
-
-    @torch.no_grad()
-    def _load(self, source):
-        mine = dict(self.named_parameters())
-        for name, tensor in source.items():
-            if tensor.shape != mine[name].shape:
-                raise ValueError(
-                    f"{SOURCE_NAMES[name]}: the file's prompts give {list(tensor.shape)}, but "
-                    f"the configuration makes it {list(mine[name].shape)}"
-                )
-        for name, tensor in source.items():
-            mine[name].copy_(tensor)
+__all__ = ['SOURCE_NAMES', 'check_task_ids', 'with_checked_tasks', 'MultitaskPromptEmbedding', 'source_prompts',
+           'read_state_dict']
 
 # %% ../../nbs/02_tuners/02_multitask.ipynb #dd594c3d
 def check_task_ids(
@@ -81,6 +40,59 @@ def check_task_ids(
         task_ids.min() < 0 or task_ids.max() >= num_tasks
     ):  # values are not known to a compiler
         raise ValueError(f"task_ids must lie from 0 to {num_tasks - 1}, but they are {task_ids.tolist()}")
+
+
+def with_checked_tasks(forward):
+    "`forward` of the encoder, after `check_task_ids`."
+
+    @wraps(forward)
+    def checked(self, indices, task_ids):
+        check_task_ids(task_ids, indices.shape[0], self.num_tasks)
+        return forward(self, indices, task_ids)
+
+    return checked
+
+# %% ../../nbs/02_tuners/02_multitask.ipynb #3c542841
+class MultitaskPromptEmbedding(PromptEmbedding):
+    """A shared vector per virtual token, and a low-rank factor of them per task.
+
+    Input `[batch, virtual]`, numbers of virtual tokens, and `[batch]`, numbers of tasks; output `[batch,
+    virtual, token_dim]`.
+    Source: Wang et al. 2023, arXiv:2303.02861, section 3.1."""
+
+    def __init__(
+        self,
+        config: MultitaskPromptTuningConfig,  # a complete configuration
+        word_embeddings: nn.Module,  # the base model's, for the initialisation from a text
+    ):
+        super().__init__(config, word_embeddings)
+        self.num_tasks = config.num_tasks
+        self.prefix_task_cols = nn.Parameter(
+            torch.normal(0.0, 0.02, (config.num_tasks, config.num_virtual_tokens, config.num_ranks))
+        )
+        self.prefix_task_rows = nn.Parameter(
+            torch.normal(0.0, 0.02, (config.num_tasks, config.num_ranks, config.token_dim))
+        )
+        if config.loads_source and not config.inference_mode:
+            self._load(source_prompts(config))
+
+    @with_checked_tasks
+    def forward(self, indices: torch.Tensor, task_ids: torch.Tensor) -> torch.Tensor:
+        columns = self.prefix_task_cols[task_ids.to(indices.device)]  # [batch, virtual, ranks]
+        rows = self.prefix_task_rows[task_ids.to(indices.device)]  # [batch, ranks, token_dim]
+        return self.embedding(indices) * (columns @ rows)
+
+    @torch.no_grad()
+    def _load(self, source):
+        mine = dict(self.named_parameters())
+        for name, tensor in source.items():
+            if tensor.shape != mine[name].shape:
+                raise ValueError(
+                    f"{SOURCE_NAMES[name]}: the file's prompts give {list(tensor.shape)}, but "
+                    f"the configuration makes it {list(mine[name].shape)}"
+                )
+        for name, tensor in source.items():
+            mine[name].copy_(tensor)
 
 # %% ../../nbs/02_tuners/02_multitask.ipynb #38d05fd8
 SOURCE_NAMES = {

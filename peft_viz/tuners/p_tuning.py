@@ -40,9 +40,7 @@ class PromptEncoder(nn.Module):
         rows = self.embedding(indices)  # [batch, virtual, token_dim]
         if self.lstm_head is not None:
             rows, _ = self.lstm_head(rows)  # [batch, virtual, 2 * hidden]
-        if self.mlp_head is not None:
-            rows = self.mlp_head(rows)
-        return rows
+        return rows if self.mlp_head is None else self.mlp_head(rows)
 
 
 def lstm(

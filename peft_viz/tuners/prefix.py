@@ -7,7 +7,6 @@ from __future__ import annotations
 import torch
 from torch import nn
 from transformers import Cache, DynamicCache
-from ..architectures import prefix_layout
 from ..config import PrefixTuningConfig
 
 # %% auto #0
@@ -45,9 +44,7 @@ class PrefixEncoder(nn.Module):
 
     def forward(self, indices: torch.Tensor) -> torch.Tensor:
         rows = self.embedding(indices)
-        if self.transform is None:
-            return rows
-        return self.transform(rows)
+        return rows if self.transform is None else self.transform(rows)
 
 # %% ../../nbs/02_tuners/03_prefix.ipynb #65ae5063
 def split_key_values(
@@ -55,26 +52,24 @@ def split_key_values(
     config: PrefixTuningConfig,  # how to cut them
 ) -> torch.Tensor:  # [layers, 2, batch, heads, virtual, head_dim]
     "Cut the encoder's rows into layers, keys and values, and heads."
-    batch_size, num_virtual_tokens, _ = rows.shape
-    head_dim = config.token_dim // config.num_attention_heads
-    key_values = rows.view(
-        batch_size, num_virtual_tokens, config.num_layers, 2, config.num_attention_heads, head_dim
-    )
+    key_values = rows.view(*rows.shape[:2], config.num_layers, 2, config.num_attention_heads, -1)
     return key_values.permute(2, 3, 0, 4, 1, 5)
 
 
 def to_cache(
     key_values: torch.Tensor,  # [layers, 2, batch, heads, virtual, head_dim]
+    layout: list,  # what the cache keeps of each layer, from `prefix_layout`
     model_config,  # the base model's configuration
     cache: Cache | None = None,  # an empty cache of any kind to fill; None: make one that grows
-    columns: torch.Tensor | None = None,  # [batch, virtual], in the sequence that comes next; None: in front of it
+    columns: torch.Tensor
+    | None = None,  # [batch, virtual], in the sequence that comes next; None: in front of it
 ) -> Cache:
     """A cache that holds the keys and values of the virtual tokens, ready for the first real token.
 
     With `columns` it stays empty at first. The sequence that comes next has these columns free for the virtual tokens,
     and when a layer updates the cache, their keys and values are exchanged for those of the prefix."""
     cache = DynamicCache(config=model_config) if cache is None else cache
-    layers = enumerate(zip(key_values, prefix_layout(model_config)))  # each [batch, heads, virtual, head_dim]
+    layers = enumerate(zip(key_values, layout))  # each [batch, heads, virtual, head_dim]
     prefix = {
         i: (keys[:, : shape.heads, :, : shape.key_dim], values[:, : shape.heads, :, : shape.value_dim])
         for i, ((keys, values), shape) in layers
