@@ -91,8 +91,7 @@ class CausalLMWithForward(CausalLMWithCPT):
     def forward(
         self,
         input_ids: torch.Tensor | None = None,  # [batch, sequence]
-        attention_mask: torch.Tensor
-        | None = None,  # [batch, sequence]; behind a cache: all real tokens so far
+        attention_mask: torch.Tensor | None = None,  # [batch, sequence]; behind a cache, of all so far
         inputs_embeds: torch.Tensor | None = None,  # [batch, sequence, hidden], instead of `input_ids`
         labels: torch.Tensor | None = None,  # [batch, sequence]
         output_attentions: bool | None = None,  # } handed through
@@ -123,7 +122,8 @@ class CausalLMWithForward(CausalLMWithCPT):
 
         batch_size, tokens = (input_ids if inputs_embeds is None else inputs_embeds).shape[:2]
         place = find_place(self.setting, attention_mask, batch_size, tokens, Past(kwargs))
-        kwargs = place.positions({**kwargs, "attention_mask": place.mask(attention_mask), "labels": labels})
+        attention_mask = place.mask(attention_mask)  # [batch, virtual + sequence], or None
+        kwargs = place.positions({**kwargs, "attention_mask": attention_mask, "labels": labels})
 
         if place.is_past:
             kwargs.pop("input_type_mask", None)  # the loss is the base model's, over the new tokens

@@ -302,9 +302,11 @@ class InSequence(Place):
         labels: torch.Tensor | None,  # [batch, sequence]
     ) -> torch.Tensor | None:  # [batch, virtual + sequence]
         "The labels with -100 at the virtual tokens, so that the loss ignores them."
-        if labels is None:
-            return None
-        return self.order.insert(labels.new_full((self.batch_size, self.virtual), IGNORED), labels)
+        return (
+            labels
+            if labels is None
+            else self.order.insert(labels.new_full((self.batch_size, self.virtual), IGNORED), labels)
+        )
 
     def shifted(
         self,
