@@ -55,7 +55,7 @@ def recorded(package, method):
     if injected:
         return found
     with record(model, tokenizer) as trace:
-        model.generate(**batch, max_new_tokens=3, do_sample=False, **tasks)
+        model.generate(**batch, min_new_tokens=3, max_new_tokens=3, do_sample=False, **tasks)
     calls = [call for call in trace.calls if call.function.endswith(".prepare_inputs_for_generation")]
     return {**found, "prefill": steps(trace, calls[0]), "decoding step": steps(trace, calls[1])}
 
