@@ -7,8 +7,10 @@ from __future__ import annotations
 import inspect, sys
 from dataclasses import dataclass
 from typing import NamedTuple
+import transformers
 from torch import nn
 from transformers import DynamicCache
+from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
@@ -20,9 +22,9 @@ __all__ = ['CONFIG_NAMES', 'LIMITED', 'MORE_ROWS', 'KEY_VALUE_HEADS', 'NEEDS_IDS
            'NO_PREFIX', 'ENCODERS', 'PICTURES', 'ATTENTION', 'FEEDFORWARD', 'LORA_TARGETS', 'ADALORA_TARGETS',
            'IA3_TARGETS', 'Dimensions', 'text_config', 'has_position_table', 'maximum_length', 'KeyValues',
            'key_value_shapes', 'causal_lm_class', 'dimensions', 'accepts', 'takes_positions', 'takes_prompts',
-           'embeds_again', 'check_generates', 'counts_in_mask', 'prefix_layout', 'prefix_goes_behind',
-           'counts_pictures', 'BaseModelFacts', 'linear_names', 'default_targets', 'lora_targets', 'adalora_targets',
-           'ia3_targets']
+           'embeds_again', 'check_cache_name', 'check_generates', 'counts_in_mask', 'prefix_layout',
+           'prefix_goes_behind', 'counts_pictures', 'BaseModelFacts', 'linear_names', 'default_targets', 'lora_targets',
+           'adalora_targets', 'ia3_targets']
 
 # %% ../nbs/01_architectures.ipynb #4c65dcbb
 @dataclass(frozen=True)
@@ -249,6 +251,16 @@ PREPARES_IDS = {
     "reformer",
     "xlnet",
 }  # families that prepare more for a decoding step than a token, and from ids alone
+
+
+def check_cache_name():
+    """Virtual tokens need to know what stands in the cache. Raises RuntimeError where transformers gives it a name
+    that is not known here; generate would go on and give wrong tokens."""
+    if "past_key_values" not in CausalLMOutputWithPast.__dataclass_fields__:
+        raise RuntimeError(
+            f"transformers {transformers.__version__} has another name for past_key_values, and virtual tokens "
+            "depend on it; install 'transformers<5.24', or use a method that changes layers, such as LoRA"
+        )
 
 
 def check_generates(

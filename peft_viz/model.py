@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 from . import checkpoint
-from .architectures import dimensions, prefix_layout, takes_prompts
+from .architectures import check_cache_name, dimensions, prefix_layout, takes_prompts
 from peft_viz.config import (
     config_class,
     CONFIGS,
@@ -277,6 +277,7 @@ class PeftModel(nn.Module):
 
     def _add_prompt_encoder(self, adapter_name, peft_config):
         model = self.base_model
+        check_cache_name()
         takes, why_not = takes_prompts(model)
         if self.peft_type != PeftType.PREFIX_TUNING and not takes:
             raise ValueError(

@@ -7,6 +7,7 @@ is tested like the others and, if it is special, shows."""
 
 import copy
 import re
+from dataclasses import make_dataclass
 from functools import lru_cache
 
 import pytest
@@ -44,7 +45,7 @@ from peft_viz.architectures import (
     takes_positions,
 )
 from peft_viz.causal_lm import get_peft_model
-from peft_viz.config import PrefixTuningConfig, PromptTuningConfig
+from peft_viz.config import LoraConfig, PrefixTuningConfig, PromptTuningConfig
 
 pytestmark = pytest.mark.usefixtures("quiet_and_single")
 
@@ -531,6 +532,18 @@ def test_embeddings_in_place_of_ids(family):
         assert torch.allclose(
             model(inputs_embeds=model.get_input_embeddings()(IDS)).logits, model(IDS).logits, atol=1e-5
         )
+
+
+@pytest.mark.parametrize("config", [PromptTuningConfig, PrefixTuningConfig])
+def test_another_name_of_the_cache_is_refused(config, monkeypatch):
+    "transformers 5.24 renamed it: the first step of generate would be taken for every step. LoRA needs no name."
+    newer = make_dataclass("CausalLMOutputWithPast", ["loss", "logits", "cache"])
+    monkeypatch.setattr(architectures, "CausalLMOutputWithPast", newer)
+    model = tiny_model("llama")
+    with pytest.raises(RuntimeError, match="another name for past_key_values.*install 'transformers<5.24'"):
+        get_peft_model(model, config(task_type="CAUSAL_LM", num_virtual_tokens=3))
+    assert all(p.requires_grad for p in model.parameters())  # nothing was changed
+    get_peft_model(model, LoraConfig(task_type="CAUSAL_LM"))
 
 
 @pytest.mark.skipif(not V5, reason="this family came with transformers 5")
