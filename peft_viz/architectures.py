@@ -277,8 +277,9 @@ def check_generates(
 def counts_in_mask(
     model: nn.Module,  # a base model
 ) -> bool:
-    """Where nobody passes positions, does it count them in the attention mask, and so leave out padding? Then
-    an embedding of it takes the mask."""
+    """Does it count positions in the attention mask, without padding, when none are passed?
+
+    Then an embedding of it takes the mask."""
     return any(
         isinstance(module, nn.Embedding) and accepts(module, "attention_mask") for module in model.modules()
     )
