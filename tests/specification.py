@@ -1681,6 +1681,7 @@ BESIDE = [  # tests that go where no row leads; the appendix names them
     HERE + "behind_padding_is_as_without[prefix]",
     HERE + "chunks_and_corrected_positions",
     HERE + "corrected_positions_without_a_mask[prefix]",
+    HERE + "positions_in_several_directions",
     PROMPT + "cpt_for_inference_is_a_table",
     PROMPT + "cpt_loss[decay]",
     PROMPT + "cpt_tokens_must_be_words[-1-False]",

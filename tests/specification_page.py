@@ -262,16 +262,12 @@ def appendix(ways: dict) -> str:  # of tests, see specification_paths
     lines = []
     for branch in specification.left_over():
         name, place = branch.names[-1], f"{branch.file}:{branch.node.lineno}"
-        tests = [
-            test
-            for test, (_, way) in sorted(ways.items())
-            if went(way, branch.file, name, branch.node, branch.outcome)
-        ]
-        test = tests[0].removeprefix("tests/") if tests else ""
+        told = branch.file, name, branch.node, branch.outcome
+        test = next((test for test in sorted(ways) if went(ways[test][1], *told)), "")
         lines.append(
             f"<tr><td><code>{text('.'.join(branch.names))}</code> {text(place)}</td>"
             f"<td><code>{text(ast.unparse(branch.node.test))}</code></td><td>{badge(branch.outcome)}</td>"
-            f"<td>{text(test)}</td></tr>"
+            f"<td>{text(test.removeprefix('tests/'))}</td></tr>"
         )
     head = "".join(f"<th scope=col>{title}</th>" for title in ("where", "condition", "it was", "a test"))
     return (

@@ -1,10 +1,11 @@
 """Which way tests go through the reference: `ways_of(names of tests)` runs them here, in a pytest session inside the
 one that is running, and returns for each test its outcome and its ways.
 
-A way is (file, function, from line, to line) of two lines that ran one after the other; -1: the function was called,
-or it ended."""
+The ways are, for each (file, function), pairs of lines that ran one after the other; -1: the function was called, or
+it ended."""
 
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -23,20 +24,20 @@ class Ways:
     "A pytest plugin."
 
     def __init__(self):
-        self.ways, self.found = set(), {}
+        self.ways, self.found = defaultdict(set), {}
 
     def watch(self, frame, event, arg):
         "For each call of a function of the reference, note the lines as they follow each other."
         code = frame.f_code
         if not code.co_filename.startswith(REFERENCE):
             return None
-        place, last = (code.co_filename.removeprefix(HOME), code.co_name), -1
+        ways, last = self.ways[code.co_filename.removeprefix(HOME), code.co_name], -1
 
         def line(frame, event, arg):
             nonlocal last
             if event in ("line", "return"):
                 now = frame.f_lineno if event == "line" else -1
-                self.ways.add((*place, last, now))
+                ways.add((last, now))
                 last = now
             return line
 
@@ -44,7 +45,7 @@ class Ways:
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_call(self, item):
-        self.ways = set()
+        self.ways = defaultdict(set)
         before = sys.gettrace()
         sys.settrace(self.watch)
         try:
@@ -55,7 +56,7 @@ class Ways:
 
     def pytest_runtest_logreport(self, report):
         if report.outcome != "passed":
-            self.found[report.nodeid] = report.outcome, set()
+            self.found[report.nodeid] = report.outcome, {}
 
 
 def ways_of(tests: list) -> dict:  # names of tests -> name -> outcome, ways
@@ -69,7 +70,7 @@ def ways_of(tests: list) -> dict:  # names of tests -> name -> outcome, ways
 
 
 def went(
-    ways: set,  # of one test
+    ways: dict,  # of one test
     file: str,  # inside the package
     function: str,  # without its class
     node,  # a statement in it, parsed, with the line numbers of the file
@@ -78,7 +79,7 @@ def went(
     "Does the test come by there, with this outcome?"
     body = getattr(node, "body", None)
     head = range(node.lineno, body[0].lineno if body else node.end_lineno + 1)
-    pairs = [way[2:] for way in ways if way[:2] == (file, function)]
+    pairs = ways.get((file, function), ())
     if outcome is None:
         return any(after in head for _, after in pairs)
     inside = range(body[0].lineno, body[-1].end_lineno + 1)

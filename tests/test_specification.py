@@ -16,7 +16,7 @@ import specification as spec
 import specification_page as pages
 from peft_viz.causal_lm import get_peft_model
 from peft_viz.generation import count_new_tokens, room_for_virtual_tokens
-from peft_viz.place import Past
+from peft_viz.place import find_place, Past
 from specification import IDS, MASK, model_of, ROWS
 from specification_paths import ways_of, went
 
@@ -308,6 +308,16 @@ def test_corrected_positions_without_a_mask(method):
     cache = model(IDS).past_key_values
     model(IDS[:, :2], past_key_values=cache)
     assert told == [[list(range(8))[spec.V * (method == "prefix") :]] * 2, [[8, 9]] * 2]
+
+
+def test_positions_in_several_directions():
+    "Models that look at pictures have positions `[directions, batch, sequence]`: each direction is shifted alone."
+    place = find_place(model_of("prompt", corrected=True).setting, MASK, *IDS.shape, Past({}))
+    text, constant = torch.tensor([[0, 0, 0, 1, 2], [0, 1, 2, 3, 4]]), torch.full((2, 5), 7)
+    assert place.shifted(torch.stack((text, constant))).tolist() == [
+        [[3, 3, 0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5, 6, 7]],
+        [[10, 10, 0, 1, 2, 10, 10, 10], [0, 1, 2, 10, 10, 10, 10, 10]],
+    ]
 
 
 @torch.no_grad()
