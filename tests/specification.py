@@ -680,6 +680,7 @@ row(
     None,
     PARITY + "forward_and_gradients[train-input_ids-none-prompt-llama]",
     lambda: forward("prompt"),
+    shows=lambda seen: seen.before["input_ids"].kind == "tensor" and seen["inputs_embeds"] is None,
 )
 row(
     S,
@@ -690,6 +691,7 @@ row(
     None,
     PARITY + "forward_and_gradients[train-inputs_embeds-none-prompt-llama]",
     lambda: forward("prompt", inputs_embeds=True),
+    shows=lambda seen: seen.before["inputs_embeds"].kind == "tensor" and seen["input_ids"] is None,
 )
 row(
     S,
@@ -784,8 +786,8 @@ row(
     HERE + "positions_behind_a_prefix",
     lambda: forward("prefix", position_ids=torch.arange(5).expand(2, -1)),
     shows=lambda seen: seen.base["position_ids"].nested()[0] == [3, 4, 5, 6, 7],
-    here="The specification, and peft up to 0.18, drop them with a warning here too. The text is "
-    "what the positions say, only behind a prefix: peft 0.21 and this reference add its length.",
+    here="The specification, and peft up to 0.18, drop them with a warning here too. peft 0.21 "
+    "and this reference add the length of the prefix: the text stands behind it.",
 )
 
 
@@ -1345,7 +1347,7 @@ row(
     BRANCHES + "injection_where_there_is_nothing_yet[empty cache-prompted]",
     lambda: step("prompt", cache=empty, attention_mask=MASK),
     shows=lambda seen: seen.returned.value == 0,
-    here="In transformers 5 this is how the prefill is told; `cache_position`, which said so before, is gone.",
+    here="With transformers 5 the first step is known by its empty cache; there is no `cache_position` any more.",
     also=(("if _ is None", False),),
 )
 row(
@@ -1378,8 +1380,8 @@ row(
     None,
     HERE + "static_cache[prefix]",
     lambda: generate("prefix", cache_implementation="static"),
-    here="The prefix goes into the cache that there is, whatever its kind; `generate` "
-    "has made room in it. peft crashes where a cache of fixed size was asked for.",
+    here="`get_prompt` has no `max_cache_len`: the prefix goes into the cache that is there, whatever its kind, and "
+    "`generate` has made room in it. peft crashes where a cache of fixed size was asked for.",
 )
 row(
     S,
@@ -1554,7 +1556,8 @@ row(
     None,
     BRANCHES + "last_token_alone_where_the_rest_is_cached[cache-prefixed]",
     lambda: step("prefix", cache=filled, input_ids=LONGER, attention_mask=LONGER_MASK),
-    here="The virtual tokens in the cache are not counted as tokens, so that several new ones stay several.",
+    here="The specification keeps the last token alone. Here virtual tokens in the cache are not counted as tokens, so that "
+    "all new tokens stay when there are several.",
     also=(("if self.past.has_state", False),),
 )
 
@@ -1598,7 +1601,7 @@ row(
         and seen.trace.value(seen.trace.value(seen.trace.roots[0].returned).items["cache_position"]).nested()
         == [3, 4, 5, 6, 7]
     ),
-    here="transformers 5 knows it no longer; where it is passed, it becomes what the cache says.",
+    here="transformers 5 does not pass it any more. Where it is passed, it is counted anew from the length of the cache.",
 )
 
 row(
