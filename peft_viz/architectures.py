@@ -83,7 +83,8 @@ def has_position_table(
 ) -> bool:
     """Does the model look positions up in a table? Then there is none for a token behind its end.
 
-    Such a table is an embedding, or a buffer of two dimensions, with a row for each position. Rotary positions are computed, and have no end."""
+    Such a table is an embedding, or a buffer of two dimensions, with a row for each position. Rotary
+    positions are computed, and have no end."""
     words = model.get_input_embeddings()
     embeddings = (m.num_embeddings for m in model.modules() if isinstance(m, nn.Embedding) and m is not words)
     buffers = (len(b) for b in model.buffers() if b.dim() == 2)
@@ -108,7 +109,7 @@ class KeyValues(NamedTuple):
 
 
 # families whose cache does not have `num_key_value_heads` (or, without that, all) heads
-_multi_query = lambda config, sliding: (
+_multi_query = lambda config, _sliding: (
     1
     if config.multi_query and not getattr(config, "new_decoder_architecture", False)
     else config.num_attention_heads
@@ -158,7 +159,8 @@ def _shape(config, sliding, compressed):
 
 
 def _reads_latents(base):
-    "Latent attention is cached compressed by transformers 5, expanded by 4.57; code that expands what it finds in the cache tells."
+    """Latent attention is cached compressed by transformers 5, expanded by 4.57; code that expands what it
+    finds in the cache tells."""
     return base is not None and any(
         hasattr(thing, "expand_kv") for thing in vars(sys.modules[base.__module__]).values()
     )
@@ -172,7 +174,8 @@ def causal_lm_class(config):  # a transformers configuration
 def dimensions(
     config,  # a transformers configuration; of a composite model, the decoder counts
 ) -> Dimensions:
-    "Read the sizes off a configuration. Raises ValueError, naming what was looked for, when it has none of the known names."
+    """Read the sizes off a configuration. Raises ValueError, naming what was looked for, when it has none of
+    the known names."""
     part = text_config(config)
     heads = max(_first(layer, "num_attention_heads", 0) for layer in _layers(part))
     shapes = key_value_shapes(config) if heads else [KeyValues(0, 0, 0)]
@@ -218,7 +221,7 @@ def takes_prompts(
 ) -> tuple[bool, str]:
     "Can embeddings of no token stand before those of the input? If not, why."
     part = text_config(model.config)
-    needs, purpose = NEEDS_IDS.get(part.model_type, (lambda config: False, ""))
+    needs, purpose = NEEDS_IDS.get(part.model_type, (lambda _config: False, ""))
     if not accepts(model, "inputs_embeds"):
         return False, "takes no inputs_embeds"
     return not needs(part), purpose
@@ -230,7 +233,8 @@ EMBEDS_AGAIN = {"gemma4_text"}  # families that embed the ids once more, for eac
 def embeds_again(
     model: nn.Module,  # a base model
 ) -> dict:  # keyword of `forward` -> what makes it of ids or, if they are None, of embeddings
-    "What `forward` needs to know of tokens besides their embeddings: `[batch, sequence, layers, width]`. In most families, nothing."
+    """What `forward` needs to know of tokens besides their embeddings: `[batch, sequence, layers, width]`. In
+    most families, nothing."""
     part = text_config(model.config)
     if part.model_type not in EMBEDS_AGAIN or not part.hidden_size_per_layer_input:
         return {}
@@ -253,14 +257,17 @@ def check_generates(
     "Can `generate` begin with embeddings of no token? Raises ValueError if it cannot."
     if config.model_type in PREPARES_IDS:
         raise ValueError(
-            f"{config.model_type} prepares ids of its own for each step of generate, where virtual tokens have no place; only its forward takes them"
+            f"{config.model_type} prepares ids of its own for each step of generate, where virtual tokens "
+            "have no place; only its forward takes them"
         )
 
 # %% ../nbs/01_architectures.ipynb #5e0a2013
 def counts_in_mask(
     model: nn.Module,  # a base model
 ) -> bool:
-    "Where nobody passes positions, does it count them in the attention mask, and so leave out padding? Then an embedding of it takes the mask."
+    """Does it count positions in the attention mask, without padding, when none are passed?
+
+    Then an embedding of it takes the mask."""
     return any(
         isinstance(module, nn.Embedding) and accepts(module, "attention_mask") for module in model.modules()
     )
@@ -279,7 +286,8 @@ CACHE_LAYERS = {
 # what cannot be seen from outside
 NO_PREFIX = {
     "cpmant": "it puts a prompt of its own before every input and cannot tell another one from it",
-    "recurrent_gemma": "its layers keep their recurrent state to themselves, and take up an old one where the cache is not empty",
+    "recurrent_gemma": "its layers keep their recurrent state to themselves, "
+    "and take up an old one where the cache is not empty",
     **dict.fromkeys(
         ("prophetnet", "xlm-prophetnet"), "once its cache is filled, it takes one token at a time"
     ),
@@ -303,7 +311,8 @@ def prefix_layout(
     strange = sorted(set(layers) - set(CACHE_LAYERS))
     if strange:
         raise ValueError(
-            f"prefix tuning cannot work with {config.model_type}: its cache keeps more than keys and values ({', '.join(strange)})"
+            f"prefix tuning cannot work with {config.model_type}: its cache keeps more than keys and values "
+            f"({', '.join(strange)})"
         )
     cross = getattr(text_config(config), "cross_attention_layers", None) or ()
     shapes = key_value_shapes(config)
@@ -321,13 +330,15 @@ def prefix_layout(
 def prefix_goes_behind(
     config,  # a transformers configuration
 ) -> bool:
-    """Can a prefix have places in the sequence, behind padding? Not where a recurrent state would see what stands in them; there it stays in front.
+    """Can a prefix have places in the sequence, behind padding? Not where a recurrent state would see what
+    stands in them; there it stays in front.
 
     Raises ValueError where that does not help: layers with a window as well notice the padding in between."""
     layers = _layer_classes(config)
     if "LinearAttentionAndSlidingWindowAttentionLayer" in layers:
         raise ValueError(
-            f"{config.model_type} counts what stands between a prefix and the text, so it must not be padding; pass rows of equal length, or use corrected_positions=False"
+            f"{config.model_type} counts what stands between a prefix and the text, so it must not be "
+            "padding; pass rows of equal length, or use corrected_positions=False"
         )
     return not any(layer.startswith("LinearAttention") for layer in layers)
 
@@ -348,7 +359,10 @@ def _obstacle(config):
     if not getattr(base, "_supports_default_dynamic_cache", lambda: False)():
         return "its own class of cache cannot have keys and values before it has states"
     if family in ENCODERS and not config.is_encoder_decoder and not config.is_decoder:
-        return "it is an encoder, which sees the text in both directions and keeps no cache; load it with is_decoder=True"
+        return (
+            "it is an encoder, which sees the text in both directions and keeps no cache; "
+            "load it with is_decoder=True"
+        )
     return None
 
 # %% ../nbs/01_architectures.ipynb #2871b02a
@@ -359,13 +373,15 @@ PICTURES = "pixel_values", "pixel_values_videos", "input_features", "input_value
 def counts_pictures(
     model: nn.Module,  # a base model
 ) -> bool:
-    "Does it count positions in several directions, height and width of a picture for instance? It does so from the ids."
+    """Does it count positions in several directions, height and width of a picture for instance? It does so
+    from the ids."""
     return any(hasattr(module, "get_rope_index") for module in model.modules())
 
 # %% ../nbs/01_architectures.ipynb #97c5f783
 @dataclass(frozen=True, eq=False)
 class BaseModelFacts:
-    "What a call has to know about its base model. Asked once, when the model gets its adapter: `BaseModelFacts.of(model)`."
+    """What a call has to know about its base model. Asked once, when the model gets its adapter:
+    `BaseModelFacts.of(model)`."""
 
     model: nn.Module
     takes_positions: bool  # see `takes_positions`
@@ -493,7 +509,8 @@ IA3_TARGETS = {
 
 
 def _linear(model):
-    "Full names of the linear layers; one that has been adapted already goes by its own name, not by that of the original inside."
+    """Full names of the linear layers; one that has been adapted already goes by its own name, not by that of
+    the original inside."""
     return [
         name.removesuffix(".base_layer")
         for name, module in model.named_modules()
@@ -532,7 +549,8 @@ def default_targets(
     column: int,  # of `ATTENTION`
     feedforward: tuple = (),  # names of feed-forward layers to add, if the model has one of them
 ) -> tuple[set[str], set[str]]:
-    "Layers to adapt, and which of them are feed-forward layers. Raises ValueError, saying what could be passed, when neither the table nor the layers' names settle it."
+    """Layers to adapt, and which of them are feed-forward layers. Raises ValueError, saying what could be
+    passed, when neither the table nor the layers' names settle it."""
     family = getattr(getattr(model, "config", None), "model_type", None)
     if family in table:
         rest, _, last = table[family].partition("|")
@@ -540,8 +558,9 @@ def default_targets(
     names, inside = _in_decoder(model)
     attention = next((group[column] for group in ATTENTION if _all_there(group[column], inside)), None)
     if attention is None:
+        wanted = "target_modules and feedforward_modules" if feedforward else "target_modules"
         raise ValueError(
-            f"no default targets for {type(model).__name__}; pass target_modules{' and feedforward_modules' if feedforward else ''}, "
+            f"no default targets for {type(model).__name__}; pass {wanted}, "
             f"chosen from its linear layers: {', '.join(linear_names(model))}"
         )
     last = [name for name in feedforward if _all_there(name, inside)][:1]
@@ -562,5 +581,6 @@ def adalora_targets(model: nn.Module) -> set[str]:
 
 
 def ia3_targets(model: nn.Module) -> tuple[set[str], set[str]]:
-    "The layers IA3 rescales by default, and those of them that it rescales at the input. Raises ValueError when nothing settles it."
+    """The layers IA3 rescales by default, and those of them that it rescales at the input. Raises ValueError
+    when nothing settles it."""
     return default_targets(model, IA3_TARGETS, 1, FEEDFORWARD)

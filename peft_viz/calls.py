@@ -30,7 +30,8 @@ def by_name(
 
 
 def unless_switched_off(method):
-    "A method of the PEFT model. While the adapters are switched off, the base model's method of this name runs instead."
+    """A method of the PEFT model. While the adapters are switched off, the base model's method of this name
+    runs instead."""
 
     @wraps(method)
     def chosen(self, *args, **kwargs):

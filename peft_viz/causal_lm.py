@@ -149,7 +149,8 @@ class CausalLMWithGenerate(CausalLMWithForward):
 
     @unless_switched_off
     def generate(self, *args, **kwargs):
-        "The base model's `generate`. At each step it asks our `prepare_inputs_for_generation`; afterwards it is as before."
+        """The base model's `generate`. At each step it asks our `prepare_inputs_for_generation`; afterwards
+        it is as before."""
         peft_config = self.active_peft_config
         with lent_to_base_model(self):
             if not peft_config.is_prompt_learning:
@@ -231,11 +232,13 @@ def get_peft_model(
     autocast_adapter_dtype: bool = True,  # keep float16 and bfloat16 adapters of injected layers in float32
     revision: str | None = None,  # the base model's version, noted in the configuration
     low_cpu_mem_usage: bool = False,  # adapters on the meta device: not here
-    corrected_positions: bool = False,  # virtual tokens behind the padding of a row, and positions that do not count it; False: as peft
+    # virtual tokens behind the padding of a row, and positions that do not count it; False: as peft
+    corrected_positions: bool = False,
 ) -> PeftModel:
     """A base model with an adapter. Without a `task_type`, methods that change layers give a plain `PeftModel`.
 
-    Raises ValueError for a configuration that does not fit and NotImplementedError for what is not there yet, both before anything in the base model is changed."""
+    Raises ValueError for a configuration that does not fit and NotImplementedError for what is not there yet,
+    both before anything in the base model is changed."""
     if mixed or low_cpu_mem_usage:
         raise NotImplementedError("mixed=True and low_cpu_mem_usage=True are not implemented in peft_viz")
     refuse_second_wrapper(model, "add another one with add_adapter")

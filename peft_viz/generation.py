@@ -22,8 +22,8 @@ from peft_viz.place import (
 )
 
 # %% auto #0
-__all__ = ['LENT', 'SLICES_BY_LENGTH', 'TOLD', 'lent_to_base_model', 'room_for_virtual_tokens', 'empty_where_cropped',
-           'count_new_tokens', 'DecodingStep']
+__all__ = ['LENT', 'SLICES_BY_LENGTH', 'lent_to_base_model', 'room_for_virtual_tokens', 'empty_where_cropped', 'count_new_tokens',
+           'DecodingStep']
 
 # %% ../nbs/13_generation.ipynb #769f851d
 LENT = "prepare_inputs_for_generation", "_prepare_cache_for_generation", "generation_config"
@@ -58,7 +58,8 @@ def room_for_virtual_tokens(
 ) -> int:
     """How many more tokens a cache of fixed length has to hold.
 
-    Raises ValueError for a base model that cannot begin with virtual tokens, and for a prompt that is read in chunks when positions are corrected."""
+    Raises ValueError for a base model that cannot begin with virtual tokens, and for a prompt that is read in
+    chunks when positions are corrected."""
     check_generates(setting.base.model.config)
     setting.base.check_takes(model_kwargs, setting.keeps_positions)
     if setting.corrected and getattr(generation_config, "prefill_chunk_size", None):
@@ -109,12 +110,6 @@ def count_new_tokens(
         return inputs_embeds.shape[1] - seen
     return input_ids.shape[1] - (seen if seen < input_ids.shape[1] else 0)
 
-# %% ../nbs/13_generation.ipynb #a9de9f9f
-TOLD = {  # argument of the base model's method -> when it is told, what it is told
-    "next_sequence_length": (lambda step, given: SLICES_BY_LENGTH, lambda step, given: step.place.queries),
-    "cache_position": (lambda step, given: given is not None, lambda step, given: step.cache_position(given)),
-}
-
 # %% ../nbs/13_generation.ipynb #7980bde5
 class DecodingStep:
     "One step of `generate`: its place, and which tokens are new."
@@ -142,12 +137,15 @@ class DecodingStep:
         kwargs: dict,  # what `generate` passes; the mask has the virtual tokens in it
     ) -> dict:  # new keyword arguments
         "What the base model slices and counts by, virtual tokens counted."
+        given = kwargs.get("cache_position")
         told = {
-            name: what(self, kwargs.get(name))
-            for name, (when, what) in TOLD.items()
-            if when(self, kwargs.get(name))
+            "next_sequence_length": self.place.queries if SLICES_BY_LENGTH else None,  # transformers 5
+            "cache_position": None if given is None else self.cache_position(given),  # transformers 4
         }
-        return {**self.place.positions(kwargs), **told}
+        return {
+            **self.place.positions(kwargs),
+            **{name: value for name, value in told.items() if value is not None},
+        }
 
     def cache_position(self, given):
         "Where the queries stand in the cache, `[queries]`. Behind a recurrent state only `generate` knows it."
@@ -156,7 +154,8 @@ class DecodingStep:
 
     @property
     def placeholders(self):
-        "The ids so far, and zeros in front for virtual tokens and for tokens that were passed as embeddings or earlier."
+        """The ids so far, and zeros in front for virtual tokens and for tokens that were passed as embeddings
+        or earlier."""
         missing = max(self.place.past + self.place.queries - self.input_ids.shape[1], self.place.virtual)
         return torch.cat((self.input_ids.new_zeros(len(self.input_ids), missing), self.input_ids), dim=1)
 
@@ -165,7 +164,8 @@ class DecodingStep:
         base_model_prepare,  # the base model's own `prepare_inputs_for_generation`
         kwargs: dict,  # from `tell`
     ) -> dict:  # arguments for one call of the base model
-        "What the base model prepares. A mask that is not `[batch, sequence]` is not shown to it, and comes back as it is."
+        """What the base model prepares. A mask that is not `[batch, sequence]` is not shown to it, and comes
+        back as it is."""
         shown = kwargs if self.mask_is_plain else {**kwargs, "attention_mask": None}
         model_kwargs = base_model_prepare(self.placeholders, **shown)
         if shown["attention_mask"] is not kwargs["attention_mask"]:
@@ -177,7 +177,8 @@ class DecodingStep:
         model_kwargs: dict,  # what the base model prepared
         told: dict,  # what it was told
     ) -> dict:  # `model_kwargs` with fewer entries
-        """Without counts that were made for the real tokens alone. The base model counts by itself, in its cache, and there are the virtual tokens.
+        """Without counts that were made for the real tokens alone. The base model counts by itself, in its
+        cache, and there are the virtual tokens.
 
         A model that counts positions in the mask cannot do so in four dimensions: it gets what it would count."""
         positions = {"position_ids"} - told.keys()

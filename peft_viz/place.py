@@ -119,7 +119,8 @@ class Setting:
     ) -> InFront | BehindPadding:
         """The order of virtual and real tokens where positions are corrected.
 
-        A prefix stays in front where no row has padding, and where a recurrent layer would see what stands in its columns."""
+        A prefix stays in front where no row has padding, and where a recurrent layer would see what stands in
+        its columns."""
         if not is_plain(attention_mask):
             return InFront()
         if self.is_prefix and (attention_mask[:, 0].all() or not prefix_goes_behind(self.base.model.config)):
@@ -145,7 +146,9 @@ class Past:
 
 
 def cache_length(
-    cache,  # a transformers cache, or keys and values layer by layer in tuples (as before there were cache classes), or None
+    # a transformers cache, or keys and values layer by layer in tuples (as before there were cache classes),
+    # or None
+    cache,
 ) -> int:  # tokens, virtual ones included
     "How many tokens a cache holds."
     if cache is None:

@@ -22,7 +22,7 @@ class PrefixEncoder(nn.Module):
     def __init__(
         self,
         config: PrefixTuningConfig,  # a complete configuration
-        word_embeddings: nn.Module | None = None,  # not needed; other prompt encoders start from them
+        word_embeddings: nn.Module | None = None,  # not needed here: others start from it  # noqa: ARG002
     ):
         super().__init__()
         width = config.num_layers * 2 * config.token_dim
