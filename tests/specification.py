@@ -1556,8 +1556,8 @@ row(
     None,
     BRANCHES + "last_token_alone_where_the_rest_is_cached[cache-prefixed]",
     lambda: step("prefix", cache=filled, input_ids=LONGER, attention_mask=LONGER_MASK),
-    here="The specification keeps the last token alone. Here virtual tokens in the cache are not counted as tokens, so that "
-    "all new tokens stay when there are several.",
+    here="The specification keeps the last token alone. Here virtual tokens in the cache are not counted as tokens, "
+    "so that all new tokens stay when there are several.",
     also=(("if self.past.has_state", False),),
 )
 
@@ -1601,7 +1601,8 @@ row(
         and seen.trace.value(seen.trace.value(seen.trace.roots[0].returned).items["cache_position"]).nested()
         == [3, 4, 5, 6, 7]
     ),
-    here="transformers 5 does not pass it any more. Where it is passed, it is counted anew from the length of the cache.",
+    here="transformers 5 does not pass it any more. Where it is passed, it is counted anew from the length of "
+    "the cache.",
 )
 
 row(
