@@ -34,6 +34,9 @@ REFERENCE = [
     *(f"tuners/{p.stem}" for p in sorted((PACKAGE / "tuners").glob("[a-z]*.py"))),
     "checkpoint",
     "model",
+    "place",
+    "generation",
+    "calls",
     "causal_lm",
 ]
 # Not asked are the broad tests: what only they notice should be noticed by a test that says what is wrong.

@@ -5,8 +5,10 @@ import ast, html, textwrap
 from functools import lru_cache
 
 import specification
-from specification import measure, ROWS
+from specification import ROWS
+from specification_paths import went
 from peft_viz import layout
+from peft_viz.recording.watch import statements
 
 SECTIONS = list(dict.fromkeys(row.section for row in ROWS))
 NEAR = 4  # lines of the source around the deciding one
@@ -16,9 +18,7 @@ text = html.escape
 @lru_cache
 def recorded(number: int):  # of the row in ROWS
     "The recording of a row, made once."
-    row = ROWS[number]
-    trace = row.take()
-    return trace, measure(row, trace)
+    return specification.recorded(ROWS[number])
 
 
 # ---- values: a few words, and small numbers one by one
@@ -87,20 +87,9 @@ def values(title, items) -> str:
 # ---- the parts of a figure
 
 
-def statement(row):
-    "The deciding statement, parsed; of a compound one its header."
-    lines, first = specification.source(row.where)
-    tree = ast.parse(textwrap.dedent("".join(lines)))
-    return next(
-        node
-        for node in ast.walk(tree)
-        if isinstance(node, ast.stmt) and node.lineno + first - 1 == row.number_of_line
-    )
-
-
 def asked(row, seen) -> dict:
     "The names that the deciding condition asks about, with their values at that moment."
-    node = statement(row)
+    node = specification.statement(row.where, row.line)
     test = getattr(node, "test", None) or getattr(node, "iter", None) or node
     names = {n.id for n in ast.walk(test) if isinstance(n, ast.Name)}
     found = {name: value for name, value in seen.before.items() if name in names}
@@ -135,7 +124,8 @@ def came(row, seen) -> dict:
         for name, value in seen.made.items()
         if "[" not in name or name.partition("[")[0] not in seen.made
     }
-    if isinstance(statement(row), ast.Return) and seen.returned is not None:
+    line = specification.statement(row.where, row.line)
+    if isinstance(line, ast.Return) and seen.returned is not None:
         made |= unfold(seen.trace, "returned", seen.returned)
     return made
 
@@ -199,7 +189,7 @@ def listing(row, seen) -> str:
     "The source around the deciding line; what ran has a bar, what did not is pale."
     source = seen.trace.sources[seen.call.source]
     lines, first = textwrap.dedent(source.text).rstrip().split("\n"), source.first_line
-    heads = specification.statements(source.text, first)
+    heads = statements(source.text, first)
     ran, decided = {s.line for s in seen.call.steps}, dict(row.decisions)
     low, high = max(first, min(decided) - NEAR), min(first + len(lines) - 1, max(decided) + NEAR)
     out = []
@@ -211,7 +201,7 @@ def listing(row, seen) -> str:
             f"<span{f' class={kind}' if kind else ''}><u>{number}</u>{text(lines[number - first])}{tail}</span>"
         )
     return (
-        f'<pre class="sm-source" tabindex="0" aria-label="Lines {low} to {high} of {text(row.places()[0][0])}">'
+        f'<pre class="sm-source" tabindex="0" aria-label="Lines {low} to {high} of {text(row.file)}">'
         + "".join(out)
         + "</pre>"
     )
@@ -253,24 +243,37 @@ def figure(row) -> str:
 
 def entry(row) -> str:
     "One row: what it says, and its figure when it is opened."
-    file, number = row.places()[0]
     name = row.where.partition(":")[2].removeprefix("PeftModelForCausalLM.")
-    code = (
-        f"<code>{text(row.code)}</code>"
-        if row.code
-        else '<span class="sm-none">not a branch of the specification</span>'
-    )
     return (
         f'<details><summary><span class="sm-number">{row.number}</span><span '
-        f'class="sm-when">{sentence(row.when)}{code}</span>'
+        f'class="sm-when">{sentence(row.when)}<code>{text(row.code)}</code></span>'
         f'<span class="sm-where"><span><code>{text(name)}</code> '
-        f"{file}:{number}</span>{badge(row.outcome)}<small>{text(row.test.removeprefix('tests/'))}</small></span></summary>"
+        f"{row.file}:{row.line}</span>{badge(row.outcome)}<small>{text(row.test.removeprefix('tests/'))}</small></span></summary>"
         f'<div class="sm-figure" id="{row.id}">{figure(row)}</div></details>'
     )
 
 
 def section(name: str) -> str:
     return '<div class="sm">' + "\n".join(entry(row) for row in ROWS if row.section == name) + "</div>"
+
+
+def appendix(ways: dict) -> str:  # of tests, see specification_paths
+    "The branches to which no row leads: where they are, and a test of the given ones that takes them."
+    lines = []
+    for branch in specification.left_over():
+        name, place = branch.names[-1], f"{branch.file}:{branch.node.lineno}"
+        told = branch.file, name, branch.node, branch.outcome
+        test = next((test for test in sorted(ways) if went(ways[test][1], *told)), "")
+        lines.append(
+            f"<tr><td><code>{text('.'.join(branch.names))}</code> {text(place)}</td>"
+            f"<td><code>{text(ast.unparse(branch.node.test))}</code></td><td>{badge(branch.outcome)}</td>"
+            f"<td>{text(test.removeprefix('tests/'))}</td></tr>"
+        )
+    head = "".join(f"<th scope=col>{title}</th>" for title in ("where", "condition", "it was", "a test"))
+    return (
+        '<div class="sm" tabindex="0"><table class="sm-appendix">'
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+    )
 
 
 def overview() -> str:
@@ -335,7 +338,7 @@ def style() -> str:
 .sm summary:hover, .sm details[open] > summary {{ background: var(--code); }}
 .sm summary:focus-visible, .sm a:focus-visible, .sm pre:focus-visible {{ outline: 2px solid var(--bar); outline-offset: -2px; }}
 .sm-number {{ color: var(--soft); font-variant-numeric: tabular-nums; text-align: right; }} .sm-number::before {{ content: "▸ "; font-size: 10px; }} .sm details[open] .sm-number::before {{ content: "▾ "; }}
-.sm-when code, .sm-when .sm-none {{ display: block; color: var(--soft) !important; font-size: 12px; }} .sm-when > code:not(:last-child) {{ display: inline; color: inherit !important; }}
+.sm-when code {{ display: block; color: var(--soft) !important; font-size: 12px; }} .sm-when > code:not(:last-child) {{ display: inline; color: inherit !important; }}
 .sm-where {{ display: grid; grid-template-columns: minmax(0, 1fr) auto; gap: 2px 10px; align-content: start; font-size: 12px; color: var(--soft); }} .sm-where > span code {{ color: var(--ink) !important; }}
 .sm-where b {{ align-self: start; }} .sm-where small {{ grid-column: 1 / -1; font-size: 11px; line-height: 1.35; overflow-wrap: anywhere; }}
 .sm-figure {{ padding: 2px 4px 14px 2.3em; scroll-margin-top: 9rem; }}
@@ -355,6 +358,7 @@ def style() -> str:
 .sm .sm-overview {{ display: table !important; width: 100% !important; border-collapse: collapse; font-size: 13px; }} .sm-overview td, .sm-overview th {{ text-align: left !important; padding: 6px 12px 6px 0 !important; border-bottom: 1px solid var(--line) !important; vertical-align: top; }}
 .sm-overview td:nth-child(2), .sm-overview td:nth-child(3) {{ font-variant-numeric: tabular-nums; }} .sm-links {{ width: 70%; }} .sm-overview tbody th {{ overflow-wrap: anywhere; font-weight: 600; }}
 .sm-links a {{ display: inline-block; min-width: 26px; padding: 1px 4px; margin: 0 4px 4px 0; border-radius: 5px; text-align: center; text-decoration: none; font-variant-numeric: tabular-nums; }} .sm-links a:hover {{ text-decoration: underline; }}
+.sm .sm-appendix {{ display: table !important; width: 100% !important; border-collapse: collapse; font-size: 12px; }} .sm-appendix td, .sm-appendix th {{ text-align: left !important; padding: 4px 10px 4px 0 !important; border-bottom: 1px solid var(--line) !important; vertical-align: top; overflow-wrap: anywhere; }}
 @media (max-width: 700px) {{ .sm summary {{ grid-template-columns: 1.9em minmax(0, 1fr); }} .sm-where {{ grid-column: 2; }} .sm-figure {{ padding-left: 4px; }} .sm-links a {{ padding: 4px; min-width: 30px; }} .sm-overview td:nth-child(3), .sm-overview th:nth-child(3) {{ display: none; }} }}
 </style>"""
 

@@ -1,12 +1,11 @@
-"""The map of the specification is complete and true: every row has its line, its test goes there, its recording
-shows it, no branch is without a row, and the page is up to date."""
+"""The map of the specification is true: every row has its line, its recording shows it, its test goes there, and the
+appendix is up to date. (That the rest of the page is: the test of its notebook.)"""
 
 import ast
+import inspect
 import json
-import os
-import subprocess
-import sys
 import textwrap
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -16,145 +15,126 @@ from transformers import MambaConfig, MambaForCausalLM
 import specification as spec
 import specification_page as pages
 from peft_viz.causal_lm import get_peft_model
-from peft_viz.recording.watch import statements
+from peft_viz.generation import count_new_tokens, room_for_virtual_tokens
+from peft_viz.place import find_place, Past
 from specification import IDS, MASK, model_of, ROWS
+from specification_paths import ways_of, went
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "nbs" / "60_specification.ipynb"
-each = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
 AGAIN = "make notebooks NB=nbs/60_specification.ipynb"
 
 
 # --- the table ----------------------------------------------------------------------------------------------------
 
 
-@each
-def test_a_row_is_complete(row):
-    told = dict(when=row.when, line=row.line, condition=row.code or row.here, test=row.test)
-    assert all(told.values()), f"no row may be empty: {told}"
-    assert row.test.startswith("tests/test_") and "::test_" in row.test
-    for number, outcome in row.decisions:  # raises LookupError where the line is not there, or there twice
-        condition = isinstance(statement(row.where, number), ast.If)
-        assert (outcome is not None) == condition, (
-            f"{row.where}:{number} is {'a' if condition else 'no'} condition"
-        )
+def wrong(check):
+    "Row -> what is wrong with it, for all rows that a check refuses."
+    found = {}
+    for row in ROWS:
+        try:
+            check(row)
+        except (AssertionError, LookupError) as error:
+            found[row.id] = str(error)
+    return found
 
 
-def statement(where, number):
-    "What stands in a line of a function, parsed."
-    lines, first = spec.source(where)
-    tree = ast.increment_lineno(ast.parse(textwrap.dedent("".join(lines))), first - 1)
-    return next(node for node in ast.walk(tree) if isinstance(node, ast.stmt) and node.lineno == number)
+def test_rows_are_complete():
+    def check(row):
+        told = dict(when=row.when, mark=row.mark, condition=row.code, test=row.test)
+        assert all(told.values()), f"no row may be empty: {told}"
+        assert row.module in {*spec.MODULES, "model"}, f"the appendix has to know {row.module}, too"
+        for number, outcome in row.decisions:  # raises LookupError unless each mark leads to one statement
+            condition = isinstance(spec.statement(row.where, number), ast.If)
+            assert (outcome is not None) == condition, (
+                f"line {number} is {'a' if condition else 'no'} condition"
+            )
+
+    assert wrong(check) == {}
 
 
 def test_rows_are_called_differently():
-    assert len({row.id for row in ROWS}) == len(ROWS) and len(
-        {(row.section, row.when) for row in ROWS}
-    ) == len(ROWS)
+    assert len({row.id for row in ROWS}) == len(ROWS)
+    assert len({(row.section, row.when) for row in ROWS}) == len(ROWS)
 
 
-def branches(file):
-    """(line, outcome) of all that a function can decide: both ways of an `if`, the body of a `for` or `with`,
-    what handles or ends a `try`, and conditional expressions."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    for function in [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]:
-        for node in ast.walk(function):
-            if isinstance(node, (ast.If, ast.While)):
-                yield from ((function.name, node.lineno, outcome) for outcome in (True, False))
-            elif isinstance(node, (ast.For, ast.With)):
-                yield function.name, node.lineno, None
-            elif isinstance(node, ast.Try):
-                yield from (
-                    (function.name, block[0].lineno, None)
-                    for block in [*(h.body for h in node.handlers), node.orelse, node.finalbody]
-                    if block
-                )
-            elif isinstance(node, ast.IfExp):
-                yield function.name, node.lineno, None
+@lru_cache
+def renamed(text):
+    "The text of a function whose arguments and variables are called otherwise, and whose lines break elsewhere."
+    tree = ast.parse(textwrap.dedent(text))
+    own = spec.own_names(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and node.id in own:
+            node.id += "_renamed"
+        if isinstance(node, ast.arg) and node.arg != "self":
+            node.arg += "_renamed"
+    return ast.unparse(tree)
 
 
-def test_no_branch_is_without_a_row():
-    told = {
-        (number, outcome)
-        for row in ROWS
-        if row.where.startswith("causal_lm:")
-        for number, outcome in row.decisions
-    }
-    every = set(branches(ROOT / "peft_viz" / "causal_lm.py"))
-    missing = sorted((name, line, outcome) for name, line, outcome in every if (line, outcome) not in told)
-    assert len(every) > 60
-    assert missing == [], (
-        "tests/specification.py needs rows for these branches of causal_lm.py (function, line, outcome)"
-    )
+def test_marks_survive_a_renamed_variable():
+    def check(row):
+        text = "".join(spec.source(row.where)[0])
+        for mark, _ in [(row.mark, None), *row.also]:
+            before, after = (
+                [line for line, _ in spec.shapes(text)].index(spec.marked(text, mark, row.where))
+                for text in (text, renamed(text))
+            )
+            assert before == after, mark
+
+    assert wrong(check) == {}
+    assert "labels_renamed is None" in renamed("".join(spec.source(spec.CLASS + "_cpt_forward")[0]))
+
+
+@pytest.mark.parametrize("mark, found", [("if _ is None", 3), ("if _ is None #4", 3), ("if _ is missing", 0)])
+def test_a_mark_that_leads_to_no_statement_or_to_several(mark, found):
+    with pytest.raises(LookupError, match=f"leads to {found} statements"):
+        spec.find(spec.CLASS + "_cpt_forward", mark)
 
 
 # --- the recordings -----------------------------------------------------------------------------------------------
 
 
-@each
-def test_its_recording_goes_there(row):
-    _, seen = pages.recorded(ROWS.index(row))
-    assert row.shows(seen)
+def test_recordings_go_there():
+    def check(row):
+        _, seen = pages.recorded(ROWS.index(row))  # raises LookupError where it does not
+        assert row.shows(seen), "it does not show what the row says"
+
+    assert wrong(check) == {}
 
 
 def test_a_recording_that_goes_another_way_is_noticed():
     row = next(row for row in ROWS if row.when == "there is no mask: then none reaches the base model")
     with pytest.raises(LookupError, match="does not take"):
         spec.measure(row, spec.forward("prompt", attention_mask=MASK))
-    with pytest.raises(LookupError, match="0 times"):
-        spec.find(row.where, "if attention_mask is not there:")
-    with pytest.raises(LookupError, match="times in"):
-        spec.find(row.where, "attention_mask")
 
 
 # --- the tests that the rows name ---------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def paths(tmp_path_factory):
-    """The tests that the rows name, run once in a process of its own; test -> outcome and the pairs of lines it
-    went through."""
-    found = tmp_path_factory.mktemp("paths") / "paths.json"
-    found.write_text(json.dumps([row.test for row in ROWS]))
-    files = sorted({row.test.partition("::")[0] for row in ROWS})
-    environment = {
-        **os.environ,
-        "PATHS_FILE": str(found),
-        "PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), str(ROOT), os.environ.get("PYTHONPATH", "")]),
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "specification_paths", *files],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    paths = json.loads(found.read_text())
-    assert isinstance(paths, dict), done.stdout + done.stderr
-    return paths
+def ways():
+    "The tests that the rows and the appendix name, run once."
+    return ways_of([*(row.test for row in ROWS), *spec.BESIDE])
 
 
-def went(ways, file, name, number, outcome, node, heads):
-    "Do the pairs of lines take this decision?"
-    pairs = {(heads.get(a, a), heads.get(b, b)) for f, n, a, b in ways if (f, n) == (file, name)}
-    pairs = {(a, b) for a, b in pairs if a != b}
-    if outcome is None:
-        return any(b == number for a, b in pairs)
-    body = range(node.body[0].lineno, node.body[-1].end_lineno + 1)
-    return any(a == number and (b in body) == outcome for a, b in pairs)
+def test_tests_go_there(ways):
+    def check(row):
+        assert row.test in ways, f"there is no test {row.test}"
+        outcome, way = ways[row.test]
+        assert outcome == "passed"
+        for number, outcome in row.decisions:
+            node = spec.statement(row.where, number)
+            assert went(way, row.file, row.function, node, outcome), (
+                f"{row.test} does not take {row.mark}: {outcome}"
+            )
+
+    assert wrong(check) == {}
 
 
-@each
-def test_its_test_goes_there(row, paths):
-    assert row.test in paths, f"there is no test {row.test}"
-    outcome, ways = paths[row.test]
-    assert outcome == "passed"
-    lines, first = spec.source(row.where)
-    name, heads = row.where.rpartition(":")[2].rpartition(".")[2], statements("".join(lines), first)
-    for (file, number), (_, outcome) in zip(row.places(), row.decisions):
-        assert went(ways, file, name, number, outcome, statement(row.where, number), heads), (
-            f"{row.test} does not go through {row.where}:{number} with outcome {outcome}"
-        )
+@pytest.mark.skipif(spec.ERA_4, reason="the page shows what happens with transformers 5")
+def test_the_appendix_is_what_the_code_gives_now(ways):
+    if saved()[-1] != pages.appendix(ways):
+        pytest.fail(f"the appendix is older than the code; run {AGAIN}", pytrace=False)
 
 
 # --- branches that no other test reaches --------------------------------------------------------------------------
@@ -198,6 +178,19 @@ def test_static_cache(method):
     assert torch.equal(
         model.generate(IDS, cache_implementation="static", **given), model.generate(IDS, **given)
     )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("given", ["input_ids", "inputs_embeds"])
+def test_no_cache_is_told_its_length(given):
+    "The cache of a prefix grows with what comes: `get_prompt` needs no `max_cache_len`."
+    model = model_of("prefix")
+    inputs = {given: IDS if given == "input_ids" else spec.embeds(model)}
+    cache = model(**inputs, attention_mask=MASK).past_key_values
+    assert cache.get_seq_length() == spec.V + 5
+    model(spec.LONGER[:, -1:], attention_mask=spec.LONGER_MASK, past_key_values=cache)
+    assert cache.get_seq_length() == spec.V + 6
+    assert "max_cache_len" not in inspect.signature(model.get_prompt).parameters
 
 
 @torch.no_grad()
@@ -317,6 +310,16 @@ def test_corrected_positions_without_a_mask(method):
     assert told == [[list(range(8))[spec.V * (method == "prefix") :]] * 2, [[8, 9]] * 2]
 
 
+def test_positions_in_several_directions():
+    "Models that look at pictures have positions `[directions, batch, sequence]`: each direction is shifted alone."
+    place = find_place(model_of("prompt", corrected=True).setting, MASK, *IDS.shape, Past({}))
+    text, constant = torch.tensor([[0, 0, 0, 1, 2], [0, 1, 2, 3, 4]]), torch.full((2, 5), 7)
+    assert place.shifted(torch.stack((text, constant))).tolist() == [
+        [[3, 3, 0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5, 6, 7]],
+        [[10, 10, 0, 1, 2, 10, 10, 10], [0, 1, 2, 10, 10, 10, 10, 10]],
+    ]
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("method", ["prompt", "cpt", "prefix"])
 def test_forward_goes_on(method):
@@ -413,7 +416,7 @@ def test_told_by_cache_position_or_by_length():
                 spec.V + 5 if by_length else None
             )
             given = dict(past_key_values=spec.filled(model), attention_mask=spec.LONGER_MASK)
-            model._room_for_virtual_tokens(model.generation_config, given)
+            room_for_virtual_tokens(model.setting, model.generation_config, given)
             assert (
                 given.get("cache_position") is None if by_length else given["cache_position"].tolist() == [5]
             )
@@ -435,7 +438,7 @@ def test_how_many_tokens_are_new():
         (5, IDS, dict(attention_mask=MASK, next_sequence_length=1)),  # there is no cache: all new
         (1, longer, dict(cache_params=object(), attention_mask=mask)),  # a state knows no number
     ):
-        assert model._count_new_tokens(ids, given.pop("inputs_embeds", None), given) == new
+        assert count_new_tokens(ids, given.pop("inputs_embeds", None), Past(given), spec.V, given) == new
     step, _ = told(model, longer[:, :0], inputs_embeds=embeds)
     assert step["input_ids"] is None and torch.equal(step["inputs_embeds"][:, spec.V :], embeds)
 
@@ -462,14 +465,6 @@ def saved():
     return [
         "".join(output["data"]["text/html"]) for output in outputs if "text/html" in output.get("data", {})
     ]
-
-
-@pytest.mark.skipif(spec.ERA_4, reason="the page shows recordings with transformers 5")
-def test_the_page_is_what_the_code_gives_now():
-    now = [pages.style() + pages.overview() + pages.legend(), *map(pages.section, pages.SECTIONS)]
-    for name, before, after in zip(["the overview", *pages.SECTIONS], saved(), now, strict=True):
-        if before != after:
-            pytest.fail(f"{name}: the page is older than the code or the table; run {AGAIN}", pytrace=False)
 
 
 def test_the_page_is_small():
