@@ -262,7 +262,7 @@ def test_the_story_of_prompt_tuning(prompt):
     told = sentences(ax)
     assert told.startswith("You pass 2 rows of 5 tokens. Row 0 has 3 tokens of padding on the left.")
     for sentence in (
-        "Prompt tuning puts 4 virtual tokens in front, before the padding",
+        "Prompt tuning puts 4 virtual tokens before the padding: learned vectors.",
         "The mask grows by 4 ones in front",
         "The labels grow by 4 × -100 in front: the loss ignores the virtual tokens.",
         f"Logits come back for 9 positions, 4 more than you passed. The loss is {loss(prompt):.3f}.",
@@ -306,6 +306,15 @@ def test_the_story_of_virtual_tokens_behind_the_padding():
     assert list(tokens) == list(mask) == [0, 1, 2, 7, 8] and set(new(ax)) == {(3, 4)}
     assert layout.sequence(trace).rows[0].roles == ["padding"] * 3 + ["virtual"] * 4 + ["token"] * 2
     assert layout.sequence(trace).caller_labels[0] == [-100] * 3 + [None] * 4 + [11, 12]
+
+
+def test_the_story_of_a_prefix_behind_the_padding():
+    trace = recorded("PREFIX_TUNING", batch([11, 12], [11, 12, 13, 14, 15]), corrected_positions=True)
+    told = sentences(plot.story(trace))
+    assert "4 virtual tokens behind the padding: keys and values for every layer." in told
+    assert "The labels grow by 4 × -100" in told and "1 of yours became -100" in told
+    assert "you get those of your 5 tokens" in told
+    assert "4 labels of -100 were added" in (said := sentences(plot.labels(trace))) and "1 of yours" in said
 
 
 def test_the_story_does_not_say_what_did_not_happen(prompt):

@@ -66,6 +66,7 @@ UNKNOWN = dict(
     **dict.fromkeys(
         "num_layers num_attention_heads num_key_value_heads hidden_size vocab_size active_adapter peft_type".split()
     ),
+    **dict(pad_token_id=None, eos_token_ids=[]),
     adapters={},
     num_virtual_tokens=0,
 )  # for a model that cannot be described
@@ -85,7 +86,16 @@ def _base_facts(base) -> dict:
         num_key_value_heads=size("num_key_value_heads") or heads,
         hidden_size=size("hidden_size"),
         vocab_size=size("vocab_size"),
+        **_ends(base),
     )
+
+
+def _ends(base) -> dict:  # the id of padding or None; the ids that end a row
+    "What `generate` puts behind a row that is finished, unless it is told another id."
+    config = getattr(base, "generation_config", None)
+    pad, ends = (getattr(config, name, None) for name in ("pad_token_id", "eos_token_id"))
+    ends = [i for i in (ends if isinstance(ends, (list, tuple)) else [ends]) if type(i) is int]
+    return dict(pad_token_id=pad if type(pad) is int else next(iter(ends), None), eos_token_ids=ends)
 
 
 def _adapters(model, layers: list) -> tuple:  # (names of the active ones, name -> configuration)
