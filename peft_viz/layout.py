@@ -588,16 +588,7 @@ def mask_2d(
     fit = lambda row: ([int(b != 0) for b in row] + [None] * geometry.total)[: geometry.total]
     return [None if row is None else fit(row) for row in table]
 
-# %% ../nbs/22_layout.ipynb #59b2ebce
-def _standing(attended, g):
-    "Virtual ranges of one row: where its mask hides the first keys of a range, they stand behind this padding"
-    for first, end in g.virtual:
-        hidden = 0
-        while hidden < g.total - end and attended[first + hidden] == 0:
-            hidden += 1
-        yield first + hidden, end + hidden
-
-
+# %% ../nbs/22_layout.ipynb #59b2ebcd
 def _told(trace, call, name):
     "The ids that a `generate` was told for `name`; None when it was not told, or in a way that was not kept"
     places = [call.args, *(v.items for v in map(trace.value, call.args.values()) if v.kind == "mapping")]
@@ -622,6 +613,15 @@ def _finished(roles, ids, pad, ends):
     new = [k for k, role in enumerate(roles) if role == "generated"]
     end = next((k for k in new if ids[k] in ends), None)
     return [k for k in new if end is not None and k > end and ids[k] == pad]
+
+# %% ../nbs/22_layout.ipynb #59b2ebce
+def _standing(attended, g):
+    "Virtual ranges of one row: where its mask hides the first keys of a range, they stand behind this padding"
+    for first, end in g.virtual:
+        hidden = 0
+        while hidden < g.total - end and attended[first + hidden] == 0:
+            hidden += 1
+        yield first + hidden, end + hidden
 
 
 def _row_layout(trace, g, found, pad, ends):
@@ -649,7 +649,7 @@ def _row_layout(trace, g, found, pad, ends):
         tuple(name for name, row in found.items() if row is None),
     )
 
-
+# %% ../nbs/22_layout.ipynb #59b2ebcf
 def _beside_tokens(row, labels):
     "The labels that were passed, each at the key of its token"
     real = [k for k, role in enumerate(row.roles) if role != "virtual"]

@@ -244,7 +244,7 @@ WORDS = {
     ),
 }
 
-
+# %% ../nbs/30_plot.ipynb #584e9b53
 def _words(lang):
     if lang not in WORDS:
         raise ValueError(f"no labels in {lang!r}: use one of {list(WORDS)}")
@@ -874,6 +874,8 @@ STORY["en"] |= dict(
     POLY="Poly works inside the layers: {n_skills} updates of rank {r} for {targets}, mixed for each task.",
     layers="The adapter works inside the layers.",
 )
+
+# %% ../nbs/30_plot.ipynb #9d5e00a3
 STORY["zh"] = dict(
     pass_="你传入 {rows} 行，每行 {n} 个{what}。{row}",
     tokens="词元",

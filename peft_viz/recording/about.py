@@ -71,7 +71,7 @@ UNKNOWN = dict(
     num_virtual_tokens=0,
 )  # for a model that cannot be described
 
-
+# %% ../../nbs/21_recording/05_about.ipynb #9b4e34f6
 def _base_facts(base) -> dict:
     config = text_config(base.config)
     size = lambda name: (
