@@ -176,9 +176,11 @@ def _distinct(packed) -> set:
 
 def _text(tokenizer, i: int) -> str:
     text = tokenizer.decode([i])
-    if not text:  # a special token, for those that leave them out
-        name = getattr(tokenizer, "convert_ids_to_tokens", None) or getattr(tokenizer, "id_to_token", None)
-        text = (name(i) if name else None) or text
+    name = getattr(tokenizer, "convert_ids_to_tokens", None) or getattr(tokenizer, "id_to_token", None)
+    piece = (name(i) if name else None) or ""
+    if isinstance(piece, str) and piece.startswith("▁"):  # a space, which some decoders drop at the beginning
+        return written(text if text.startswith(" ") else " " + text)
+    text = text or piece  # a special token, for those that leave them out
     if not isinstance(text, str):
         raise TypeError(f"decode gave {type(text).__name__}, not a text")
     return written(text)
