@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 import torch
 import traitlets
 
-from . import layout, plot, viewer
+from . import layout, marks, plot, viewer
 from .causal_lm import get_peft_model
 from .config import LoraConfig, PrefixTuningConfig, PromptTuningConfig
 from .models import load_tiny
@@ -326,7 +326,7 @@ def _build(self: Explorer):
     self.rows.observe(lambda change: change.new is not None and self.set_trait("row", change.new), "value")
     sides = [(w[side], side) for side in ("left", "right")]
     papers = [(w[paper], paper) for paper in ("light", "dark")]
-    methods = [(layout.METHODS[m], m) for m in METHODS]
+    methods = [(marks.method(m, self.lang), m) for m in METHODS]
     self.message, self.table, self.pictures = (ipywidgets.HTML() for _ in range(3))
     knobs = [
         [choice("method", methods, w["method"]), self.slider, choice("padding_side", sides, w["padding"])],

@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "nbs" / "images"
-SIZE = dict(width=1080, height=850)
+SIZE = dict(width=1080, height=790)
 # Go to the last step at a line: after what it calls.
 STEP = """line => {
     const viewer = document.querySelector('peft-viz-trace');
@@ -37,18 +37,18 @@ def readme_trace():
     raise LookupError("no cell of nbs/index.ipynb makes a `trace`")
 
 
-def mask_grown(trace):
-    "The line at which the mask has just grown by the virtual tokens."
+def labels_grown(trace):
+    "The line at which the labels have just grown by those of the virtual tokens."
     call = trace.roots[0]
-    before = trace.value(call.args["attention_mask"]).shape
+    before = trace.value(call.args["labels"]).shape
     for step in call.steps:
         for change in step.changes:
-            if "attention_mask" in change.name and trace.value(change.value).shape != before:
+            if "labels" in change.name and trace.value(change.value).shape not in (None, before):
                 return step.line
-    raise LookupError("the mask does not grow in this recording")
+    raise LookupError("the labels do not grow in this recording")
 
 
-PICTURES = {"viewer.png": (readme_trace, mask_grown)}  # name: (what is shown, at which step)
+PICTURES = {"viewer.png": (readme_trace, labels_grown)}  # name: (what is shown, at which step)
 
 
 def pages(folder):

@@ -128,6 +128,34 @@ def test_generate(method, package):
         assert seq.query_start == (seq.length - 1 if step else V if method == "PREFIX_TUNING" else 0)
 
 
+def test_padding_behind_a_finished_row_was_not_generated():
+    n, model, out = max(map(len, TEXTS)), make("LORA", peft_viz), []
+    recorded(model, lambda m: out.append(m.generate(**batch(), **GREEDY)))
+    ends = out[0][0, n].item()  # row 0 ends with its first token
+    assert ends not in out[0][1, n:]
+    greedy = {k: x for k, x in GREEDY.items() if not k.startswith("min")} | dict(eos_token_id=ends)
+    trace = recorded(model, lambda m: out.append(m.generate(**batch(), **greedy)))
+    rows = layout.sequence(trace, trace.base_calls[-1]).rows
+    steps = len(trace.base_calls) - 1
+    assert rows[0].roles[n:] == ["generated"] + ["padding"] * (steps - 1) and steps > 1
+    assert rows[1].roles[n:] == ["generated"] * steps
+    assert rows[0].attended[n:] == [1] * steps  # the mask does not say it
+
+
+def test_a_prefix_behind_padding_stands_in_the_sequence():
+    model = make("PREFIX_TUNING", peft_viz)
+    model.corrected_positions = True
+    b = batch("left", labels=True)
+    trace = recorded(model, lambda m: (m(**b), m.generate(input_ids=b["input_ids"], **GREEDY)))
+    seq, pads = layout.sequence(trace), [max(map(len, TEXTS)) - len(text) for text in TEXTS]
+    assert [r.roles for r in seq.rows] == [
+        ["padding"] * p + ["virtual"] * V + ["token"] * len(text) for p, text in zip(pads, TEXTS)
+    ]
+    for row, ids in zip(seq.rows, b["input_ids"].tolist()):
+        assert [i for i, role in zip(row.ids, row.roles) if role != "virtual"] == ids
+    assert layout.describe(trace, trace.base_calls[0]) == "prefix tuning: 4 virtual tokens in the inputs"
+
+
 def test_positional_ids_of_generate():
     trace = recorded(make("LORA"), lambda m: m.generate(batch()["input_ids"], **GREEDY))
     assert layout.sequence(trace, trace.base_calls[2]).rows[1].roles == ["token"] * 6 + ["generated"] * 2
@@ -326,9 +354,9 @@ def test_branches(method, package):
 
 
 def test_branches_of_a_crash():
-    model = make("PROMPT_TUNING")
-    with record(model) as trace, pytest.raises(RuntimeError):
-        model(input_ids=torch.tensor([[1, 2]]), attention_mask=torch.ones(3, 2))
+    model = make("LORA")
+    with record(model) as trace, pytest.raises(IndexError):
+        model(input_ids=torch.tensor([[1, 99]]))  # no such token
     path = layout.branches(trace, trace.roots[0])
     assert path.raised in path.executed
 

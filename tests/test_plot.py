@@ -262,7 +262,7 @@ def test_the_story_of_prompt_tuning(prompt):
     told = sentences(ax)
     assert told.startswith("You pass 2 rows of 5 tokens. Row 0 has 3 tokens of padding on the left.")
     for sentence in (
-        "Prompt tuning puts 4 virtual tokens in front, before the padding",
+        "Prompt tuning puts 4 virtual tokens before the padding: learned vectors.",
         "The mask grows by 4 ones in front",
         "The labels grow by 4 × -100 in front: the loss ignores the virtual tokens.",
         f"Logits come back for 9 positions, 4 more than you passed. The loss is {loss(prompt):.3f}.",
@@ -308,6 +308,16 @@ def test_the_story_of_virtual_tokens_behind_the_padding():
     assert layout.sequence(trace).caller_labels[0] == [-100] * 3 + [None] * 4 + [11, 12]
 
 
+def test_the_story_of_a_prefix_behind_the_padding():
+    trace = recorded("PREFIX_TUNING", batch([11, 12], [11, 12, 13, 14, 15]), corrected_positions=True)
+    told = sentences(plot.story(trace))
+    assert "4 virtual tokens behind the padding: keys and values for every layer." in told
+    assert "The labels grow by 4 × -100" in told and "1 of yours became -100" in told
+    assert "you get those of your 5 tokens" in told
+    said = " ".join(t.get_text() for t in plot.labels(trace).texts).replace("\n", " ")
+    assert "4 labels of -100 were added" in said and "1 of yours became -100" in said
+
+
 def test_the_story_does_not_say_what_did_not_happen(prompt):
     later = sentences(plot.story(prompt, prompt.base_calls[-1]))
     assert (
@@ -317,12 +327,8 @@ def test_the_story_does_not_say_what_did_not_happen(prompt):
     lora = recorded("LORA", batch([11, 12], labels=False), generate=2)
     later = sentences(plot.story(lora, lora.base_calls[-1]))
     assert "You passed no mask" not in later and "told the position 2." in later
-    with pytest.raises(ValueError, match="batch_size"):
-        recorded(
-            "PROMPT_TUNING",
-            dict(input_ids=torch.tensor([[1, 2]]), labels=torch.ones(1, 7).long()),
-            keep=(kept := []),
-        )
+    with pytest.raises(IndexError):
+        recorded("LORA", dict(input_ids=torch.tensor([[1, 99]])), keep=(kept := []))  # no such token
     told = sentences(plot.story(kept[0]))
     assert "nothing came back" in told and "Logits" not in told
 

@@ -20,6 +20,7 @@ from transformers import (
 
 import peft_viz
 from families import tiny_model, V5
+from peft_viz.recording.about import _text
 from peft_viz import record
 from peft_viz.recording import base_model, describe, doors, watch
 from peft_viz.trace import MAX_VALUES, READABLE, Trace
@@ -536,6 +537,19 @@ def test_tokens_that_occur_are_named():
         and trace.decode(5).startswith("</script>")
         and trace.decode(-100) is None
     )
+
+
+def test_a_token_that_begins_a_word_keeps_its_space():
+    class Pieces:
+        names = ["<unk>", "▁the", "the", "▁"]
+
+        def decode(self, ids):  # as SentencePiece does: without the first space
+            return "".join(self.names[i] for i in ids).replace("▁", " ").removeprefix(" ")
+
+        def convert_ids_to_tokens(self, i):
+            return self.names[i]
+
+    assert [_text(Pieces(), i) for i in range(4)] == ["<unk>", " the", "the", " "]
 
 
 def test_about(package, method):

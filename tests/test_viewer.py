@@ -13,6 +13,7 @@ from peft_viz.trace import Trace, WRITERS
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 VIRTUAL, TAG = 4, "peft-viz-trace"
+GROWN = "kwargs['labels']"  # the name under which `forward` puts -100 in front of the labels
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 
 
@@ -83,9 +84,14 @@ def raised():
         make(PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=VIRTUAL)),
         TOKENIZER.batch("hello", "prompts"),
     )
+
+    def fail(*_):
+        raise RuntimeError("out of memory")
+
+    model.word_embeddings.register_forward_pre_hook(fail)
     with pytest.raises(RuntimeError):
         with record(model, TOKENIZER) as trace:
-            model(**batch, labels=batch["input_ids"][:1])
+            model(**batch, labels=batch["input_ids"])
     return trace
 
 
@@ -331,15 +337,15 @@ def test_every_step_in_the_order_of_execution(trace, opened):
 @pytest.mark.browser
 def test_keys_move_the_line_and_the_tensors(trace, opened):
     page = opened(trace)
-    k, change = find(trace, ".forward", "attention_mask", "rebound")
+    k, change = find(trace, ".forward", GROWN, "rebound")
     for _ in range(k - 1):
         page.keyboard.press("ArrowRight")
-    before, line = cells(page, "attention_mask"), here(page)
+    before, line = cells(page, "labels"), here(page)  # inside `labels`, which makes them
     page.keyboard.press("ArrowRight")
     assert step(page) == k and here(page) != line
     old, new = trace.value(change.before), trace.value(change.value)
-    assert before == [str(n) for n in old.nested()[0]] == ["0", "0", "1", "1", "1", "1", "1"]
-    assert cells(page, "attention_mask") == [str(n) for n in new.nested()[0]] == ["1"] * VIRTUAL + before
+    assert before == ["−100", "−100", *"hello"] and new.nested()[0] == [-100] * VIRTUAL + old.nested()[0]
+    assert cells(page, GROWN) == ["−100"] * VIRTUAL + before
     head = text(page, ".changed .names")
     assert f"{old.dtype}[2, 7]" in head and f"[2, {7 + VIRTUAL}]" in head and "rebound" in head
     # what was put in front stands in front: the old row begins above the new one's fifth cell, and the first four are marked as new
@@ -350,7 +356,7 @@ def test_keys_move_the_line_and_the_tensors(trace, opened):
     }}""")
     assert fresh == [True] * VIRTUAL + [False] * 7 and abs(shift) < 0.01
     page.keyboard.press("ArrowLeft")
-    assert step(page) == k - 1 and cells(page, "attention_mask") == before and here(page) == line
+    assert step(page) == k - 1 and cells(page, "labels") == before and here(page) == line
 
 
 @pytest.mark.browser
@@ -413,7 +419,7 @@ def test_branches_as_they_came_out(trace, opened):
 @pytest.mark.browser
 def test_click_on_a_line_goes_to_the_step_that_ran_it(trace, opened):
     page = opened(trace)
-    k, _ = find(trace, ".forward", "attention_mask", "rebound")
+    k, _ = find(trace, ".forward", GROWN, "rebound")
     line = moments(trace)[k][1]
     page.raw.locator(f"{TAG} [data-line='{line}']").click()
     assert step(page) == k and here(page) == line
@@ -1038,7 +1044,7 @@ def test_accessible(trace, raised, tmp_path, new_page, scheme):
         steps = sorted(
             {
                 0,
-                find(recording, ".forward", "attention_mask", "rebound")[0],
+                find(recording, ".forward", GROWN, "rebound")[0],
                 len(moments(recording)) - 1,
                 *base[:1],
                 *base[-1:],

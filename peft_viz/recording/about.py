@@ -66,11 +66,12 @@ UNKNOWN = dict(
     **dict.fromkeys(
         "num_layers num_attention_heads num_key_value_heads hidden_size vocab_size active_adapter peft_type".split()
     ),
+    **dict(pad_token_id=None, eos_token_ids=[]),
     adapters={},
     num_virtual_tokens=0,
 )  # for a model that cannot be described
 
-
+# %% ../../nbs/21_recording/05_about.ipynb #9b4e34f6
 def _base_facts(base) -> dict:
     config = text_config(base.config)
     size = lambda name: (
@@ -85,7 +86,16 @@ def _base_facts(base) -> dict:
         num_key_value_heads=size("num_key_value_heads") or heads,
         hidden_size=size("hidden_size"),
         vocab_size=size("vocab_size"),
+        **_ends(base),
     )
+
+
+def _ends(base) -> dict:  # the id of padding or None; the ids that end a row
+    "What `generate` puts behind a row that is finished, unless it is told another id."
+    config = getattr(base, "generation_config", None)
+    pad, ends = (getattr(config, name, None) for name in ("pad_token_id", "eos_token_id"))
+    ends = [i for i in (ends if isinstance(ends, (list, tuple)) else [ends]) if type(i) is int]
+    return dict(pad_token_id=pad if type(pad) is int else next(iter(ends), None), eos_token_ids=ends)
 
 
 def _adapters(model, layers: list) -> tuple:  # (names of the active ones, name -> configuration)
@@ -166,9 +176,11 @@ def _distinct(packed) -> set:
 
 def _text(tokenizer, i: int) -> str:
     text = tokenizer.decode([i])
-    if not text:  # a special token, for those that leave them out
-        name = getattr(tokenizer, "convert_ids_to_tokens", None) or getattr(tokenizer, "id_to_token", None)
-        text = (name(i) if name else None) or text
+    name = getattr(tokenizer, "convert_ids_to_tokens", None) or getattr(tokenizer, "id_to_token", None)
+    piece = (name(i) if name else None) or ""
+    if isinstance(piece, str) and piece.startswith("▁"):  # a space, which some decoders drop at the beginning
+        return written(text if text.startswith(" ") else " " + text)
+    text = text or piece  # a special token, for those that leave them out
     if not isinstance(text, str):
         raise TypeError(f"decode gave {type(text).__name__}, not a text")
     return written(text)

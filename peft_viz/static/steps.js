@@ -307,9 +307,11 @@ export class Recording {
       return range(rows).map(() => ({ roles: "v".repeat(n), ids: null }));
     }
     const seq = base && this.sequence(base.id);
-    const at = seq?.rows.length && axis(seq, n, this.caches.get(base.id)?.stage !== "forward");
-    if (at && (rows === seq.rows.length || rows === 1)) {
-      return range(rows).map((r) => pickColumns(seq.rows[r], at));
+    const generating = base && this.caches.get(base.id)?.stage !== "forward";
+    if (seq?.rows.length && (rows === seq.rows.length || rows === 1)) {
+      // virtual tokens behind padding stand in other columns in each row
+      const at = range(rows).map((r) => axis(seq, n, generating, r));
+      if (at[0]) return at.map((way, r) => pickColumns(seq.rows[r], way, this.about.eos_token_ids));
     }
     if (mask?.length !== rows * n) return null;
     return range(rows).map((r) => {
@@ -335,20 +337,29 @@ export class Recording {
  * @param {Sequence} seq
  * @param {number} n
  * @param {boolean} generating
+ * @param {number} r  the row
  * @returns {number[] | null}  -1 stands for a token just generated
  */
-export function axis(seq, n, generating) {
-  const all = range(seq.rows[0].roles.length);
-  const real = all.filter((k) => seq.rows[0].roles[k] !== "v");
+export function axis(seq, n, generating, r = 0) {
+  const all = range(seq.rows[r].roles.length);
+  const real = all.filter((k) => seq.rows[r].roles[k] !== "v");
   const ways = [all, all.slice(seq.query_start), real];
   if (generating) ways.push([...real, -1], [...all, -1]);
   return ways.find((way) => way.length === n) || null;
 }
 
-/** @param {Row} row @param {number[]} at @returns {Columns} */
-function pickColumns(row, at) {
+/**
+ * @param {Row} row
+ * @param {number[]} at
+ * @param {number[]} ends  ids that finish a row: what generate puts behind them is padding
+ * @returns {Columns}
+ */
+function pickColumns(row, at, ends = []) {
+  const made = row.roles.indexOf("g");
+  const last = row.roles.length - 1;
+  const finished = made >= 0 && (row.roles[last] === "p" || ends.includes(row.ids?.[last]));
   return {
-    roles: at.map((k) => (k < 0 ? "g" : row.roles[k])).join(""),
+    roles: at.map((k) => (k < 0 ? (finished ? "p" : "g") : row.roles[k])).join(""),
     ids: row.ids && at.map((k) => (k < 0 ? null : row.ids[k])),
   };
 }

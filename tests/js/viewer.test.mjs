@@ -184,6 +184,22 @@ test("what stands at each column: padding, virtual tokens, what generate wrote l
   assert.equal(axis({ rows, query_start: 5 }, 5, false), null);
 });
 
+test("virtual tokens behind padding stand in other columns in each row; a finished row gets padding", () => {
+  const rows = [
+    { roles: "vvtttg", ids: [null, null, 4, 5, 6, 2] },
+    { roles: "pvvttg", ids: [0, null, null, 5, 6, 7] },
+  ];
+  const layout = {
+    sequences: [{ call: 0, query_start: 5, rows }],
+    caches: [{ call: 0, stage: "decode" }],
+  };
+  const about = { eos_token_ids: [2] };
+  const r = recording([call({ kind: "base" })], { about }, layout);
+  const at = (n) => r.columns({ kind: "tensor", shape: [2, n] }, "x", r.calls[0]).map((c) => c.roles);
+  assert.deepEqual(at(4), ["tttg", "pttg"]);
+  assert.deepEqual(at(5), ["tttgp", "pttgg"]);
+});
+
 test("a decoding step is put together from the one before", () => {
   const whole = { roles: "ptt", ids: [0, 4, 5], attended: "011", labels: null, positions: null };
   const added = {
