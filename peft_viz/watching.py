@@ -9,9 +9,11 @@ __all__ = ['SETTINGS', 'join', 'find_tokenizer', 'Page', 'Seen', 'clean', 'Watch
 # %% ../nbs/71_watching.ipynb #1c6d9cb7
 import gc, json, os, sys, threading, weakref
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
+
+from msgspec.structs import replace
 
 import peft_viz
 from .startup.sitecustomize import PLACES
