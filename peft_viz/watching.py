@@ -7,7 +7,7 @@ __all__ = ['SETTINGS', 'join', 'find_tokenizer', 'Page', 'Seen', 'clean', 'Watch
            'watch_process', 'report']
 
 # %% ../nbs/71_watching.ipynb #1c6d9cb7
-import gc, json, os, sys, threading, weakref
+import gc, json, os, sys, threading, traceback, weakref
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import wraps
@@ -15,7 +15,6 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-import peft_viz
 from .startup.sitecustomize import PLACES
 from .trace import Trace
 
@@ -193,18 +192,23 @@ def clean(
     error: BaseException | None,  # changed in place, and so are those that it came from
 ):
     "Take the lines of what watches out of an error's traceback."
-    done = set()
-    while error is not None and id(error) not in done:
-        done.add(id(error))
-        error.__traceback__ = _without_ours(error.__traceback__)
-        error = error.__cause__ or error.__context__
+    done, waiting = set(), [error]
+    while waiting:
+        error = waiting.pop()
+        if error is not None and id(error) not in done:
+            done.add(id(error))
+            error.__traceback__ = _without_ours(error.__traceback__)
+            waiting += [error.__cause__, error.__context__, *getattr(error, "exceptions", ())]
 
 
 def _hide():
-    "From now on uncaught errors are printed without our lines."
-    if getattr(sys.excepthook, "__module__", None) == __name__:
+    "From now on errors are printed without our lines, by Python or by the script itself (`traceback`, `logging`)."
+    if getattr(traceback.TracebackException.__init__, "__module__", None) == __name__:
         return
-    show, show_in_thread = sys.excepthook, threading.excepthook
+    show, show_in_thread, keep = sys.excepthook, threading.excepthook, traceback.TracebackException.__init__
+
+    def __init__(self, exc_type, exc_value, exc_traceback, *args, **kwargs):
+        keep(self, exc_type, exc_value, _without_ours(exc_traceback), *args, **kwargs)
 
     def uncaught(kind, error, tb):
         clean(error)
@@ -216,6 +220,7 @@ def _hide():
         show_in_thread(threading.ExceptHookArgs((args.exc_type, args.exc_value, tb, args.thread)))
 
     sys.excepthook, threading.excepthook = uncaught, uncaught_in_thread
+    traceback.TracebackException.__init__ = __init__
 
 # %% ../nbs/71_watching.ipynb #a4be7aca
 class Watcher:
@@ -230,21 +235,27 @@ class Watcher:
         hide: bool = False,  # print uncaught errors without the lines of what watches
     ):
         self.calls, self.every, self.light, self.sink, self.hide = calls, every, light, sink, hide
-        self.replaced, self.lock = [], threading.RLock()  # (class, name, what it had)
+        self.replaced = []  # (class, name, what it had)
         self.forget()
 
     def forget(self):
         "Begin anew: nothing has been seen."
         self.seen, self.pages, self.notes = weakref.WeakKeyDictionary(), [], []
+        self.lock = threading.RLock()  # a new one: in a forked process nobody would let go of the old one
         _here.busy = False
 
     def call(self, original, kind: str, model, args: tuple, kwargs: dict):
         "Make a call of the script's, recorded where it is to be."
+        from peft_viz.recording.calls import Visit
+        from peft_viz.recording.doors import visited
+
         recording = error = None
         _here.busy = True
         try:
             recording = self._begin(kind, model)
-            return original(model, *args, **kwargs)
+            if recording is None:
+                return original(model, *args, **kwargs)
+            return visited([Visit(recording[0], model)], original, (model, *args), kwargs)
         except BaseException as e:
             error = e
             if self.hide:
@@ -257,13 +268,10 @@ class Watcher:
                 _here.busy, recording, error = False, None, None  # an error kept here would keep this frame
 
 # %% ../nbs/71_watching.ipynb #88a43bbb
-def _recorder_class():
-    "The class behind `record`: imported when first needed, for it brings torch."
-    return sys.modules[peft_viz.record.__module__].Recorder
-
-
 def _begin(self, kind: str, model):
     "Count a call, and start recording it if need be: (recorder, model, kind, is it kept?) or None."
+    from peft_viz.recording.recorder import Recorder
+
     recorder = None
     try:
         if vars(model).get("_is_replica"):
@@ -278,7 +286,7 @@ def _begin(self, kind: str, model):
             raise TypeError(f"its base model, {type(model).__name__}, has no config")
         if not keep and (self.light or seen.compiled):
             return None
-        recorder = _recorder_class()(model, find_tokenizer(model) if keep else None)
+        recorder = Recorder(model, find_tokenizer(model) if keep else None)
         recorder.start()
         return recorder, model, kind, keep
     except Exception as error:
@@ -328,6 +336,12 @@ Watcher._begin, Watcher._end, Watcher._keep, Watcher._note = _begin, _end, _keep
 _NOTHING = object()
 
 
+def _transformers_models() -> tuple:
+    "The class of all models of transformers; empty when it has not been imported."
+    module = sys.modules.get("transformers.modeling_utils")
+    return (module.PreTrainedModel,) if hasattr(module, "PreTrainedModel") else ()
+
+
 def look_at(
     self: Watcher,
     module,  # one of `PLACES`
@@ -344,10 +358,14 @@ def look_at(
 
 
 def install(self: Watcher):
-    "Watch the classes in modules that have been imported already."
+    "Watch the classes in modules that have been imported already, and of models that have been given adapters."
     for name in PLACES:
         if name in sys.modules:
             self.look_at(sys.modules[name])
+    models = [thing for thing in gc.get_objects() if issubclass(type(thing), _transformers_models())]
+    for model in models:
+        if vars(model).get("peft_config"):
+            self._watch_transformers(type(model))
 
 
 def remove(self: Watcher):
@@ -400,8 +418,7 @@ def _watch_tuners(self, cls):
 
 def _watch_transformers(self, cls):
     "A class of transformers whose models have been given adapters."
-    parent = getattr(sys.modules.get("transformers.modeling_utils"), "PreTrainedModel", None)
-    if parent is None or not issubclass(cls, parent) or any(c is cls for c, _, _ in self.replaced):
+    if not issubclass(cls, _transformers_models()) or any(c is cls for c, _, _ in self.replaced):
         return
     self._replace(cls, "__call__", _watched(cls.__call__, self, "forward", True))
     if hasattr(cls, "generate"):
@@ -413,7 +430,7 @@ Watcher._watch_methods, Watcher._watch_subclasses = _watch_methods, _watch_subcl
 Watcher._watch_tuners, Watcher._watch_transformers = _watch_tuners, _watch_transformers
 
 # %% ../nbs/71_watching.ipynb #f1f5b3ae
-SETTINGS = "PEFT_VIZ_RUN"  # environment variable: JSON with output, calls, every, light, pid and start
+SETTINGS = "PEFT_VIZ_RUN"  # environment variable: JSON with output, calls, every, light and start
 _process = None  # this process's watcher
 
 
@@ -453,13 +470,7 @@ class Files:
 
     def write(self, page: Page):
         "Write a page anew; an old file is whole until the new one is."
-        path = self.path(_process.pages.index(page) + 1)
-        beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-        try:
-            page.trace.save(beside)
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
+        page.trace.save(self.path(_process.pages.index(page) + 1))
 
 
 def watch_process() -> Watcher:
@@ -467,7 +478,7 @@ def watch_process() -> Watcher:
     global _process
     if _process is None:
         said = json.loads(os.environ[SETTINGS])
-        files = Files(said["output"], said["pid"], said["start"])
+        files = Files(said["output"], int(os.environ["PEFT_VIZ_PID"]), said["start"])
         _process = Watcher(said["calls"], said["every"], said["light"], files.write, hide=True)
         _process.files = files
         if hasattr(os, "register_at_fork"):
