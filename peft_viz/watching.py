@@ -7,7 +7,7 @@ __all__ = ['SETTINGS', 'join', 'find_tokenizer', 'Page', 'Seen', 'clean', 'Watch
            'watch_process', 'report']
 
 # %% ../nbs/71_watching.ipynb #1c6d9cb7
-import gc, json, os, sys, threading, traceback, weakref
+import gc, json, os, re, sys, threading, traceback, weakref
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import wraps
@@ -287,6 +287,7 @@ def _begin(self, kind: str, model):
         if not keep and (self.light or seen.compiled):
             return None
         recorder = Recorder(model, find_tokenizer(model) if keep else None)
+        recorder.thread = threading.get_ident()  # calls of other threads have recorders of their own
         recorder.start()
         return recorder, model, kind, keep
     except Exception as error:
@@ -303,12 +304,9 @@ def _end(self, recording, error: BaseException | None):
         if error is not None and not keep and seen.raised < max(self.calls, 1):
             seen.raised, keep = seen.raised + 1, True
             recorder.tokenizer = type(recorder)(model, find_tokenizer(model)).tokenizer
-        try:
-            recorder.stop(error)
-        except Exception as failure:  # also a warning that `python -W error` makes one
-            self._note(str(failure))
+        recorder.stop(error, tell=False)
+        self._note(recorder.ledger.losses.text())
         trace = recorder.trace
-        vars(recorder).clear()  # its parts hold each other, and the model
         if keep:
             self._keep(seen.page(model, trace), kind, trace)
     except Exception as failure:
@@ -326,7 +324,7 @@ def _keep(self, page: Page, kind: str, trace: Trace):
 
 
 def _note(self, text: str):
-    if text not in self.notes:
+    if text and text not in self.notes:
         self.notes.append(text)
 
 
@@ -487,9 +485,12 @@ def watch_process() -> Watcher:
     return _process
 
 # %% ../nbs/71_watching.ipynb #6dbf3694
-def _others_wrote(files: Files) -> bool:
-    "Has another process of this run left a file?"
-    return any(map(files.is_fresh, files.output.parent.glob(f"{files.output.stem}*{files.output.suffix}")))
+def _written(files: Files) -> list:
+    "The files that the processes of this run have left."
+    stem, suffix = re.escape(files.output.stem), re.escape(files.output.suffix)
+    name = re.compile(rf"{stem}(\.rank\d+|\.\d+)*{suffix}")
+    found = [path for path in files.output.parent.iterdir() if name.fullmatch(path.name)]
+    return sorted(filter(files.is_fresh, found))
 
 
 def report() -> str:  # one line; empty when there is nothing to say
@@ -502,12 +503,16 @@ def report() -> str:  # one line; empty when there is nothing to say
         (files.path(i), page) for i, page in enumerate(watcher.pages, 1) if files.is_fresh(files.path(i))
     ]
     parts = [f"{page.describe()}: {shown(path)}" for path, page in written]
+    if os.getpid() == files.main:
+        ours = [path for path, _ in written]
+        others = [shown(path) for path in _written(files) if path not in ours]
+        parts += [f"in other processes: {', '.join(others)}"] if others else []
     notes = f" ({'; '.join(watcher.notes)})" if watcher.notes else ""
     if parts:
         return f"peft-viz: recorded {'; '.join(parts)}{notes}"
     if notes:
         return f"peft-viz: nothing was recorded{notes}"
-    if os.getpid() != files.main or _others_wrote(files):
+    if os.getpid() != files.main:
         return ""
     compiled = any(type(thing).__name__ == "OptimizedModule" for thing in gc.get_objects())
     hint = " (calls of a compiled model cannot be watched)" if compiled else ""

@@ -3,7 +3,8 @@
 Each script of tests/scripts is a process of its own, twice. The runs without the command are forked from one process
 that imported what they need, to save time."""
 
-import contextlib, json, os, pickle, re, signal, socket, subprocess, sys, threading, traceback
+import contextlib, gc, json, os, pickle, re, signal, socket, subprocess, sys, threading, traceback, warnings, weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 from peft_viz import LoraConfig, PromptTuningConfig, Trace, get_peft_model, load_tiny, record, tiny_random
 from peft_viz import cli, watching
+from peft_viz.recording.recorder import Recorder
 from peft_viz.startup.sitecustomize import PLACES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -201,7 +203,8 @@ def test_two_processes_leave_a_file_each(tmp_path):
     traces = [Trace.load(tmp_path / name) for name in ("trace.json", "trace.rank1.json")]
     assert [len(t.base_calls) for t in traces] == [2, 2]  # the first and the fifth
     assert err.count("peft-viz: recorded 2 of 5 forwards of PeftModelForCausalLM") == 2
-    assert "no PEFT model" not in err  # the launcher called none, and is silent
+    launcher = "peft-viz: recorded in other processes: trace.json, trace.rank1.json"
+    assert err.splitlines()[-1] == launcher and "no PEFT model" not in err  # it called none itself
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -371,6 +374,49 @@ def test_a_copy_of_data_parallel_is_not_recorded():
         vars(model)["_is_replica"] = True  # as torch.nn.DataParallel marks its copies
         assert model(input_ids=IDS).logits.shape[1] == 4
     assert not watcher.pages and "torch.nn.DataParallel made a copy" in watcher.notes[0]
+
+
+def test_threads_that_share_a_model_are_recorded_each_by_itself():
+    model, start = (
+        small(PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)),
+        threading.Barrier(3),
+    )
+
+    def run(n):
+        start.wait()
+        return model.generate(input_ids=IDS, max_new_tokens=n, min_new_tokens=n).shape[1]
+
+    with watch() as watcher, ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(run, (2, 3, 4))) == [6, 7, 8]
+    (page,) = watcher.pages
+    roots = page.trace.roots
+    assert [c.function for c in roots] == ["PeftModelForCausalLM.generate"] * 3 and not watcher.notes
+    count = lambda root: sum(c.kind == "base" for c in page.trace.children(root))
+    assert sorted(map(count, roots)) == [2, 3, 4] and len(page.trace.base_calls) == 9
+
+
+def test_nothing_holds_a_model_between_two_calls():
+    model = small()
+    gc.collect()
+    gc.disable()
+    try:
+        with watch() as watcher:
+            model(input_ids=IDS)
+            model.generate(input_ids=IDS, max_new_tokens=1)
+            with contextlib.suppress(ValueError):
+                model(input_ids=IDS, labels=IDS[:, :2])
+            model = weakref.ref(model)
+            assert model() is None and watcher.pages[0].calls == dict(forward=2, generate=1)
+    finally:
+        gc.enable()
+
+
+def test_what_was_lost_is_a_note_and_no_warning(monkeypatch):
+    monkeypatch.setattr(Recorder, "_note_compiled", lambda self: self.ledger.losses.add("a line"))
+    with watch() as watcher, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        small()(input_ids=IDS)
+    assert "Not recorded: a line." in watcher.notes[0] and watcher.pages
 
 
 def test_a_forked_process_begins_anew():
