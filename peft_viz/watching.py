@@ -76,8 +76,11 @@ def _running(names: tuple):
     "What the functions that are running, innermost first, and the modules around them call by one of `names`."
     frame = sys._getframe(1)
     while frame is not None:
-        for scope in (frame.f_locals, frame.f_globals):
-            yield from (scope[name] for name in names if name in scope)
+        code = frame.f_code
+        local = {*code.co_varnames, *code.co_cellvars, *code.co_freevars}
+        if local.intersection(names):  # only then: Python keeps what `f_locals` gave as long as the function runs
+            yield from (frame.f_locals[name] for name in names if name in frame.f_locals)
+        yield from (frame.f_globals[name] for name in names if name in frame.f_globals)
         frame = frame.f_back
 
 
@@ -298,9 +301,13 @@ def _end(self, recording, error: BaseException | None):
     "The call is over: stop recording, and keep what was seen if it is to be kept."
     if recording is None:
         return
+    from peft_viz.recording.watch import note_error
+
     recorder, model, kind, keep = recording
     seen = self.seen[model]
     try:
+        if error is not None and not recorder.trace.calls:  # its arguments were refused before it began
+            note_error(recorder.ledger.open("peft", f"{type(model).__name__}.{kind}", None), error, None)
         if error is not None and not keep and seen.raised < max(self.calls, 1):
             seen.raised, keep = seen.raised + 1, True
             recorder.tokenizer = type(recorder)(model, find_tokenizer(model)).tokenizer

@@ -411,6 +411,20 @@ def test_nothing_holds_a_model_between_two_calls():
         gc.enable()
 
 
+def test_a_call_that_is_refused_is_kept_too():
+    model = small(PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2))
+    with watch(calls=1) as watcher:
+        model(input_ids=IDS)
+        with pytest.raises(ValueError):
+            model(input_ids=IDS, labels=IDS[:, :2])
+    trace = Trace.from_json(watcher.pages[0].trace.to_json())
+    assert [(c.function, bool(c.raised)) for c in trace.roots] == [
+        ("PeftModelForCausalLM.forward", False),
+        ("PeftModelForCausalLM.forward", True),
+    ]
+    assert "  raised ValueError: " in cli.summary(trace, 90)
+
+
 def test_what_was_lost_is_a_note_and_no_warning(monkeypatch):
     monkeypatch.setattr(Recorder, "_note_compiled", lambda self: self.ledger.losses.add("a line"))
     with watch() as watcher, warnings.catch_warnings():
