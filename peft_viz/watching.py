@@ -314,7 +314,7 @@ def _end(self, recording, error: BaseException | None):
         recorder.stop(error, tell=False)
         self._note(recorder.ledger.losses.text())
         trace = recorder.trace
-        if keep:
+        if keep and trace.calls:
             self._keep(seen.page(model, trace), kind, trace)
     except Exception as failure:
         self._note(f"a {kind} of {type(model).__name__} could not be kept: {failure}")

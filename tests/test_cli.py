@@ -348,6 +348,14 @@ def test_a_compiled_model_answers_as_ever_and_is_not_recorded():
     assert watcher.pages[0].calls["forward"] == 1
 
 
+def test_a_call_of_which_nothing_was_seen_is_not_said_to_be_recorded():
+    model = small()
+    model._compiled_call_impl = lambda **kwargs: "compiled"  # as after `model.compile()`
+    with watch() as watcher:
+        assert model(input_ids=IDS) == "compiled"
+    assert not watcher.pages and "what runs compiled" in watcher.notes[0]
+
+
 def test_what_cannot_be_recorded_runs_all_the_same():
     import peft
 
