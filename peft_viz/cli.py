@@ -6,7 +6,7 @@
 __all__ = ['GLYPHS', 'LEGEND', 'summary', 'UserError', 'run', 'show', 'demo', 'parser', 'completion', 'main']
 
 # %% ../nbs/70_cli.ipynb #52f458da
-import argparse, json, os, shutil, subprocess, sys, time
+import argparse, json, os, shutil, signal, subprocess, sys, time
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -125,8 +125,8 @@ def _condition(
     source,
     line: int,  # of a condition
 ) -> str:  # its text on one line
-    branch = next(b for b in source.branches if b["line"] == line)
-    lines = source.text.splitlines()[line - source.first_line : branch["end"] - source.first_line + 1]
+    end = next((b["end"] for b in source.branches if b["line"] == line), line)
+    lines = source.text.splitlines()[line - source.first_line : end - source.first_line + 1]
     text = " ".join(part.partition("  #")[0].strip() for part in lines).rstrip(" :").replace("( ", "(")
     return text + ")" * (text.count("(") - text.count(")"))
 
@@ -140,7 +140,11 @@ def _outcome(
 
 def _below(trace: Trace, call) -> list:  # of calls
     "A call and all that it led to."
-    return [call, *(c for child in trace.children(call) for c in _below(trace, child))]
+    inside = {call.id}
+    for later in trace.calls[call.id + 1 :]:
+        if later.parent in inside:
+            inside.add(later.id)
+    return [trace.calls[i] for i in sorted(inside)]
 
 
 def _decisions(trace: Trace, root) -> list:  # of str
@@ -148,7 +152,7 @@ def _decisions(trace: Trace, root) -> list:  # of str
     found = defaultdict(Counter)  # (source, line) -> outcome -> how often
     for call in _below(trace, root):
         for step in call.steps:
-            if step.branch is not None:
+            if step.branch is not None and call.source is not None:
                 found[call.source, step.line][step.branch] += 1
     lines = []
     for number in dict.fromkeys(source for source, _ in found):
@@ -220,6 +224,8 @@ def _check_output(
         raise UserError(
             f"{path} has an unknown extension: use a name that ends in {' or '.join(sorted(WRITERS))}"
         )
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: choose another name with -o")
     if not path.absolute().parent.is_dir():
         raise UserError(f"there is no folder {path.parent} to write {path.name} to")
     if not os.access(path.absolute().parent, os.W_OK):
@@ -229,23 +235,23 @@ def _check_output(
 
 def run(options: argparse.Namespace) -> int:
     "Become `python script.py args`, with what watches in `PYTHONPATH`."
-    if sys.flags.ignore_environment:
-        raise UserError("Python's options -E and -I keep the recorder out: run without them")
+    if sys.flags.ignore_environment or sys.flags.no_site:
+        raise UserError("Python's options -E, -I and -S keep the recorder out: run without them")
     if not options.module and not Path(options.script).exists():
         raise UserError(f"there is no file {options.script}")
     if options.calls < 0 or options.every < 0:
         raise UserError("--calls and --every take numbers from 0 upwards")
-    said = dict(
-        calls=options.calls, every=options.every, light=options.light, pid=os.getpid(), start=time.time()
-    )
+    said = dict(calls=options.calls, every=options.every, light=options.light, start=time.time())
     said["output"] = str(_check_output(options.output))
-    startup = str(Path(peft_viz.__file__).resolve().parent / "startup")
-    others = [
-        place for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place not in ("", startup)
-    ]
-    os.environ.update(PEFT_VIZ_RUN=json.dumps(said), PYTHONPATH=os.pathsep.join([startup, *others]))
+    startup = Path(peft_viz.__file__).resolve().parent / "startup"
+    places = [str(startup), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ.update(PEFT_VIZ_RUN=json.dumps(said), PEFT_VIZ_PID=str(os.getpid()))
+    os.environ["PYTHONPATH"] = os.pathsep.join(places)
+    flags = subprocess._args_from_interpreter_flags()
+    if getattr(sys.stdout, "write_through", False):
+        flags.append("-u")  # is not among those
     what = ["-m", options.script] if options.module else [options.script]
-    command = [sys.executable, *subprocess._args_from_interpreter_flags(), *what, *options.args]
+    command = [sys.executable, *flags, *what, *options.args]
     if os.name == "nt":  # there a process cannot be replaced
         return subprocess.run(command).returncode
     os.execv(command[0], command)
@@ -448,10 +454,14 @@ def main(
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a terminal without the signs of the pictures
     try:
-        return options.function(options)
+        code = options.function(options)
+        print(end="", flush=True)  # now, and not when Python ends: whoever reads along may have gone
+        return code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     except (UserError, OSError) as error:
-        if isinstance(error, BrokenPipeError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read along has gone
-            return 1
         print(f"peft-viz {options.command}: {error}", file=sys.stderr)
         return 2

@@ -7,13 +7,14 @@ __all__ = ['SETTINGS', 'join', 'find_tokenizer', 'Page', 'Seen', 'clean', 'Watch
            'watch_process', 'report']
 
 # %% ../nbs/71_watching.ipynb #1c6d9cb7
-import gc, json, os, sys, threading, weakref
+import gc, json, os, re, sys, threading, traceback, weakref
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
 
-import peft_viz
+from msgspec.structs import replace
+
 from .startup.sitecustomize import PLACES
 from .trace import Trace
 
@@ -75,8 +76,11 @@ def _running(names: tuple):
     "What the functions that are running, innermost first, and the modules around them call by one of `names`."
     frame = sys._getframe(1)
     while frame is not None:
-        for scope in (frame.f_locals, frame.f_globals):
-            yield from (scope[name] for name in names if name in scope)
+        code = frame.f_code
+        local = {*code.co_varnames, *code.co_cellvars, *code.co_freevars}
+        if local.intersection(names):  # only then: Python keeps what `f_locals` gave as long as the function runs
+            yield from (frame.f_locals[name] for name in names if name in frame.f_locals)
+        yield from (frame.f_globals[name] for name in names if name in frame.f_globals)
         frame = frame.f_back
 
 
@@ -191,18 +195,23 @@ def clean(
     error: BaseException | None,  # changed in place, and so are those that it came from
 ):
     "Take the lines of what watches out of an error's traceback."
-    done = set()
-    while error is not None and id(error) not in done:
-        done.add(id(error))
-        error.__traceback__ = _without_ours(error.__traceback__)
-        error = error.__cause__ or error.__context__
+    done, waiting = set(), [error]
+    while waiting:
+        error = waiting.pop()
+        if error is not None and id(error) not in done:
+            done.add(id(error))
+            error.__traceback__ = _without_ours(error.__traceback__)
+            waiting += [error.__cause__, error.__context__, *getattr(error, "exceptions", ())]
 
 
 def _hide():
-    "From now on uncaught errors are printed without our lines."
-    if getattr(sys.excepthook, "__module__", None) == __name__:
+    "From now on errors are printed without our lines, by Python or by the script itself (`traceback`, `logging`)."
+    if getattr(traceback.TracebackException.__init__, "__module__", None) == __name__:
         return
-    show, show_in_thread = sys.excepthook, threading.excepthook
+    show, show_in_thread, keep = sys.excepthook, threading.excepthook, traceback.TracebackException.__init__
+
+    def __init__(self, exc_type, exc_value, exc_traceback, *args, **kwargs):
+        keep(self, exc_type, exc_value, _without_ours(exc_traceback), *args, **kwargs)
 
     def uncaught(kind, error, tb):
         clean(error)
@@ -214,6 +223,7 @@ def _hide():
         show_in_thread(threading.ExceptHookArgs((args.exc_type, args.exc_value, tb, args.thread)))
 
     sys.excepthook, threading.excepthook = uncaught, uncaught_in_thread
+    traceback.TracebackException.__init__ = __init__
 
 # %% ../nbs/71_watching.ipynb #a4be7aca
 class Watcher:
@@ -228,21 +238,27 @@ class Watcher:
         hide: bool = False,  # print uncaught errors without the lines of what watches
     ):
         self.calls, self.every, self.light, self.sink, self.hide = calls, every, light, sink, hide
-        self.replaced, self.lock = [], threading.RLock()  # (class, name, what it had)
+        self.replaced = []  # (class, name, what it had)
         self.forget()
 
     def forget(self):
         "Begin anew: nothing has been seen."
         self.seen, self.pages, self.notes = weakref.WeakKeyDictionary(), [], []
+        self.lock = threading.RLock()  # a new one: in a forked process nobody would let go of the old one
         _here.busy = False
 
     def call(self, original, kind: str, model, args: tuple, kwargs: dict):
         "Make a call of the script's, recorded where it is to be."
+        from peft_viz.recording.calls import Visit
+        from peft_viz.recording.doors import visited
+
         recording = error = None
         _here.busy = True
         try:
             recording = self._begin(kind, model)
-            return original(model, *args, **kwargs)
+            if recording is None:
+                return original(model, *args, **kwargs)
+            return visited([Visit(recording[0], model)], original, (model, *args), kwargs)
         except BaseException as e:
             error = e
             if self.hide:
@@ -255,13 +271,10 @@ class Watcher:
                 _here.busy, recording, error = False, None, None  # an error kept here would keep this frame
 
 # %% ../nbs/71_watching.ipynb #88a43bbb
-def _recorder_class():
-    "The class behind `record`: imported when first needed, for it brings torch."
-    return sys.modules[peft_viz.record.__module__].Recorder
-
-
 def _begin(self, kind: str, model):
     "Count a call, and start recording it if need be: (recorder, model, kind, is it kept?) or None."
+    from peft_viz.recording.recorder import Recorder
+
     recorder = None
     try:
         if vars(model).get("_is_replica"):
@@ -276,7 +289,8 @@ def _begin(self, kind: str, model):
             raise TypeError(f"its base model, {type(model).__name__}, has no config")
         if not keep and (self.light or seen.compiled):
             return None
-        recorder = _recorder_class()(model, find_tokenizer(model) if keep else None)
+        recorder = Recorder(model, find_tokenizer(model) if keep else None)
+        recorder.thread = threading.get_ident()  # calls of other threads have recorders of their own
         recorder.start()
         return recorder, model, kind, keep
     except Exception as error:
@@ -287,19 +301,20 @@ def _end(self, recording, error: BaseException | None):
     "The call is over: stop recording, and keep what was seen if it is to be kept."
     if recording is None:
         return
+    from peft_viz.recording.watch import note_error
+
     recorder, model, kind, keep = recording
     seen = self.seen[model]
     try:
+        if error is not None and not recorder.trace.calls:  # its arguments were refused before it began
+            note_error(recorder.ledger.open("peft", f"{type(model).__name__}.{kind}", None), error, None)
         if error is not None and not keep and seen.raised < max(self.calls, 1):
             seen.raised, keep = seen.raised + 1, True
             recorder.tokenizer = type(recorder)(model, find_tokenizer(model)).tokenizer
-        try:
-            recorder.stop(error)
-        except Exception as failure:  # also a warning that `python -W error` makes one
-            self._note(str(failure))
+        recorder.stop(error, tell=False)
+        self._note(recorder.ledger.losses.text())
         trace = recorder.trace
-        vars(recorder).clear()  # its parts hold each other, and the model
-        if keep:
+        if keep and trace.calls:
             self._keep(seen.page(model, trace), kind, trace)
     except Exception as failure:
         self._note(f"a {kind} of {type(model).__name__} could not be kept: {failure}")
@@ -316,7 +331,7 @@ def _keep(self, page: Page, kind: str, trace: Trace):
 
 
 def _note(self, text: str):
-    if text not in self.notes:
+    if text and text not in self.notes:
         self.notes.append(text)
 
 
@@ -324,6 +339,12 @@ Watcher._begin, Watcher._end, Watcher._keep, Watcher._note = _begin, _end, _keep
 
 # %% ../nbs/71_watching.ipynb #c5a8fda6
 _NOTHING = object()
+
+
+def _transformers_models() -> tuple:
+    "The class of all models of transformers; empty when it has not been imported."
+    module = sys.modules.get("transformers.modeling_utils")
+    return (module.PreTrainedModel,) if hasattr(module, "PreTrainedModel") else ()
 
 
 def look_at(
@@ -342,10 +363,14 @@ def look_at(
 
 
 def install(self: Watcher):
-    "Watch the classes in modules that have been imported already."
+    "Watch the classes in modules that have been imported already, and of models that have been given adapters."
     for name in PLACES:
         if name in sys.modules:
             self.look_at(sys.modules[name])
+    models = [thing for thing in gc.get_objects() if issubclass(type(thing), _transformers_models())]
+    for model in models:
+        if vars(model).get("peft_config"):
+            self._watch_transformers(type(model))
 
 
 def remove(self: Watcher):
@@ -398,8 +423,7 @@ def _watch_tuners(self, cls):
 
 def _watch_transformers(self, cls):
     "A class of transformers whose models have been given adapters."
-    parent = getattr(sys.modules.get("transformers.modeling_utils"), "PreTrainedModel", None)
-    if parent is None or not issubclass(cls, parent) or any(c is cls for c, _, _ in self.replaced):
+    if not issubclass(cls, _transformers_models()) or any(c is cls for c, _, _ in self.replaced):
         return
     self._replace(cls, "__call__", _watched(cls.__call__, self, "forward", True))
     if hasattr(cls, "generate"):
@@ -411,7 +435,7 @@ Watcher._watch_methods, Watcher._watch_subclasses = _watch_methods, _watch_subcl
 Watcher._watch_tuners, Watcher._watch_transformers = _watch_tuners, _watch_transformers
 
 # %% ../nbs/71_watching.ipynb #f1f5b3ae
-SETTINGS = "PEFT_VIZ_RUN"  # environment variable: JSON with output, calls, every, light, pid and start
+SETTINGS = "PEFT_VIZ_RUN"  # environment variable: JSON with output, calls, every, light and start
 _process = None  # this process's watcher
 
 
@@ -451,13 +475,7 @@ class Files:
 
     def write(self, page: Page):
         "Write a page anew; an old file is whole until the new one is."
-        path = self.path(_process.pages.index(page) + 1)
-        beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-        try:
-            page.trace.save(beside)
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
+        page.trace.save(self.path(_process.pages.index(page) + 1))
 
 
 def watch_process() -> Watcher:
@@ -465,7 +483,7 @@ def watch_process() -> Watcher:
     global _process
     if _process is None:
         said = json.loads(os.environ[SETTINGS])
-        files = Files(said["output"], said["pid"], said["start"])
+        files = Files(said["output"], int(os.environ["PEFT_VIZ_PID"]), said["start"])
         _process = Watcher(said["calls"], said["every"], said["light"], files.write, hide=True)
         _process.files = files
         if hasattr(os, "register_at_fork"):
@@ -474,9 +492,12 @@ def watch_process() -> Watcher:
     return _process
 
 # %% ../nbs/71_watching.ipynb #6dbf3694
-def _others_wrote(files: Files) -> bool:
-    "Has another process of this run left a file?"
-    return any(map(files.is_fresh, files.output.parent.glob(f"{files.output.stem}*{files.output.suffix}")))
+def _written(files: Files) -> list:
+    "The files that the processes of this run have left."
+    stem, suffix = re.escape(files.output.stem), re.escape(files.output.suffix)
+    name = re.compile(rf"{stem}(\.rank\d+|\.\d+)*{suffix}")
+    found = [path for path in files.output.parent.iterdir() if name.fullmatch(path.name)]
+    return sorted(filter(files.is_fresh, found))
 
 
 def report() -> str:  # one line; empty when there is nothing to say
@@ -489,12 +510,16 @@ def report() -> str:  # one line; empty when there is nothing to say
         (files.path(i), page) for i, page in enumerate(watcher.pages, 1) if files.is_fresh(files.path(i))
     ]
     parts = [f"{page.describe()}: {shown(path)}" for path, page in written]
+    if os.getpid() == files.main:
+        ours = [path for path, _ in written]
+        others = [shown(path) for path in _written(files) if path not in ours]
+        parts += [f"in other processes: {', '.join(others)}"] if others else []
     notes = f" ({'; '.join(watcher.notes)})" if watcher.notes else ""
     if parts:
         return f"peft-viz: recorded {'; '.join(parts)}{notes}"
     if notes:
         return f"peft-viz: nothing was recorded{notes}"
-    if os.getpid() != files.main or _others_wrote(files):
+    if os.getpid() != files.main:
         return ""
     compiled = any(type(thing).__name__ == "OptimizedModule" for thing in gc.get_objects())
     hint = " (calls of a compiled model cannot be watched)" if compiled else ""

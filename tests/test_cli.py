@@ -3,7 +3,8 @@
 Each script of tests/scripts is a process of its own, twice. The runs without the command are forked from one process
 that imported what they need, to save time."""
 
-import contextlib, json, os, pickle, re, signal, socket, subprocess, sys
+import contextlib, gc, json, os, pickle, re, signal, socket, subprocess, sys, threading, traceback, warnings, weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 from peft_viz import LoraConfig, PromptTuningConfig, Trace, get_peft_model, load_tiny, record, tiny_random
 from peft_viz import cli, watching
+from peft_viz.recording.recorder import Recorder
 from peft_viz.startup.sitecustomize import PLACES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -132,9 +134,7 @@ LAST = {  # what the last line says
 @pytest.mark.parametrize("name", LAST)
 def test_the_last_line_says_what_was_recorded_and_where_it_lies(name, watched):
     *_, err, traces = watched(name)
-    # an adapter of a transformers model may go unnamed
-    said = err.splitlines()[-1].replace("no adapter", "LoRA")
-    assert said == "peft-viz: recorded " + "; ".join(LAST[name])
+    assert err.splitlines()[-1] == "peft-viz: recorded " + "; ".join(LAST[name])
     assert set(traces) == {part.rpartition(" ")[2] for part in LAST[name]}
 
 
@@ -203,7 +203,8 @@ def test_two_processes_leave_a_file_each(tmp_path):
     traces = [Trace.load(tmp_path / name) for name in ("trace.json", "trace.rank1.json")]
     assert [len(t.base_calls) for t in traces] == [2, 2]  # the first and the fifth
     assert err.count("peft-viz: recorded 2 of 5 forwards of PeftModelForCausalLM") == 2
-    assert "no PEFT model" not in err  # the launcher called none, and is silent
+    launcher = "peft-viz: recorded in other processes: trace.json, trace.rank1.json"
+    assert err.splitlines()[-1] == launcher and "no PEFT model" not in err  # it called none itself
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -288,7 +289,8 @@ def test_subclasses_adapters_and_classes_that_come_later():
 
     config = peft.LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"])
     make = lambda: tiny_random(num_hidden_layers=1)
-    injected, added = make(), make()
+    injected, added, before = make(), make(), make()
+    before.add_adapter(config)
     with watch() as watcher:
 
         class Later(peft.PeftModelForCausalLM):
@@ -298,12 +300,15 @@ def test_subclasses_adapters_and_classes_that_come_later():
         added(input_ids=IDS)  # no adapter yet: not counted
         added.add_adapter(config)
         peft.inject_adapter_in_model(config, injected)
-        for model in (Mine(make(), config), Later(make(), config), added, injected):
+        for model in (Mine(make(), config), Later(make(), config), added, injected, before):
             model.eval()(input_ids=IDS)
             model.generate(input_ids=IDS, max_new_tokens=1)
         make()(input_ids=IDS)
-    assert [page.model for page in watcher.pages] == ["Mine", "Later", "LlamaForCausalLM", "LlamaForCausalLM"]
-    assert [dict(page.kept) for page in watcher.pages] == [dict(forward=1, generate=1)] * 4
+    names = ["Mine", "Later", "LlamaForCausalLM", "LlamaForCausalLM", "LlamaForCausalLM"]
+    assert [page.model for page in watcher.pages] == names
+    assert [dict(page.kept) for page in watcher.pages] == [dict(forward=1, generate=1)] * 5
+    calls = [[c.function for c in page.trace.roots] for page in watcher.pages]
+    assert calls == [[f"{name}.forward", f"{name}.generate"] for name in names]
     assert not watcher.notes
 
 
@@ -343,6 +348,14 @@ def test_a_compiled_model_answers_as_ever_and_is_not_recorded():
     assert watcher.pages[0].calls["forward"] == 1
 
 
+def test_a_call_of_which_nothing_was_seen_is_not_said_to_be_recorded():
+    model = small()
+    model._compiled_call_impl = lambda **kwargs: "compiled"  # as after `model.compile()`
+    with watch() as watcher:
+        assert model(input_ids=IDS) == "compiled"
+    assert not watcher.pages and "what runs compiled" in watcher.notes[0]
+
+
 def test_what_cannot_be_recorded_runs_all_the_same():
     import peft
 
@@ -361,6 +374,99 @@ def test_a_failing_sink_does_not_reach_the_model():
     with watch(sink=full) as watcher:
         assert model(input_ids=IDS).logits.shape[1] == 4
     assert "no space left" in watcher.notes[0]
+
+
+def test_a_copy_of_data_parallel_is_not_recorded():
+    model = small()
+    with watch() as watcher:
+        vars(model)["_is_replica"] = True  # as torch.nn.DataParallel marks its copies
+        assert model(input_ids=IDS).logits.shape[1] == 4
+    assert not watcher.pages and "torch.nn.DataParallel made a copy" in watcher.notes[0]
+
+
+def test_threads_that_share_a_model_are_recorded_each_by_itself():
+    model, start = (
+        small(PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)),
+        threading.Barrier(3),
+    )
+
+    def run(n):
+        start.wait()
+        return model.generate(input_ids=IDS, max_new_tokens=n, min_new_tokens=n).shape[1]
+
+    with watch() as watcher, ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(run, (2, 3, 4))) == [6, 7, 8]
+    (page,) = watcher.pages
+    roots = page.trace.roots
+    assert [c.function for c in roots] == ["PeftModelForCausalLM.generate"] * 3 and not watcher.notes
+    count = lambda root: sum(c.kind == "base" for c in page.trace.children(root))
+    assert sorted(map(count, roots)) == [2, 3, 4] and len(page.trace.base_calls) == 9
+
+
+def test_nothing_holds_a_model_between_two_calls():
+    model = small()
+    gc.collect()
+    gc.disable()
+    try:
+        with watch() as watcher:
+            model(input_ids=IDS)
+            model.generate(input_ids=IDS, max_new_tokens=1)
+            with contextlib.suppress(ValueError):
+                model(input_ids=IDS, labels=IDS[:, :2])
+            model = weakref.ref(model)
+            assert model() is None and watcher.pages[0].calls == dict(forward=2, generate=1)
+    finally:
+        gc.enable()
+
+
+def test_a_call_that_is_refused_is_kept_too():
+    model = small(PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2))
+    with watch(calls=1) as watcher:
+        model(input_ids=IDS)
+        with pytest.raises(ValueError):
+            model(input_ids=IDS, labels=IDS[:, :2])
+    trace = Trace.from_json(watcher.pages[0].trace.to_json())
+    assert [(c.function, bool(c.raised)) for c in trace.roots] == [
+        ("PeftModelForCausalLM.forward", False),
+        ("PeftModelForCausalLM.forward", True),
+    ]
+    assert "  raised ValueError: " in cli.summary(trace, 90)
+
+
+def test_what_was_lost_is_a_note_and_no_warning(monkeypatch):
+    monkeypatch.setattr(Recorder, "_note_compiled", lambda self: self.ledger.losses.add("a line"))
+    with watch() as watcher, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        small()(input_ids=IDS)
+    assert "Not recorded: a line." in watcher.notes[0] and watcher.pages
+
+
+def test_a_forked_process_begins_anew():
+    watcher = watching.Watcher()
+    holder = threading.Thread(target=watcher.lock.acquire)  # the child does not have the thread that holds it
+    holder.start()
+    holder.join()
+    watcher.forget()
+    assert watcher.lock.acquire(blocking=False) and not watcher.pages
+
+
+def test_our_lines_are_taken_out_of_all_that_an_error_brings():
+    def fail():
+        with watch(), pytest.raises(ValueError) as caught:
+            small(PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2))(
+                input_ids=IDS, labels=IDS[:, :2]
+            )
+        return caught.value
+
+    def ours(error):
+        return [f for f in traceback.extract_tb(error.__traceback__) if f.filename == watching.__file__]
+
+    cause, context, member = fail(), fail(), fail()
+    assert ours(cause) and ours(context) and ours(member)
+    error = ValueError("all of them")
+    error.__cause__, error.__context__, error.exceptions = cause, context, (member,)
+    watching.clean(error)
+    assert not ours(cause) and not ours(context) and not ours(member) and member.__traceback__
 
 
 def test_the_tokenizer_that_fits_is_found():
@@ -403,13 +509,14 @@ def script(tmp_path, text):
 def test_a_script_without_peft_runs_as_usual_and_nothing_is_imported_for_it(tmp_path):
     (tmp_path / "json.py").write_text("mine = True")  # modules beside a script come before Python's own
     text = (
-        "import sys, json; print(json.mine, sys.argv, sys.warnoptions, sys.path[1:2], 'torch' in sys.modules)"
+        "import sys, json, subprocess; print(sys.stdout.write_through, json.mine, sys.argv, sys.warnoptions, "
+        "sys.path[1:2], 'torch' in sys.modules); subprocess.run([sys.executable, '-c', 'print(1)'])"
     )
     path = script(tmp_path, text)
-    _, expected, _ = python("-W", "error", path, "--calls", "7", "--", "-x", env=environment())
-    command = ["-W", "error", "-m", "peft_viz", "run", path, "--calls", "7", "--", "-x"]
+    _, expected, _ = python("-u", "-W", "error", path, "--calls", "7", "--", "-x", env=environment())
+    command = ["-u", "-W", "error", "-m", "peft_viz", "run", path, "--calls", "7", "--", "-x"]
     code, out, err = python(*command, env=environment(), cwd=tmp_path.parent)
-    assert (code, out) == (0, expected) and "True" in out
+    assert (code, out) == (0, expected) and "True True" in out
     assert err == "peft-viz: no PEFT model was called, so nothing was recorded\n"
     assert not list(tmp_path.parent.glob("trace*"))
 
@@ -447,11 +554,16 @@ def test_a_pipe_that_closes_ends_a_script_as_it_would(tmp_path):
 
 
 def test_the_environment_keeps_a_sitecustomize_of_its_own(tmp_path):
-    (tmp_path / "sitecustomize.py").write_text("import builtins; builtins.greeting = 'hello'")
+    text = "import builtins; builtins.greeting = 'hello'; import nothing_of_that_name"
+    (tmp_path / "sitecustomize.py").write_text(text)
     path = script(tmp_path, "print(greeting)")
     env = environment()
     env["PYTHONPATH"] = os.pathsep.join([str(tmp_path), env["PYTHONPATH"]])
-    assert python("-m", "peft_viz", "run", path, env=env, cwd=tmp_path)[:2] == (0, "hello\n")
+    code, out, expected = python(path, env=env, cwd=tmp_path)
+    assert (code, out) == (0, "hello\n") and "nothing_of_that_name" in expected
+    code, out, err = python("-m", "peft_viz", "run", path, env=env, cwd=tmp_path)
+    own = "peft-viz: no PEFT model was called, so nothing was recorded\n"
+    assert (code, out) == (0, "hello\n") and err == expected * 2 + own  # `peft-viz` is a Python, too
 
 
 # ---- the other commands
@@ -504,16 +616,45 @@ def test_show_writes_the_page_and_prints_a_summary(recorded, capsys, monkeypatch
         ("run nothing.py", "there is no file nothing.py"),
         ("run -o trace.txt {trace}", "use a name that ends in .html or .json"),
         ("run -o /nowhere/trace.html {trace}", "there is no folder /nowhere"),
+        ("run -o {folder}/folder.html {trace}", "folder.html is a folder: choose another name with -o"),
+        ("run -o {folder}/locked/trace.html {trace}", "locked cannot be written to: choose another place"),
         ("run --calls -1 {trace}", "numbers from 0 upwards"),
         ("demo -o tour.txt", "unknown extension"),
     ],
 )
-def test_an_error_is_one_line_and_exit_code_2(words, message, recorded, tmp_path, capsys):
+def test_an_error_is_one_line_and_exit_code_2(words, message, recorded, tmp_path, capsys, monkeypatch):
     for name in ("page.html", "notes.txt", "other.json"):
         (tmp_path / name).write_text("{}")
+    for name in ("folder.html", "locked"):
+        (tmp_path / name).mkdir()
+    allowed = os.access  # for root everything is
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "locked" and allowed(path, mode))
     assert cli.main(words.format(folder=tmp_path, trace=recorded).split()) == 2
     out, err = capsys.readouterr()
     assert not out and message in err and err.count("\n") == 1
+
+
+def test_a_summary_says_what_a_poor_recording_holds(recorded):
+    trace = Trace.load(recorded)
+    for source in trace.sources:
+        source.branches.clear()
+    next(c for c in trace.calls if any(s.branch is not None for s in c.steps)).source = None
+    assert re.search(r"\n +\d+ +(yes|no) +if ", cli.summary(trace, 90))
+
+
+@pytest.mark.parametrize("error, code", [(KeyboardInterrupt, 130), (BrokenPipeError, 1)])
+def test_a_reader_who_has_enough_sees_no_traceback(error, code, recorded, monkeypatch, capfd):
+    def stop(*_):
+        raise error
+
+    monkeypatch.setattr(cli, "summary", stop)
+    descriptor = os.dup(1)
+    try:
+        assert cli.main(["show", str(recorded)]) == code
+    finally:
+        os.dup2(descriptor, 1)  # what is printed to a pipe without a reader goes nowhere from then on
+        os.close(descriptor)
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("command", ["run", "show", "demo"])

@@ -40,15 +40,19 @@ class Losses:
         stacklevel: int = 2,  # of the line that the warning names, seen from here
     ):
         "Warn, if anything was lost since the last time."
+        if text := self.text():
+            warnings.warn(text, stacklevel=stacklevel + 1)
+
+    def text(self) -> str:
+        "What was lost since the last time, in a few sentences; empty when nothing was."
         if not self.counts:
-            return
+            return ""
         told = [self._line(what) for what in self.counts]
         more = f"; and {len(told) - 5} more" if len(told) > 5 else ""
         self.counts.clear()
         self.reasons.clear()
         lost = "; ".join(told[:5]) + more
-        text = f"The recording is incomplete. Not recorded: {lost}. The model's run was not affected."
-        warnings.warn(text, stacklevel=stacklevel + 1)
+        return f"The recording is incomplete. Not recorded: {lost}. The model's run was not affected."
 
     def _line(self, what: str) -> str:
         often, reason = self.counts[what], self.reasons[what]

@@ -153,7 +153,9 @@ class Door:
 
     def visit(self):
         recorder = self.recorder()
-        return self.make(recorder, self.obj) if recorder is not None and recorder.on else None
+        if recorder is None or not recorder.on or recorder.thread not in (None, threading.get_ident()):
+            return None
+        return self.make(recorder, self.obj)
 
     def open(self):
         with _LOCK:

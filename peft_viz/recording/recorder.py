@@ -75,6 +75,7 @@ class Recorder:
         self.base, self.tokenizer = _base_of(self.model), decoder(tokenizer)
         self.compiled = _is_compiled(model)
         self.trace, self.doors, self.sessions = Trace(), [], []
+        self.thread = None  # number of the thread whose calls are recorded; None: those of all threads
         self.ledger = Ledger(self.trace)
         self.watched = Watched(self.model, [])
 
@@ -103,6 +104,7 @@ class Recorder:
         self,
         error: BaseException | None = None,  # what ended the run, if anything did
         stacklevel: int = 2,  # of the line that a warning names
+        tell: bool = True,  # warn of what could not be recorded
     ):
         "End: nothing is left anywhere, and the trace can be saved. Stopping twice changes nothing."
         was_on = self.on
@@ -114,7 +116,8 @@ class Recorder:
             self._note_compiled()
             self.trace.tokens = texts(self.trace, self.tokenizer, self.ledger.losses)
             try:
-                self.ledger.losses.tell(stacklevel + 1)
+                if tell:
+                    self.ledger.losses.tell(stacklevel + 1)
             except Warning:  # the user wants warnings as errors; but never instead of an error
                 if error is None:
                     raise

@@ -88,6 +88,8 @@ def _imported(module):
 
 
 def _last_words():
+    if not _found and os.environ.get("PEFT_VIZ_PID") != str(os.getpid()):
+        return  # a process that the script started, and that has nothing to do with PEFT
     try:
         line = _watching().report()
     except Exception as error:
@@ -106,13 +108,15 @@ def begin():
     here = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [place for place in sys.path if os.path.abspath(place or ".") != here]
     us = sys.modules.pop("sitecustomize", None)
-    try:
-        __import__("sitecustomize")
-    except ImportError:
-        if us is not None:
-            sys.modules["sitecustomize"] = us
     sys.meta_path.insert(0, Finder(_imported))
     atexit.register(_last_words)
+    try:
+        __import__("sitecustomize")
+    except ImportError as error:
+        if error.name != "sitecustomize":
+            raise  # theirs, and it fails: Python says so
+        if us is not None:
+            sys.modules["sitecustomize"] = us
 
 
 if __name__ == "sitecustomize" and "PEFT_VIZ_RUN" in os.environ:
