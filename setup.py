@@ -25,8 +25,8 @@ setup(
     classifiers=["Development Status :: 3 - Alpha", "Intended Audience :: Developers", "Intended Audience :: Education",
                  "Natural Language :: English", "Programming Language :: Python :: 3",
                  *(f"Programming Language :: Python :: 3.{n}" for n in range(minor, newest + 1))],
-    # Said even though it is the default: an editable install then is a line in a .pth file. Otherwise it is a finder that
-    # comes last, and in the folder above the clone `import peft_viz` would find the clone itself, as an empty namespace.
+    # This is the default, but said: then an editable install is a line in a .pth file. Otherwise it is a finder that
+    # comes last, and `import peft_viz` in the folder above the clone finds the clone, as an empty namespace.
     package_dir={"": "."},
     packages=find_packages(include=[lib, lib + ".*"]),
     package_data={lib: ["static/**", "tiny/**"]},

@@ -1,4 +1,4 @@
-"Readability, by the project's own instrument: a recording of ours has no more steps than one of peft's, for each method."
+"Readability, by the project's own instrument: a recording of ours has no more steps than one of peft's."
 # lane: here
 
 from collections import defaultdict
