@@ -5,9 +5,9 @@
 # %% ../nbs/14_calls.ipynb #76a57189
 from __future__ import annotations
 import inspect
-import warnings
 from functools import wraps
 import torch
+from .config import warn
 from .place import STATES
 
 # %% auto #0
@@ -122,15 +122,9 @@ def check_prompt_inputs(
             "inputs_embeds", inputs_embeds, (None, None, width), "[batch, sequence, hidden]", whole=False
         )
     if given.get("position_ids") is not None and not setting.keeps_positions:
-        warnings.warn(
-            "Position ids are not supported for parameter efficient tuning. Ignoring position ids.",
-            stacklevel=5,
-        )
+        warn("Position ids are not supported for parameter efficient tuning. Ignoring position ids.")
     if given.get("token_type_ids") is not None:
-        warnings.warn(
-            "Token type ids are not supported for parameter efficient tuning. Ignoring token type ids",
-            stacklevel=5,
-        )
+        warn("Token type ids are not supported for parameter efficient tuning. Ignoring token type ids")
 
 # %% ../nbs/14_calls.ipynb #13c6eae5
 def with_checked_inputs(method):

@@ -16,7 +16,16 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.nn.modules.module import _IncompatibleKeys
-from .config import get_peft_config, CONFIGS, PeftConfig, PeftType
+from peft_viz.config import (
+    config_to_json,
+    PEFT_FORMAT,
+    PeftConfig,
+    PeftType,
+    read_config,
+    some,
+    UnknownAdapterError,
+    warn,
+)
 from peft_viz.files import (
     adapter_folder,
     CARD_NAME,
@@ -32,15 +41,12 @@ from peft_viz.files import (
 from .tuners.injection import BaseTunerLayer, ModulesToSaveWrapper, name_matches
 from .tuners.multitask import read_state_dict
 
-PEFT_FORMAT = "0.21.2"  # the version of peft that writes files like ours
-
 # %% auto #0
-__all__ = ['PEFT_FORMAT', 'NOT_SAVED', 'EMBEDDING_LAYER_NAMES', 'RUNTIME_ONLY', 'CARD', 'FINISHED', 'own_keys', 'prompt_keys',
-           'get_prompt_embedding_to_save', 'bias_keys', 'targets_embeddings', 'vocabulary_was_resized',
-           'embedding_keys', 'get_peft_model_state_dict', 'config_to_save', 'config_to_json', 'write_config',
-           'read_config', 'config_from_json', 'load_peft_weights', 'card_metadata', 'model_card',
-           'create_or_update_model_card', 'save_pretrained', 'write_adapter', 'expected', 'check_fit',
-           'set_peft_model_state_dict', 'without_weights', 'rehearsal', 'config_to_load']
+__all__ = ['NOT_SAVED', 'EMBEDDING_LAYER_NAMES', 'CARD', 'FINISHED', 'own_keys', 'prompt_keys', 'get_prompt_embedding_to_save',
+           'bias_keys', 'targets_embeddings', 'vocabulary_was_resized', 'embedding_keys', 'get_peft_model_state_dict',
+           'config_to_save', 'load_peft_weights', 'card_metadata', 'model_card', 'create_or_update_model_card',
+           'save_pretrained', 'write_adapter', 'expected', 'check_fit', 'set_peft_model_state_dict', 'without_weights',
+           'rehearsal', 'config_to_load']
 
 # %% ../nbs/09_checkpoint.ipynb #f9f74411
 NOT_SAVED = {"base_layer", "original_module", "ranknum"}
@@ -179,10 +185,9 @@ def vocabulary_was_resized(
         return False
     size = _saved_vocabulary(name)
     if size is None:
-        warnings.warn(
+        warn(
             f"nothing on this machine says how large the vocabulary of the base model {name!r} was; it counts as not "
-            "resized, and its embeddings are not saved with the adapter. If it was resized, pass save_embedding_layers=True",
-            stacklevel=2,
+            "resized, and its embeddings are not saved with the adapter. If it was resized, pass save_embedding_layers=True"
         )
         return False
     return size != model.get_base_model().config.get_text_config().vocab_size
@@ -234,7 +239,7 @@ def get_peft_model_state_dict(
     state = model.state_dict() if state_dict is None else state_dict
     missing = [key for key in keys.values() if key not in state]
     if missing:
-        raise ValueError(f"state_dict is not the whole state of this model; it lacks {_some(missing)}")
+        raise ValueError(f"state_dict is not the whole state of this model; it lacks {some(missing)}")
     tensors = {key: state[key] for key in keys.values()}
     if _rank_pattern(model, adapter_name):
         tensors = model.resize_state_dict_by_rank_pattern(config.rank_pattern, tensors, adapter_name)
@@ -249,7 +254,9 @@ def get_peft_model_state_dict(
 
 def _config_of(model, adapter_name):
     if adapter_name not in model.peft_config:
-        raise ValueError(f"there is no adapter {adapter_name!r}; there are {', '.join(model.peft_config)}")
+        raise UnknownAdapterError(
+            f"there is no adapter {adapter_name!r}; there are {', '.join(model.peft_config)}"
+        )
     return model.peft_config[adapter_name]
 
 
@@ -267,15 +274,7 @@ def _refuse_merged(model, adapter_names, what):
             f"{what} is not possible while {', '.join(sorted(merged))} is merged into the base model; call unmerge_adapter() first"
         )
 
-
-def _some(lines, limit=6):
-    more = f" and {len(lines) - limit} more" if len(lines) > limit else ""
-    return ", ".join(lines[:limit]) + more
-
 # %% ../nbs/09_checkpoint.ipynb #1df0bf39
-RUNTIME_ONLY = {"runtime_config"}
-
-
 def config_to_save(
     model: nn.Module,  # a PeftModel
     adapter_name: str,  # which adapter
@@ -296,60 +295,6 @@ def config_to_save(
             key.removesuffix(f".{adapter_name}"): pattern for key, pattern in config.rank_pattern.items()
         }
     return config
-
-
-def config_to_json(
-    config: PeftConfig,  # of any method
-) -> str:
-    "The text of `adapter_config.json`."
-    plain = {name: value for name, value in config.to_dict().items() if name not in RUNTIME_ONLY}
-    return json.dumps(dict(plain, peft_version=PEFT_FORMAT), indent=2, sort_keys=True)
-
-
-def write_config(
-    config: PeftConfig,  # of any method
-    folder: str | os.PathLike,  # where to; it is made if it is not there
-):
-    "Write `adapter_config.json`."
-    write(folder_to_write(folder, CONFIG_NAME) / CONFIG_NAME, config_to_json(config))
-
-# %% ../nbs/09_checkpoint.ipynb #95f59ea6
-def read_config(
-    model_id: str | os.PathLike,  # a folder
-    subfolder: str | None = None,  # in it
-) -> PeftConfig:
-    "The configuration in a folder. Raises ValueError, with the file's name, if there is none or it is none of ours, and NotImplementedError for variants of a method that are not implemented."
-    folder = folder_to_read(model_id, subfolder)
-    path = existing(folder, CONFIG_NAME)
-    if path is None:
-        raise ValueError(
-            f"there is no {CONFIG_NAME} in {folder}; an adapter that was saved under a name of its own is in the subfolder of that name"
-        )
-    try:
-        return config_from_json(path.read_text(encoding="utf-8"))
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path} is not an adapter's configuration: {error}") from error
-    except NotImplementedError as error:
-        raise NotImplementedError(f"{path}: {error}") from error
-
-
-def config_from_json(
-    text: str,  # of `adapter_config.json`
-) -> PeftConfig:
-    "The configuration that a text describes. Raises ValueError, TypeError or NotImplementedError."
-    fields = json.loads(text)
-    if not isinstance(fields, dict):
-        raise ValueError(f"it holds no object but {type(fields).__name__}")
-    fields = {name: value for name, value in fields.items() if name not in RUNTIME_ONLY}
-    cls = CONFIGS.get(fields.get("peft_type"))
-    known = cls.__dataclass_fields__ if cls else fields
-    said = {name: value for name, value in fields.items() if name in known or value}
-    strangers = [f"{name}={value!r}" for name, value in said.items() if name not in known]
-    if strangers:
-        raise ValueError(
-            f"{cls.__name__} here knows nothing of {_some(strangers)}, which peft {fields.get('peft_version')} wrote; the result would not be the same without it"
-        )
-    return get_peft_config(said)
 
 # %% ../nbs/09_checkpoint.ipynb #ea0a7569
 def load_peft_weights(
@@ -431,9 +376,7 @@ def model_card(
         try:
             card = ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=False)
         except Exception as error:  # a reader of YAML has many
-            warnings.warn(
-                f"{path} stays as it is; its head cannot be read: {' '.join(str(error).split())[:200]}"
-            )
+            warn(f"{path} stays as it is; its head cannot be read: {' '.join(str(error).split())[:200]}")
             return None
         said["tags"] = sorted({*said["tags"], *map(str, card.data.tags or ())})
         said["pipeline_tag"] = card.data.pipeline_tag or said["pipeline_tag"]
@@ -562,7 +505,7 @@ def check_fit(
         ],
     }
     if any(problems.values()):
-        found = "; ".join(f"{what}: {_some(names)}" for what, names in problems.items() if names)
+        found = "; ".join(f"{what}: {some(names)}" for what, names in problems.items() if names)
         raise ValueError(
             f"the checkpoint does not fit adapter {adapter_name!r}, a {type(model.peft_config[adapter_name]).__name__} for {type(model.get_base_model()).__name__}; {found}{_hint(problems)}"
         )
@@ -603,7 +546,7 @@ def set_peft_model_state_dict(
         )
     _warn_of_another_base(model, config)
     if check_fit(model, peft_model_state_dict, adapter_name):
-        warnings.warn(
+        warn(
             "the checkpoint has no biases, although bias='lora_only'; some versions of peft forget to save them. The base model's stay as they are"
         )
     if _rank_pattern(model, adapter_name):
@@ -630,10 +573,9 @@ def _warn_of_another_base(model, config):
     if not config.is_prompt_learning or not trained or not here:
         return
     if Path(trained).name != Path(here).name:
-        warnings.warn(
+        warn(
             f"the virtual tokens were trained for the base model {trained!r}, and this one is {here!r}; "
-            "the sizes fit, but they mean nothing to another model",
-            stacklevel=2,
+            "the sizes fit, but they mean nothing to another model"
         )
 
 # %% ../nbs/09_checkpoint.ipynb #b224004f

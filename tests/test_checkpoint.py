@@ -639,10 +639,10 @@ def test_a_place_that_is_taken(taken, tmp_path):
 def test_a_broken_link_is_a_place_that_is_taken(tmp_path):
     (tmp_path / "new").symlink_to("new")
     with pytest.raises(ValueError, match="something else is there"):
-        checkpoint.write_config(LoraConfig(), tmp_path / "new")
+        our_config.write_config(LoraConfig(), tmp_path / "new")
     (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to("folder")
-    checkpoint.write_config(LoraConfig(), tmp_path / "link")
+    our_config.write_config(LoraConfig(), tmp_path / "link")
     assert os.listdir(tmp_path / "folder") == [CONFIG]
 
 
@@ -653,16 +653,16 @@ def test_a_broken_link_is_a_place_that_is_taken(tmp_path):
 def test_a_configuration_alone(method, tmp_path):
     theirs = config(peft, method)
     theirs.save_pretrained(tmp_path / "theirs")
-    mine = checkpoint.read_config(tmp_path / "theirs")
+    mine = our_config.read_config(tmp_path / "theirs")
     assert type(mine) is type(config(our_config, method)) and mine.inference_mode is False
-    checkpoint.write_config(mine, tmp_path / "deep" / "ours")
+    our_config.write_config(mine, tmp_path / "deep" / "ours")
     assert settings(tmp_path / "deep" / "ours") | settings(tmp_path / "theirs") == settings(
         tmp_path / "deep" / "ours"
     )
     again = peft.PeftConfig.from_pretrained(str(tmp_path), subfolder="deep/ours")
     theirs.peft_version = again.peft_version = None
     assert again == theirs
-    assert checkpoint.read_config(tmp_path, subfolder="deep/ours") == mine or OLD_PEFT
+    assert our_config.read_config(tmp_path, subfolder="deep/ours") == mine or OLD_PEFT
 
 
 def changed(folder, **fields):
@@ -672,29 +672,29 @@ def changed(folder, **fields):
 
 @pytest.mark.parametrize("nothing", [None, False, 0, 0.0, "", [], {}])
 def test_fields_that_say_nothing(nothing, tmp_path):
-    checkpoint.write_config(LoraConfig(r=3, **CLM), tmp_path)
+    our_config.write_config(LoraConfig(r=3, **CLM), tmp_path)
     changed(tmp_path, a_new_field=nothing, runtime_config={"ephemeral_gpu_offload": True})
-    assert checkpoint.read_config(tmp_path).r == 3
+    assert our_config.read_config(tmp_path).r == 3
 
 
 def test_fields_that_say_something(tmp_path):
-    checkpoint.write_config(LoraConfig(r=3, **CLM), tmp_path)
+    our_config.write_config(LoraConfig(r=3, **CLM), tmp_path)
     changed(tmp_path, a_new_field=1, another="x", peft_version="9.9")
     with pytest.raises(
         ValueError,
         match=r"adapter_config.json .*LoraConfig here knows nothing "
         r"of a_new_field=1, another='x', which peft 9.9 wrote",
     ):
-        checkpoint.read_config(tmp_path)
+        our_config.read_config(tmp_path)
 
 
 def test_a_variant_that_is_not_there(tmp_path):
-    checkpoint.write_config(LoraConfig(r=3, **CLM), tmp_path)
+    our_config.write_config(LoraConfig(r=3, **CLM), tmp_path)
     changed(tmp_path, use_qalora=True)
     with pytest.raises(
         NotImplementedError, match=r"adapter_config.json: LoraConfig\(use_qalora=True\) is not implemented"
     ):
-        checkpoint.read_config(tmp_path)
+        our_config.read_config(tmp_path)
 
 
 # --- reading what may be anything ---------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ from __future__ import annotations
 import copy
 import difflib
 import itertools
-import re
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace as replace_fields
@@ -132,7 +131,7 @@ def fitting_pattern(
     name: str,  # a module's full name
 ) -> str | None:
     "The first pattern that the (end of the) name fits."
-    return next((p for p in patterns if re.match(rf"(?:.*\.)?(?:{p})$", name)), None)
+    return next((p for p in patterns if match(rf"(?:.*\.)?(?:{p})", name)), None)
 
 
 def without_effect(
