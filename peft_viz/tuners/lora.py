@@ -429,6 +429,8 @@ class LoraModel(BaseTuner):
     def _check_adapter_names(self, adapter_names):
         if self.training:
             raise ValueError("adapter_names are for inference; call model.eval() first")
+        if isinstance(adapter_names, str):
+            raise ValueError(f"adapter_names must be a list with a name for each row, not {adapter_names!r}")
         for unknown in set(adapter_names) - {"__base__", *self.peft_config}:
             raise UnknownAdapterError(
                 f"there is no adapter {unknown!r}; there are {', '.join(self.peft_config)}, and '__base__' for none"
