@@ -1,6 +1,7 @@
 """Mistakes that people make are said in words, with what to do, and before anything is changed: after a refused call
 the base model is as before.
 """
+# lane: reference
 
 import dataclasses
 import warnings
