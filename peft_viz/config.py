@@ -235,7 +235,8 @@ FIELDS = {
     "modules_to_save": maybe(NAMES),
     # prompt learning
     "num_virtual_tokens": Rule(whole(1).words, maybe(whole(1)).allows),  # (None is for later)
-    "token_dim num_attention_heads num_layers encoder_hidden_size": maybe(whole(1)),
+    "token_dim num_layers encoder_hidden_size": maybe(whole(1)),
+    "num_attention_heads": maybe(whole(0)),  # a base model without attention has none
     "prompt_tuning_init_text tokenizer_name_or_path prompt_tuning_init_state_dict_path": maybe(TEXT),
     "tokenizer_kwargs": maybe(MAPPING),
     "prompt_tuning_init_task": maybe(whole(0)),
