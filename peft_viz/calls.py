@@ -109,7 +109,8 @@ def check_inputs(
     need_tensor("input_ids", input_ids, (None, None), "[batch, sequence]")
     need_tensor("inputs_embeds", inputs_embeds, (None, None, None), "[batch, sequence, hidden]", FLOATS)
     inputs = input_ids if input_ids is not None else inputs_embeds
-    need(inputs is not None, "pass input_ids or inputs_embeds")
+    if inputs is None:
+        raise ValueError("pass input_ids or inputs_embeds")
     batch_size, length = inputs.shape[:2]
     need(batch_size and length, f"the input has shape {list(inputs.shape)}: there is no token in it")
     need_tensor("labels", labels, (batch_size, length), "[batch, sequence], as the input")
@@ -133,14 +134,14 @@ def check_inputs(
 # %% ../nbs/14_calls.ipynb #01de2406
 def check_embedded(
     setting,  # the model's `Setting`
-    word_embeddings: torch.nn.Module,  # of the base model
+    word_embeddings: torch.nn.Embedding,  # of the base model
     input_ids: torch.Tensor | None,  # [batch, sequence]
     inputs_embeds: torch.Tensor | None,  # [batch, sequence, hidden]
 ):
     "Raises ValueError for ids that are not in the vocabulary, and for embeddings of another width than the prompt's."
     size, width = word_embeddings.weight.shape
-    on_cpu = input_ids is not None and input_ids.device.type == "cpu" and input_ids.numel() > 0
-    if on_cpu and not torch.compiler.is_compiling():
+    on_cpu = input_ids is not None and input_ids.device.type == "cpu" and not torch.compiler.is_compiling()
+    if input_ids is not None and on_cpu and input_ids.numel() > 0:
         first, last = int(input_ids.min()), int(input_ids.max())
         need(
             0 <= first and last < size,
@@ -152,7 +153,7 @@ def check_embedded(
 
 def check_prompt_inputs(
     setting,  # the model's `Setting`
-    word_embeddings: torch.nn.Module,  # of the base model
+    word_embeddings: torch.nn.Embedding,  # of the base model
     given: dict,  # the arguments of the call
 ):
     "Raises ValueError for what prompt learning cannot take; warns of arguments that it drops."

@@ -12,6 +12,7 @@ import os
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
@@ -53,7 +54,7 @@ NOT_SAVED = {"base_layer", "original_module", "ranknum"}
 
 
 def own_keys(
-    model: nn.Module,  # a PeftModel
+    model: Any,  # a PeftModel
     adapter_name: str,  # whose tensors
 ) -> dict[str, str]:
     "The tensors that an adapter has inside of the base model: their names in a file, and in the model's state."
@@ -76,7 +77,7 @@ def _in_file(kind, rest):
 
 # %% ../nbs/09_checkpoint.ipynb #a185f05e
 def prompt_keys(
-    model: nn.Module,  # a PeftModel
+    model: Any,  # a PeftModel
     adapter_name: str,  # whose tensors
 ) -> dict[str, str]:
     "The tensors that an adapter has beside the base model, in a file and in the model's state."
@@ -89,7 +90,7 @@ def prompt_keys(
 
 
 def get_prompt_embedding_to_save(
-    model: nn.Module,  # a PeftModel
+    model: Any,  # a PeftModel
     adapter_name: str,  # whose prompt
 ) -> torch.Tensor:  # [virtual, token_dim]; for a prefix [virtual, layers * 2 * token_dim]
     "The virtual tokens as inference will see them: without dropout, even in the middle of a training. (peft 0.21.2 saves whatever an LSTM with dropout gave that time.)"
@@ -107,7 +108,7 @@ def get_prompt_embedding_to_save(
 
 # %% ../nbs/09_checkpoint.ipynb #a4abbc72
 def bias_keys(
-    model: nn.Module,  # a PeftModel
+    model: Any,  # a PeftModel
     adapter_name: str,  # whose configuration asks for biases
 ) -> dict[str, str]:
     "The biases of the base model that are trained with an adapter, in a file and in the model's state."
@@ -146,7 +147,7 @@ EMBEDDING_LAYER_NAMES = {"embed_tokens", "lm_head"}
 
 
 def targets_embeddings(
-    model: nn.Module,  # a PeftModel
+    model: Any,  # a PeftModel
     adapter_name: str,  # which adapter
 ) -> bool:
     "Does an adapter change the embeddings, under a name that peft knows?"
@@ -176,7 +177,7 @@ def _saved_vocabulary(
 
 
 def vocabulary_was_resized(
-    model: nn.Module,  # a PeftModel
+    model: Any,  # a PeftModel
     adapter_name: str,  # whose configuration says where the base model is from
 ) -> bool:
     "Has the base model another number of tokens than it was saved with? If that is not known, the answer is no, with a warning."
@@ -194,7 +195,7 @@ def vocabulary_was_resized(
 
 
 def embedding_keys(
-    model: nn.Module,  # a PeftModel
+    model: Any,  # a PeftModel
     adapter_name: str,  # whose parts of an adapted embedding belong to it
 ) -> dict[str, str]:
     "The base model's embeddings, in a file and in the model's state."
@@ -216,7 +217,7 @@ def embedding_keys(
 
 # %% ../nbs/09_checkpoint.ipynb #3d78a33b
 def get_peft_model_state_dict(
-    model: nn.Module,  # a PeftModel
+    model: Any,  # a PeftModel
     state_dict: dict[str, torch.Tensor]
     | None = None,  # its state, where someone else gathered it; a prompt is always taken from the model
     adapter_name: str = "default",  # which adapter
@@ -276,7 +277,7 @@ def _refuse_merged(model, adapter_names, what):
 
 # %% ../nbs/09_checkpoint.ipynb #1df0bf39
 def config_to_save(
-    model: nn.Module,  # a PeftModel
+    model: Any,  # a PeftModel
     adapter_name: str,  # which adapter
 ) -> PeftConfig:
     "A copy of an adapter's configuration with everything that a file should say. The model's own stays as it is."
@@ -322,7 +323,7 @@ def load_peft_weights(
 
 # %% ../nbs/09_checkpoint.ipynb #ac424ab4
 def card_metadata(
-    model: nn.Module,  # a PeftModel
+    model: Any,  # a PeftModel
     adapter_name: str,  # which adapter
 ) -> dict:  # for the head of a model card
     "What peft says of an adapter: base model, library, what it is for, and tags."
@@ -360,7 +361,7 @@ model = PeftModel.from_pretrained(model, "the folder of this file")
 
 
 def model_card(
-    model: nn.Module,  # a PeftModel
+    model: Any,  # a PeftModel
     adapter_name: str,  # which adapter
     folder: Path,  # where a card may be already
 ) -> str | None:  # None: what is there is no card that can be read, and stays
@@ -386,7 +387,7 @@ def model_card(
 
 
 def create_or_update_model_card(
-    model: nn.Module,  # a PeftModel
+    model: Any,  # a PeftModel
     output_dir: str | os.PathLike,  # it is made if it is not there
     adapter_name: str | None = None,  # None: the active one
 ):
@@ -398,7 +399,7 @@ def create_or_update_model_card(
 
 # %% ../nbs/09_checkpoint.ipynb #fa83fb0d
 def save_pretrained(
-    model: nn.Module,  # a PeftModel
+    model: Any,  # a PeftModel
     save_directory: str | os.PathLike,  # where to; it is made if it is not there
     safe_serialization: bool = True,  # a safetensors file; False: a pickle
     selected_adapters: list[str] | None = None,  # None: all
@@ -450,7 +451,7 @@ def write_adapter(
 
 # %% ../nbs/09_checkpoint.ipynb #4cd59363
 def expected(
-    model: nn.Module,  # a PeftModel
+    model: Any,  # a PeftModel
     adapter_name: str,  # which adapter
 ) -> dict[str, torch.Tensor]:
     "What a file for this adapter holds: tensors of the right shapes, by their names in the file. For AdaLoRA, as they are once the layers have been pruned to the configuration's `rank_pattern`."
@@ -470,7 +471,7 @@ def expected(
 
 
 def check_fit(
-    model: nn.Module,  # a PeftModel
+    model: Any,  # a PeftModel
     tensors: dict[str, torch.Tensor],  # from a file
     adapter_name: str,  # where they are to go
 ) -> bool:  # are there biases of `bias="lora_only"` that the file does not have?
@@ -533,7 +534,7 @@ FINISHED = {
 
 @torch.no_grad()
 def set_peft_model_state_dict(
-    model: nn.Module,  # a PeftModel with the adapter in it
+    model: Any,  # a PeftModel with the adapter in it
     peft_model_state_dict: dict[str, torch.Tensor],  # by their names in a file
     adapter_name: str = "default",  # where they are to go
 ) -> _IncompatibleKeys:  # nothing missing, nothing unexpected

@@ -17,11 +17,11 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from .files import CONFIG_NAME, existing, folder_to_read, folder_to_write, write
 
 # %% auto #0
-__all__ = ['BETWEEN', 'FLAG', 'TEXT', 'NAME', 'PATTERN', 'NAMES', 'MODULES', 'MAPPING', 'FRACTION', 'NOT_NEGATIVE',
+__all__ = ['BETWEEN', 'Member', 'FLAG', 'TEXT', 'NAME', 'PATTERN', 'NAMES', 'MODULES', 'MAPPING', 'FRACTION', 'NOT_NEGATIVE',
            'BETWEEN_0_AND_1', 'STEPS', 'FIELDS', 'RULES', 'INITIALISATIONS_OF_PEFT', 'CONFIGS', 'FORGOTTEN',
            'PEFT_FORMAT', 'RUNTIME_ONLY', 'PeftError', 'NoMatchingPeftModuleError', 'UnknownAdapterError',
            'PeftWarning', 'warn', 'PeftType', 'TaskType', 'PromptTuningInit', 'MultitaskPromptTuningInit',
@@ -115,10 +115,13 @@ class PromptEncoderReparameterizationType(str, enum.Enum):
     LSTM = "LSTM"
 
 # %% ../nbs/00_config.ipynb #6093f409
+Member = TypeVar("Member", bound=enum.Enum)
+
+
 def member(
-    kind: type[enum.Enum],  # one of the enumerations above
+    kind: type[Member],  # one of the enumerations above
     value: str | enum.Enum,  # a member, or its name
-) -> enum.Enum:
+) -> Member:
     "The member of `kind` called `value`. Raises ValueError, with every valid name, when there is none."
     try:
         return kind(value)
@@ -547,7 +550,7 @@ class CPTConfig(PromptLearningConfig):
 # %% ../nbs/00_config.ipynb #76242360
 def _only(default):
     "A field of peft's that is accepted at its default only: checkpoints carry it."
-    how = dict(default_factory=dict) if default == {} else dict(default=default)
+    how: dict[str, Any] = dict(default_factory=dict) if default == {} else dict(default=default)
     return field(**how, metadata={"only": True})
 
 

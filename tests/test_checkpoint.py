@@ -1214,3 +1214,24 @@ def test_a_prompt_of_another_base_model(tmp_path):
     base.name_or_path = "someone/small"
     with pytest.warns(UserWarning, match="'someone/other', and this one is 'someone/small'"):
         PeftModel.from_pretrained(base, tmp_path)
+
+
+def test_a_prompt_without_a_task(tmp_path):
+    "A plain PeftModel would run the base model alone: no model without virtual tokens is made in silence."
+    trained("prompt")[1].save_pretrained(tmp_path)
+    changed(tmp_path, task_type=None)
+    with pytest.raises(ValueError, match="does not say the task"):
+        PeftModel.from_pretrained(fresh("prompt"), tmp_path)
+    model = ours.PeftModelForCausalLM.from_pretrained(fresh("prompt"), tmp_path)
+    inputs = batch()
+    virtual = model.peft_config["default"].num_virtual_tokens
+    assert model(**inputs).logits.shape[1] == inputs["input_ids"].shape[1] + virtual
+
+
+@pytest.mark.parametrize("method", ["lora", "prompt"])
+def test_a_card_by_hand(method, tmp_path):
+    model = trained(method)[1]
+    model.create_or_update_model_card(tmp_path / "new" / "folder")
+    by_hand = (tmp_path / "new" / "folder" / CARD).read_text()
+    model.save_pretrained(tmp_path)
+    assert by_hand == (tmp_path / CARD).read_text()

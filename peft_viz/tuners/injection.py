@@ -11,6 +11,7 @@ from collections import Counter
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace as replace_fields
 from html import escape
+from typing import Any
 import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
@@ -583,7 +584,7 @@ class BaseTuner(nn.Module):
     def __init__(
         self,
         model: nn.Module,  # base model; its target layers are replaced
-        peft_config: dict[str, PeftConfig],  # configurations by adapter name
+        peft_config: dict[str, Any],  # configurations by adapter name
         adapter_name: str,  # the one to begin with
     ):
         super().__init__()
@@ -876,7 +877,7 @@ class BaseTuner(nn.Module):
             )
         yield
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
         except AttributeError:
