@@ -331,7 +331,7 @@ def card_metadata(
 
     base = model.get_base_model()
     name = getattr(base, "name_or_path", "")
-    tags = set(getattr(base, "model_tags", None) or ())
+    tags: set[str] = set(getattr(base, "model_tags", None) or ())
     if isinstance(getattr(model.base_model, "model", None), PreTrainedModel):
         tags.add("transformers")
     if model.peft_config[adapter_name].peft_type == PeftType.LORA:
@@ -372,7 +372,7 @@ def model_card(
     if path is None:
         method = model.peft_config[adapter_name].peft_type.value
         text = CARD.format(method=method, base=said["base_model"] or "a base model", version=PEFT_FORMAT)
-        card = ModelCard("---\n{}\n---\n\n" + text, ignore_metadata_errors=True)
+        card: Any = ModelCard("---\n{}\n---\n\n" + text, ignore_metadata_errors=True)
     else:
         try:
             card = ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=False)

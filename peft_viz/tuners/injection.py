@@ -304,6 +304,7 @@ class BaseTunerLayer(AdapterHolder):
     `get_delta_weight` or the two `..._parameters`."""
 
     mergeable = True  # can the base layer alone do what base layer and adapter do?
+    base_layer: Any  # nn.Linear, transformers' Conv1D or nn.Embedding
 
     def __init__(
         self,
