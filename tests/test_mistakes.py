@@ -404,6 +404,8 @@ def test_positions_that_do_not_fit():
 
 def test_arguments_that_a_method_does_not_have():
     model = ours.get_peft_model(ours.tiny_random("llama"), LONE).eval()
+    with pytest.warns(c.PeftWarning, match="Position ids are not supported"):
+        model(input_ids=IDS, position_ids=torch.arange(4)[None])
     with pytest.raises(ValueError, match="adapter_names give each row its own LoRA adapter"):
         model(input_ids=IDS, adapter_names=["default", "default"])
     model = ours.get_peft_model(ours.tiny_random("llama"), ours.LoraConfig(r=2, **CLM)).eval()
