@@ -5,14 +5,15 @@
 # %% ../nbs/14_calls.ipynb #76a57189
 from __future__ import annotations
 import inspect
-import warnings
 from functools import wraps
 import torch
+from .config import PeftType, warn
 from .place import STATES
 
 # %% auto #0
-__all__ = ['FOR_METHODS', 'by_name', 'unless_switched_off', 'need', 'need_tensor', 'check_inputs', 'check_prompt_inputs',
-           'with_checked_inputs']
+__all__ = ['FOR_METHODS', 'WHOLE', 'FLOATS', 'by_name', 'unless_switched_off', 'need', 'need_numbers', 'need_tensor',
+           'check_inputs', 'check_embedded', 'check_prompt_inputs', 'is_first_call', 'with_checked_inputs',
+           'with_checked_beginning']
 
 # %% ../nbs/14_calls.ipynb #bc01519c
 FOR_METHODS = "adapter_names", "task_ids", "input_type_mask"  # arguments that the base model does not have
@@ -46,6 +47,9 @@ def unless_switched_off(method):
     return chosen
 
 # %% ../nbs/14_calls.ipynb #be0680b1
+WHOLE = torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8
+
+
 def need(
     condition,  # what must hold
     message: str,  # what to say if it does not
@@ -55,97 +59,159 @@ def need(
         raise ValueError(message)
 
 
-def need_tensor(
+def need_numbers(
     name: str,  # of the argument
     value,  # what was passed, or None
-    shape: tuple,  # the sizes it must have; None: any
-    meaning: str,  # of the sizes, in words
-    whole: bool = True,  # must it hold whole numbers?
+    meaning: str,  # of its sizes, in words
+    kinds: str = "whole numbers",  # or "floating-point numbers", or "numbers", which are True and False, too
 ):
-    "Raises ValueError unless the value is None or a tensor of this shape."
+    "Raises ValueError unless the value is None or a tensor of such numbers."
     if value is None:
         return
     need(
         isinstance(value, torch.Tensor), f"{name} is a {type(value).__name__}; it must be a tensor {meaning}"
     )
+    fits = {
+        "whole numbers": value.dtype in WHOLE,
+        "floating-point numbers": value.is_floating_point(),
+        "numbers": not value.is_complex(),
+    }
+    need(fits[kinds], f"{name} holds {value.dtype}; it must hold {kinds}")
+
+
+def need_tensor(
+    name: str,  # of the argument
+    value,  # what was passed, or None
+    shape: tuple,  # the sizes it must have; None: any
+    meaning: str,  # of the sizes, in words
+    kinds: str = "whole numbers",  # as in `need_numbers`
+):
+    "Raises ValueError unless the value is None or a tensor of this shape."
+    need_numbers(name, value, meaning, kinds)
+    if value is None:
+        return
     fits = value.dim() == len(shape) and all(want in (None, size) for want, size in zip(shape, value.shape))
     wanted = ", ".join("any" if size is None else str(size) for size in shape)
     need(fits, f"{name} has shape {list(value.shape)}; it must be {meaning}, here [{wanted}]")
-    need(
-        not whole or not value.is_floating_point(), f"{name} holds {value.dtype}; it must hold whole numbers"
-    )
 
 # %% ../nbs/14_calls.ipynb #ec2eca7a
+FLOATS = "floating-point numbers"
+
+
 def check_inputs(
     input_ids=None,  # [batch, sequence]
     inputs_embeds=None,  # [batch, sequence, hidden], instead of `input_ids`
     attention_mask=None,  # [batch, sequence]; behind a cache, for all tokens so far
     labels=None,  # [batch, sequence]
+    position_ids=None,  # [..., sequence]; behind a cache they may be those of all tokens so far
     is_first: bool = True,  # does no cache come with the call?
 ):
     "Raises ValueError, saying what does not fit, unless the inputs belong together."
     need_tensor("input_ids", input_ids, (None, None), "[batch, sequence]")
-    need_tensor("inputs_embeds", inputs_embeds, (None, None, None), "[batch, sequence, hidden]", whole=False)
+    need_tensor("inputs_embeds", inputs_embeds, (None, None, None), "[batch, sequence, hidden]", FLOATS)
     inputs = input_ids if input_ids is not None else inputs_embeds
-    need(inputs is not None, "pass input_ids or inputs_embeds")
+    if inputs is None:
+        raise ValueError("pass input_ids or inputs_embeds")
     batch_size, length = inputs.shape[:2]
     need(batch_size and length, f"the input has shape {list(inputs.shape)}: there is no token in it")
     need_tensor("labels", labels, (batch_size, length), "[batch, sequence], as the input")
     if isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 2:
         longer = not is_first and attention_mask.shape[1] > length
         shape = batch_size, (None if longer else length)
-        need_tensor("attention_mask", attention_mask, shape, "[batch, sequence], as the input", whole=False)
+        need_tensor("attention_mask", attention_mask, shape, "[batch, sequence], as the input", "numbers")
     else:
         need(
             attention_mask is None or hasattr(attention_mask, "shape") or isinstance(attention_mask, dict),
             f"attention_mask is a {type(attention_mask).__name__}; it must be a tensor [batch, sequence]",
         )
+    need_numbers("position_ids", position_ids, "[batch, sequence]", "numbers")
+    if position_ids is not None:
+        given = position_ids.shape[-1]
+        need(
+            given == length or (given > length and not is_first),
+            f"position_ids are for {given} tokens, and the input has {length}",
+        )
 
 # %% ../nbs/14_calls.ipynb #01de2406
+def check_embedded(
+    setting,  # the model's `Setting`
+    word_embeddings: torch.nn.Embedding,  # of the base model
+    input_ids: torch.Tensor | None,  # [batch, sequence]
+    inputs_embeds: torch.Tensor | None,  # [batch, sequence, hidden]
+):
+    "Raises ValueError for ids that are not in the vocabulary, and for embeddings of another width than the prompt's."
+    size, width = word_embeddings.weight.shape
+    on_cpu = input_ids is not None and input_ids.device.type == "cpu" and not torch.compiler.is_compiling()
+    if input_ids is not None and on_cpu and input_ids.numel() > 0:
+        first, last = int(input_ids.min()), int(input_ids.max())
+        need(
+            0 <= first and last < size,
+            f"input_ids must be from 0 to {size - 1}; here they are from {first} to {last}",
+        )
+    if not setting.is_prefix:
+        need_tensor("inputs_embeds", inputs_embeds, (None, None, width), "[batch, sequence, hidden]", FLOATS)
+
+
 def check_prompt_inputs(
     setting,  # the model's `Setting`
-    word_embeddings: torch.nn.Module,  # of the base model
+    word_embeddings: torch.nn.Embedding,  # of the base model
     given: dict,  # the arguments of the call
 ):
     "Raises ValueError for what prompt learning cannot take; warns of arguments that it drops."
     input_ids, inputs_embeds = given.get("input_ids"), given.get("inputs_embeds")
     need(input_ids is None or inputs_embeds is None, "pass input_ids or inputs_embeds, not both")
     setting.base.check_takes(given, setting.keeps_positions)
-    size, width = word_embeddings.weight.shape
-    if input_ids is not None and input_ids.device.type == "cpu" and not torch.compiler.is_compiling():
-        first, last = int(input_ids.min()), int(input_ids.max())
-        need(
-            0 <= first and last < size,
-            f"input_ids must be from 0 to {size - 1}; here they are from {first} to {last}",
-        )
-    if inputs_embeds is not None and not setting.is_prefix:
-        need_tensor(
-            "inputs_embeds", inputs_embeds, (None, None, width), "[batch, sequence, hidden]", whole=False
-        )
+    check_embedded(setting, word_embeddings, input_ids, inputs_embeds)
+    need(
+        given.get("adapter_names") is None,
+        "adapter_names give each row its own LoRA adapter; with virtual tokens, all rows have the active "
+        "adapter's: leave it out",
+    )
+    if setting.config.peft_type == PeftType.CPT:
+        need_numbers("input_type_mask", given.get("input_type_mask"), "[batch, sequence]", "numbers")
     if given.get("position_ids") is not None and not setting.keeps_positions:
-        warnings.warn(
-            "Position ids are not supported for parameter efficient tuning. Ignoring position ids.",
-            stacklevel=5,
-        )
+        warn("Position ids are not supported for parameter efficient tuning. Ignoring position ids.")
     if given.get("token_type_ids") is not None:
-        warnings.warn(
-            "Token type ids are not supported for parameter efficient tuning. Ignoring token type ids",
-            stacklevel=5,
-        )
+        warn("Token type ids are not supported for parameter efficient tuning. Ignoring token type ids")
 
 # %% ../nbs/14_calls.ipynb #13c6eae5
+def is_first_call(
+    given: dict,  # the arguments of a call
+) -> bool:
+    "Does no cache come with it?"
+    return all(given.get(name) is None for name in ("past_key_values", *STATES))
+
+
 def with_checked_inputs(method):
     "`forward` of the PEFT model, after `check_inputs`."
 
     @wraps(method)
     def checked(self, *args, **kwargs):
-        given = by_name(method, args, kwargs)[1]
-        inputs = {
-            name: given.get(name) for name in ("input_ids", "inputs_embeds", "attention_mask", "labels")
-        }
-        check_inputs(**inputs, is_first=all(given.get(name) is None for name in ("past_key_values", *STATES)))
-        if self.active_peft_config.is_prompt_learning:
+        given, prompts = by_name(method, args, kwargs)[1], self.active_peft_config.is_prompt_learning
+        names = ["input_ids", "inputs_embeds", "attention_mask", "labels"]
+        if not prompts or self.setting.keeps_positions:  # otherwise they are dropped
+            names.append("position_ids")
+        check_inputs(**{name: given.get(name) for name in names}, is_first=is_first_call(given))
+        if prompts:
             check_prompt_inputs(self.setting, self.word_embeddings, given)
         return method(self, *args, **kwargs)
+
+    return checked
+
+
+def with_checked_beginning(generate):
+    "`generate` of the PEFT model, after `check_inputs`. Without any input it begins by itself, and there is nothing to check."
+
+    @wraps(generate)
+    def checked(self, *args, **kwargs):
+        first = args[0] if args else kwargs.get("inputs")
+        ids = kwargs.get("input_ids") if first is None else first
+        embeds, mask = kwargs.get("inputs_embeds"), kwargs.get("attention_mask")
+        if ids is not None or embeds is not None:
+            inputs = dict(input_ids=ids) if embeds is None else dict(inputs_embeds=embeds)
+            check_inputs(**inputs, attention_mask=mask, is_first=is_first_call(kwargs))
+            if self.active_peft_config.is_prompt_learning:
+                check_embedded(self.setting, self.word_embeddings, ids, embeds)
+        return generate(self, *args, **kwargs)
 
     return checked

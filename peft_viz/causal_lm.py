@@ -8,7 +8,7 @@ import copy
 import torch
 from torch import nn
 from .architectures import BaseModelFacts
-from .calls import unless_switched_off, with_checked_inputs
+from .calls import unless_switched_off, with_checked_beginning, with_checked_inputs
 from .config import PeftConfig, PeftType
 from .generation import DecodingStep, lent_to_base_model, room_for_virtual_tokens
 from .model import check_config, model_class, PeftModel, refuse_second_wrapper
@@ -148,6 +148,7 @@ class CausalLMWithGenerate(CausalLMWithForward):
     "With `generate`."
 
     @unless_switched_off
+    @with_checked_beginning
     def generate(self, *args, **kwargs):
         """The base model's `generate`. At each step it asks our `prepare_inputs_for_generation`; afterwards
         it is as before."""

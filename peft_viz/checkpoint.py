@@ -12,11 +12,21 @@ import os
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.nn.modules.module import _IncompatibleKeys
-from .config import get_peft_config, CONFIGS, PeftConfig, PeftType
+from peft_viz.config import (
+    config_to_json,
+    PEFT_FORMAT,
+    PeftConfig,
+    PeftType,
+    read_config,
+    some,
+    UnknownAdapterError,
+    warn,
+)
 from peft_viz.files import (
     adapter_folder,
     CARD_NAME,
@@ -32,22 +42,19 @@ from peft_viz.files import (
 from .tuners.injection import BaseTunerLayer, ModulesToSaveWrapper, name_matches
 from .tuners.multitask import read_state_dict
 
-PEFT_FORMAT = "0.21.2"  # the version of peft that writes files like ours
-
 # %% auto #0
-__all__ = ['PEFT_FORMAT', 'NOT_SAVED', 'EMBEDDING_LAYER_NAMES', 'RUNTIME_ONLY', 'CARD', 'FINISHED', 'own_keys', 'prompt_keys',
-           'get_prompt_embedding_to_save', 'bias_keys', 'targets_embeddings', 'vocabulary_was_resized',
-           'embedding_keys', 'get_peft_model_state_dict', 'config_to_save', 'config_to_json', 'write_config',
-           'read_config', 'config_from_json', 'load_peft_weights', 'card_metadata', 'model_card',
-           'create_or_update_model_card', 'save_pretrained', 'write_adapter', 'expected', 'check_fit',
-           'set_peft_model_state_dict', 'without_weights', 'rehearsal', 'config_to_load']
+__all__ = ['NOT_SAVED', 'EMBEDDING_LAYER_NAMES', 'CARD', 'FINISHED', 'own_keys', 'prompt_keys', 'get_prompt_embedding_to_save',
+           'bias_keys', 'targets_embeddings', 'vocabulary_was_resized', 'embedding_keys', 'get_peft_model_state_dict',
+           'config_to_save', 'load_peft_weights', 'card_metadata', 'model_card', 'create_or_update_model_card',
+           'save_pretrained', 'write_adapter', 'expected', 'check_fit', 'set_peft_model_state_dict', 'without_weights',
+           'rehearsal', 'config_to_load']
 
 # %% ../nbs/09_checkpoint.ipynb #f9f74411
 NOT_SAVED = {"base_layer", "original_module", "ranknum"}
 
 
 def own_keys(
-    model: nn.Module,  # a PeftModel
+    model: Any,  # a PeftModel
     adapter_name: str,  # whose tensors
 ) -> dict[str, str]:
     "The tensors that an adapter has inside of the base model: their names in a file, and in the model's state."
@@ -70,7 +77,7 @@ def _in_file(kind, rest):
 
 # %% ../nbs/09_checkpoint.ipynb #a185f05e
 def prompt_keys(
-    model: nn.Module,  # a PeftModel
+    model: Any,  # a PeftModel
     adapter_name: str,  # whose tensors
 ) -> dict[str, str]:
     "The tensors that an adapter has beside the base model, in a file and in the model's state."
@@ -83,7 +90,7 @@ def prompt_keys(
 
 
 def get_prompt_embedding_to_save(
-    model: nn.Module,  # a PeftModel
+    model: Any,  # a PeftModel
     adapter_name: str,  # whose prompt
 ) -> torch.Tensor:  # [virtual, token_dim]; for a prefix [virtual, layers * 2 * token_dim]
     "The virtual tokens as inference will see them: without dropout, even in the middle of a training. (peft 0.21.2 saves whatever an LSTM with dropout gave that time.)"
@@ -101,7 +108,7 @@ def get_prompt_embedding_to_save(
 
 # %% ../nbs/09_checkpoint.ipynb #a4abbc72
 def bias_keys(
-    model: nn.Module,  # a PeftModel
+    model: Any,  # a PeftModel
     adapter_name: str,  # whose configuration asks for biases
 ) -> dict[str, str]:
     "The biases of the base model that are trained with an adapter, in a file and in the model's state."
@@ -140,7 +147,7 @@ EMBEDDING_LAYER_NAMES = {"embed_tokens", "lm_head"}
 
 
 def targets_embeddings(
-    model: nn.Module,  # a PeftModel
+    model: Any,  # a PeftModel
     adapter_name: str,  # which adapter
 ) -> bool:
     "Does an adapter change the embeddings, under a name that peft knows?"
@@ -170,7 +177,7 @@ def _saved_vocabulary(
 
 
 def vocabulary_was_resized(
-    model: nn.Module,  # a PeftModel
+    model: Any,  # a PeftModel
     adapter_name: str,  # whose configuration says where the base model is from
 ) -> bool:
     "Has the base model another number of tokens than it was saved with? If that is not known, the answer is no, with a warning."
@@ -179,17 +186,16 @@ def vocabulary_was_resized(
         return False
     size = _saved_vocabulary(name)
     if size is None:
-        warnings.warn(
+        warn(
             f"nothing on this machine says how large the vocabulary of the base model {name!r} was; it counts as not "
-            "resized, and its embeddings are not saved with the adapter. If it was resized, pass save_embedding_layers=True",
-            stacklevel=2,
+            "resized, and its embeddings are not saved with the adapter. If it was resized, pass save_embedding_layers=True"
         )
         return False
     return size != model.get_base_model().config.get_text_config().vocab_size
 
 
 def embedding_keys(
-    model: nn.Module,  # a PeftModel
+    model: Any,  # a PeftModel
     adapter_name: str,  # whose parts of an adapted embedding belong to it
 ) -> dict[str, str]:
     "The base model's embeddings, in a file and in the model's state."
@@ -211,7 +217,7 @@ def embedding_keys(
 
 # %% ../nbs/09_checkpoint.ipynb #3d78a33b
 def get_peft_model_state_dict(
-    model: nn.Module,  # a PeftModel
+    model: Any,  # a PeftModel
     state_dict: dict[str, torch.Tensor]
     | None = None,  # its state, where someone else gathered it; a prompt is always taken from the model
     adapter_name: str = "default",  # which adapter
@@ -234,7 +240,7 @@ def get_peft_model_state_dict(
     state = model.state_dict() if state_dict is None else state_dict
     missing = [key for key in keys.values() if key not in state]
     if missing:
-        raise ValueError(f"state_dict is not the whole state of this model; it lacks {_some(missing)}")
+        raise ValueError(f"state_dict is not the whole state of this model; it lacks {some(missing)}")
     tensors = {key: state[key] for key in keys.values()}
     if _rank_pattern(model, adapter_name):
         tensors = model.resize_state_dict_by_rank_pattern(config.rank_pattern, tensors, adapter_name)
@@ -249,7 +255,9 @@ def get_peft_model_state_dict(
 
 def _config_of(model, adapter_name):
     if adapter_name not in model.peft_config:
-        raise ValueError(f"there is no adapter {adapter_name!r}; there are {', '.join(model.peft_config)}")
+        raise UnknownAdapterError(
+            f"there is no adapter {adapter_name!r}; there are {', '.join(model.peft_config)}"
+        )
     return model.peft_config[adapter_name]
 
 
@@ -267,17 +275,9 @@ def _refuse_merged(model, adapter_names, what):
             f"{what} is not possible while {', '.join(sorted(merged))} is merged into the base model; call unmerge_adapter() first"
         )
 
-
-def _some(lines, limit=6):
-    more = f" and {len(lines) - limit} more" if len(lines) > limit else ""
-    return ", ".join(lines[:limit]) + more
-
 # %% ../nbs/09_checkpoint.ipynb #1df0bf39
-RUNTIME_ONLY = {"runtime_config"}
-
-
 def config_to_save(
-    model: nn.Module,  # a PeftModel
+    model: Any,  # a PeftModel
     adapter_name: str,  # which adapter
 ) -> PeftConfig:
     "A copy of an adapter's configuration with everything that a file should say. The model's own stays as it is."
@@ -296,60 +296,6 @@ def config_to_save(
             key.removesuffix(f".{adapter_name}"): pattern for key, pattern in config.rank_pattern.items()
         }
     return config
-
-
-def config_to_json(
-    config: PeftConfig,  # of any method
-) -> str:
-    "The text of `adapter_config.json`."
-    plain = {name: value for name, value in config.to_dict().items() if name not in RUNTIME_ONLY}
-    return json.dumps(dict(plain, peft_version=PEFT_FORMAT), indent=2, sort_keys=True)
-
-
-def write_config(
-    config: PeftConfig,  # of any method
-    folder: str | os.PathLike,  # where to; it is made if it is not there
-):
-    "Write `adapter_config.json`."
-    write(folder_to_write(folder, CONFIG_NAME) / CONFIG_NAME, config_to_json(config))
-
-# %% ../nbs/09_checkpoint.ipynb #95f59ea6
-def read_config(
-    model_id: str | os.PathLike,  # a folder
-    subfolder: str | None = None,  # in it
-) -> PeftConfig:
-    "The configuration in a folder. Raises ValueError, with the file's name, if there is none or it is none of ours, and NotImplementedError for variants of a method that are not implemented."
-    folder = folder_to_read(model_id, subfolder)
-    path = existing(folder, CONFIG_NAME)
-    if path is None:
-        raise ValueError(
-            f"there is no {CONFIG_NAME} in {folder}; an adapter that was saved under a name of its own is in the subfolder of that name"
-        )
-    try:
-        return config_from_json(path.read_text(encoding="utf-8"))
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path} is not an adapter's configuration: {error}") from error
-    except NotImplementedError as error:
-        raise NotImplementedError(f"{path}: {error}") from error
-
-
-def config_from_json(
-    text: str,  # of `adapter_config.json`
-) -> PeftConfig:
-    "The configuration that a text describes. Raises ValueError, TypeError or NotImplementedError."
-    fields = json.loads(text)
-    if not isinstance(fields, dict):
-        raise ValueError(f"it holds no object but {type(fields).__name__}")
-    fields = {name: value for name, value in fields.items() if name not in RUNTIME_ONLY}
-    cls = CONFIGS.get(fields.get("peft_type"))
-    known = cls.__dataclass_fields__ if cls else fields
-    said = {name: value for name, value in fields.items() if name in known or value}
-    strangers = [f"{name}={value!r}" for name, value in said.items() if name not in known]
-    if strangers:
-        raise ValueError(
-            f"{cls.__name__} here knows nothing of {_some(strangers)}, which peft {fields.get('peft_version')} wrote; the result would not be the same without it"
-        )
-    return get_peft_config(said)
 
 # %% ../nbs/09_checkpoint.ipynb #ea0a7569
 def load_peft_weights(
@@ -377,7 +323,7 @@ def load_peft_weights(
 
 # %% ../nbs/09_checkpoint.ipynb #ac424ab4
 def card_metadata(
-    model: nn.Module,  # a PeftModel
+    model: Any,  # a PeftModel
     adapter_name: str,  # which adapter
 ) -> dict:  # for the head of a model card
     "What peft says of an adapter: base model, library, what it is for, and tags."
@@ -385,7 +331,7 @@ def card_metadata(
 
     base = model.get_base_model()
     name = getattr(base, "name_or_path", "")
-    tags = set(getattr(base, "model_tags", None) or ())
+    tags: set[str] = set(getattr(base, "model_tags", None) or ())
     if isinstance(getattr(model.base_model, "model", None), PreTrainedModel):
         tags.add("transformers")
     if model.peft_config[adapter_name].peft_type == PeftType.LORA:
@@ -415,7 +361,7 @@ model = PeftModel.from_pretrained(model, "the folder of this file")
 
 
 def model_card(
-    model: nn.Module,  # a PeftModel
+    model: Any,  # a PeftModel
     adapter_name: str,  # which adapter
     folder: Path,  # where a card may be already
 ) -> str | None:  # None: what is there is no card that can be read, and stays
@@ -426,14 +372,12 @@ def model_card(
     if path is None:
         method = model.peft_config[adapter_name].peft_type.value
         text = CARD.format(method=method, base=said["base_model"] or "a base model", version=PEFT_FORMAT)
-        card = ModelCard("---\n{}\n---\n\n" + text, ignore_metadata_errors=True)
+        card: Any = ModelCard("---\n{}\n---\n\n" + text, ignore_metadata_errors=True)
     else:
         try:
             card = ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=False)
         except Exception as error:  # a reader of YAML has many
-            warnings.warn(
-                f"{path} stays as it is; its head cannot be read: {' '.join(str(error).split())[:200]}"
-            )
+            warn(f"{path} stays as it is; its head cannot be read: {' '.join(str(error).split())[:200]}")
             return None
         said["tags"] = sorted({*said["tags"], *map(str, card.data.tags or ())})
         said["pipeline_tag"] = card.data.pipeline_tag or said["pipeline_tag"]
@@ -443,7 +387,7 @@ def model_card(
 
 
 def create_or_update_model_card(
-    model: nn.Module,  # a PeftModel
+    model: Any,  # a PeftModel
     output_dir: str | os.PathLike,  # it is made if it is not there
     adapter_name: str | None = None,  # None: the active one
 ):
@@ -455,7 +399,7 @@ def create_or_update_model_card(
 
 # %% ../nbs/09_checkpoint.ipynb #fa83fb0d
 def save_pretrained(
-    model: nn.Module,  # a PeftModel
+    model: Any,  # a PeftModel
     save_directory: str | os.PathLike,  # where to; it is made if it is not there
     safe_serialization: bool = True,  # a safetensors file; False: a pickle
     selected_adapters: list[str] | None = None,  # None: all
@@ -507,7 +451,7 @@ def write_adapter(
 
 # %% ../nbs/09_checkpoint.ipynb #4cd59363
 def expected(
-    model: nn.Module,  # a PeftModel
+    model: Any,  # a PeftModel
     adapter_name: str,  # which adapter
 ) -> dict[str, torch.Tensor]:
     "What a file for this adapter holds: tensors of the right shapes, by their names in the file. For AdaLoRA, as they are once the layers have been pruned to the configuration's `rank_pattern`."
@@ -527,7 +471,7 @@ def expected(
 
 
 def check_fit(
-    model: nn.Module,  # a PeftModel
+    model: Any,  # a PeftModel
     tensors: dict[str, torch.Tensor],  # from a file
     adapter_name: str,  # where they are to go
 ) -> bool:  # are there biases of `bias="lora_only"` that the file does not have?
@@ -562,7 +506,7 @@ def check_fit(
         ],
     }
     if any(problems.values()):
-        found = "; ".join(f"{what}: {_some(names)}" for what, names in problems.items() if names)
+        found = "; ".join(f"{what}: {some(names)}" for what, names in problems.items() if names)
         raise ValueError(
             f"the checkpoint does not fit adapter {adapter_name!r}, a {type(model.peft_config[adapter_name]).__name__} for {type(model.get_base_model()).__name__}; {found}{_hint(problems)}"
         )
@@ -590,7 +534,7 @@ FINISHED = {
 
 @torch.no_grad()
 def set_peft_model_state_dict(
-    model: nn.Module,  # a PeftModel with the adapter in it
+    model: Any,  # a PeftModel with the adapter in it
     peft_model_state_dict: dict[str, torch.Tensor],  # by their names in a file
     adapter_name: str = "default",  # where they are to go
 ) -> _IncompatibleKeys:  # nothing missing, nothing unexpected
@@ -603,7 +547,7 @@ def set_peft_model_state_dict(
         )
     _warn_of_another_base(model, config)
     if check_fit(model, peft_model_state_dict, adapter_name):
-        warnings.warn(
+        warn(
             "the checkpoint has no biases, although bias='lora_only'; some versions of peft forget to save them. The base model's stay as they are"
         )
     if _rank_pattern(model, adapter_name):
@@ -630,10 +574,9 @@ def _warn_of_another_base(model, config):
     if not config.is_prompt_learning or not trained or not here:
         return
     if Path(trained).name != Path(here).name:
-        warnings.warn(
+        warn(
             f"the virtual tokens were trained for the base model {trained!r}, and this one is {here!r}; "
-            "the sizes fit, but they mean nothing to another model",
-            stacklevel=2,
+            "the sizes fit, but they mean nothing to another model"
         )
 
 # %% ../nbs/09_checkpoint.ipynb #b224004f

@@ -8,24 +8,29 @@ import copy
 import dataclasses
 import difflib
 import enum
+import json
 import math
+import os
 import re
 import reprlib
 import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
+from .files import CONFIG_NAME, existing, folder_to_read, folder_to_write, write
 
 # %% auto #0
-__all__ = ['BETWEEN', 'FLAG', 'TEXT', 'NAME', 'PATTERN', 'NAMES', 'MODULES', 'MAPPING', 'FRACTION', 'NOT_NEGATIVE',
+__all__ = ['BETWEEN', 'Member', 'FLAG', 'TEXT', 'NAME', 'PATTERN', 'NAMES', 'MODULES', 'MAPPING', 'FRACTION', 'NOT_NEGATIVE',
            'BETWEEN_0_AND_1', 'STEPS', 'FIELDS', 'RULES', 'INITIALISATIONS_OF_PEFT', 'CONFIGS', 'FORGOTTEN',
-           'PeftError', 'NoMatchingPeftModuleError', 'UnknownAdapterError', 'PeftWarning', 'warn', 'PeftType',
-           'TaskType', 'PromptTuningInit', 'MultitaskPromptTuningInit', 'PromptEncoderReparameterizationType', 'member',
-           'Rule', 'whole', 'number', 'choice', 'maybe', 'several', 'either', 'is_pattern', 'by_name', 'rules',
-           'check_fields', 'PeftConfig', 'PromptLearningConfig', 'PromptTuningConfig', 'MultitaskPromptTuningConfig',
-           'PrefixTuningConfig', 'PromptEncoderConfig', 'CPTConfig', 'LoraConfig', 'check_initialisation',
-           'AdaLoraConfig', 'PolyConfig', 'IA3Config', 'config_class', 'get_peft_config']
+           'PEFT_FORMAT', 'RUNTIME_ONLY', 'PeftError', 'NoMatchingPeftModuleError', 'UnknownAdapterError',
+           'PeftWarning', 'warn', 'PeftType', 'TaskType', 'PromptTuningInit', 'MultitaskPromptTuningInit',
+           'PromptEncoderReparameterizationType', 'member', 'Rule', 'whole', 'number', 'choice', 'maybe', 'several',
+           'either', 'is_pattern', 'by_name', 'rules', 'check_fields', 'PeftConfig', 'PromptLearningConfig',
+           'PromptTuningConfig', 'MultitaskPromptTuningConfig', 'PrefixTuningConfig', 'PromptEncoderConfig',
+           'CPTConfig', 'LoraConfig', 'check_initialisation', 'AdaLoraConfig', 'PolyConfig', 'IA3Config',
+           'config_class', 'get_peft_config', 'config_to_json', 'write_config', 'read_config', 'some',
+           'config_from_json']
 
 # %% ../nbs/00_config.ipynb #3b1f0c02
 class PeftError(Exception):
@@ -110,10 +115,13 @@ class PromptEncoderReparameterizationType(str, enum.Enum):
     LSTM = "LSTM"
 
 # %% ../nbs/00_config.ipynb #6093f409
+Member = TypeVar("Member", bound=enum.Enum)
+
+
 def member(
-    kind: type[enum.Enum],  # one of the enumerations above
+    kind: type[Member],  # one of the enumerations above
     value: str | enum.Enum,  # a member, or its name
-) -> enum.Enum:
+) -> Member:
     "The member of `kind` called `value`. Raises ValueError, with every valid name, when there is none."
     try:
         return kind(value)
@@ -231,7 +239,7 @@ FIELDS = {
     # prompt learning
     "num_virtual_tokens": Rule(whole(1).words, maybe(whole(1)).allows),  # (None is for later)
     "token_dim num_layers encoder_hidden_size": maybe(whole(1)),
-    "num_attention_heads": maybe(whole(0)),  # a model without attention has none
+    "num_attention_heads": maybe(whole(0)),  # a base model without attention has none
     "prompt_tuning_init_text tokenizer_name_or_path prompt_tuning_init_state_dict_path": maybe(TEXT),
     "tokenizer_kwargs": maybe(MAPPING),
     "prompt_tuning_init_task": maybe(whole(0)),
@@ -331,8 +339,6 @@ class PeftConfig:
         **kwargs,  # what peft's method takes besides, for the Hugging Face Hub: it says nothing about a folder  # noqa: ARG003
     ) -> PeftConfig:  # of the method that the file names
         "The configuration of a saved adapter."
-        from peft_viz.checkpoint import read_config  # here: checkpoint knows this module
-
         return read_config(pretrained_model_name_or_path, subfolder)
 
     def save_pretrained(
@@ -341,8 +347,6 @@ class PeftConfig:
         **kwargs,  # as in `from_pretrained`  # noqa: ARG002
     ):
         "Write `adapter_config.json`."
-        from peft_viz.checkpoint import write_config
-
         write_config(self, save_directory)
 
     def __repr__(self) -> str:
@@ -546,7 +550,7 @@ class CPTConfig(PromptLearningConfig):
 # %% ../nbs/00_config.ipynb #76242360
 def _only(default):
     "A field of peft's that is accepted at its default only: checkpoints carry it."
-    how = dict(default_factory=dict) if default == {} else dict(default=default)
+    how: dict[str, Any] = dict(default_factory=dict) if default == {} else dict(default=default)
     return field(**how, metadata={"only": True})
 
 
@@ -817,3 +821,73 @@ def get_peft_config(
             f"{cls.__name__} has no field {unknown!r}" + (f"; did you mean {close[0]!r}?" if close else "")
         )
     return cls(**given)
+
+# %% ../nbs/00_config.ipynb #3b1f0c0f
+PEFT_FORMAT = "0.21.2"  # the version of peft that writes files like ours
+RUNTIME_ONLY = {"runtime_config"}
+
+
+def config_to_json(
+    config: PeftConfig,  # of any method
+) -> str:
+    "The text of `adapter_config.json`."
+    plain = {name: value for name, value in config.to_dict().items() if name not in RUNTIME_ONLY}
+    return json.dumps(dict(plain, peft_version=PEFT_FORMAT), indent=2, sort_keys=True)
+
+
+def write_config(
+    config: PeftConfig,  # of any method
+    folder: str | os.PathLike,  # where to; it is made if it is not there
+):
+    "Write `adapter_config.json`."
+    write(folder_to_write(folder, CONFIG_NAME) / CONFIG_NAME, config_to_json(config))
+
+# %% ../nbs/00_config.ipynb #95f59ea6
+def read_config(
+    model_id: str | os.PathLike,  # a folder
+    subfolder: str | None = None,  # in it
+) -> PeftConfig:
+    """The configuration in a folder. Raises ValueError, with the file's name, if there is none or it is none of
+    ours, and NotImplementedError for variants of a method that are not implemented."""
+    folder = folder_to_read(model_id, subfolder)
+    path = existing(folder, CONFIG_NAME)
+    if path is None:
+        raise ValueError(
+            f"there is no {CONFIG_NAME} in {folder}; an adapter that was saved under a name of its own "
+            "is in the subfolder of that name"
+        )
+    try:
+        return config_from_json(path.read_text(encoding="utf-8"))
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} is not an adapter's configuration: {error}") from error
+    except NotImplementedError as error:
+        raise NotImplementedError(f"{path}: {error}") from error
+
+
+def some(
+    lines: list[str],  # perhaps many
+    limit: int = 6,  # how many to show
+) -> str:
+    "The first lines, and how many there are besides."
+    more = f" and {len(lines) - limit} more" if len(lines) > limit else ""
+    return ", ".join(lines[:limit]) + more
+
+
+def config_from_json(
+    text: str,  # of `adapter_config.json`
+) -> PeftConfig:
+    "The configuration that a text describes. Raises ValueError, TypeError or NotImplementedError."
+    fields = json.loads(text)
+    if not isinstance(fields, dict):
+        raise ValueError(f"it holds no object but {type(fields).__name__}")
+    fields = {name: value for name, value in fields.items() if name not in RUNTIME_ONLY}
+    cls = CONFIGS.get(fields.get("peft_type"))
+    known = cls.__dataclass_fields__ if cls else fields
+    said = {name: value for name, value in fields.items() if name in known or value}
+    strangers = [f"{name}={value!r}" for name, value in said.items() if name not in known]
+    if strangers:
+        raise ValueError(
+            f"{cls.__name__} here knows nothing of {some(strangers)}, which peft "
+            f"{fields.get('peft_version')} wrote; the result would not be the same without it"
+        )
+    return get_peft_config(said)

@@ -55,7 +55,7 @@ def _lock(descriptor: int, wait: bool = True) -> bool:
     return True
 
 
-def _open(folder: Path) -> int | None:
+def _open(folder: str | os.PathLike) -> int | None:
     "A descriptor of a folder, to lock it; None where the system gives none (Windows, a folder without permission)."
     try:
         return os.open(folder, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))

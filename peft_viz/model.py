@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 import difflib
 from contextlib import contextmanager
+from typing import Any
 import torch
 from torch import nn
 from . import checkpoint
@@ -167,6 +168,9 @@ class PeftModel(nn.Module):
     The configuration that it is given becomes `peft_config[adapter_name]`, completed; `get_peft_model` and
     `add_adapter` copy the caller's before."""
 
+    base_model: Any  # the base model itself or, for methods that change layers, the tuner around it
+    prompt_encoder: Any  # by adapter name: what gives the virtual tokens
+
     def __init__(
         self,
         model: nn.Module,  # the base model; methods like LoRA replace layers in it
@@ -233,7 +237,7 @@ class PeftModel(nn.Module):
         "The transformers model itself."
         return self.base_model if self.active_peft_config.is_prompt_learning else self.base_model.model
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -494,6 +498,11 @@ class PeftModel(nn.Module):
         tensors = checkpoint.load_peft_weights(model_id, torch_device, subfolder)
         kind = model_class(loaded.task_type)
         cls = cls if issubclass(cls, kind) else kind
+        if loaded.is_prompt_learning and not issubclass(cls, model_class(TaskType.CAUSAL_LM)):
+            raise ValueError(
+                f"the {type(loaded).__name__} does not say the task, and a plain PeftModel would leave its virtual "
+                "tokens out; use PeftModelForCausalLM.from_pretrained, or set task_type='CAUSAL_LM' in the file"
+            )
         options = dict(corrected_positions=True) if corrected_positions else {}
         with checkpoint.rehearsal(model) as shadow:
             rehearsed = cls(shadow, copy.copy(loaded), adapter_name, autocast_adapter_dtype, **options)

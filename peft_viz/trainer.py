@@ -7,6 +7,7 @@ from __future__ import annotations
 import importlib.abc
 import importlib.util
 import sys
+from typing import Any
 
 # %% auto #0
 __all__ = ['ASKING', 'teach', 'TeachOnImport', 'make_known']
@@ -23,7 +24,7 @@ def teach(
     ours: type,  # our `PeftModel`
 ):
     "Let transformers' `Trainer`, which has been imported, treat a class of ours as it treats peft's."
-    trainer = sys.modules["transformers.trainer"]
+    trainer: Any = sys.modules["transformers.trainer"]
     available, theirs = trainer.is_peft_available, getattr(trainer, "PeftModel", ())
 
     class EitherKind(type):
@@ -36,7 +37,7 @@ def teach(
         return lambda model: isinstance(model, ours) or (available() and is_theirs(model))
 
     for name in ASKING:
-        module = sys.modules.get(name)
+        module: Any = sys.modules.get(name)
         if hasattr(module, "_is_peft_model"):
             module._is_peft_model = either(module._is_peft_model)
     trainer.PeftModel = EitherKind("PeftModel", (), {"ours": ours})
@@ -57,7 +58,7 @@ class TeachOnImport(importlib.abc.MetaPathFinder):
         if name != "transformers.trainer":
             return None
         sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
+        spec: Any = importlib.util.find_spec(name)
         run = spec.loader.exec_module
 
         def run_and_teach(module):

@@ -60,6 +60,7 @@ PARAMETERS_NOT_HERE = {  # "function.parameter": why not
     "set_peft_model_state_dict.ignore_mismatched_sizes": "what does not fit is refused",
     "set_peft_model_state_dict.low_cpu_mem_usage": "tensors are copied to where the adapter is",
     "load_peft_weights.key_mapping": "names in a file are peft's",
+    "PeftModel.get_prompt.max_cache_len": "a cache of fixed length is made with room for the virtual tokens",
     "load_peft_weights.hf_hub_download_kwargs": "nothing here uses the network",
 }
 REASON = {name: why for why, names in NOT_HERE.items() for name in names}

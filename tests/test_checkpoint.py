@@ -639,10 +639,10 @@ def test_a_place_that_is_taken(taken, tmp_path):
 def test_a_broken_link_is_a_place_that_is_taken(tmp_path):
     (tmp_path / "new").symlink_to("new")
     with pytest.raises(ValueError, match="something else is there"):
-        checkpoint.write_config(LoraConfig(), tmp_path / "new")
+        our_config.write_config(LoraConfig(), tmp_path / "new")
     (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to("folder")
-    checkpoint.write_config(LoraConfig(), tmp_path / "link")
+    our_config.write_config(LoraConfig(), tmp_path / "link")
     assert os.listdir(tmp_path / "folder") == [CONFIG]
 
 
@@ -653,16 +653,16 @@ def test_a_broken_link_is_a_place_that_is_taken(tmp_path):
 def test_a_configuration_alone(method, tmp_path):
     theirs = config(peft, method)
     theirs.save_pretrained(tmp_path / "theirs")
-    mine = checkpoint.read_config(tmp_path / "theirs")
+    mine = our_config.read_config(tmp_path / "theirs")
     assert type(mine) is type(config(our_config, method)) and mine.inference_mode is False
-    checkpoint.write_config(mine, tmp_path / "deep" / "ours")
+    our_config.write_config(mine, tmp_path / "deep" / "ours")
     assert settings(tmp_path / "deep" / "ours") | settings(tmp_path / "theirs") == settings(
         tmp_path / "deep" / "ours"
     )
     again = peft.PeftConfig.from_pretrained(str(tmp_path), subfolder="deep/ours")
     theirs.peft_version = again.peft_version = None
     assert again == theirs
-    assert checkpoint.read_config(tmp_path, subfolder="deep/ours") == mine or OLD_PEFT
+    assert our_config.read_config(tmp_path, subfolder="deep/ours") == mine or OLD_PEFT
 
 
 def changed(folder, **fields):
@@ -672,29 +672,29 @@ def changed(folder, **fields):
 
 @pytest.mark.parametrize("nothing", [None, False, 0, 0.0, "", [], {}])
 def test_fields_that_say_nothing(nothing, tmp_path):
-    checkpoint.write_config(LoraConfig(r=3, **CLM), tmp_path)
+    our_config.write_config(LoraConfig(r=3, **CLM), tmp_path)
     changed(tmp_path, a_new_field=nothing, runtime_config={"ephemeral_gpu_offload": True})
-    assert checkpoint.read_config(tmp_path).r == 3
+    assert our_config.read_config(tmp_path).r == 3
 
 
 def test_fields_that_say_something(tmp_path):
-    checkpoint.write_config(LoraConfig(r=3, **CLM), tmp_path)
+    our_config.write_config(LoraConfig(r=3, **CLM), tmp_path)
     changed(tmp_path, a_new_field=1, another="x", peft_version="9.9")
     with pytest.raises(
         ValueError,
         match=r"adapter_config.json .*LoraConfig here knows nothing "
         r"of a_new_field=1, another='x', which peft 9.9 wrote",
     ):
-        checkpoint.read_config(tmp_path)
+        our_config.read_config(tmp_path)
 
 
 def test_a_variant_that_is_not_there(tmp_path):
-    checkpoint.write_config(LoraConfig(r=3, **CLM), tmp_path)
+    our_config.write_config(LoraConfig(r=3, **CLM), tmp_path)
     changed(tmp_path, use_qalora=True)
     with pytest.raises(
         NotImplementedError, match=r"adapter_config.json: LoraConfig\(use_qalora=True\) is not implemented"
     ):
-        checkpoint.read_config(tmp_path)
+        our_config.read_config(tmp_path)
 
 
 # --- reading what may be anything ---------------------------------------------------------------------------------
@@ -1192,18 +1192,18 @@ def test_a_card_that_cannot_be_read_stays(tmp_path):
     assert (tmp_path / CARD).read_bytes() == b"\xff\xfe" and (tmp_path / SAFE).exists()
 
 
-SIZES = {"lora": ("r", 10**7), "poly": ("n_skills", 10**6), "prompt": ("num_virtual_tokens", 10**8)}
+SIZES = {"lora": "r", "poly": "n_skills", "prompt": "num_virtual_tokens"}
 
 
 @pytest.mark.parametrize("method", SIZES)
 def test_sizes_that_the_weights_do_not_have(method, tmp_path):
     "Refused before the memory is taken: a rehearsal makes nothing large."
     trained(method)[1].save_pretrained(tmp_path)
-    field, size = SIZES[method]
     fields = json.loads((tmp_path / CONFIG).read_text())
-    (tmp_path / CONFIG).write_text(json.dumps(fields | {field: size}))
-    with pytest.raises(ValueError, match="of another shape"):
-        PeftModel.from_pretrained(fresh(method), tmp_path)
+    for size, said in (10**6, "of another shape"), (10**8, "at most 1,048,576"):
+        (tmp_path / CONFIG).write_text(json.dumps(fields | {SIZES[method]: size}))
+        with pytest.raises(ValueError, match=said):
+            PeftModel.from_pretrained(fresh(method), tmp_path)
 
 
 def test_a_prompt_of_another_base_model(tmp_path):
@@ -1214,3 +1214,24 @@ def test_a_prompt_of_another_base_model(tmp_path):
     base.name_or_path = "someone/small"
     with pytest.warns(UserWarning, match="'someone/other', and this one is 'someone/small'"):
         PeftModel.from_pretrained(base, tmp_path)
+
+
+def test_a_prompt_without_a_task(tmp_path):
+    "A plain PeftModel would run the base model alone: no model without virtual tokens is made in silence."
+    trained("prompt")[1].save_pretrained(tmp_path)
+    changed(tmp_path, task_type=None)
+    with pytest.raises(ValueError, match="does not say the task"):
+        PeftModel.from_pretrained(fresh("prompt"), tmp_path)
+    model = ours.PeftModelForCausalLM.from_pretrained(fresh("prompt"), tmp_path)
+    inputs = batch()
+    virtual = model.peft_config["default"].num_virtual_tokens
+    assert model(**inputs).logits.shape[1] == inputs["input_ids"].shape[1] + virtual
+
+
+@pytest.mark.parametrize("method", ["lora", "prompt"])
+def test_a_card_by_hand(method, tmp_path):
+    model = trained(method)[1]
+    model.create_or_update_model_card(tmp_path / "new" / "folder")
+    by_hand = (tmp_path / "new" / "folder" / CARD).read_text()
+    model.save_pretrained(tmp_path)
+    assert by_hand == (tmp_path / CARD).read_text()

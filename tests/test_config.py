@@ -334,3 +334,10 @@ def test_a_configuration_in_a_folder(tmp_path):
         assert type(again) is type(config) and {**again.to_dict(), "peft_version": None} == config.to_dict()
     with pytest.raises(ValueError, match="no adapter_config.json"):
         c.PeftConfig.from_pretrained(tmp_path)
+
+
+def test_a_base_model_without_attention(tmp_path):
+    "What the base model fills in can be saved and read again, also a number of heads that is none."
+    config = c.PromptTuningConfig(num_virtual_tokens=2, num_attention_heads=0, **CLM)
+    config.save_pretrained(tmp_path)
+    assert c.PeftConfig.from_pretrained(tmp_path).num_attention_heads == 0

@@ -1,4 +1,5 @@
 "A file is the old one or the new one, whole, and nothing else is left in its folder."
+# lane: reference
 
 import os
 import stat

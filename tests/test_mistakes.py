@@ -1,4 +1,7 @@
-"""Mistakes that people make are said in words, with what to do, and before anything is changed: after a refused call the base model is as before."""
+"""Mistakes that people make are said in words, with what to do, and before anything is changed: after a refused call
+the base model is as before.
+"""
+# lane: reference
 
 import dataclasses
 import warnings
@@ -349,6 +352,76 @@ def test_a_layer_whose_weight_has_another_form():
         assert model(torch.ones(3, 6)).shape == (3, 4) and name in next(iter(trained))
 
 
+LONE = ours.PromptTuningConfig(num_virtual_tokens=2, **CLM)
+WRONG_INPUTS = {  # what is passed, and what is said: before `forward`, and before `generate`
+    "a list": (dict(input_ids=[[5, 6]]), "input_ids is a list"),
+    "one row without a batch": (dict(input_ids=torch.tensor([5, 6])), r"input_ids has shape \[2\]"),
+    "fractions": (
+        dict(input_ids=torch.ones(1, 2)),
+        "input_ids holds torch.float32; it must hold whole numbers",
+    ),
+    "truths": (dict(input_ids=torch.ones(1, 2).bool()), "input_ids holds torch.bool"),
+    "whole embeddings": (dict(inputs_embeds=torch.ones(1, 2, 32).long()), "must hold floating-point numbers"),
+    "a mask that is too short": (
+        dict(input_ids=IDS, attention_mask=torch.ones(2, 3)),
+        r"attention_mask has shape \[2, 3\]",
+    ),
+    "a mask of one row": (
+        dict(input_ids=IDS, attention_mask=torch.ones(1, 4)),
+        r"attention_mask has shape \[1, 4\]",
+    ),
+    "a list for a mask": (dict(input_ids=IDS, attention_mask=[[1] * 4] * 2), "attention_mask is a list"),
+}
+
+
+@pytest.mark.parametrize("config", [LONE, ours.LoraConfig(r=2, **CLM)], ids=lambda x: x.peft_type.value)
+def test_inputs_that_do_not_fit(config):
+    model = ours.get_peft_model(ours.tiny_random("llama"), config).eval()
+    for given, said in WRONG_INPUTS.values():
+        for call in model, model.generate:
+            with pytest.raises(ValueError, match=said):
+                call(**given)
+    with pytest.raises(ValueError, match="input_ids is a list"):
+        model.generate([[5, 6]])
+    assert model.generate(max_new_tokens=2, pad_token_id=0).shape[0] == 1  # nothing given: begins by itself
+
+
+def test_ids_outside_the_vocabulary():
+    model = ours.get_peft_model(ours.tiny_random("llama"), LONE).eval()
+    for call in model, model.generate:
+        with pytest.raises(ValueError, match="input_ids must be from 0 to 66; here they are from -9 to"):
+            call(input_ids=torch.tensor([[3, -9]]))
+
+
+def test_positions_that_do_not_fit():
+    for config in ours.LoraConfig(r=2, **CLM), ours.PrefixTuningConfig(num_virtual_tokens=2, **CLM):
+        model = ours.get_peft_model(ours.tiny_random("llama"), config).eval()
+        with pytest.raises(ValueError, match="position_ids are for 9 tokens, and the input has 4"):
+            model(input_ids=IDS, position_ids=torch.arange(9)[None])
+        with pytest.raises(ValueError, match="position_ids is a list"):
+            model(input_ids=IDS, position_ids=[[0, 1, 2, 3]])
+
+
+def test_arguments_that_a_method_does_not_have():
+    model = ours.get_peft_model(ours.tiny_random("llama"), LONE).eval()
+    with pytest.warns(c.PeftWarning, match="Position ids are not supported"):
+        model(input_ids=IDS, position_ids=torch.arange(4)[None])
+    with pytest.raises(ValueError, match="adapter_names give each row its own LoRA adapter"):
+        model(input_ids=IDS, adapter_names=["default", "default"])
+    model = ours.get_peft_model(ours.tiny_random("llama"), ours.LoraConfig(r=2, **CLM)).eval()
+    with pytest.raises(
+        ValueError, match="adapter_names must be a list with a name for each row, not 'default'"
+    ):
+        model(input_ids=IDS, adapter_names="default")
+    config = ours.CPTConfig(cpt_token_ids=[5, 6], **CLM)
+    model = ours.get_peft_model(ours.tiny_random("llama"), config)
+    with pytest.raises(ValueError, match="input_type_mask is a list"):
+        model(input_ids=IDS, labels=IDS, input_type_mask=[[4] * 4] * 2)
+    model = ours.get_peft_model(ours.tiny_random("llama"), ours.PolyConfig(n_tasks=2, **CLM))
+    with pytest.raises(ValueError, match="task_ids must be a tensor, not int"):
+        model(input_ids=IDS, task_ids=1)
+
+
 # --- labels and tasks ---------------------------------------------------------------------------------------------
 
 
@@ -356,7 +429,7 @@ def test_labels_of_one_row_for_two():
     config = ours.CPTConfig(cpt_token_ids=[5, 6, 7, 8], cpt_tokens_type_mask=[1, 2, 3, 4], **CLM)
     model = ours.get_peft_model(ours.tiny_random("llama"), config)
     with pytest.raises(
-        ValueError, match=r"labels have shape \[1, 4\]; there must be one for each token, \[2, 4\]"
+        ValueError, match=r"labels has shape \[1, 4\]; it must be .*as the input, here \[2, 4\]"
     ):
         model(input_ids=IDS, labels=IDS[:1])
 

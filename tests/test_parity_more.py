@@ -581,10 +581,13 @@ def test_no_answer_left():
     "fields, message",
     [
         (dict(task_type=None), "pass task_type='CAUSAL_LM'"),
-        (dict(cpt_token_ids=[]), "at least one virtual token"),
+        (dict(cpt_token_ids=[], cpt_mask=[], cpt_tokens_type_mask=[]), "cpt_token_ids is empty"),
         (dict(cpt_tokens_type_mask=[1]), "cpt_token_ids 2, cpt_mask 2, cpt_tokens_type_mask 1"),
         (dict(cpt_mask=[1, 1, 1]), "cpt_mask 3"),
-        (dict(cpt_tokens_type_mask=[1, -1]), "there is -1"),
+        (
+            dict(cpt_tokens_type_mask=[1, -1]),
+            r"cpt_tokens_type_mask=\[1, -1\]; it must be a list of whole numbers, at least 0",
+        ),
         (dict(opt_weighted_loss_type="linear"), "'linear'.*'none' or 'decay'"),
     ],
 )

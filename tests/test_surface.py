@@ -1,4 +1,5 @@
 """`import peft_viz as peft` carries an ordinary script: peft's public names, its exceptions, what its loaders and transformers' Trainer do."""
+# lane: reference
 
 import json
 import subprocess

@@ -123,13 +123,7 @@ def answers_only(
     config: CPTConfig,  # with the examples' tokens
     insert,  # puts the examples' tokens, [batch, virtual], among the labels: see `place`
 ) -> torch.Tensor:  # [batch, virtual + sequence], a new tensor
-    """The examples' tokens, then the given labels; -100 wherever no answer stands. Raises ValueError unless
-    there is a label for each token."""
-    rows, length = len(type_mask), type_mask.shape[-1] - len(config.cpt_token_ids)
-    if labels.shape != (rows, length):
-        raise ValueError(
-            f"labels have shape {list(labels.shape)}; there must be one for each token, {[rows, length]}"
-        )
+    "The examples' tokens, then the given labels; -100 wherever no answer stands."
     prefix_labels = torch.tensor(config.cpt_token_ids, device=labels.device).expand(len(labels), -1)
     cpt_labels = insert(prefix_labels, labels)
     cpt_labels = cpt_labels.masked_fill(~is_kind(type_mask.to(labels.device), ANSWER), IGNORED)

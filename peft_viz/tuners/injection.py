@@ -7,11 +7,11 @@ from __future__ import annotations
 import copy
 import difflib
 import itertools
-import re
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace as replace_fields
 from html import escape
+from typing import Any
 import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
@@ -132,7 +132,7 @@ def fitting_pattern(
     name: str,  # a module's full name
 ) -> str | None:
     "The first pattern that the (end of the) name fits."
-    return next((p for p in patterns if re.match(rf"(?:.*\.)?(?:{p})$", name)), None)
+    return next((p for p in patterns if match(rf"(?:.*\.)?(?:{p})", name)), None)
 
 
 def without_effect(
@@ -304,6 +304,7 @@ class BaseTunerLayer(AdapterHolder):
     `get_delta_weight` or the two `..._parameters`."""
 
     mergeable = True  # can the base layer alone do what base layer and adapter do?
+    base_layer: Any  # nn.Linear, transformers' Conv1D or nn.Embedding
 
     def __init__(
         self,
@@ -584,7 +585,7 @@ class BaseTuner(nn.Module):
     def __init__(
         self,
         model: nn.Module,  # base model; its target layers are replaced
-        peft_config: dict[str, PeftConfig],  # configurations by adapter name
+        peft_config: dict[str, Any],  # configurations by adapter name
         adapter_name: str,  # the one to begin with
     ):
         super().__init__()
@@ -877,7 +878,7 @@ class BaseTuner(nn.Module):
             )
         yield
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
         except AttributeError:

@@ -8,6 +8,7 @@ import inspect
 import math
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -278,6 +279,8 @@ class LoraLinear(LoraLayer):
 
     Input `[..., in_features]`, output `[..., out_features]`."""
 
+    lora_A: Any  # by adapter name, as the next two: [in_features] to [r]
+    lora_B: Any  # [r] to [out_features]
     adapter_layer_names = ("lora_A", "lora_B", "lora_magnitude_vector")
     module_type = "lora.Linear"
 
@@ -322,6 +325,8 @@ class LoraEmbedding(LoraLayer):
 
     Input ids `[...]`, output `[..., out_features]`."""
 
+    lora_embedding_A: Any  # by adapter name, as the next two: [r, tokens]
+    lora_embedding_B: Any  # [width, r]
     adapter_layer_names = ("lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector")
     module_type = "lora.Embedding"
     parts_type = nn.ParameterDict
@@ -429,6 +434,8 @@ class LoraModel(BaseTuner):
     def _check_adapter_names(self, adapter_names):
         if self.training:
             raise ValueError("adapter_names are for inference; call model.eval() first")
+        if isinstance(adapter_names, str):
+            raise ValueError(f"adapter_names must be a list with a name for each row, not {adapter_names!r}")
         for unknown in set(adapter_names) - {"__base__", *self.peft_config}:
             raise UnknownAdapterError(
                 f"there is no adapter {unknown!r}; there are {', '.join(self.peft_config)}, and '__base__' for none"

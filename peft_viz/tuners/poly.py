@@ -264,7 +264,7 @@ class PolyModel(BaseTuner):
         if task_ids is not None:
             task_ids = task_ids.reshape(-1) if isinstance(task_ids, torch.Tensor) else task_ids
             inputs = [*args[:1], kwargs.get("input_ids"), kwargs.get("inputs_embeds")]
-            batch_size = next((len(rows) for rows in inputs if rows is not None), len(task_ids))
+            batch_size = max((len(rows) for rows in inputs if rows is not None), default=0)
             check_task_ids(
                 task_ids, batch_size, min(self.peft_config[name].n_tasks for name in self.active_adapters)
             )
