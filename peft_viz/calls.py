@@ -200,7 +200,8 @@ def with_checked_inputs(method):
 
 
 def with_checked_beginning(generate):
-    "`generate` of the PEFT model, after `check_inputs`. Without any input it begins by itself, and there is nothing to check."
+    """`generate` of the PEFT model, after `check_inputs`. Without any input it begins by itself, and there is
+    nothing to check."""
 
     @wraps(generate)
     def checked(self, *args, **kwargs):

@@ -93,7 +93,8 @@ def get_prompt_embedding_to_save(
     model: Any,  # a PeftModel
     adapter_name: str,  # whose prompt
 ) -> torch.Tensor:  # [virtual, token_dim]; for a prefix [virtual, layers * 2 * token_dim]
-    "The virtual tokens as inference will see them: without dropout, even in the middle of a training. (peft 0.21.2 saves whatever an LSTM with dropout gave that time.)"
+    """The virtual tokens as inference will see them: without dropout, even in the middle of a training. (peft
+    0.21.2 saves whatever an LSTM with dropout gave that time.)"""
     encoder = model.prompt_encoder[adapter_name]
     if model.peft_config[adapter_name].peft_type == PeftType.MULTITASK_PROMPT_TUNING:
         return encoder.embedding.weight.detach()
@@ -134,7 +135,8 @@ def _of_others(model, adapter_name):
 
 
 def _without(adapter_name, key):
-    "The name that `peft` gives to any tensor in a file: the adapter's name is cut out where it is the last or the last but one part."
+    """The name that `peft` gives to any tensor in a file: the adapter's name is cut out where it is the last
+    or the last but one part."""
     *front, last = key.split(".")
     if last == adapter_name:
         return ".".join(front)
@@ -164,7 +166,8 @@ def targets_embeddings(
 def _saved_vocabulary(
     name: str,  # of the base model: a folder, or a name on the Hugging Face Hub
 ) -> int | None:  # None: not known on this machine
-    "The number of tokens that a base model had when it was saved. What was downloaded before is looked at; nothing is downloaded."
+    """The number of tokens that a base model had when it was saved. What was downloaded before is looked at;
+    nothing is downloaded."""
     from huggingface_hub import try_to_load_from_cache
 
     try:
@@ -180,7 +183,8 @@ def vocabulary_was_resized(
     model: Any,  # a PeftModel
     adapter_name: str,  # whose configuration says where the base model is from
 ) -> bool:
-    "Has the base model another number of tokens than it was saved with? If that is not known, the answer is no, with a warning."
+    """Has the base model another number of tokens than it was saved with? If that is not known, the answer is
+    no, with a warning."""
     name = model.peft_config[adapter_name].base_model_name_or_path
     if not name:
         return False
@@ -188,7 +192,8 @@ def vocabulary_was_resized(
     if size is None:
         warn(
             f"nothing on this machine says how large the vocabulary of the base model {name!r} was; it counts as not "
-            "resized, and its embeddings are not saved with the adapter. If it was resized, pass save_embedding_layers=True"
+            "resized, and its embeddings are not saved with the adapter. If it was resized, pass "
+            "save_embedding_layers=True"
         )
         return False
     return size != model.get_base_model().config.get_text_config().vocab_size
@@ -225,7 +230,8 @@ def get_peft_model_state_dict(
     save_embedding_layers: bool
     | str = "auto",  # with the base model's embeddings? "auto": if they were changed
 ) -> dict[str, torch.Tensor]:
-    "An adapter's tensors, by their names in a file. Raises ValueError where something is missing in `state_dict`, or the embeddings to be saved have an adapter merged into them."
+    """An adapter's tensors, by their names in a file. Raises ValueError where something is missing in
+    `state_dict`, or the embeddings to be saved have an adapter merged into them."""
     if unwrap_compiled:
         model = getattr(model, "_orig_mod", model)
     config = _config_of(model, adapter_name)
@@ -272,7 +278,8 @@ def _refuse_merged(model, adapter_names, what):
     } & adapter_names
     if merged:
         raise ValueError(
-            f"{what} is not possible while {', '.join(sorted(merged))} is merged into the base model; call unmerge_adapter() first"
+            f"{what} is not possible while {', '.join(sorted(merged))} is merged into the base model; call "
+            "unmerge_adapter() first"
         )
 
 # %% ../nbs/09_checkpoint.ipynb #1df0bf39
@@ -303,7 +310,8 @@ def load_peft_weights(
     device: str | None = None,  # where the tensors are to be; None: in main memory
     subfolder: str | None = None,  # in the folder
 ) -> dict[str, torch.Tensor]:
-    "The tensors in a folder, by their names in the file. Raises ValueError, with the file's name, if there are none or the file is damaged."
+    """The tensors in a folder, by their names in the file. Raises ValueError, with the file's name, if there
+    are none or the file is damaged."""
     folder = folder_to_read(model_id, subfolder)
     path = existing(folder, SAFETENSORS_WEIGHTS_NAME) or existing(folder, WEIGHTS_NAME)
     if path is None:
@@ -312,7 +320,8 @@ def load_peft_weights(
         tensors = read_state_dict(str(path))
     except Exception as error:  # what a damaged file makes its reader raise can be anything
         raise ValueError(
-            f"{path} cannot be read; it may be damaged, cut off, or hold something else than tensors: {' '.join(repr(error).split())[:200]}"
+            f"{path} cannot be read; it may be damaged, cut off, or hold something else than tensors: "
+            f"{' '.join(repr(error).split())[:200]}"
         ) from error
     if not isinstance(tensors, dict) or not all(
         isinstance(k, str) and isinstance(v, torch.Tensor) and v.layout == torch.strided
@@ -410,7 +419,8 @@ def save_pretrained(
 ):
     """Write each adapter's `adapter_config.json`, `adapter_model.safetensors` and `README.md`.
 
-    Raises ValueError, before anything is written, for an adapter that is not there, a name that is no name of a folder, or a place that is taken."""
+    Raises ValueError, before anything is written, for an adapter that is not there, a name that is no name of
+    a folder, or a place that is taken."""
     names = list(model.peft_config) if selected_adapters is None else list(selected_adapters)
     contents = {}
     for name in names:
@@ -454,7 +464,8 @@ def expected(
     model: Any,  # a PeftModel
     adapter_name: str,  # which adapter
 ) -> dict[str, torch.Tensor]:
-    "What a file for this adapter holds: tensors of the right shapes, by their names in the file. For AdaLoRA, as they are once the layers have been pruned to the configuration's `rank_pattern`."
+    """What a file for this adapter holds: tensors of the right shapes, by their names in the file. For
+    AdaLoRA, as they are once the layers have been pruned to the configuration's `rank_pattern`."""
     pattern = _rank_pattern(model, adapter_name)
     if pattern:
         model = without_weights(model)
@@ -508,7 +519,9 @@ def check_fit(
     if any(problems.values()):
         found = "; ".join(f"{what}: {some(names)}" for what, names in problems.items() if names)
         raise ValueError(
-            f"the checkpoint does not fit adapter {adapter_name!r}, a {type(model.peft_config[adapter_name]).__name__} for {type(model.get_base_model()).__name__}; {found}{_hint(problems)}"
+            f"the checkpoint does not fit adapter {adapter_name!r}, a "
+            f"{type(model.peft_config[adapter_name]).__name__} for {type(model.get_base_model()).__name__}; "
+            f"{found}{_hint(problems)}"
         )
     return forgotten
 
@@ -538,17 +551,20 @@ def set_peft_model_state_dict(
     peft_model_state_dict: dict[str, torch.Tensor],  # by their names in a file
     adapter_name: str = "default",  # where they are to go
 ) -> _IncompatibleKeys:  # nothing missing, nothing unexpected
-    "Load an adapter's tensors. Raises ValueError, before anything is changed, if they do not fit, or the adapter cannot take them as it is."
+    """Load an adapter's tensors. Raises ValueError, before anything is changed, if they do not fit, or the
+    adapter cannot take them as it is."""
     config = _config_of(model, adapter_name)
     _refuse_merged(model, {adapter_name}, "loading")
     if config.is_prompt_learning and model.prompt_encoder[adapter_name].state_dict().keys() - FINISHED:
         raise ValueError(
-            f"the checkpoint holds a finished prompt, and adapter {adapter_name!r} has a network that is still to produce one; load it under another name, for inference"
+            f"the checkpoint holds a finished prompt, and adapter {adapter_name!r} has a network that is "
+            "still to produce one; load it under another name, for inference"
         )
     _warn_of_another_base(model, config)
     if check_fit(model, peft_model_state_dict, adapter_name):
         warn(
-            "the checkpoint has no biases, although bias='lora_only'; some versions of peft forget to save them. The base model's stay as they are"
+            "the checkpoint has no biases, although bias='lora_only'; some versions of peft forget to save "
+            "them. The base model's stay as they are"
         )
     if _rank_pattern(model, adapter_name):
         model.resize_modules_by_rank_pattern(config.rank_pattern, adapter_name)
@@ -641,7 +657,8 @@ def config_to_load(
     config: PeftConfig | None = None,  # instead of the one in the folder
     subfolder: str | None = None,  # in the folder
 ) -> PeftConfig:
-    "The configuration of an adapter that is about to be added. Raises ValueError for a finished prompt that is to be trained, as peft does."
+    """The configuration of an adapter that is about to be added. Raises ValueError for a finished prompt that
+    is to be trained, as peft does."""
     config = read_config(model_id, subfolder) if config is None else copy.copy(config)
     if not isinstance(config, PeftConfig):
         raise ValueError(
@@ -649,7 +666,8 @@ def config_to_load(
         )
     if config.is_prompt_learning and is_trainable:
         raise ValueError(
-            f"a {type(config).__name__} that is loaded is finished and cannot be trained; to go on from it, make a new adapter with get_peft_model or add_adapter and load_adapter into that one"
+            f"a {type(config).__name__} that is loaded is finished and cannot be trained; to go on from it, "
+            "make a new adapter with get_peft_model or add_adapter and load_adapter into that one"
         )
     config.inference_mode = not is_trainable
     return config

@@ -78,7 +78,9 @@ def _running(names: tuple):
     while frame is not None:
         code = frame.f_code
         local = {*code.co_varnames, *code.co_cellvars, *code.co_freevars}
-        if local.intersection(names):  # only then: Python keeps what `f_locals` gave as long as the function runs
+        if local.intersection(
+            names
+        ):  # only then: Python keeps what `f_locals` gave as long as the function runs
             yield from (frame.f_locals[name] for name in names if name in frame.f_locals)
         yield from (frame.f_globals[name] for name in names if name in frame.f_globals)
         frame = frame.f_back

@@ -1,7 +1,8 @@
 """Files that someone damaged: each is refused in words, or read; and what is read can be drawn,
 saved and read again.
 
-Some hundred damaged files are tried each time, always the same ones. FUZZ=100000 tries as many, and FUZZ_SEED others."""
+Some hundred damaged files are tried each time, always the same ones. FUZZ=100000 tries as many, and FUZZ_SEED
+others."""
 
 import copy
 import json
@@ -12,7 +13,7 @@ from collections import Counter
 import matplotlib.pyplot as plt
 import pytest
 
-import peft_viz.viewer  # gives a trace its HTML
+import peft_viz.viewer  # noqa: F401  gives a trace its HTML
 from peft_viz import layout, plot
 from peft_viz.trace import Trace, TraceError
 from test_trace import places, sample

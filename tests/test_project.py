@@ -1,7 +1,7 @@
 "The package as a package: what it ships, what it imports, and that its papers agree with each other."
 # lane: here
 
-import ast, configparser, importlib, json, re, shutil, subprocess, sys, zipfile
+import ast, configparser, json, re, shutil, subprocess, sys, zipfile
 from pathlib import Path
 import pytest
 

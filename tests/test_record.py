@@ -156,7 +156,8 @@ def test_steps_are_the_lines_that_ran(method, package):
 
 @pytest.mark.parametrize("method, taken", [("LORA", False), ("PROMPT_TUNING", True), ("PREFIX_TUNING", True)])
 def test_branches_of_peft(method, taken):
-    "In peft's forward: `if not peft_config.is_prompt_learning` goes one way for LoRA, the other for prompt learning; the rest follows."
+    """In peft's forward: `if not peft_config.is_prompt_learning` goes one way for LoRA, the other for prompt
+    learning; the rest follows."""
     model = make(method, peft)
     with record(model) as trace:
         model(**BATCH)
@@ -203,7 +204,8 @@ def test_attention_is_the_one_computed(family, implementation):
 
 
 def test_single_query_with_grouped_heads():
-    "A decoding step: one query over the whole cache, also where transformers packs the query groups into the query axis."
+    """A decoding step: one query over the whole cache, also where transformers packs the query groups into
+    the query axis."""
     model = make("LORA")
     with record(model) as trace:
         model.generate(**PROMPT, **GREEDY)

@@ -1,4 +1,5 @@
-"""`import peft_viz as peft` carries an ordinary script: peft's public names, its exceptions, what its loaders and transformers' Trainer do."""
+"""`import peft_viz as peft` carries an ordinary script: peft's public names, its exceptions, what its loaders
+and transformers' Trainer do."""
 # lane: reference
 
 import json
@@ -62,7 +63,8 @@ def test_a_page_shows_the_reasons():
 
 
 def test_modules_and_names_are_there_in_a_fresh_process():
-    code = "import peft_viz, sys; print(peft_viz.tuners.lora.LoraModel is peft_viz.LoraModel, peft_viz.plot.__name__, callable(peft_viz.record))"
+    code = """import peft_viz
+print(peft_viz.tuners.lora.LoraModel is peft_viz.LoraModel, peft_viz.plot.__name__, callable(peft_viz.record))"""
     assert fresh_process(code) == "True peft_viz.plot True"
 
 
@@ -433,8 +435,8 @@ rows = [dict(input_ids=torch.arange(3, 9), labels=torch.arange(3, 9))] * 4
 model = peft.get_peft_model(peft.tiny_random("llama"), peft.{config})
 {third}
 with tempfile.TemporaryDirectory() as folder:
-    args = TrainingArguments(folder, max_steps=4, save_steps=2, eval_steps=2, eval_strategy="steps", report_to=[], use_cpu=True,
-                             disable_tqdm=True, load_best_model_at_end=True, label_smoothing_factor={smoothing})
+    args = TrainingArguments(folder, max_steps=4, save_steps=2, eval_steps=2, eval_strategy="steps", report_to=[],
+                             use_cpu=True, disable_tqdm=True, load_best_model_at_end=True, label_smoothing_factor={smoothing})
     Trainer(model, args, train_dataset=rows, eval_dataset=rows).train()
     saved = sorted(os.listdir(folder + "/checkpoint-2"))
     other = peft.get_peft_model(peft.tiny_random("llama"), peft.{config})
@@ -443,7 +445,8 @@ with tempfile.TemporaryDirectory() as folder:
     same = all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values()))
 print("adapter_model.safetensors" in saved, "model.safetensors" in saved, again.state.global_step, same)
 """
-HIDE = "sys.modules['peft'] = None; import importlib.util as u; f = u.find_spec; u.find_spec = lambda n, *a: None if n == 'peft' else f(n, *a)"
+HIDE = """sys.modules['peft'] = None; import importlib.util as u; f = u.find_spec
+u.find_spec = lambda n, *a: None if n == 'peft' else f(n, *a)"""
 IMPORT = "from transformers import Trainer, TrainingArguments"
 
 

@@ -323,7 +323,7 @@ def test_every_step_in_the_order_of_execution(trace, opened):
         for (let k = 1; k < el.steps; k++) el.step = k;
         return out;
     }}""")
-    for (k, call, line, highlighted), (want_call, want_line) in zip(shown, expected[1:]):
+    for (_, call, line, highlighted), (want_call, want_line) in zip(shown, expected[1:]):
         assert call == want_call
         if want_line == "def":
             assert line is None and highlighted >= trace.sources[trace.calls[call].source].first_line
@@ -463,7 +463,7 @@ def test_play_and_pause(trace, opened):
     page.keyboard.press(" ")
     assert (
         page.evaluate(
-            f"new Promise(done => document.addEventListener('peft-viz-step', e => e.detail.step === 2 && done(e.detail.step)))"
+            "new Promise(done => document.addEventListener('peft-viz-step', e => e.detail.step === 2 && done(e.detail.step)))"
         )
         == 2
     )
