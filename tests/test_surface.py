@@ -436,7 +436,8 @@ model = peft.get_peft_model(peft.tiny_random("llama"), peft.{config})
 {third}
 with tempfile.TemporaryDirectory() as folder:
     args = TrainingArguments(folder, max_steps=4, save_steps=2, eval_steps=2, eval_strategy="steps",
-                             report_to=[], use_cpu=True, disable_tqdm=True, load_best_model_at_end=True, label_smoothing_factor={smoothing})
+                             report_to=[], use_cpu=True, disable_tqdm=True,
+                             load_best_model_at_end=True, label_smoothing_factor={smoothing})
     Trainer(model, args, train_dataset=rows, eval_dataset=rows).train()
     saved = sorted(os.listdir(folder + "/checkpoint-2"))
     other = peft.get_peft_model(peft.tiny_random("llama"), peft.{config})
