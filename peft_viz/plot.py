@@ -147,7 +147,7 @@ def fonts(
 ) -> list:  # of families
     "What a text is drawn with: the reader's `rcParams`, matplotlib's own font, and what was found for other letters"
     own = _own_fonts(mono)
-    for c in set(text) - _cover((*own, *_FOUND), len(font_manager.fontManager.ttflist)):
+    for c in sorted(set(text) - _cover((*own, *_FOUND), len(font_manager.fontManager.ttflist))):
         drawable(c)
     return [*own, *(family for family in _FOUND if family not in own)]
 
