@@ -237,10 +237,17 @@ def test_previous_trace_function_is_restored(tracer, package):
     assert sys.gettrace() is tracer and inside == [
         tracer
     ]  # and it is in charge while the base model computes
+    broken(model)
     with pytest.raises(RuntimeError):
         with record(model):
-            model(input_ids=IDS, attention_mask=torch.ones(3, 5).long())
+            model(**BATCH)
     assert sys.gettrace() is tracer
+
+
+def broken(model):
+    "The same model; its soft prompt does not fit beside the text any more."
+    model.prompt_encoder["default"].embedding = torch.nn.Embedding(8, 3)
+    return model
 
 
 def hooks(model):
@@ -385,10 +392,10 @@ def test_other_threads_are_left_alone():
 
 
 def test_crash_in_peft_code(package):
-    model = make(package=package)
+    model = broken(make(package=package))
     with pytest.raises(RuntimeError):
         with record(model) as trace:
-            model(input_ids=IDS, attention_mask=torch.ones(3, 5).long())
+            model(**BATCH)
     call = trace.calls[0]
     source = trace.sources[call.source]
     assert call.raised["type"] == "RuntimeError" and "Sizes of tensors must match" in call.raised["message"]
@@ -425,9 +432,11 @@ def test_crash_in_the_base_model(package, method, error, tracer):
 
 def test_the_run_after_a_caught_crash_is_recorded():
     model = make()
+    whole = model.prompt_encoder["default"].embedding
     with record(model) as trace:
         with pytest.raises(RuntimeError):
-            model(input_ids=IDS, attention_mask=torch.ones(3, 5).long())
+            broken(model)(**BATCH)
+        model.prompt_encoder["default"].embedding = whole
         model(**BATCH)
     assert [bool(c.raised) for c in trace.roots] == [True, False] and len(trace.base_calls) == 1
 
