@@ -110,7 +110,8 @@ def check_inputs(
     need_tensor("input_ids", input_ids, (None, None), "[batch, sequence]")
     need_tensor("inputs_embeds", inputs_embeds, (None, None, None), "[batch, sequence, hidden]", FLOATS)
     inputs = input_ids if input_ids is not None else inputs_embeds
-    need(inputs is not None, "pass input_ids or inputs_embeds")
+    if inputs is None:
+        raise ValueError("pass input_ids or inputs_embeds")
     batch_size, length = inputs.shape[:2]
     need(batch_size and length, f"the input has shape {list(inputs.shape)}: there is no token in it")
     need_tensor("labels", labels, (batch_size, length), "[batch, sequence], as the input")
