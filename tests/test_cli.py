@@ -2,6 +2,7 @@
 
 Each script of tests/scripts is a process of its own, twice. The runs without the command are forked from one process
 that imported what they need, to save time."""
+# lane: here
 
 import contextlib, gc, json, os, pickle, re, signal, socket, subprocess, sys, threading, traceback, warnings, weakref
 from concurrent.futures import ThreadPoolExecutor
