@@ -8,6 +8,7 @@ import inspect, sys
 from dataclasses import dataclass
 from typing import NamedTuple
 import transformers
+import torch
 from torch import nn
 from transformers import DynamicCache
 from transformers.modeling_outputs import CausalLMOutputWithPast
@@ -89,7 +90,10 @@ def has_position_table(
     positions are computed, and have no end."""
     words = model.get_input_embeddings()
     embeddings = (m.num_embeddings for m in model.modules() if isinstance(m, nn.Embedding) and m is not words)
-    buffers = (len(b) for b in model.buffers() if b.dim() == 2)
+    kept = [
+        t for m in model.modules() for t in vars(m).values() if isinstance(t, torch.Tensor)
+    ]  # transformers 4
+    buffers = [len(b) for b in (*model.buffers(), *kept) if b.dim() == 2]
     is_table = any(maximum <= rows <= maximum + MORE_ROWS for rows in embeddings) or maximum in buffers
     return is_table or text_config(model.config).model_type in LIMITED
 
