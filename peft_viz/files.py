@@ -144,7 +144,7 @@ def _settle(folder: Path):
 
 
 def _tidy(folder: Path):
-    "Remove workshops whose owners are gone: nobody holds a lock on them."
+    "Remove the workshops of writers that have ended: no process holds a lock on them."
     for entry in os.scandir(folder):
         if not WORKSHOP.fullmatch(entry.name) or not entry.is_dir(follow_symlinks=False):
             continue

@@ -355,7 +355,7 @@ def _left_behind(trace):
 @_once
 def _previous(trace, call):
     """The base call that left the cache which this one got: as long as this one found it. None when it got none,
-    or nobody saw who filled it."""
+    or its filling was not recorded."""
     cached, group = _cached(trace, call), generate_call(trace, call)
     if not cached or not _was_given_cache(trace, call):
         return None

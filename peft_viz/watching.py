@@ -246,7 +246,7 @@ class Watcher:
     def forget(self):
         "Begin anew: nothing has been seen."
         self.seen, self.pages, self.notes = weakref.WeakKeyDictionary(), [], []
-        self.lock = threading.RLock()  # a new one: in a forked process nobody would let go of the old one
+        self.lock = threading.RLock()  # a new one: in a forked process the old one may stay locked
         _here.busy = False
 
     def call(self, original, kind: str, model, args: tuple, kwargs: dict):

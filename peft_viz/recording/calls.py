@@ -150,7 +150,7 @@ class Session:
         depth: int,  # so many calls stay open
         error: BaseException | None = None,  # what ended the others
     ):
-        "Calls end while nobody follows their lines. The traceback knows where."
+        "Calls end while their lines are not followed. The traceback says at which line."
         while len(self.stack) > depth:
             entry = self.stack[-1]
             if error is not None and self.ledger.on:
