@@ -21,13 +21,13 @@ from ..config import NoMatchingPeftModuleError, PeftConfig, PeftType, UnknownAda
 from ..files import match
 
 # %% auto #0
-__all__ = ['name_matches', 'layer_number', 'is_target', 'all_linear', 'find_targets', 'fitting_pattern', 'without_effect',
-           'warn_of_no_effect', 'check_adapter_name', 'is_for_training', 'new_parts_like', 'features',
-           'check_changeable', 'AdapterHolder', 'LayerAround', 'LayerAroundWithState', 'BaseTunerLayer',
-           'rows_by_adapter', 'ModulesToSaveWrapper', 'add_modules_to_save', 'check_modules_to_save', 'replace',
-           'all_or_nothing', 'AroundBaseModel', 'TunerWithMerging', 'TunerWithUnloading', 'TunerWithAdapters',
-           'TunerWithInjection', 'TunerWithCombining', 'BaseTuner', 'TunerLayerStatus', 'TunerModelStatus',
-           'LayerStatusList', 'get_layer_status', 'get_model_status']
+__all__ = ['name_matches', 'layer_number', 'is_target', 'all_linear', 'fill_targets', 'find_targets', 'fitting_pattern',
+           'without_effect', 'warn_of_no_effect', 'check_adapter_name', 'is_for_training', 'new_parts_like', 'features',
+           'check_is_linear', 'check_changeable', 'AdapterHolder', 'LayerAround', 'LayerAroundWithState',
+           'BaseTunerLayer', 'rows_by_adapter', 'ModulesToSaveWrapper', 'add_modules_to_save', 'check_modules_to_save',
+           'replace', 'all_or_nothing', 'AroundBaseModel', 'TunerWithMerging', 'TunerWithUnloading',
+           'TunerWithAdapters', 'TunerWithInjection', 'TunerWithCombining', 'BaseTuner', 'TunerLayerStatus',
+           'TunerModelStatus', 'LayerStatusList', 'get_layer_status', 'get_model_status']
 
 # %% ../../nbs/02_tuners/10_injection.ipynb #4ba5d95a
 def name_matches(
@@ -85,6 +85,18 @@ def all_linear(
         for name, module in model.named_modules()
         if isinstance(module, (nn.Linear, Conv1D)) and module is not output
     }
+
+
+def fill_targets(
+    config: PeftConfig,  # changed in place
+    model: nn.Module,  # a base model
+    default,  # function of the base model: the targets where the configuration names none
+):
+    'Fill in `target_modules`: the default targets for None, the names of all linear layers for "all-linear".'
+    if config.target_modules is None:
+        config.target_modules = default(model)
+    elif isinstance(config.target_modules, str) and config.target_modules.lower() == "all-linear":
+        config.target_modules = all_linear(model)
 
 
 def find_targets(
@@ -235,6 +247,20 @@ def features(
     if isinstance(layer, nn.Linear):
         return layer.in_features, layer.out_features
     return tuple(layer.weight.shape)
+
+
+def check_is_linear(
+    module: nn.Module,  # of the base model, or adapted already
+    name: str,  # its full name
+    layer_cls: type[nn.Module],  # the method's layer, which is linear too
+    method: str,  # what it is called in the message
+):
+    "Raises ValueError for a module that is no linear layer."
+    if not isinstance(module, (nn.Linear, Conv1D, layer_cls)):
+        raise ValueError(
+            f"{method} adapts nn.Linear and transformers' Conv1D, but the target {name!r} is "
+            f"{type(module).__name__}; narrow target_modules down"
+        )
 
 
 def check_changeable(
