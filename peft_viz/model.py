@@ -170,7 +170,8 @@ def check_loading(
 
 # %% ../nbs/10_model.ipynb #16b65769
 class NamedAdapters(nn.Module):
-    "A base model and the configurations of its adapters, by name. The base model's attributes are reachable through it."
+    """A base model and the configurations of its adapters, by name. The base model's attributes are reachable
+    through it."""
 
     base_model: Any  # the base model itself or, for methods that change layers, the tuner around it
     prompt_encoder: Any  # by adapter name: the modules that compute the virtual tokens
@@ -322,7 +323,7 @@ class PeftModelWithAdapters(PeftModelWithPrompt):
         adapter_name: str = "default",  # name of this first adapter
         autocast_adapter_dtype: bool = True,  # keep float16 and bfloat16 adapters of injected layers in float32
     ):
-        make_known(PeftModel)
+        make_known(NamedAdapters)
         check_config(peft_config)
         check_adapter_name(adapter_name)
         super().__init__(model, peft_config, adapter_name)
@@ -350,7 +351,8 @@ class PeftModelWithAdapters(PeftModelWithPrompt):
         adapter_name: str,  # of this model
         inference_mode: bool = False,  # True: the adapter computes, and is not trained
     ):
-        "Make this adapter the active one. It is trained, unless it is for inference. Raises ValueError for another name."
+        """Make this adapter the active one. It is trained, unless it is for inference. Raises ValueError for an unknown
+        name."""
         self._check_adapter(adapter_name)
         self.active_adapter = adapter_name
         if self.active_peft_config.is_prompt_learning:

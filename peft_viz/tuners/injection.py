@@ -98,7 +98,7 @@ def fill_targets(
     elif isinstance(config.target_modules, str) and config.target_modules.lower() == "all-linear":
         config.target_modules = all_linear(model)
 
-
+# %% ../../nbs/02_tuners/10_injection.ipynb #8c65ed3e
 def find_targets(
     model: nn.Module,  # a base model, possibly with adapted layers already
     config: PeftConfig,  # with `target_modules` filled in
