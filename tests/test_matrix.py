@@ -21,7 +21,7 @@ from parity import INJECTED, PROMPTS
 pytestmark = pytest.mark.usefixtures("quiet_and_single")
 
 ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOK = ROOT / "nbs" / "61_matrix.ipynb"
+NOTEBOOK = ROOT / "nbs" / "reference" / "51_matrix.ipynb"
 AGAIN = "`make matrix` measures again"
 
 # What is refused or impossible: family, method, invariant -> why.

@@ -21,7 +21,7 @@ from specification import IDS, MASK, model_of, ROWS
 from specification_paths import ways_of, went
 
 ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOK = ROOT / "nbs" / "60_specification.ipynb"
+NOTEBOOK = ROOT / "nbs" / "reference" / "50_specification.ipynb"
 AGAIN = "make notebooks NB=nbs/reference/50_specification.ipynb"
 
 

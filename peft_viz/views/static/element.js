@@ -1,6 +1,6 @@
 // <peft-viz-trace>: step through a recording of a PEFT model.
 //
-// A standard custom element without a framework. Its data is a payload (see peft_viz/views/viewer.py) in
+// A standard custom element without a framework. Its data is a payload (see viewer.py) in
 // a <script type="application/json"> child, or set as the property `payload`.
 import { colour, h, icon } from "./dom.js";
 import { header, helpDialog } from "./help.js";
