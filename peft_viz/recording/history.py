@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['LINES', 'entry', 'key_of', 'Code', 'heads', 'Place', 'Flow', 'flow_of', 'Origin', 'History', 'history']
 
-# %% ../../nbs/21_recording/09_history.ipynb #a9a8550c
-import ast, re, textwrap
+# %% ../../nbs/21_recording/09_history.ipynb #59d94a19
+import ast, textwrap
 from dataclasses import dataclass, field
 
 from .. import layout
@@ -216,12 +216,13 @@ class Flow:
         items = value.items.values() if isinstance(value.items, dict) else value.items
         return any(self.is_data(i) for i in items)
 
-# %% ../../nbs/21_recording/09_history.ipynb #19e78fd7
+# %% ../../nbs/21_recording/09_history.ipynb #323e6434
 class _Reader:
     "Finds the places that an expression reads, in a call, before a step."
 
     def __init__(self, flow: Flow, call, step: int):
         self.flow, self.call, self.step, self.found = flow, call, step, []
+        self.hidden = False  # is an object read, into which the recording does not see?
         self.names = flow.names(call)
         self.made = list(call.steps[step].calls) if 0 <= step < len(call.steps) else []
 
@@ -236,6 +237,9 @@ class _Reader:
 
     def _note(self, name: str):
         write = self.names.last(name, self.step)
+        self.hidden |= name == "self" or (
+            write is not None and self.flow.trace.value(write.value).kind == "object"
+        )
         if write is not None and self.flow.is_data(write.value):
             self.found.append(Place(self.call.id, write.step, name))
         return write is not None
@@ -250,7 +254,7 @@ class _Reader:
 
     def _Attribute(self, node, key):
         if node.attr not in _ABOUT:
-            self.read(node.value, key)
+            self.read(node.value, key if not isinstance(node.value, ast.Name) else None)
 
     def _IfExp(self, node, key):
         self.read(node.body, key), self.read(node.orelse, key)
@@ -326,7 +330,7 @@ def _is_base(call, node) -> bool:
 
 _Reader._Call = _call_expression
 
-# %% ../../nbs/21_recording/09_history.ipynb #b26808ab
+# %% ../../nbs/21_recording/09_history.ipynb #1ab91fa3
 def _made_from(self: Flow, place: Place) -> list:
     "The places that a place was made from, the likeliest first."
     call = self.trace.calls[place.call]
@@ -347,9 +351,24 @@ def _made_from(self: Flow, place: Place) -> list:
     pairs = pairs or [(v, key) for name, v in _writes(node) if name == whole]
     for part, wanted in pairs or [(head, key) for head in heads(node)]:
         reader.read(part, wanted)
+    if not reader.found and reader.hidden:
+        reader.found += self._by_name(call, place)
     if write.how == "in-place" and (old := self.names(call).last(place.name, place.step)):
         reader.found.insert(0, Place(call.id, old.step, place.name))
     return list(dict.fromkeys(p for p in reader.found if p != place))
+
+
+def _by_name(self: Flow, call, place: Place) -> list:
+    "What comes out of an object, into which the recording does not see: what went by the same name before."
+    step, key = place.step, key_of(place.name)
+    while call is not None:
+        for name in self.names(call).writes:
+            write = self.names(call).last(name, step)
+            if key_of(name) == key and write is not None and self.is_data(write.value):
+                return [Place(call.id, write.step, name)]
+        step, call = call.parent_step, None if call.parent is None else self.trace.calls[call.parent]
+        step = -1 if step is None else step
+    return []
 
 
 def _inside(self: Flow, call, place: Place) -> list:
@@ -382,7 +401,8 @@ def _returned(self: Flow, call, key: str | None) -> list:
     return []
 
 
-Flow.made_from, Flow._inside, Flow._returned = _made_from, _inside, _returned
+Flow.made_from, Flow._by_name = _made_from, _by_name
+Flow._inside, Flow._returned = _inside, _returned
 
 # %% ../../nbs/21_recording/09_history.ipynb #05f6aa32
 def _passed_to(self: Flow, call, name: str) -> list:
@@ -468,7 +488,7 @@ def _same_name(self: Flow, call, parent, step: int, name: str) -> list:
 
 Flow._argument, Flow._same_name = _argument, _same_name
 
-# %% ../../nbs/21_recording/09_history.ipynb #468cb1aa
+# %% ../../nbs/21_recording/09_history.ipynb #b2094b2f
 def _clock(trace) -> dict:
     "(call, step) -> a number that grows with time: a step is over when the calls that it made are over."
     times, now = {}, 0
@@ -501,20 +521,21 @@ def _slice(self: Flow, place: Place) -> dict:
     return found
 
 
-def _path(self: Flow, place: Place) -> list:
-    "From a place back to an argument of the caller's, the shortest way; empty when there is none."
-    before, open_ = {place: None}, [place]
+def _path(self: Flow, place: Place, names=()) -> list:
+    """From a place back to an argument of the caller's, the shortest way, if possible to one that has one of these
+    names; empty when there is none."""
+    before, open_, ends = {place: None}, [place], []
     for here in open_:
         if here.step < 0 and self.trace.calls[here.call].parent is None:
-            way = [here]
-            while before[way[-1]] is not None:
-                way.append(before[way[-1]])
-            return way[::-1]
+            ends.append(here)
         for source in self.made_from(here):
             if source not in before:
                 before[source] = here
                 open_.append(source)
-    return []
+    way = [end for end in ends if key_of(end.name) in names][:1] or ends[:1]
+    while way and before[way[-1]] is not None:
+        way.append(before[way[-1]])
+    return way[::-1]
 
 
 Flow.slice, Flow.path = _slice, _path

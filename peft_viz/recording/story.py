@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['KINDS', 'TEXTS', 'MAIN', 'LOST', 'say', 'Moment', 'Story', 'layout_limit', 'story']
 
-# %% ../../nbs/21_recording/10_story.ipynb #f6e48a8c
+# %% ../../nbs/21_recording/10_story.ipynb #afc7260b
 import ast, re, unicodedata
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 
 from .. import layout
 from ..marks import LANGUAGES
-from .history import entry, flow_of, key_of, Place
+from .history import flow_of, key_of, Place
 from ..trace import Value
 
 # %% ../../nbs/21_recording/10_story.ipynb #91d13a73
@@ -255,7 +255,7 @@ TEXTS |= {
     ),
 }
 
-# %% ../../nbs/21_recording/10_story.ipynb #82d22f28
+# %% ../../nbs/21_recording/10_story.ipynb #29495a84
 TEXTS |= {
     # generate
     "fed": (
@@ -267,7 +267,7 @@ TEXTS |= {
         "第 {step} 步：没有缓存，基础模型再次收到全部 {n} 个。",
     ),
     "step_mask": (
-        "The attention_mask covers {b} keys: {a} for the tokens so far, and again {v:w} one{v:s} for the virtual tokens.",
+        "The attention_mask covers {b} keys: {a} for the tokens so far, and {v:w} one{v:s} for the virtual tokens.",
         "attention_mask 覆盖 {b} 个键：{a} 个属于目前的词元，另有 {v} 个 1 属于虚拟词元。",
     ),
     "step_same": ("The attention_mask covers the {b} keys so far.", "attention_mask 覆盖目前的 {b} 个键。"),
@@ -452,7 +452,7 @@ def _differ(a, b) -> int | None:
         return None
     return sum(x != y for x, y in zip(one, other))
 
-# %% ../../nbs/21_recording/10_story.ipynb #f77a5607
+# %% ../../nbs/21_recording/10_story.ipynb #ea7b56f3
 class _Scene:
     "One call of the base model with the recorded calls that made its inputs."
 
@@ -482,7 +482,8 @@ class _Scene:
 
     def path(self, name: str) -> list:
         "The steps on the way of an argument of the base model back to the caller, the latest first."
-        return [p for p in self.flow.path(Place(self.base.id, -1, name))]
+        names = ("inputs_embeds", "input_ids") if name == "inputs_embeds" else (name,)
+        return self.flow.path(Place(self.base.id, -1, name), names)
 
     def where(self, name: str, wanted=None) -> tuple:
         "(call, step) of the line that gave an argument the value with which it reached the base model."
@@ -671,7 +672,7 @@ def _other_decisions(t: _Teller, scene: _Scene):
             if key and outcome:
                 t.tell("decision", key, (call.id, k), base=scene.base.id, peft_type=_peft_type(t.trace))
 
-# %% ../../nbs/21_recording/10_story.ipynb #7456e32b
+# %% ../../nbs/21_recording/10_story.ipynb #0a2fb7fe
 def _inserted(before: list, after: list) -> tuple | None:
     "(where new numbers stand in each row, the new numbers of each row, how many of the old ones differ), or None."
     if len(before) != len(after) or not before:
@@ -683,7 +684,7 @@ def _inserted(before: list, after: list) -> tuple | None:
         pad = next((p for p in range(len(old) + 1) if p == len(old) or old[p] != old[0]), 0)
         places.append(
             pad
-            if at is not None and at < pad and row[:pad] + row[pad + v :] == old and _told_apart(row, pad, v)
+            if at is not None and at < pad and row[:pad] + row[pad + v :] == old and _told_apart(row, pad)
             else at or 0
         )
         at = places[-1]
@@ -692,7 +693,7 @@ def _inserted(before: list, after: list) -> tuple | None:
     return places, new, differ
 
 
-def _told_apart(row: list, pad: int, v: int) -> bool:
+def _told_apart(row: list, pad: int) -> bool:
     "Do the new numbers differ from those of the padding in front of them?"
     return pad > 0 and row[pad - 1] != row[pad]
 
@@ -720,7 +721,7 @@ def _how(name: str, before, after) -> dict:
     key = {1: "ones", layout.IGNORED: "ignored"}.get(fill, "filled")
     return facts | dict(key=key + "_behind" * (any(places) and key != "filled"), fill=fill)
 
-# %% ../../nbs/21_recording/10_story.ipynb #3c73bd6d
+# %% ../../nbs/21_recording/10_story.ipynb #79b9ef4a
 def _grew(t: _Teller, scene: _Scene, name: str):
     "A tensor became longer, shorter, or another one."
     a, b = scene.given[name], scene.got[name]
@@ -736,9 +737,7 @@ def _grew(t: _Teller, scene: _Scene, name: str):
         told = say(TEXTS, how["key"], how)
         if how.get("changed"):
             told = {
-                k: TEXTS["also"][n].format(
-                    how=told[k], count=how["changed"], fill=_change_to(before, after, how)
-                )
+                k: TEXTS["also"][n].format(how=told[k], count=how["changed"], fill=layout.IGNORED)
                 for n, k in enumerate(told)
             }
         if how["key"] == "longer" and after.role == "embeddings":
@@ -754,11 +753,6 @@ def _grew(t: _Teller, scene: _Scene, name: str):
     t.tell(
         "replaced", key, at, **facts, shape=_dims(after), count=count, before=repr(before), after=repr(after)
     )
-
-
-def _change_to(before, after, how) -> int:
-    "What the changed numbers of the caller's became: the commonest."
-    return layout.IGNORED
 
 
 def _vectors(t: _Teller, scene: _Scene, v: int, n: int) -> dict:
@@ -1356,7 +1350,7 @@ def _alike_steps(t: _Teller, first: int, like: list, others: list) -> Moment:
         lang=t.lang,
     )
 
-# %% ../../nbs/21_recording/10_story.ipynb #d9573cda
+# %% ../../nbs/21_recording/10_story.ipynb #c6148ec0
 def _scene_moments(t: _Teller, scene: _Scene):
     "All moments of one call of the base model, unless it is a later step of generate."
     base = scene.base
@@ -1394,7 +1388,7 @@ def _root_moments(trace, root, bases: list, lang: str) -> list:
     t = _Teller(trace, lang)
     _passed(t, root)
     t.yes = _is_prompt_learning(t, root)
-    steps, bounds = {}, []
+    steps = {}
     for base in bases:
         scene, (stage, number) = _Scene(t.flow, base), layout.stage(trace, base)
         if stage == "decode":
@@ -1407,10 +1401,10 @@ def _root_moments(trace, root, bases: list, lang: str) -> list:
             _token(t, scene)
     _changed(t, root)
     moments = [m for *_, m in sorted(t.found, key=lambda f: f[:2])]
-    return moments + _fold_steps(t, sorted(steps.items())) + _end(trace, root, bases, lang)
+    return moments + _fold_steps(t, sorted(steps.items())) + _end(trace, root, lang)
 
-# %% ../../nbs/21_recording/10_story.ipynb #3bbf8401
-def _end(trace, root, bases: list, lang: str) -> list:
+# %% ../../nbs/21_recording/10_story.ipynb #2f65dce8
+def _end(trace, root, lang: str) -> list:
     "How a call ended: what it gave back, or what ended it."
     t = _Teller(trace, lang)
     if root.raised:
