@@ -25,7 +25,9 @@ os.environ.update(
 # Small models gain nothing from threads, and the sum of floats then has one order.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import pathlib, shutil, warnings
+import asyncio, pathlib, shutil, warnings
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -147,6 +149,13 @@ def new_page(browser):
 def page(new_page):
     "A fresh tab, light theme, 1280 x 900; see `Page`."
     return new_page()
+
+
+def run_async(coroutine):
+    """What a coroutine returns. It runs in a thread of its own: in this one an event loop runs already, and
+    `asyncio.run` refuses, as soon as any test of this process has opened the browser."""
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(asyncio.run, coroutine).result()
 
 
 @pytest.fixture
