@@ -282,12 +282,14 @@ def masked(text):
 
 
 def digest(path):
-    "Of all that a notebook's outputs depend on: itself, the package, the tests (some read them), the versions."
+    "Of all that a notebook's outputs depend on: itself, the package, the tests (some read them), what draws pages, the versions."
     found = [
         path,
         *(ROOT / "requirements").iterdir(),
         *(ROOT / "peft_viz").rglob("*"),
+        *(ROOT / "scripts").glob("*_page.py"),
         *(ROOT / "tests").glob("*"),
+        *(ROOT / "tests").rglob("test_*.py"),
     ]
     total = hashlib.sha256()
     for file in sorted(f for f in found if f.is_file() and "__pycache__" not in f.parts):

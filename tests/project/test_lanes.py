@@ -6,9 +6,8 @@ import re, subprocess, sys
 from pathlib import Path
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "scripts")]
 import test as runner  # scripts/test.py
+from conftest import ROOT
 
 ERA4 = ROOT / ".venv-era4" / "bin" / "python"
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import nbformat
 import pytest
 from lab import Lab
+from conftest import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 TOUR = ROOT / "nbs" / "tutorials" / "01_tour.ipynb"
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 

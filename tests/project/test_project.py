@@ -4,8 +4,8 @@
 import ast, configparser, json, re, shutil, subprocess, sys, zipfile
 from pathlib import Path
 import pytest
+from conftest import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "peft_viz"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 NOTEBOOKS = [

@@ -21,11 +21,11 @@ import peft_viz.config as our_config
 import train_two_processes
 from peft_viz.model import PeftModel
 from parity import assert_as_peft, assert_equal, assert_repeats, base_model, gradients, PAD, VOCABULARY
+from conftest import ROOT
 
 pytestmark = pytest.mark.usefixtures("quiet_and_single")
 
 peft = pytest.importorskip("peft")
-ROOT = Path(__file__).resolve().parent.parent
 STEPS = 6
 PHASES = dict(tinit=1, tfinal=2, deltaT=1, total_step=STEPS)  # AdaLoRA prunes in the steps between
 METHODS = {

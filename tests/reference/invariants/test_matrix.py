@@ -17,10 +17,10 @@ import matrix
 import matrix_page as pages
 from matrix import BASE, INVARIANTS, Subject
 from parity import INJECTED, PROMPTS
+from conftest import ROOT
 
 pytestmark = pytest.mark.usefixtures("quiet_and_single")
 
-ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "nbs" / "61_matrix.ipynb"
 AGAIN = "`make matrix` measures again"
 

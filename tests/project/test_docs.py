@@ -6,8 +6,8 @@ from pathlib import Path
 from urllib.parse import unquote
 import pytest
 import yaml
+from conftest import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 NUMBER = re.compile(r"\b\d\d_(?=[A-Za-z])")
 NOTEBOOKS = sorted(
     p.relative_to(ROOT / "nbs")

@@ -15,8 +15,8 @@ from peft_viz import LoraConfig, PromptTuningConfig, Trace, get_peft_model, load
 from peft_viz import cli, watching
 from peft_viz.recording.recorder import Recorder
 from peft_viz.startup.sitecustomize import PLACES
+from conftest import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ROOT / "tests" / "scripts"
 RUN = {  # name: (script and its arguments, exit code)
     "plain loop": (["plain_loop.py"], 0),

@@ -7,9 +7,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "scripts")]
 import notebooks
+from conftest import ROOT
 
 
 def text(value):
