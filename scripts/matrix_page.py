@@ -1,4 +1,4 @@
-"Draws tests/matrix.json as HTML without scripts: for nbs/61_matrix.ipynb, and for the test that the page is up to date."
+"Draws tests/matrix.json as HTML without scripts: for nbs/reference/51_matrix.ipynb, and for the test that the page is up to date."
 
 from specification_page import DARK, DARK_INK, LIGHT_INK, sentence, text  # adds ../tests to the path
 import matrix

@@ -2,7 +2,6 @@
 # lane: here
 
 import html, re, subprocess, sys
-from pathlib import Path
 from urllib.parse import unquote
 import pytest
 import yaml

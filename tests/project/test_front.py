@@ -2,7 +2,6 @@
 # lane: here
 
 import configparser, importlib, json, re
-from pathlib import Path
 import pytest, torch
 import peft_viz
 from peft_viz import PromptTuningConfig, get_peft_model, load_tiny, record, viewer

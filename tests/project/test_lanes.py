@@ -2,7 +2,7 @@
 what its lock says."""
 # lane: here
 
-import re, subprocess, sys
+import re, subprocess
 from pathlib import Path
 import pytest
 

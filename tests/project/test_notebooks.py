@@ -2,7 +2,6 @@
 # lane: here
 
 import subprocess, sys
-from pathlib import Path
 
 import nbformat
 import pytest
