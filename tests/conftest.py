@@ -25,7 +25,7 @@ os.environ.update(
 # Small models gain nothing from threads, and the sum of floats then has one order.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import asyncio, pathlib, shutil, warnings
+import asyncio, inspect, pathlib, shutil, warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -46,10 +46,12 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "browser: needs Chromium")
 
 
-@pytest.fixture(scope="session")
-def root():
-    "The checkout."
-    return ROOT
+def pytest_collection_modifyitems(items):
+    """With `--dist loadgroup`, the tests of a file stay together, because they share what is expensive to make: a site,
+    a server, recordings. Those of a file in the lane "broad" go to whichever worker is free."""
+    for item in items:
+        if "# lane: broad\n" not in inspect.getsource(item.module):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 def find_chromium():

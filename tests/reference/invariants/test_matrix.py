@@ -1,7 +1,7 @@
 """The invariant matrix of `peft_viz`: every invariant holds for every family and method, apart from cells with
 a reason; and every invariant can fail. peft is measured beside it, and both must be what matrix.json says,
 which is what the page shows."""
-# lane: reference
+# lane: broad
 
 import json
 import sys
