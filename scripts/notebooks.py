@@ -161,10 +161,9 @@ MINUTES = 20  # that a notebook may take
 
 
 def test_all(paths):
-    "Run notebooks as tests, each in a process of its own, with a line for each; how many (passed, failed)."
-    paths = sorted(
-        paths, key=lambda path: -path.stat().st_size
-    )  # the longest first, so that no worker is idle at the end
+    "Run notebooks as tests, each in its own process, with a line for each; how many (passed, failed)."
+    # the largest first, so that no worker is idle at the end
+    paths = sorted(paths, key=lambda path: -path.stat().st_size)
     os.environ.update(OFFLINE, IN_TEST="1")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(HEAVY)

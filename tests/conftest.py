@@ -48,10 +48,13 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(items):
     """With `--dist loadgroup`, the tests of a file stay together, because they share what is expensive to make: a site,
-    a server, recordings. Those of a file in the lane "broad" go to whichever worker is free."""
+    a server, recordings. In the lane "broad" only those of one family do."""
     for item in items:
-        if "# lane: broad\n" not in inspect.getsource(item.module):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+        group = item.path.stem
+        if "# lane: broad\n" in inspect.getsource(item.module):
+            params = item.callspec.params if hasattr(item, "callspec") else {}
+            group = f"{group} {params.get('family', params.get('method', item.name))}"
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def find_chromium():

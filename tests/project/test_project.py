@@ -287,10 +287,3 @@ def test_a_notebook_begins_with_its_title_and_one_line(path):
         c for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "markdown"
     )
     assert re.match(r"# .+\n+> .+", "".join(first["source"]))
-
-
-def test_modules_notebooks_and_readme_agree():
-    done = subprocess.run(
-        [sys.executable, "scripts/notebooks.py", "check"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
