@@ -10,8 +10,8 @@ from peft_viz.reference.causal_lm import get_peft_model
 from peft_viz.reference.config import LoraConfig, PrefixTuningConfig, PromptTuningConfig
 from peft_viz.recording.recorder import record
 from peft_viz.recording.trace import Trace, WRITERS
+from conftest import ROOT
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 VIRTUAL, TAG = 4, "peft-viz-trace"
 GROWN = "kwargs['labels']"  # the name under which `forward` puts -100 in front of the labels
 HOSTILE = "</script><img src=x onerror=alert(1)>"
@@ -255,7 +255,7 @@ def test_nothing_is_written_below_twelve_pixels():
 
 def tool(name):
     "A program of Node.js: beside the tests, else on the path."
-    beside = pathlib.Path(__file__).parent / "js" / "node_modules" / ".bin" / name
+    beside = ROOT / "tests" / "js" / "node_modules" / ".bin" / name
     return str(beside) if beside.exists() else shutil.which(name)
 
 
