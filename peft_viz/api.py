@@ -35,6 +35,7 @@ NAMES = {
     "tuners.cpt": "CPTEmbedding",
     "trace": "Trace TraceError",
     "recording.recorder": "record",
+    "recording.compare": "compare",
     "models": "load_tiny load_smollm2 tiny_random",
     "widgets": "explore",
     "magic": "load_ipython_extension unload_ipython_extension",
