@@ -1,5 +1,6 @@
 // One row of the batch on one grid of columns: what the caller passed, what the base model got, and
 // the step at which each cell came to be. Nothing here needs a browser.
+import { positionsOf } from "./measured.js";
 import { extent } from "./numbers.js";
 import { range } from "./text.js";
 
@@ -148,7 +149,7 @@ function below(rec, base, row, r, above, { from, start, first, root }) {
   const types = arg("input_type_mask", "token_type_ids");
   const kinds = types == null ? null : rowOf(rec, types, r, rec.sequence(base.id).rows.length);
   if (kinds?.length === total) add("type_mask", kinds, made(types));
-  const measured = rec.positions.get(base.id)?.[r];
+  const measured = positionsOf(rec, base, r);
   const where = row.positions?.some((x) => x != null) ? row.positions : null;
   const positions = measured
     ? [...Array(total - measured.length).fill(null), ...measured]

@@ -35,6 +35,7 @@ import { range } from "./text.js";
  * @property {number} [depth]
  * @property {number} [first]  number of its first moment
  * @property {number} [last]  number of its last moment
+ * @property {any} [measured]  inside a base call; see measured.js
  * @property {number[]} [at]  number of the moment that shows each step done
  *
  * One moment per line that ran. A line that calls something watched is two: on the way "into"
@@ -91,11 +92,6 @@ export class Recording {
     this.packed = new Map((payload.layout?.sequences || []).map((l) => [l.call, l]));
     this.caches = new Map((payload.layout?.caches || []).map((c) => [c.call, c]));
     this.decodes = this.bases.some((b) => this.caches.get(b.id)?.stage === "decode");
-    const byCall = (list) => new Map((list || []).map((x) => [x.call, x.rows]));
-    /** @type {Map<number, (number | null)[][]>} positions that the layers used, by base call */
-    this.positions = byCall(payload.layout?.positions);
-    /** @type {Map<number, [number, string, number][][]>} likeliest next tokens, by base call */
-    this.nextTokens = byCall(payload.layout?.next_tokens);
     /** @type {Scene[]} */
     this.story = (payload.story || []).flatMap((scene) => this._scene(scene));
   }
