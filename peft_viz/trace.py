@@ -7,7 +7,7 @@ __all__ = ['FORMAT', 'VERSION', 'ROLES', 'READABLE', 'MAX_VALUES', 'Natural', 'N
            'MAX_NUMBERS', 'MAX_ALL_NUMBERS', 'MAX_NESTED', 'MAX_ITEMS', 'TraceError', 'pack', 'unpack', 'Value',
            'Change', 'Step', 'Branch', 'Source', 'Raised', 'Attention', 'Positions', 'NextTokens', 'Fractions',
            'Weights', 'Digest', 'Adapted', 'Measured', 'Call', 'Trace', 'to_dict', 'to_json', 'save', 'About', 'schema',
-           'from_json', 'load']
+           'from_json', 'load', 'story', 'history']
 
 # %% ../nbs/20_trace.ipynb #65f79416
 import json
@@ -722,3 +722,30 @@ def load(
 
 
 Trace.from_json, Trace.load = classmethod(from_json), classmethod(load)
+
+# %% ../nbs/20_trace.ipynb #5e0a0002
+def story(
+    self: Trace,
+    lang: str = "en",  # `"en"` or `"zh"`: the language of `.text` and of what is printed
+):  # a list of moments
+    """The moments that matter, in words, see `peft_viz.recording.story`. Raises ValueError for another language."""
+    from peft_viz.recording.story import story
+
+    return story(self, lang)
+
+
+def history(
+    self: Trace,
+    name: str | Value,  # an argument of the base model, a name in a watched call, or a value of the trace
+    call: Call | int | None = None,  # a call, its id, or None: the first call of the base model that got it
+    lang: str = "en",  # `"en"` or `"zh"`
+):  # a list of lines, the newest first
+    """The lines that made a tensor, back to what you passed, see `peft_viz.recording.history`.
+
+    Raises ValueError when nothing goes by that name."""
+    from peft_viz.recording.history import history
+
+    return history(self, name, call, lang)
+
+
+Trace.story, Trace.history = story, history

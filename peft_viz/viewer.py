@@ -65,11 +65,6 @@ def _sequences(trace) -> list:  # the key axes of the base calls; a decoding ste
     return out
 
 
-def _story(trace) -> list:  # the moments that matter, as plain data
-    told = trace.story() if hasattr(trace, "story") else []
-    return [m if isinstance(m, dict) else m.to_dict() for m in told]
-
-
 def payload(
     trace: Trace,  # the recording
     lang: str = "en",  # language of the labels to begin with: `"en"` or `"zh"`
@@ -81,7 +76,7 @@ def payload(
             "sequences": _sequences(trace),
             "caches": [c.to_dict() for c in _or_none(layout.cache, trace) or []],
         },
-        "story": _story(trace),
+        "story": [moment.to_dict() for moment in trace.story()],
         "marks": {name: {k: getattr(mark, k) for k in _MARK} for name, mark in layout.MARKS.items()},
         "method": {lang: marks.method(trace.about.get("peft_type"), lang) for lang in marks.LANGUAGES},
         "lang": lang,
