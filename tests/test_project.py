@@ -76,6 +76,7 @@ WATCHING = {
     "layout",
     "diagnose",
     "plot",
+    "views",
     "viewer",
     "widgets",
     "cli",
