@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['THEMES', 'WORDS', 'SMALL', 'LEGIBLE', 'SMALLEST', 'Theme', 'theme', 'fonts', 'drawable', 'legible', 'vocabulary',
-           'Sheet', 'text_width', 'legend_height', 'roles_found', 'token_text', 'one_row', 'cell_size', 'ranges',
-           'stripes']
+           'Sheet', 'room', 'shortened', 'text_width', 'legend_height', 'roles_found', 'token_text', 'one_row',
+           'cell_size', 'ranges', 'stripes']
 
 # %% ../../nbs/30_figures/00_sheet.ipynb #c943b8ed
 import subprocess
@@ -245,10 +245,14 @@ WORDS = {
 }
 
 # %% ../../nbs/30_figures/00_sheet.ipynb #584e9b53
-def vocabulary(lang):
-    if lang not in WORDS:
-        raise ValueError(f"no labels in {lang!r}: use one of {list(WORDS)}")
-    return WORDS[lang]
+def vocabulary(
+    lang: str,  # `"en"` or `"zh"`
+    table: dict = WORDS,  # language -> words
+) -> dict:
+    "The words of a figure in a language. Raises ValueError for a language that there is not."
+    if lang not in table:
+        raise ValueError(f"no labels in {lang!r}: use one of {list(table)}")
+    return table[lang]
 
 # %% ../../nbs/30_figures/00_sheet.ipynb #2350ad5e
 class Sheet:
@@ -259,7 +263,7 @@ class Sheet:
         self.theme, (left, right, top, bottom) = theme(theme_name, ax), box
         self.cell, self.scale, self.left, self.right, self.ax = cell, 1.0, left, right, ax
         fit = lambda text, letter: wrap(text, max(24, int((right - left) * cell * 72 / letter)))
-        lines, below = (fit(title, 6.9), fit(subtitle, 5.1)) if ax is None else ([title], [subtitle])
+        lines, below = fit(title, 6.9), fit(subtitle, 5.1)
         head = 0.2 * len(lines) + 0.12, (0.18 * len(below) + 0.1) * bool(subtitle)  # inches
         top -= sum(head) / cell
         if ax is None:
@@ -399,6 +403,51 @@ def _legend(sheet, entries, top, bits=("1", "0")):
 
 
 Sheet.bracket, Sheet.legend = _bracket, _legend
+
+# %% ../../nbs/30_figures/00_sheet.ipynb #bafec7f6
+def room(
+    ax,  # Axes, or None
+    wide: float = 7.2,  # inches, on a figure of our own
+    narrow: float = 3.3,  # inches: what is laid out for less is drawn smaller
+) -> float:  # inches
+    "The width to lay a figure out for"
+    if ax is None:
+        return wide
+    return min(wide, max(narrow, ax.get_window_extent().width / ax.figure.dpi))
+
+
+def shortened(
+    text: str,  # one line
+    width: float,  # inches
+    size: float = SMALL,  # points
+    mono: bool = False,  # letters of one width?
+) -> str:
+    "The text, cut where it would be wider"
+    letters = max(1, int(width * 72 / size / (0.61 if mono else 0.54)))
+    if text_width(text) <= letters:
+        return text
+    kept = ""
+    for piece in layout.clusters(text):
+        if text_width(kept + piece) > letters - 1:
+            break
+        kept += piece
+    return kept.rstrip() + "…"
+
+# %% ../../nbs/30_figures/00_sheet.ipynb #7271457b
+def _bar(sheet, x, y, width, height, color, gid, hatch=None, edge=None):
+    "A rectangle with its left upper corner at (x, y); `gid` says what it stands for"
+    look = dict(facecolor=color, edgecolor=edge or sheet.theme.line, hatch=hatch, gid=gid, zorder=2)
+    look["linewidth"] = 0.8 * sheet.scale if edge else 0
+    return sheet.ax.add_artist(Rectangle((x, y), width, height, **look))
+
+
+def _rule(sheet, xs, ys, color=None, width=1.0, style="-", gid=None):
+    "A line through points"
+    look = dict(color=color or sheet.theme.line, linewidth=width * sheet.scale, linestyle=style, gid=gid)
+    sheet.ax.plot(xs, ys, solid_capstyle="butt", clip_on=False, zorder=1.5, **look)
+
+
+Sheet.bar, Sheet.rule = _bar, _rule
 
 # %% ../../nbs/30_figures/00_sheet.ipynb #2350ad61
 def text_width(text):
