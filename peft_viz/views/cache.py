@@ -5,27 +5,17 @@
 # %% auto #0
 __all__ = ['CACHE', 'cache']
 
-# %% ../../nbs/views/figures/04_cache.ipynb #cf6a51d3
+# %% ../../nbs/views/figures/04_cache.ipynb #1b7a27aa
 from itertools import groupby
 
 import matplotlib.pyplot as plt
 from matplotlib.patches import Rectangle
 
 from ..recording import layout
-from ..recording.layout import MARKS
-from peft_viz.views.sheet import (
-    LEGIBLE,
-    SMALL,
-    Sheet,
-    legend_height,
-    one_row,
-    roles_found,
-    text_width,
-    vocabulary,
-)
+from .sheet import SMALL, Sheet, legend_height, one_row, roles_found, text_width, vocabulary
 from .strips import Line, draw_line, token_line
 
-# %% ../../nbs/views/figures/04_cache.ipynb #af1faccb
+# %% ../../nbs/views/figures/04_cache.ipynb #3c4b82f5
 CACHE = {
     "en": dict(
         title="the cache, {n} call{s} of the base model",
@@ -35,6 +25,9 @@ CACHE = {
         decode="step {step}",
         kept="{n} kept",
         none="no cache came back",
+        nothing="no cache, {n} call{s} of the base model",
+        read="one line for each call; with an outline: what this call read",
+        reads="read by this call",
         dropped=", {n} dropped",
         places=" of {n} places",
         more="… {n} more calls",
@@ -49,6 +42,9 @@ CACHE = {
         decode="第 {step} 步",
         kept="保留 {n} 个",
         none="没有返回缓存",
+        nothing="无缓存，基础模型的 {n} 次调用",
+        read="每次调用一行；有边框的是这次调用读入的",
+        reads="这次调用读入的",
         dropped="，丢弃 {n} 个",
         places="，共 {n} 个位置",
         more="……另有 {n} 次调用",
@@ -58,7 +54,7 @@ CACHE = {
 }
 assert CACHE["en"].keys() == CACHE["zh"].keys()
 
-# %% ../../nbs/views/figures/04_cache.ipynb #410807eb
+# %% ../../nbs/views/figures/04_cache.ipynb #979089e4
 def _group(trace, call):
     "The base calls to draw, as `CacheLayout`s"
     every = layout.cache(trace)
@@ -91,7 +87,7 @@ def _folded(calls, most):
         return list(calls)
     return [*calls[: most - most // 2], None, *calls[len(calls) - most // 2 :]]
 
-# %% ../../nbs/views/figures/04_cache.ipynb #09771b6a
+# %% ../../nbs/views/figures/04_cache.ipynb #25b4cd59
 def _cache_line(trace, found, row, words):
     "(chips, columns put there by this call, note) for one call"
     seq = layout.sequence(trace, found.call)
@@ -107,7 +103,7 @@ def _cache_line(trace, found, row, words):
     name = words[found.stage].format(step=found.step)
     return Line(name, chips, note=""), [k for k in range(seq.query_start, seq.length) if k >= gone], note
 
-# %% ../../nbs/views/figures/04_cache.ipynb #a635c7df
+# %% ../../nbs/views/figures/04_cache.ipynb #cee07aea
 def _frames(sheet, columns, y, tall, color):
     "An outline round each group of neighbours"
     for _, run in groupby(enumerate(columns), lambda pair: pair[1] - pair[0]):
@@ -124,7 +120,7 @@ def _free(sheet, first, last, y, tall):
         box = Rectangle((first - 0.46, y + 0.08), last - first - 0.08, tall - 0.16, gid="free", **look)
         sheet.ax.add_artist(box)
 
-# %% ../../nbs/views/figures/04_cache.ipynb #dcdfbfe2
+# %% ../../nbs/views/figures/04_cache.ipynb #458f53d6
 def cache(
     trace,  # the trace
     call=None,  # a call of generate or of the base model, or its id; None: the first generate
@@ -149,20 +145,21 @@ def cache(
     beside = 0.15 + 0.075 * max(text_width(note) for _, _, note in filter(None, lines))
     cell = min(0.32, max(0.12, (9 - margin - beside) / columns))
     entries = roles_found([layout.sequence(trace, c.call).rows[row].roles for c in shown if c], lang)
-    entries += [(None, words["new"])]
+    kept = any(c.after is not None for c in calls)
+    entries += [(None, words["new" if kept else "reads"])]
     left, right = -0.5 - margin / cell, columns - 0.5 + beside / cell
     right = max(right, left + 4.4 / cell)
     tall = 0.26 / cell
     bottom = len(lines) * tall + (legend_height(entries, (right - left) * cell) + 0.1) / cell
     title = layout.method(trace, lang) + layout.PHRASES[lang]["colon"]
-    title += words["title"].format(n=len(calls), s="s" * (len(calls) != 1))
+    title += words["title" if kept else "nothing"].format(n=len(calls), s="s" * (len(calls) != 1))
     title += vocabulary(lang)["comma"] + vocabulary(lang)["row"].format(row=row)
-    sheet = Sheet(ax, theme, cell, (left, right, 0, bottom), title, words["below"])
+    sheet = Sheet(ax, theme, cell, (left, right, 0, bottom), title, words["below" if kept else "read"])
     _lines(sheet, lines, tall, columns if places else 0, words["more"].format(n=len(calls) - len(shown) + 1))
     sheet.legend(entries, len(lines) * tall + 0.06 / cell)
     return sheet.ax
 
-# %% ../../nbs/views/figures/04_cache.ipynb #2864e08b
+# %% ../../nbs/views/figures/04_cache.ipynb #b329111d
 def _lines(sheet, lines, tall, places, more):
     "One line below the other; `more`: what stands where some are left out"
     font = min(SMALL, sheet.cell * 72 * 0.62)

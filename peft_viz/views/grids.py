@@ -42,9 +42,9 @@ def _heads(
             sheet.text(i, -1.8, label, font, mono=True, rotation=90, va="bottom")
 
 # %% ../../nbs/views/figures/02_grids.ipynb #13d942ed
-def _squares(sheet, grid, keys, queries):
+def _squares(sheet, grid, keys, queries, weights=None):
     """The measured grid: an image of 0 (masked) and 1, 2, ... (attended, by the role of the key), over hatched
-    stripes where padding is"""
+    stripes where padding is; `weights` [query, key] make its colours weaker"""
     kinds = list(layout.ROLES)
     image = grid * np.array([[kinds.index(k) + 1 for k in keys]])
     fills = [MARKS["attended" if k == "padding" else k].fill(sheet.theme.name) for k in kinds]
@@ -54,6 +54,7 @@ def _squares(sheet, grid, keys, queries):
         vmin=0,
         vmax=len(kinds),
         interpolation="none",
+        alpha=None if weights is None else 0.1 + 0.9 * np.sqrt(weights / max(weights.max(), 1e-9)),
         origin="upper",
         aspect="equal",
         zorder=1.5,
@@ -90,6 +91,29 @@ def _brackets(sheet, words, at, cached, nk, nq):  # what is in the cache, what i
     else:
         sheet.text(at, (nq - 1) / 2, words["query"], ha="right")
 
+# %% ../../nbs/views/figures/02_grids.ipynb #2e060805
+def _weights(trace, call, layer, row, head, words):
+    "(weights [query, key] of a head, or the mean of all; a sentence); (None, None) when they were not kept"
+    kept = layout.weights(trace, call, layer)
+    if kept is None:
+        return None, None
+    heads = np.array(kept[min(row, len(kept) - 1)])
+    if head is not None and not 0 <= head < len(heads):
+        raise ValueError(f"there is no head {head}: layer {layer} has heads 0 to {len(heads) - 1}")
+    shown = heads.mean(0) if head is None else heads[head]
+    whose = words["heads"].format(n=len(heads)) if head is None else words["head"].format(head=head)
+    told = words["weights"].format(most=f"{shown.max():.0%}", layer=layer, head=whose)
+    return shown, told
+
+
+def _falls(sheet, shares, queries, nk, font, words):
+    "At the right: how many percent of each query's attention fall on virtual tokens"
+    sheet.text(nk - 0.5 + 0.06 / sheet.cell, -1.2, words["falls"], font, ha="left", va="center_baseline")
+    for q, (share, role) in enumerate(zip(shares, queries)):
+        if role != "padding":
+            x = nk - 0.5 + 0.34 / sheet.cell
+            sheet.text(x, q, f"{100 * share:.0f}", font, mono=True, ha="right", va="center_baseline")
+
 # %% ../../nbs/views/figures/02_grids.ipynb #d0750459
 def attention(
     trace,  # the trace
@@ -97,11 +121,14 @@ def attention(
     row: int = 0,  # row of the batch
     ax=None,  # Axes to draw into; None: a new figure that fits the sequence
     layer: int = 0,  # attention layer
+    head: int | None = None,  # of the weights, when they were kept; None: the mean of the heads
     theme: str | None = None,  # `"light"`, `"dark"`, or None: as the background is
     lang: str = "en",  # `"en"` or `"zh"`
 ) -> plt.Axes:  # x is the key, y the query; `images[0]` holds the grid, larger than 0 where attended
-    """Who may attend to whom in one row of one base call, as measured.
-    Raises ValueError when there is no such call, row or measurement."""
+    """Who may attend to whom in one row of one base call, as measured. Where the attention weights were kept
+    (`record(model, attention="full")`), colours are as strong as they are, and at the right stands how many
+    percent of a query's attention fall on virtual tokens.
+    Raises ValueError when there is no such call, row, head or measurement."""
     words, call = vocabulary(lang), layout.base_call(trace, call)
     att, seq = layout.attention(trace, call, layer), one_row(layout.sequence(trace, call).rows, row)
     keys, queries, grid = att.key_roles[row], att.query_roles[row], np.array(att.attended[row])
@@ -125,8 +152,13 @@ def attention(
     bottom = nq - 0.5 + (0.12 + legend_height(entries, (right + left) * cell)) / cell
     title = layout.describe(trace, call, lang) + words["comma"] + words["row"].format(row=row)
     below = words["attention"].format(s="s" * (len(att.layers) > 1), layers=ranges(att.layers))
+    weights, told = _weights(trace, call, layer, row, head, words)
+    below = told or below
+    right += 0.4 / cell * (weights is not None and "virtual" in keys)
     sheet = Sheet(ax, theme, cell, (-left, right, -above, bottom), title, below)
-    _squares(sheet, grid, keys, queries)
+    _squares(sheet, grid, keys, queries, weights)
+    if weights is not None and "virtual" in keys and font >= LEGIBLE:
+        _falls(sheet, weights[:, [k == "virtual" for k in keys]].sum(1), queries, nk, font, words)
     _heads(sheet, key_texts, keys, inside, font, down=False)
     _heads(sheet, query_texts, queries, inside, font, down=True)
     _brackets(sheet, words, -1.8 - beside / cell, att.query_start - att.key_start, nk, nq)

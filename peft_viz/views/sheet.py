@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['THEMES', 'WORDS', 'SMALL', 'LEGIBLE', 'SMALLEST', 'Theme', 'theme', 'fonts', 'drawable', 'legible', 'vocabulary',
-           'Sheet', 'room', 'shortened', 'text_width', 'legend_height', 'roles_found', 'token_text', 'one_row',
-           'cell_size', 'ranges', 'stripes']
+           'text_width', 'in_lines', 'Sheet', 'room', 'shortened', 'legend_height', 'roles_found', 'token_text',
+           'one_row', 'cell_size', 'ranges', 'stripes']
 
 # %% ../../nbs/views/figures/00_sheet.ipynb #c943b8ed
 import subprocess
@@ -205,7 +205,20 @@ WORDS = {
         sequence="what stands at each position",
         mask="mask",
         labels="labels",
-        positions="position",
+        positions="position_ids",
+        told="position_ids",
+        used="used",
+        used_none="none: this model counts no positions",
+        used_unknown="not measured",
+        seen_rotary="positions as the layers used them, seen in the rotary embedding",
+        seen_table="positions as the layers used them, seen where they are looked up in a table",
+        seen_mask="positions as the model counts them from the mask",
+        seen_none="this model counts no positions",
+        seen_unknown="the positions that the layers used were not measured",
+        weights="the stronger the colour, the more attention, up to {most}; layer {layer}, {head}",
+        head="head {head}",
+        heads="mean of {n} heads",
+        falls="◆ %",
         given="you passed",
         got="base model got",
         only="the labels that the base model got",
@@ -231,7 +244,20 @@ WORDS = {
         sequence="每个位置上是什么",
         mask="掩码",
         labels="标签",
-        positions="位置",
+        positions="position_ids",
+        told="position_ids",
+        used="使用的位置",
+        used_none="无：该模型不计位置",
+        used_unknown="未测量",
+        seen_rotary="各层实际使用的位置，在旋转位置编码处测得",
+        seen_table="各层实际使用的位置，在查位置表处测得",
+        seen_mask="模型由掩码数出的位置",
+        seen_none="该模型不计位置",
+        seen_unknown="各层实际使用的位置未测量",
+        weights="颜色越深，该查询的注意力越多；最深处为 {most}；第 {layer} 层，{head}",
+        head="第 {head} 个头",
+        heads="{n} 个头的平均",
+        falls="◆ %",
         given="你传入的",
         got="基础模型收到的",
         only="基础模型收到的标签",
@@ -254,6 +280,23 @@ def vocabulary(
         raise ValueError(f"no labels in {lang!r}: use one of {list(table)}")
     return table[lang]
 
+# %% ../../nbs/views/figures/00_sheet.ipynb #e0225c7d
+def text_width(
+    text: str,
+) -> float:  # in letters
+    "How wide a text is; Chinese letters are wider"
+    return sum(1 + 0.7 * (ord(c) > 0x2E80) for c in text)
+
+
+def in_lines(
+    text: str,
+    width: float,  # inches
+    letter: float,  # width of a letter in points
+) -> list:  # of lines
+    "A text in lines that are not wider, unless a word is; Chinese is broken between any two letters"
+    wide = text_width(text) / max(1, len(text))
+    return wrap(text, max(12, int(width * 72 / letter / wide)))
+
 # %% ../../nbs/views/figures/00_sheet.ipynb #2350ad5e
 class Sheet:
     "Axes whose unit is one cell, and the few shapes that are drawn on them"
@@ -262,8 +305,8 @@ class Sheet:
         "`cell`: its width in inches on a figure of our own; `box`: left, right, top, bottom in cells"
         self.theme, (left, right, top, bottom) = theme(theme_name, ax), box
         self.cell, self.scale, self.left, self.right, self.ax = cell, 1.0, left, right, ax
-        fit = lambda text, letter: wrap(text, max(24, int((right - left) * cell * 72 / letter)))
-        lines, below = fit(title, 6.9), fit(subtitle, 5.1)
+        room = (right - left) * cell - 0.2  # inches
+        lines, below = in_lines(title, room, 6.9), in_lines(subtitle, room, 5.1)
         head = 0.2 * len(lines) + 0.12, (0.18 * len(below) + 0.1) * bool(subtitle)  # inches
         top -= sum(head) / cell
         if ax is None:
@@ -450,10 +493,6 @@ def _rule(sheet, xs, ys, color=None, width=1.0, style="-", gid=None):
 Sheet.bar, Sheet.rule = _bar, _rule
 
 # %% ../../nbs/views/figures/00_sheet.ipynb #2350ad61
-def text_width(text):
-    return sum(1 + 0.7 * (ord(c) > 0x2E80) for c in text)  # in letters; Chinese ones are wider
-
-
 def _flow(entries, width):  # (x, line, mark, name) in inches, breaking lines at `width`
     placed, x, line = [], 0.14, 0
     for mark, name in entries:
