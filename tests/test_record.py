@@ -301,7 +301,7 @@ def test_long_inputs_are_cut(monkeypatch):
     "module, place",
     (
         (watch, "changes"),
-        (base_model, "_bind"),
+        (base_model, "bind"),
         (base_model, "_sdpa_grid"),
         (describe, "_cache"),
         (base_model, "attended"),

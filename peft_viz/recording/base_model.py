@@ -6,53 +6,49 @@
 __all__ = ['TRUE_IS_MASKED', 'BaseVisit', 'AttentionVisit', 'attention_layers', 'text_config']
 
 # %% ../../nbs/recording/13_base_model.ipynb #3817ce51
-import inspect, re
-from functools import lru_cache
-
 import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
-from .calls import HERE, Visit
+from .calls import Visit
 from .describe import attended, guarded, written
-
-# %% ../../nbs/recording/13_base_model.ipynb #c7906628
-@lru_cache
-def _parameters(cls) -> tuple:
-    return tuple(inspect.signature(cls.forward).parameters)[1:]  # without self
-
-
-def _bind(module, args, kwargs) -> dict:
-    "Positional and keyword arguments of a forward, by name, without the Nones."
-    named = dict(zip(_parameters(type(module)), args)) if args else {}
-    return {k: v for k, v in (named | kwargs).items() if v is not None}
+from .measured import bind, Inside, Notes, OTHER_SENSES
 
 # %% ../../nbs/recording/13_base_model.ipynb #750cc130
 class BaseVisit(Visit):
-    "A call of the base model: no lines are followed inside; what reached it and what came back is noted."
+    """A call of the base model: no lines are followed inside. What reached it, what was measured in it and what came
+    back is noted."""
 
-    paused, call = True, None
+    paused, call, notes = True, None, None
 
     @guarded("what reached the base model")
     def look(self, args, kwargs):
         album, session = self.recorder.ledger.album, self.session
         self.masks = {}  # id of a mask -> (its entry in `attention`, the mask: held, so that the id stays its own)
         self.call = session.open("base", f"{type(self.obj).__name__}.forward")
+        given = bind(self.obj, args[1:], kwargs)
+        self.notes = Notes(self.recorder, self.call, given)
         session.base = self
-        for name, value in _bind(self.obj, args[1:], kwargs).items():
+        for name, value in given.items():
             self.call.args[written(name)] = album.add(value, name)
 
     def look_back(self, out, error):
         super().look_back(out, error)
         self.masks = {}
-        if self.call is not None and self.recorder.on and isinstance(out, dict):
-            self._outputs(out)
+        if self.call is not None and self.recorder.on:
+            if isinstance(out, dict):
+                self._outputs(out)
+            if self.notes is not None:
+                self.notes.write()
+        self.notes = None
 
     @guarded("what came back from the base model")
     def _outputs(self, out):
         for name in ("loss", "logits", "past_key_values"):
             if out.get(name) is not None:
                 self.call.outputs[name] = self.recorder.ledger.album.add(out[name], name)
+        if self.notes is not None:
+            self.notes.came_back(out)
 
 # %% ../../nbs/recording/13_base_model.ipynb #401fe9b4
 TRUE_IS_MASKED = frozenset(
@@ -88,26 +84,22 @@ def _sdpa_grid(query, key, _value=None, attn_mask=None, _dropout=0.0, is_causal=
     return full.tril() if is_causal else full
 
 # %% ../../nbs/recording/13_base_model.ipynb #21816cf8
-class AttentionVisit:
+class AttentionVisit(Inside):
     "A call of an attention layer. The first layer that gets a mask shows what its attention function makes of it."
 
     def __init__(self, recorder, module, layer: int):
-        self.recorder, self.module, self.layer = recorder, module, layer
-        self.losses, self.mode = recorder.ledger.losses, None
-
-    def begin(self):
-        session = next((s for s in HERE.tracer.sessions if s.recorder is self.recorder), None)
-        self.base = session.base if session is not None and self.recorder.on else None
+        super().__init__(recorder, module)
+        self.layer = layer
 
     def look(self, args, kwargs):
         if self.base is not None and self._is_new(args[1:], kwargs):
-            self.modes = torch._C._len_torch_function_stack()
-            self.mode = _SDPA(self.losses)
-            self.mode.__enter__()
+            self.put_on(_SDPA(self.losses))
 
     @guarded("who attends to whom")
     def _is_new(self, args, kwargs) -> bool:
-        masks, mask = self.base.masks, _bind(self.module, args, kwargs).get("attention_mask")
+        given = bind(self.module, args, kwargs)
+        self.base.notes.attention_got(self.module, given)
+        masks, mask = self.base.masks, given.get("attention_mask")
         if id(mask) in masks:
             masks[id(mask)][0]["layers"].append(self.layer)
             return False
@@ -117,8 +109,8 @@ class AttentionVisit:
         return True
 
     def look_back(self, _out, _error):
+        self.take_off()
         if self.mode is not None:
-            self._take_off()
             self._note(self.mode.grid)
 
     @guarded("who attends to whom")
@@ -130,19 +122,7 @@ class AttentionVisit:
         if grid is not None:
             self.entry.update(value=self.recorder.ledger.album.add(grid, "attention_mask"), how=how)
 
-    def _take_off(self):
-        "Modes are a stack: what stands above ours now was left there by the layer that an error ended."
-        while torch._C._len_torch_function_stack() > self.modes:
-            torch._C._pop_torch_function_stack()
-
-    def undo(self):
-        if self.mode is not None:
-            self._take_off()
-
 # %% ../../nbs/recording/13_base_model.ipynb #3e1e176b
-_OTHER_SENSES = re.compile(r"vision|visual|image|audio|speech|encoder\.")
-
-
 def attention_layers(
     model,  # a transformers model
 ) -> list:  # (number, attention module), one per layer of the language model
@@ -152,7 +132,7 @@ def attention_layers(
     lists = [
         (name, m) for name, m in model.named_modules() if isinstance(m, torch.nn.ModuleList) and len(m) == n
     ]
-    own = [m for name, m in lists if not _OTHER_SENSES.search(name)]  # whose attention: the language model's
+    own = [m for name, m in lists if not OTHER_SENSES.search(name)]  # whose attention: the language model's
     for blocks in own or [m for _, m in lists]:
         found = [next((m for m in b.modules() if "Attention" in type(m).__name__), None) for b in blocks]
         if any(m is not None for m in found):

@@ -15,6 +15,7 @@ from .base_model import attention_layers, AttentionVisit, BaseVisit
 from .calls import ENTRY_POINTS, Visit, Watched
 from .describe import struck
 from .doors import Door
+from .measured import position_places, PositionVisit
 from .watch import Ledger
 from .trace import Trace
 
@@ -45,17 +46,15 @@ def _base_of(model):
     return base
 
 
-def _count(layers) -> int:
+def _count(name: str, given, what: str) -> int:
     try:
-        n = operator.index(layers)
+        n = operator.index(given)
     except TypeError:
         n = None
-    if n is None or isinstance(layers, bool):
-        raise TypeError(
-            f"layers should be a whole number, how many adapted layers to follow; got {layers!r:.80}"
-        )
+    if n is None or isinstance(given, bool):
+        raise TypeError(f"{name} should be a whole number, {what}; got {given!r:.80}")
     if n < 0:
-        raise ValueError(f"layers should be 0 or more, got {n}")
+        raise ValueError(f"{name} should be 0 or more, got {n}")
     return n
 
 # %% ../../nbs/recording/00_recorder.ipynb #bcdd5fc9
@@ -70,8 +69,14 @@ class Recorder:
         model,  # as for `record`
         tokenizer=None,  # as for `record`
         layers: int = 0,  # as for `record`
+        next_tokens: int = 5,  # as for `record`
     ):
-        self.model, self.layers = _original(model), _count(layers)
+        self.model, self.layers = (
+            _original(model),
+            _count("layers", layers, "how many adapted layers to follow"),
+        )
+        self.next_tokens = _count("next_tokens", next_tokens, "how many of the likeliest next tokens to note")
+        self.places = []  # where positions become numbers
         self.base, self.tokenizer = _base_of(self.model), decoder(tokenizer)
         self.compiled = _is_compiled(model)
         self.trace, self.doors, self.sessions = Trace(), [], []
@@ -91,6 +96,7 @@ class Recorder:
         self.had = len(self.trace.calls)
         self._describe()
         self.watched.layers = tuner_layers(self.base)[: self.layers]
+        self.places = position_places(self.base)
         self.ledger.on = True
         try:
             for door in self._doors():
@@ -156,6 +162,9 @@ class Recorder:
         ]
         found = [*entries, (self.base, "forward", BaseVisit)]
         found += [(m, "forward", partial(AttentionVisit, layer=i)) for i, m in attention_layers(self.base)]
+        found += [
+            (m, "forward", partial(PositionVisit, how=how, tables=tables)) for m, how, tables in self.places
+        ]
         found += [(m, "forward", Visit) for m in self.watched.layers]
         return [Door(self, obj, name, make) for obj, name, make in found]
 
@@ -182,10 +191,11 @@ def record(
     model,  # a `PeftModelForCausalLM` of peft_viz or of peft, or a plain transformers model
     tokenizer=None,  # gives the tokens' texts; a processor will do
     layers: int = 0,  # follow this many adapted layers line by line as well (LoRA: x A, B, scaling)
+    next_tokens: int = 5,  # note so many of the likeliest next tokens at the last position of each row
 ) -> Recorder:
     """Record what a PEFT model does: `with record(model) as trace: model(**batch)`.
 
     Outputs are the same bits as without. When the run raises, the exception passes through and the trace holds
     everything up to it. What could not be recorded is said in one warning at the end. Raises TypeError or ValueError
     for arguments that cannot be used."""
-    return Recorder(model, tokenizer, layers)
+    return Recorder(model, tokenizer, layers, next_tokens)
