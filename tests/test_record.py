@@ -544,7 +544,7 @@ def test_tokens_that_occur_are_named():
     with record(model, tokenizer=Letters()) as trace:
         model(**BATCH)
     assert (
-        trace.tokens.keys() == {"0", "3", "4", "5", "6", "7"}
+        trace.tokens.keys() >= {"0", "3", "4", "5", "6", "7"}
         and trace.decode(5).startswith("</script>")
         and trace.decode(-100) is None
     )

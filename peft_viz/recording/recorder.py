@@ -11,11 +11,18 @@ import operator, sys
 from functools import partial
 
 from .about import about, decoder, texts, tuner_layers, UNKNOWN
-from .base_model import attention_layers, AttentionVisit, BaseVisit
+from .base_model import attention_layers, AttentionVisit, BaseVisit, decoder_blocks
 from .calls import ENTRY_POINTS, Visit, Watched
 from .describe import struck
 from .doors import Door
-from .measured import position_places, PositionVisit
+from peft_viz.recording.measured import (
+    DigestVisit,
+    LayerVisit,
+    OwnVisit,
+    position_places,
+    PositionVisit,
+    WeightsVisit,
+)
 from .watch import Ledger
 from .trace import Trace
 
@@ -46,6 +53,12 @@ def _base_of(model):
     return base
 
 
+def _one_of(attention):
+    if attention not in (None, "share", "full"):
+        raise ValueError(f"attention should be None, 'share' or 'full', got {attention!r:.80}")
+    return attention
+
+
 def _count(name: str, given, what: str) -> int:
     try:
         n = operator.index(given)
@@ -70,13 +83,16 @@ class Recorder:
         tokenizer=None,  # as for `record`
         layers: int = 0,  # as for `record`
         next_tokens: int = 5,  # as for `record`
+        attention: str | None = None,  # as for `record`
+        digests: bool = False,  # as for `record`
     ):
         self.model, self.layers = (
             _original(model),
             _count("layers", layers, "how many adapted layers to follow"),
         )
         self.next_tokens = _count("next_tokens", next_tokens, "how many of the likeliest next tokens to note")
-        self.places = []  # where positions become numbers
+        self.attention, self.digests = _one_of(attention), bool(digests)
+        self.places, self.kept = [], 0  # where positions become numbers; attention weights kept
         self.base, self.tokenizer = _base_of(self.model), decoder(tokenizer)
         self.compiled = _is_compiled(model)
         self.trace, self.doors, self.sessions = Trace(), [], []
@@ -165,7 +181,16 @@ class Recorder:
         found += [
             (m, "forward", partial(PositionVisit, how=how, tables=tables)) for m, how, tables in self.places
         ]
-        found += [(m, "forward", Visit) for m in self.watched.layers]
+        if self.attention:
+            layers = attention_layers(self.base)
+            found += [(m, "forward", partial(WeightsVisit, layer=i)) for i, m in layers]
+        if self.digests:
+            blocks = enumerate(decoder_blocks(self.base))
+            found += [(m, "forward", partial(DigestVisit, layer=i)) for i, m in blocks]
+        names = {id(m): name for name, m in self.base.named_modules()} if self.watched.layers else {}
+        for m in self.watched.layers:
+            found += [(m, "forward", partial(LayerVisit, name=names[id(m)]))]
+            found += [(m.base_layer, "forward", partial(OwnVisit, layer=m))]
         return [Door(self, obj, name, make) for obj, name, make in found]
 
     def _describe(self):
@@ -192,10 +217,13 @@ def record(
     tokenizer=None,  # gives the tokens' texts; a processor will do
     layers: int = 0,  # follow this many adapted layers line by line as well (LoRA: x A, B, scaling)
     next_tokens: int = 5,  # note so many of the likeliest next tokens at the last position of each row
+    # attention weights: None; "share": how much falls on virtual tokens; "full": the weights, up to 2**20 of a call
+    attention: str | None = None,
+    digests: bool = False,  # a digest of each layer's output and of the logits, to compare recordings by
 ) -> Recorder:
     """Record what a PEFT model does: `with record(model) as trace: model(**batch)`.
 
     Outputs are the same bits as without. When the run raises, the exception passes through and the trace holds
     everything up to it. What could not be recorded is said in one warning at the end. Raises TypeError or ValueError
     for arguments that cannot be used."""
-    return Recorder(model, tokenizer, layers, next_tokens)
+    return Recorder(model, tokenizer, layers, next_tokens, attention, digests)

@@ -295,7 +295,9 @@ def in_lines(
 ) -> list:  # of lines
     "A text in lines that are not wider, unless a word is; Chinese is broken between any two letters"
     wide = text_width(text) / max(1, len(text))
-    return wrap(text, max(12, int(width * 72 / letter / wide)))
+    glued = text.replace(" ", "\xa0") if wide > 1.2 else text
+    lines = wrap(glued, max(12, int(width * 72 / letter / wide)))
+    return [line.replace("\xa0", " ") for line in lines] if glued != text else lines
 
 # %% ../../nbs/views/figures/00_sheet.ipynb #2350ad5e
 class Sheet:
