@@ -11,7 +11,8 @@ notebooks.py check               do the above in a copy and say what would chang
 A cell whose output is another one each time, or on another machine, says so in a line of its own: `#| varies`.
 """
 
-import base64, difflib, hashlib, json, multiprocessing, os, re, shutil, subprocess, sys, tempfile, time, traceback
+import base64, difflib, hashlib, json, multiprocessing, os, re, runpy, shutil, subprocess, sys, tempfile, time
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -332,6 +333,8 @@ def export(root=ROOT):
         name: value for name, value in os.environ.items() if name != "IN_TEST"
     }  # with it, nbdev_export does nothing
     subprocess.run([sys.executable, "-c", "\n".join(steps)], cwd=root, env=env, check=True)
+    names = runpy.run_path(str(root / "peft_viz" / "api.py"))
+    (root / "peft_viz" / "__init__.pyi").write_text(names["stub"](), encoding="utf-8")
     readme(root)
 
 

@@ -1,4 +1,4 @@
-"Draws matrix.json as HTML without scripts: for nbs/61_matrix.ipynb, and for the test that the page is up to date."
+"Draws matrix.json as HTML without scripts: for nbs/reference/51_matrix.ipynb, and for the test that the page is up to date."
 
 import matrix
 from matrix import BASE, INVARIANTS, METHODS

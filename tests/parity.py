@@ -13,8 +13,8 @@ import torch
 import transformers as tf
 from packaging.version import Version
 
-import peft_viz.causal_lm as ours
-import peft_viz.config as our_config
+import peft_viz.reference.causal_lm as ours
+import peft_viz.reference.config as our_config
 
 peft = pytest.importorskip("peft")
 OLD_PEFT = Version(peft.__version__) < Version(

@@ -1,4 +1,4 @@
-"""Draws the rows of specification.py as HTML without scripts: for nbs/60_specification.ipynb, and for the test
+"""Draws the rows of specification.py as HTML without scripts: for nbs/reference/50_specification.ipynb, and for the test
 that the page is up to date."""
 
 import ast, html, textwrap

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-import peft_viz.causal_lm as ours
-import peft_viz.config as our_config
-from peft_viz.tuners.adalora import adalora_layers, AdaLoraLayer, AdaLoraModel, layer_name
+import peft_viz.reference.causal_lm as ours
+import peft_viz.reference.config as our_config
+from peft_viz.reference.methods.adalora import adalora_layers, AdaLoraLayer, AdaLoraModel, layer_name
 from parity import assert_equal, base_model, batch, families, gradients, OLD_PEFT
 
 pytestmark = pytest.mark.usefixtures("quiet_and_single")

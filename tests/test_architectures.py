@@ -25,7 +25,7 @@ from transformers import (
 
 from families import FAMILIES, tiny_model, V5
 from peft_viz import architectures
-from peft_viz.architectures import (
+from peft_viz.reference.architectures import (
     accepts,
     adalora_targets,
     causal_lm_class,
@@ -44,8 +44,8 @@ from peft_viz.architectures import (
     prefix_layout,
     takes_positions,
 )
-from peft_viz.causal_lm import get_peft_model
-from peft_viz.config import LoraConfig, PrefixTuningConfig, PromptTuningConfig
+from peft_viz.reference.causal_lm import get_peft_model
+from peft_viz.reference.config import LoraConfig, PrefixTuningConfig, PromptTuningConfig
 
 pytestmark = pytest.mark.usefixtures("quiet_and_single")
 

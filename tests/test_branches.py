@@ -18,9 +18,9 @@ from transformers import (
 )
 
 import parity
-import peft_viz.causal_lm as ours
+import peft_viz.reference.causal_lm as ours
 from peft_viz import generation, place
-from peft_viz.config import CPTConfig, IA3Config, LoraConfig, PrefixTuningConfig, PromptTuningConfig
+from peft_viz.reference.config import CPTConfig, IA3Config, LoraConfig, PrefixTuningConfig, PromptTuningConfig
 from parity import base_model, OLD_PEFT, PAD, TOKENS, VOCABULARY
 
 pytestmark = pytest.mark.usefixtures("quiet_and_single")
@@ -427,8 +427,8 @@ def test_a_prefix_needs_a_cache():
 
 def test_a_prefix_for_layers_of_different_sizes():
     "Keys of eight numbers, values of four, and a layer that keeps nothing: each takes what fits."
-    from peft_viz.architectures import KeyValues
-    from peft_viz.tuners import prefix
+    from peft_viz.reference.architectures import KeyValues
+    from peft_viz.reference.methods import prefix_tuning as prefix
 
     config = LlamaConfig(num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, hidden_size=32)
     key_values = torch.arange(3 * 2 * 1 * 2 * V * 8, dtype=torch.float32).view(3, 2, 1, 2, V, 8)
@@ -459,7 +459,7 @@ def test_reports_are_for_layers():
 
 def test_half_made_models_do_not_look_for_themselves():
     "Copying and unpickling ask for attributes before there is a base model."
-    from peft_viz.model import PeftModel
+    from peft_viz.reference.model import PeftModel
 
     half = PeftModel.__new__(PeftModel)
     torch.nn.Module.__init__(half)

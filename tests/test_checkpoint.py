@@ -22,11 +22,11 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 from torch import nn
 
-import peft_viz.causal_lm as ours
-import peft_viz.checkpoint as checkpoint
-import peft_viz.config as our_config
-from peft_viz.config import LoraConfig, PromptEncoderConfig, PromptTuningConfig
-from peft_viz.model import PeftModel
+import peft_viz.reference.causal_lm as ours
+import peft_viz.reference.checkpoint as checkpoint
+import peft_viz.reference.config as our_config
+from peft_viz.reference.config import LoraConfig, PromptEncoderConfig, PromptTuningConfig
+from peft_viz.reference.model import PeftModel
 from parity import assert_equal, base_model, batch, OLD_PEFT, TOKENS, VOCABULARY
 
 pytestmark = pytest.mark.usefixtures("quiet_and_single")

@@ -34,7 +34,7 @@ TIMES = re.compile(r"'train_(runtime|\w+_per_second)': '[\d.e-]+'")  # no two ru
 # standard input.
 PLAIN = """
 import json, os, runpy, sys
-import torch, transformers, peft, accelerate, peft_viz.models, peft_viz.recording.recorder
+import torch, transformers, peft, accelerate, peft_viz.zoo.models, peft_viz.recording.recorder
 import transformers.trainer, transformers.models.llama.modeling_llama
 for name, words in json.load(sys.stdin).items():
     child = os.fork()
@@ -315,7 +315,7 @@ def test_subclasses_adapters_and_classes_that_come_later():
 
 def test_nothing_is_left_on_classes_and_models():
     import peft.peft_model
-    import peft_viz.model
+    import peft_viz.reference.model
 
     classes = [peft.PeftModel, peft.PeftModelForCausalLM, peft_viz.PeftModel, peft_viz.PeftModelForCausalLM]
     before = [dict(vars(c)) for c in classes]

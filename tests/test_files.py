@@ -9,9 +9,9 @@ import threading
 
 import pytest
 
-from peft_viz.files import JOURNAL, match, to_read, write, write_together
+from peft_viz.reference.files import JOURNAL, match, to_read, write, write_together
 
-PARENT = "import sys; from peft_viz.files import write, write_together; import os; folder = sys.argv[1]\n"
+PARENT = "import sys; from peft_viz.reference.files import write, write_together; import os; folder = sys.argv[1]\n"
 
 
 def killed(folder, nth):
@@ -164,5 +164,5 @@ def test_patterns():
 
 
 def test_opens_without_torch():
-    code = "import sys; sys.modules['torch'] = None; import peft_viz.files"
+    code = "import sys; sys.modules['torch'] = None; import peft_viz.reference.files"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

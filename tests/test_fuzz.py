@@ -13,9 +13,9 @@ from collections import Counter
 import matplotlib.pyplot as plt
 import pytest
 
-import peft_viz.viewer  # noqa: F401  gives a trace its HTML
+import peft_viz.views.viewer  # noqa: F401  gives a trace its HTML
 from peft_viz import layout, plot
-from peft_viz.trace import Trace, TraceError
+from peft_viz.recording.trace import Trace, TraceError
 from test_trace import places, sample
 
 MANY, SEED = int(os.environ.get("FUZZ", 400)), int(os.environ.get("FUZZ_SEED", 0))

@@ -91,7 +91,7 @@ def test_the_tour_shows_the_viewer_and_the_explorer(lab):
 def test_python_hears_the_viewer_and_moves_it(lab, tmp_path):
     cells = [
         "import torch, ipywidgets as w, peft_viz as peft\n"
-        "from peft_viz.widgets import Viewer\n"
+        "from peft_viz.views.widgets import Viewer\n"
         "model = peft.get_peft_model(peft.tiny_random('llama'), "
         "peft.PromptTuningConfig(task_type='CAUSAL_LM', num_virtual_tokens=2))\n"
         "with peft.record(model) as trace: model(input_ids=torch.tensor([[5, 6, 7]]))\n"

@@ -16,7 +16,7 @@ from transformers import (
 import peft_viz
 from peft_viz import layout, record
 from peft_viz import trace as trace_module
-from peft_viz.layout import MARKS
+from peft_viz.recording.layout import MARKS
 
 V, METHODS = 4, ("LORA", "PROMPT_TUNING", "PREFIX_TUNING")
 TEXTS = [[5, 6, 7], [8, 9, 10, 11, 12, 13]]  # two rows of ids; 0 pads

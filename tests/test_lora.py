@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import nn
 
-import peft_viz.causal_lm as ours
-import peft_viz.config as our_config
-from peft_viz.tuners.lora import by_pattern, LoraEmbedding, LoraLayer, LoraLinear
+import peft_viz.reference.causal_lm as ours
+import peft_viz.reference.config as our_config
+from peft_viz.reference.methods.lora import by_pattern, LoraEmbedding, LoraLayer, LoraLinear
 from parity import assert_equal, batch, gradients, OLD_PEFT, share_random_weights
 from test_reference import FAMILIES
 

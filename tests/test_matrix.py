@@ -413,7 +413,7 @@ def saved():
 
 def test_the_page_shows_what_was_measured():
     assert saved() == pages.figures(), (
-        "the page is older than matrix.json; run make notebooks NB=nbs/61_matrix.ipynb"
+        "the page is older than matrix.json; run make notebooks NB=nbs/reference/51_matrix.ipynb"
     )
 
 

@@ -1,7 +1,7 @@
 """Merging, unmerging, unloading and the status reports: as in Hugging Face peft, bit for bit, and right where
 peft is not.
 
-Covers what all tuners share (`peft_viz.tuners.injection`), with LoRA, DoRA, IA3, AdaLoRA and POLY. The helpers
+Covers what all tuners share (`peft_viz.reference.injection`), with LoRA, DoRA, IA3, AdaLoRA and POLY. The helpers
 are those of test_parity and test_lora."""
 # lane: reference
 
@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import nn
 
-import peft_viz.causal_lm as ours
-import peft_viz.config as our_config
-from peft_viz.tuners.injection import (
+import peft_viz.reference.causal_lm as ours
+import peft_viz.reference.config as our_config
+from peft_viz.reference.injection import (
     AdapterHolder,
     all_linear,
     BaseTuner,

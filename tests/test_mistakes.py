@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 import peft_viz as ours
 from peft_viz import config as c
-from peft_viz.tuners import injection
+from peft_viz.reference import injection
 
 CLM = dict(task_type="CAUSAL_LM")
 IDS = torch.tensor([[3, 4, 5, 6], [7, 8, 9, 10]])

@@ -1,16 +1,17 @@
 """The models that come with the package: the embedded one and what it learned, SmolLM2, and the tiny random ones.
 
-How well the embedded model does is held to looser floors here than in its own notebook (nbs/training/00_tiny.ipynb).
+How well the embedded model does is held to looser floors here than in its own notebook,
+nbs/zoo/training/00_tiny.ipynb.
 """
 
 import hashlib, importlib.util, json, random, subprocess, sys, zlib
 import peft, pytest, torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-import peft_viz.causal_lm, peft_viz.config
-from peft_viz import models, tasks
-from peft_viz.models import FAMILIES, TINY, load_smollm2, load_tiny, tiny_random
-from peft_viz.tasks import (
+import peft_viz.reference.causal_lm, peft_viz.reference.config
+from peft_viz import letters, models
+from peft_viz.zoo.models import FAMILIES, TINY, load_smollm2, load_tiny, tiny_random
+from peft_viz.zoo.letters import (
     TASKS,
     answer,
     answers_of,
@@ -64,9 +65,9 @@ def test_is_an_ordinary_llama(tiny):
 def test_no_path_of_this_machine_gets_into_configurations(tiny):
     model, tokenizer = tiny
     assert model.name_or_path == model.config._name_or_path == tokenizer.name_or_path == "peft_viz/tiny"
-    config = peft_viz.config.LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"])
+    config = peft_viz.reference.config.LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"])
     assert (
-        peft_viz.causal_lm.get_peft_model(load_tiny()[0], config)
+        peft_viz.reference.causal_lm.get_peft_model(load_tiny()[0], config)
         .peft_config["default"]
         .base_model_name_or_path
         == "peft_viz/tiny"
@@ -89,8 +90,8 @@ for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"): os.environ.pop(name, Non
 tried = []
 def refuse(*a, **k): tried.append(a); raise OSError("no network")
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
-from peft_viz.models import load_tiny
-from peft_viz.tasks import answers_of
+from peft_viz.zoo.models import load_tiny
+from peft_viz.zoo.letters import answers_of
 print(answers_of(*load_tiny(), ["<reverse>banana="]), tried)
 """
     path = str(TINY.parent.parent)
@@ -121,7 +122,7 @@ def test_tokenizer_has_one_token_per_letter_and_task(tiny):
     assert set(tokenizer("a")) == {"input_ids", "attention_mask"} and tokenizer.padding_side == "left"
     assert (
         len(
-            {tokenizer.convert_tokens_to_ids(tasks.task_token(task)) for task in TASKS}
+            {tokenizer.convert_tokens_to_ids(letters.task_token(task)) for task in TASKS}
             - {tokenizer.unk_token_id}
         )
         == len(TASKS)
@@ -262,9 +263,10 @@ METHODS = {
 
 class ours:
     PromptTuningConfig, PrefixTuningConfig, LoraConfig = (
-        getattr(peft_viz.config, n) for n in ("PromptTuningConfig", "PrefixTuningConfig", "LoraConfig")
+        getattr(peft_viz.reference.config, n)
+        for n in ("PromptTuningConfig", "PrefixTuningConfig", "LoraConfig")
     )
-    get_peft_model = staticmethod(peft_viz.causal_lm.get_peft_model)
+    get_peft_model = staticmethod(peft_viz.reference.causal_lm.get_peft_model)
 
 
 def adapted(implementation, method):

@@ -12,8 +12,8 @@ import warnings
 import pytest
 import torch
 
-import peft_viz.causal_lm as ours
-import peft_viz.config as our_config
+import peft_viz.reference.causal_lm as ours
+import peft_viz.reference.config as our_config
 from parity import (
     agree,
     assert_equal,

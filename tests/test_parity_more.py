@@ -10,8 +10,8 @@ import copy
 import pytest
 import torch
 
-import peft_viz.causal_lm as ours
-import peft_viz.config as our_config
+import peft_viz.reference.causal_lm as ours
+import peft_viz.reference.config as our_config
 from parity import (
     assert_equal,
     assert_repeats,

@@ -21,7 +21,7 @@ from peft_viz import (
     plot,
     record,
 )
-from peft_viz.trace import Value
+from peft_viz.recording.trace import Value
 
 WORDS = [
     "<pad>",
@@ -463,7 +463,7 @@ def test_import_draws_nothing_and_needs_no_torch():
         from peft_viz import plot
         print(plot.__name__, "torch" in sys.modules or dict(matplotlib.rcParams) != before)
     """
-    assert in_a_new_process(code) == "peft_viz.plot False"
+    assert in_a_new_process(code) == "peft_viz.views.plot False"
 
 
 # ---- what was too large to be kept

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import nn
 
-import peft_viz.causal_lm as ours
-import peft_viz.config as our_config
-from peft_viz.tuners.poly import features, knowing, PolyLayer, PolyModel
+import peft_viz.reference.causal_lm as ours
+import peft_viz.reference.config as our_config
+from peft_viz.reference.methods.poly import features, knowing, PolyLayer, PolyModel
 from parity import assert_equal, base_model as parity_model, batch, gradients, OLD_PEFT
 from test_reference import FAMILIES as MORE_FAMILIES
 

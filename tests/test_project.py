@@ -2,6 +2,7 @@
 # lane: here
 
 import ast, configparser, json, re, shutil, subprocess, sys, zipfile
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 import pytest
 
@@ -17,7 +18,7 @@ SETTINGS = SETTINGS["DEFAULT"]
 
 
 def module_name(path):
-    "peft_viz/tuners/lora.py -> tuners.lora"
+    "peft_viz/reference/methods/lora.py -> reference.methods.lora"
     return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").rstrip(".")
 
 
@@ -54,51 +55,56 @@ def test_neither_nbdev_nor_fastcore_nor_peft_is_imported(path):
     assert not {name.split(".")[0] for name in imported(path)} & {"nbdev", "fastcore", "execnb", "peft"}
 
 
-REFERENCE = {
-    "config",
-    "architectures",
-    "tuners",
-    "model",
-    "causal_lm",
-    "checkpoint",
-    "trainer",
-    "helpers",
-    "place",
-    "generation",
-    "calls",
-    "files",
-    "settings",
-}
-WATCHING = {
-    "marks",
-    "trace",
-    "record",
-    "layout",
-    "diagnose",
-    "plot",
-    "viewer",
-    "widgets",
-    "cli",
-    "watching",
-    "startup",
-    "magic",
+def arrows():
+    "Module -> the modules of the package that it imports, anywhere in its text; packages do not count."
+    names = {module_name(path): path for path in MODULES if path.name != "__init__.py"}
+    own = {name: {i.removeprefix("peft_viz.") for i in imported(path)} for name, path in names.items()}
+    return {name: imports & names.keys() for name, imports in own.items()}
+
+
+def wing(module):
+    "The folder that a module stands in; `commands` for those at the top."
+    return module.split(".")[0] if "." in module else "commands"
+
+
+KNOWS = {  # wing -> the wings that it may import
+    "reference": {"reference"},
+    "recording": {"recording", "reference"},
+    "zoo": {"zoo", "reference"},
+    "views": {"views", "recording", "reference", "zoo"},
+    "startup": {"startup"},
+    "commands": {"commands", "startup", "views", "recording", "reference", "zoo"},
 }
 
 
-def test_the_reference_does_not_know_that_it_is_watched():
-    wrong = []
-    for path in MODULES:
-        if module_name(path).split(".")[0] not in REFERENCE:
-            continue
-        wrong += [
-            f"{path.name}: {name}"
-            for name in imported(path)
-            if name.startswith("peft_viz.") and name.split(".")[1] in WATCHING
-        ]
+def test_arrows_run_one_way():
+    found = arrows()
+    assert len(found) > 30 and found["reference.causal_lm"] >= {"reference.place", "reference.model"}
+    wrong = [f"{a} -> {b}" for a, imports in found.items() for b in imports if wing(b) not in KNOWS[wing(a)]]
     assert not wrong
 
 
-@pytest.mark.parametrize("module", ["trace", "layout", "viewer", "cli"])
+def test_recording_takes_nothing_of_the_reference_but_files():
+    of = {
+        b
+        for a, imports in arrows().items()
+        if wing(a) == "recording"
+        for b in imports
+        if wing(b) == "reference"
+    }
+    assert of == {"reference.files"}
+
+
+def test_no_circle():
+    with pytest.raises(CycleError):
+        list(TopologicalSorter({"a": {"b"}, "b": {"a"}}).static_order())
+    order = list(TopologicalSorter(arrows()).static_order())  # raises CycleError, and names the circle
+    assert (
+        order.index("reference.files") < order.index("reference.config") < order.index("reference.causal_lm")
+    )
+
+
+@pytest.mark.parametrize("module", ["recording.trace", "recording.layout", "views.viewer", "cli"])
 def test_a_trace_is_read_without_torch(module):
     assert (
         python(
@@ -164,17 +170,17 @@ def test_the_wheel_holds_every_module_and_every_file_beside_them(wheel):
     }
     shipped = {name for name in wheel.namelist() if not name.startswith("peft_viz-")}
     assert shipped == expected
-    assert any(name.startswith("peft_viz/static/") for name in shipped) and any(
-        name.startswith("peft_viz/tiny/") for name in shipped
+    assert any(name.startswith("peft_viz/views/static/") for name in shipped) and any(
+        name.startswith("peft_viz/zoo/tiny/") for name in shipped
     )
 
 
 def test_what_is_shipped_beside_the_code_is_small(wheel):
     size = {
         part: sum(i.file_size for i in wheel.infolist() if i.filename.startswith(f"peft_viz/{part}/"))
-        for part in ("tiny", "static")
+        for part in ("zoo/tiny", "views/static")
     }
-    assert size["tiny"] <= 2 * 2**20 and size["static"] <= 200_000
+    assert size["zoo/tiny"] <= 2 * 2**20 and size["views/static"] <= 200_000
 
 
 def test_the_wheel_says_what_settings_ini_says(wheel):

@@ -9,16 +9,17 @@ import pytest
 import torch
 from torch import nn
 
-from peft_viz.config import (
+from peft_viz.reference.config import (
     CPTConfig,
     MultitaskPromptTuningConfig,
     PrefixTuningConfig,
     PromptEncoderConfig,
     PromptTuningConfig,
 )
-from peft_viz.architectures import prefix_layout
-from peft_viz.place import BehindPadding, InFront
-from peft_viz.tuners import cpt, multitask, p_tuning, prefix, soft_prompt
+from peft_viz.reference.architectures import prefix_layout
+from peft_viz.reference.place import BehindPadding, InFront
+from peft_viz.reference.methods import cpt, multitask, p_tuning, prompt_tuning as soft_prompt
+from peft_viz.reference.methods import prefix_tuning as prefix
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 import matrix
-import peft_viz.causal_lm as ours
-import peft_viz.config as our_config
+import peft_viz.reference.causal_lm as ours
+import peft_viz.reference.config as our_config
 from matrix import close, same_text
-from peft_viz.place import BehindPadding, InFront
+from peft_viz.reference.place import BehindPadding, InFront
 
 CLM = dict(task_type="CAUSAL_LM")
 CONFIGS = {

@@ -23,7 +23,7 @@ from families import tiny_model, V5
 from peft_viz.recording.about import _text
 from peft_viz import record
 from peft_viz.recording import base_model, describe, doors, watch
-from peft_viz.trace import MAX_VALUES, READABLE, Trace
+from peft_viz.recording.trace import MAX_VALUES, READABLE, Trace
 
 SMALL = dict(vocab_size=64, num_hidden_layers=2, num_attention_heads=4, hidden_size=32)
 FAMILIES = dict(

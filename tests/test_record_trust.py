@@ -10,7 +10,7 @@ from peft_viz import get_peft_model, LoraConfig, PromptTuningConfig, record, tin
 from peft_viz.recording import base_model, doors
 from peft_viz.recording.calls import HERE
 from peft_viz.recording.recorder import Recorder
-from peft_viz.trace import Trace
+from peft_viz.recording.trace import Trace
 
 IDS = torch.tensor([[3, 4, 5, 6], [7, 8, 9, 10]])
 GREEDY = dict(max_new_tokens=3, do_sample=False)

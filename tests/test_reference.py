@@ -9,9 +9,9 @@ import pytest
 import torch
 import transformers as tf
 
-from peft_viz.architectures import dimensions, lora_targets
-from peft_viz.causal_lm import get_peft_model, PeftModelForCausalLM
-from peft_viz.config import (
+from peft_viz.reference.architectures import dimensions, lora_targets
+from peft_viz.reference.causal_lm import get_peft_model, PeftModelForCausalLM
+from peft_viz.reference.config import (
     CONFIGS,
     get_peft_config,
     LoraConfig,
@@ -19,7 +19,7 @@ from peft_viz.config import (
     PrefixTuningConfig,
     PromptTuningConfig,
 )
-from peft_viz.model import PeftModel
+from peft_viz.reference.model import PeftModel
 
 SPECIFICATION = {
     "peft_type": "PREFIX_TUNING",
@@ -278,9 +278,11 @@ def test_attributes_of_the_base_model(method):
 @pytest.mark.parametrize("function", ["get_peft_model", "get_peft_config"])
 def test_arguments_are_pefts(function):
     peft = pytest.importorskip("peft")
-    import peft_viz.causal_lm, peft_viz.config
+    import peft_viz.reference.causal_lm, peft_viz.reference.config
 
-    mine = getattr(peft_viz.causal_lm, function, None) or getattr(peft_viz.config, function)
+    mine = getattr(peft_viz.reference.causal_lm, function, None) or getattr(
+        peft_viz.reference.config, function
+    )
     theirs = inspect.signature(getattr(peft, function)).parameters
     more = (
         [("corrected_positions", False)] if function == "get_peft_model" else []

@@ -5,8 +5,14 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from peft_viz.causal_lm import get_peft_model, PeftModelForCausalLM
-from peft_viz.config import get_peft_config, LoraConfig, PeftConfig, PrefixTuningConfig, PromptTuningConfig
+from peft_viz.reference.causal_lm import get_peft_model, PeftModelForCausalLM
+from peft_viz.reference.config import (
+    get_peft_config,
+    LoraConfig,
+    PeftConfig,
+    PrefixTuningConfig,
+    PromptTuningConfig,
+)
 
 TOKENS = dict(vocab_size=31, bos_token_id=1, eos_token_id=2, pad_token_id=0)
 MODELS = {
@@ -104,7 +110,7 @@ def test_no_peft_type(model):
 
 def test_base_class_for_a_method(model):
     with pytest.raises(
-        ValueError, match="LORA needs a peft_viz LoraConfig, not a peft_viz.config.PeftConfig"
+        ValueError, match="LORA needs a peft_viz LoraConfig, not a peft_viz.reference.config.PeftConfig"
     ):
         get_peft_model(model, PeftConfig(peft_type="LORA", **CLM))
 

@@ -12,11 +12,11 @@ from transformers import DynamicCache, StaticCache
 import families
 import matrix
 import parity
-import peft_viz.causal_lm as ours
-import peft_viz.config as our_config
+import peft_viz.reference.causal_lm as ours
+import peft_viz.reference.config as our_config
 from matrix import close, NEW, padded, same_text, Subject, wrap_ours
 from parity import METHODS, peft, PROMPTS
-from peft_viz.model import PeftModel
+from peft_viz.reference.model import PeftModel
 
 pytestmark = pytest.mark.usefixtures("quiet_and_single")
 

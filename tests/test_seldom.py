@@ -10,7 +10,7 @@ import torch
 
 import peft_viz
 from peft_viz import checkpoint, helpers, tiny_random, trainer
-from peft_viz.place import find_place, Past
+from peft_viz.reference.place import find_place, Past
 
 CLM = dict(task_type="CAUSAL_LM")
 IDS = torch.tensor([[3, 4, 5, 6], [7, 8, 9, 10]])

@@ -5,10 +5,10 @@ import pytest, torch
 from tqdm.auto import tqdm as auto
 from tqdm.std import tqdm
 from transformers.utils import logging
-from peft_viz.models import load_tiny
-from peft_viz.settings import SMALL, few_threads, quiet
-from peft_viz.tasks import answers_of, learn
-from peft_viz.widgets import Bench
+from peft_viz.zoo.models import load_tiny
+from peft_viz.zoo.settings import SMALL, few_threads, quiet
+from peft_viz.zoo.letters import answers_of, learn
+from peft_viz.views.widgets import Bench
 
 
 def elsewhere(function):
@@ -197,7 +197,7 @@ def test_loaders_print_nothing():
 import os
 for name in ("HF_HUB_DISABLE_PROGRESS_BARS", "TRANSFORMERS_VERBOSITY", "TQDM_DISABLE"):
     os.environ.pop(name, None)
-from peft_viz.models import FAMILIES, load_smollm2, load_tiny, tiny_random
+from peft_viz.zoo.models import FAMILIES, load_smollm2, load_tiny, tiny_random
 load_tiny()
 for family in FAMILIES:
     tiny_random(family)

@@ -10,7 +10,7 @@ from peft_viz import (
     record,
     show,
 )
-from peft_viz.trace import Trace
+from peft_viz.recording.trace import Trace
 
 
 @pytest.fixture(scope="module")

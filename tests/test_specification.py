@@ -14,15 +14,15 @@ from transformers import MambaConfig, MambaForCausalLM
 
 import specification as spec
 import specification_page as pages
-from peft_viz.causal_lm import get_peft_model
-from peft_viz.generation import count_new_tokens, room_for_virtual_tokens
-from peft_viz.place import find_place, Past
+from peft_viz.reference.causal_lm import get_peft_model
+from peft_viz.reference.generation import count_new_tokens, room_for_virtual_tokens
+from peft_viz.reference.place import find_place, Past
 from specification import IDS, MASK, model_of, ROWS
 from specification_paths import ways_of, went
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "nbs" / "60_specification.ipynb"
-AGAIN = "make notebooks NB=nbs/60_specification.ipynb"
+AGAIN = "make notebooks NB=nbs/reference/50_specification.ipynb"
 
 
 # --- the table ----------------------------------------------------------------------------------------------------

@@ -64,14 +64,15 @@ def test_a_page_shows_the_reasons():
 
 def test_modules_and_names_are_there_in_a_fresh_process():
     code = """import peft_viz
-print(peft_viz.tuners.lora.LoraModel is peft_viz.LoraModel, peft_viz.plot.__name__, callable(peft_viz.record))"""
-    assert fresh_process(code) == "True peft_viz.plot True"
+print(peft_viz.reference.methods.lora.LoraModel is peft_viz.LoraModel, peft_viz.views.plot.__name__)
+print(callable(peft_viz.record))"""
+    assert fresh_process(code) == "True peft_viz.views.plot\nTrue"
 
 
 def test_the_class_does_not_depend_on_what_was_imported(tmp_path):
     wrap(ours, "PromptTuningConfig", num_virtual_tokens=4).save_pretrained(tmp_path)
     code = (
-        "import torch; from peft_viz.models import tiny_random; from peft_viz.model import PeftModel;"
+        "import torch; from peft_viz.zoo.models import tiny_random; from peft_viz.reference.model import PeftModel;"
         f"model = PeftModel.from_pretrained(tiny_random('llama'), {str(tmp_path)!r});"
         "print(type(model).__name__, list(model(torch.tensor([[3, 4, 5, 6]])).logits.shape))"
     )

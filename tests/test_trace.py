@@ -6,7 +6,18 @@ import jsonschema
 import pytest
 from hypothesis import given, strategies as st
 
-from peft_viz.trace import Call, Change, Source, Step, Trace, TraceError, Value, pack, schema, unpack
+from peft_viz.recording.trace import (
+    Call,
+    Change,
+    Source,
+    Step,
+    Trace,
+    TraceError,
+    Value,
+    pack,
+    schema,
+    unpack,
+)
 
 ABOUT = dict(
     implementation="peft_viz",
@@ -256,8 +267,8 @@ def test_every_truncation_is_refused(tmp_path):
         ("\x00\x01", "not a trace"),
         (b"\xff\xfe\x80", "not a trace"),
         ("{}", "not a trace"),
-        (json.dumps({"format": "peft_viz.trace"}), "version"),
-        (json.dumps({"format": "peft_viz.trace", "version": 2}), "version 2"),
+        (json.dumps({"format": "peft_viz.recording.trace"}), "version"),
+        (json.dumps({"format": "peft_viz.recording.trace", "version": 2}), "version 2"),
         ("[" * 100000, "not a trace"),
     ],
 )
@@ -276,7 +287,7 @@ def test_opens_without_torch(tmp_path):
     "A saved trace opens where neither torch nor transformers can be imported."
     path = sample().save(tmp_path / "t.json")
     code = f"""import sys; sys.modules['torch'] = sys.modules['transformers'] = None
-from peft_viz.trace import Trace
+from peft_viz.recording.trace import Trace
 t = Trace.load({str(path)!r}); print(t); print(len(t._repr_html_()) > 1000)"""
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "M.forward -> LlamaForCausalLM.forward" in out and out.strip().endswith("True")

@@ -15,10 +15,10 @@ import pytest
 import torch
 from transformers import default_data_collator, Trainer, TrainerCallback, TrainingArguments
 
-import peft_viz.causal_lm as ours
-import peft_viz.config as our_config
+import peft_viz.reference.causal_lm as ours
+import peft_viz.reference.config as our_config
 import train_two_processes
-from peft_viz.model import PeftModel
+from peft_viz.reference.model import PeftModel
 from parity import assert_repeats
 from parity import assert_equal, base_model, gradients, PAD, VOCABULARY
 

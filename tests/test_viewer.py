@@ -6,10 +6,10 @@ import pytest, torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from peft_viz import layout, viewer
-from peft_viz.causal_lm import get_peft_model
-from peft_viz.config import LoraConfig, PrefixTuningConfig, PromptTuningConfig
+from peft_viz.reference.causal_lm import get_peft_model
+from peft_viz.reference.config import LoraConfig, PrefixTuningConfig, PromptTuningConfig
 from peft_viz.recording.recorder import record
-from peft_viz.trace import Trace, WRITERS
+from peft_viz.recording.trace import Trace, WRITERS
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 VIRTUAL, TAG = 4, "peft-viz-trace"

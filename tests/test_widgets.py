@@ -6,7 +6,7 @@ import ipywidgets, matplotlib.pyplot as plt
 import pytest, torch
 
 from peft_viz import LoraConfig, explore, get_peft_model, layout, load_tiny, widgets
-from peft_viz.widgets import METHODS, TEXTS, Bench, Explorer, encode
+from peft_viz.views.widgets import METHODS, TEXTS, Bench, Explorer, encode
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
