@@ -117,13 +117,13 @@ class Traces:
     "Documents of traces. What is read can be drawn, saved and read again."
 
     def __init__(self, samples=None):
-        import peft_viz.viewer  # noqa: F401  gives a trace its HTML
+        import peft_viz.views.viewer  # noqa: F401  gives a trace its HTML
 
         self.samples = samples or recorded()
         self.read = 0
 
     def attempt(self, rng):
-        from peft_viz.trace import Trace, TraceError
+        from peft_viz.recording.trace import Trace, TraceError
 
         text = rng.choice(self.samples)
         self.tried = damaged(text, rng) if rng.random() < 0.8 else damaged_bytes(text.encode(), rng)
@@ -139,8 +139,9 @@ class Traces:
 
     def use(self, trace, pictures):
         "Do with a trace what people do."
-        from peft_viz import layout, plot
-        from peft_viz.trace import Trace
+        from peft_viz.recording import layout
+        from peft_viz.views import plot
+        from peft_viz.recording.trace import Trace
 
         again = Trace.from_json(trace.to_json())
         assert again.to_json() == trace.to_json()
@@ -201,7 +202,7 @@ def small_model():
 def described(method):
     "The JSON text of a method's configuration with everything in it."
     from peft_viz import get_peft_config
-    from peft_viz.config import config_to_json
+    from peft_viz.reference.config import config_to_json
 
     return config_to_json(get_peft_config(dict(peft_type=method, task_type="CAUSAL_LM", **METHODS[method])))
 
@@ -260,7 +261,7 @@ class Configurations:
 
     def try_it(self, rng):
         from peft_viz import get_peft_config, get_peft_model
-        from peft_viz.config import config_from_json, config_to_json
+        from peft_viz.reference.config import config_from_json, config_to_json
 
         self.tried = damaged(rng.choice(self.samples), rng)
         try:
@@ -281,7 +282,9 @@ class Configurations:
         self.base = small_model()
         model.train()
         try:
-            model(**inputs(model.peft_config["default"])).loss.backward()
+            loss = model(**inputs(model.peft_config["default"])).loss
+            if loss.requires_grad:
+                loss.backward()
         except ValueError as error:
             assert "max_position_embeddings" in str(error) or "task" in str(error), repr(error)
             in_words(error)
@@ -372,7 +375,7 @@ class Checkpoints:
     def try_it(self, rng):
         import torch
         from peft_viz import PeftModelForCausalLM
-        from peft_viz.checkpoint import load_peft_weights
+        from peft_viz.reference.checkpoint import load_peft_weights
 
         self.tried = self.files(rng)
         folder = pathlib.Path(self.room.name)
