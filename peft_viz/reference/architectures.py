@@ -6,7 +6,7 @@
 from __future__ import annotations
 import inspect, sys
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 import transformers
 import torch
 from torch import nn
@@ -176,7 +176,7 @@ def _reads_latents(base):
 # %% ../../nbs/reference/41_architectures.ipynb #3892ec3c
 def causal_lm_class(
     config,  # a transformers configuration
-) -> type | None:
+) -> Any:  # a class, or None
     "The class of the causal language model that this configuration is for; None when transformers has none."
     return MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
 

@@ -21,7 +21,13 @@ __all__ = ['KEPT_AS_LOADED', 'PEFT_TYPE_TO_CONFIG_MAPPING', 'PEFT_TYPE_TO_TUNER_
            'get_base_model_state_dict', 'set_base_model_state_dict', 'AutoPeftModelForCausalLM']
 
 # %% ../../nbs/reference/32_helpers.ipynb #3c000205
-KEPT_AS_LOADED = "gptq", "aqlm", "eetq", "torchao", "hqq"  # quantizations whose other parameters stay as they are
+KEPT_AS_LOADED = (
+    "gptq",
+    "aqlm",
+    "eetq",
+    "torchao",
+    "hqq",
+)  # quantizations whose other parameters stay as they are
 
 
 def prepare_model_for_kbit_training(

@@ -17,16 +17,10 @@ LATER = {  # modules that have not been read for this yet
     *(
         f"recording/{name}"
         for name in (
-            "about base_model calls compare describe diagnose doors history layout marks measured recorder state story "
-            "trace watch"
+            "about base_model calls compare describe diagnose doors history layout measured state story trace watch"
         ).split()
     ),
-    *(
-        f"views/{name}"
-        for name in (
-            "beside branches cache grids next_tokens parameters plot row_story sheet show strips viewer widgets"
-        ).split()
-    ),
+    *(f"views/{name}" for name in "beside sheet strips widgets".split()),
 }
 MODULES = {
     str(path.relative_to(PACKAGE).with_suffix("")): path
