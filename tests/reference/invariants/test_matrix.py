@@ -21,7 +21,7 @@ from conftest import ROOT
 
 pytestmark = pytest.mark.usefixtures("quiet_and_single")
 
-NOTEBOOK = ROOT / "nbs" / "61_matrix.ipynb"
+NOTEBOOK = ROOT / "nbs" / "reference" / "51_matrix.ipynb"
 AGAIN = "`make matrix` measures again"
 
 # What is refused or impossible: family, method, invariant -> why.
