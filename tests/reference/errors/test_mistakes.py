@@ -296,7 +296,7 @@ def test_adapters_beside_weights_of_eight_bits(method, dtype):
     out = model.eval()(input_ids=IDS, labels=IDS, **extra)
     out.loss.backward()
     trained = [p for p in model.parameters() if p.requires_grad]
-    assert all(p.dtype == torch.float32 and p.grad is not None for p in trained)
+    assert trained and all(p.dtype == torch.float32 and p.grad is not None for p in trained)
     if method != "prefix":
         torch.testing.assert_close(out.logits, shrunk(dtype)(IDS).logits)
 
