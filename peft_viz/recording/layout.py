@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['MARKS', 'ROLES', 'IGNORED', 'UNKEPT', 'PHRASES', 'VISIBLE', 'Mark', 'argument', 'numbers', 'outermost',
            'generate_call', 'stage', 'passed', 'base_call', 'cache_length', 'SequenceRow', 'SequenceLayout', 'mask_2d',
-           'sequence', 'AttentionLayout', 'attention', 'CacheLayout', 'cache', 'BranchLayout', 'branches', 'method',
+           'sequence', 'AttentionLayout', 'attention', 'positions_how', 'positions', 'next_tokens', 'taken', 'share',
+           'weights', 'no_weights', 'digests', 'lora', 'CacheLayout', 'cache', 'BranchLayout', 'branches', 'method',
            'describe', 'clusters', 'visible']
 
 # %% ../../nbs/recording/02_layout.ipynb #aefdfcb1
@@ -324,7 +325,8 @@ def _output(trace, call, name):  # a recorded output of a base call, or None
 
 
 def _inputs(trace, call):  # what a base call works on: embeddings or ids, or None
-    return next((v for n in ("inputs_embeds", "input_ids") if _shape(v := argument(trace, call, n))), None)
+    named = (argument(trace, call, n) for n in ("inputs_embeds", "input_ids"))
+    return next((v for v in named if (_shape(v) or [0])[0]), None)  # (a batch may have no row)
 
 
 def _cached(trace, call):
@@ -417,7 +419,7 @@ def _geometry(trace, call):
     inputs = _inputs(trace, call)
     if inputs is None:
         raise ValueError(
-            f"call {call.id} ({call.function}) got neither input_ids nor inputs_embeds of two dimensions or more"
+            f"call {call.id} ({call.function}) got neither input_ids nor inputs_embeds of two dimensions or more, with a row"
         )
     virtual = _virtual(trace, call)
     return _Geometry(*_shape(inputs), _cached(trace, call), virtual, _prompt_end(trace, call, virtual))
@@ -758,6 +760,186 @@ def _why(call, layer, value):
         if known and layer not in known
         else "its attention layers received no mask that could be read"
     )
+
+# %% ../../nbs/recording/02_layout.ipynb #dc4626ca
+def _measured(trace, call):  # what was measured inside of a base call, or None
+    return base_call(trace, call).measured
+
+
+def positions_how(
+    trace,  # the trace
+    call=None,  # a base call, its id, or None: the first
+) -> str:
+    """Where the positions of a base call were seen: `"rotary"` (the rotary embedding), `"table"` (a table of
+    positions), `"mask"` (biases that the model counts from the mask); `"none"`: the model has no positions, or only
+    distances between keys; `"unknown"`: nothing was measured"""
+    found = _measured(trace, call)
+    return found.positions.how if found is not None and found.positions is not None else "unknown"
+
+
+def positions(
+    trace,  # the trace
+    call=None,  # a base call, its id, or None: the first
+) -> list | None:  # a list per row; a row that was not kept is None
+    """The positions of the call's queries as its layers used them. Where a model counts in several directions, and
+    these differ, a position is a tuple (time, height, width). None where the model has none, or none were seen."""
+    call = base_call(trace, call)
+    if positions_how(trace, call) in ("none", "unknown"):
+        return None
+    values = [trace.value(i) for i in call.measured.positions.values]
+    tables = [numbers(v, _rows(trace, call) or v.shape[0]) for v in values]
+    if None in tables:
+        return None
+    return [_one_number(directions) for directions in zip(*tables)]
+
+
+def _rows(trace, call):  # how many rows a base call got, None when it got none
+    inputs = _inputs(trace, call)
+    return None if inputs is None else inputs.shape[0]
+
+
+def _one_number(directions):  # several lists of positions of one row -> one, of tuples where they differ
+    if None in directions:
+        return None
+    return list(directions[0]) if len(set(map(tuple, directions))) == 1 else list(zip(*directions))
+
+# %% ../../nbs/recording/02_layout.ipynb #0b9fb9ac
+def next_tokens(
+    trace,  # the trace
+    call=None,  # a base call, its id, or None: the first
+) -> list | None:  # a list per row of (id, text or None, probability), the likeliest first
+    "The likeliest next tokens after the last real position of each row. None where they were not measured."
+    found = _measured(trace, call)
+    if found is None or found.next_tokens is None:
+        return None
+    ids = trace.value(found.next_tokens.ids)
+    table = numbers(ids, ids.shape[0])
+    return table and [
+        None if row is None else [(i, trace.decode(i), p) for i, p in zip(row, chances)]
+        for row, chances in zip(table, found.next_tokens.probabilities)
+    ]
+
+
+def _sequences(trace, parent):  # per row the ids that a `generate` returned, or None
+    value = trace.value(parent.returned)
+    if value is not None and value.kind == "mapping":
+        value = trace.value(value.items.get("sequences"))
+    return None if value is None or value.kind != "tensor" or len(value.shape) != 2 else _known(value)
+
+
+def _later(trace, call):  # the next base call of the same `generate`, or None
+    memory = _memory(trace)
+    if "later" not in memory:
+        memory["later"], last = {}, {}
+        for c in trace.base_calls:
+            group = generate_call(trace, c)
+            if group is not None:
+                memory["later"][last.get(group.id)] = c
+                last[group.id] = c.id
+    return memory["later"].get(call.id)
+
+
+@_once
+def taken(
+    trace,  # the trace
+    call,  # a base call, or its id
+) -> list | None:  # per row (id, text or None); None for a row that another one continued
+    "The token that `generate` took after this call. None outside of `generate`, or where that was not recorded."
+    call = base_call(trace, call)
+    parent, rows = generate_call(trace, call), _rows(trace, call)
+    if parent is None or rows is None:
+        return None
+    later = _later(trace, call)
+    after = _call_ids(trace, later, rows) if later is not None else _sequences(trace, parent)
+    before = _call_ids(trace, call, rows)
+    if after is None or len(after) != rows:
+        return None
+    return [_continued(trace, *pair) for pair in zip(before or [None] * rows, after)]
+
+
+def _continued(trace, before, after):
+    "(id, text) of the last of `after`, unless these ids are known not to continue the ones `before`"
+    if not after:
+        return None
+    n = min(len(before or ()), len(after) - 1)
+    if n and after[-1 - n : -1] != before[-n:]:
+        return None
+    return after[-1], trace.decode(after[-1])
+
+# %% ../../nbs/recording/02_layout.ipynb #4a20aeb5
+def share(
+    trace,  # the trace
+    call=None,  # a base call, its id, or None: the first
+    each: bool = False,  # the share of each query, rather than their mean
+) -> dict | None:  # layer -> [row][head], or with `each` [row][head][query]; from 0 to 1
+    """How much of the queries' attention falls on virtual tokens, for each layer that was measured. The mean is that of
+    the queries that are tokens: neither padding nor virtual tokens. None when nothing was measured."""
+    call = base_call(trace, call)
+    found = call.measured.weights if call.measured is not None else []
+    found = {w.layer: w.share.nested() for w in found if w.share is not None}
+    if not found:
+        return None
+    if each:
+        return found
+    seq = sequence(trace, call)
+    asking = [[r in ("token", "generated") for r in row.roles[seq.query_start :]] for row in seq.rows]
+    return {
+        layer: [[_mean(head, ask) for head in heads] for heads, ask in zip(rows, asking)]
+        for layer, rows in found.items()
+    }
+
+
+def _mean(numbers, wanted):  # of the wanted ones; of all when none is
+    chosen = [n for n, want in zip(numbers, wanted) if want] or numbers
+    return sum(chosen) / len(chosen)
+
+
+def _weights_of(trace, call, layer):
+    call = base_call(trace, call)
+    return next((w for w in (call.measured.weights if call.measured else ()) if w.layer == layer), None)
+
+
+def weights(
+    trace,  # the trace
+    call=None,  # a base call, its id, or None: the first
+    layer: int = 0,  # index of the attention layer
+) -> list | None:  # [row][head][query][key], from 0 to 1
+    """The attention weights of one layer. Queries and keys are those of `attention`: the keys end with the last key of
+    the sequence. None when they were not kept; `no_weights` says why."""
+    found = _weights_of(trace, call, layer)
+    return None if found is None or found.full is None else found.full.nested()
+
+
+def no_weights(
+    trace,  # the trace
+    call=None,  # a base call, its id, or None: the first
+    layer: int = 0,  # index of the attention layer
+) -> str | None:
+    "Why the weights of a layer are not there; None when they are"
+    found = _weights_of(trace, call, layer)
+    if found is None:
+        return "they were not asked for: record(model, attention='full')"
+    if found.full is not None:
+        return None
+    return found.why or "only their share on virtual tokens was asked for: record(model, attention='full')"
+
+# %% ../../nbs/recording/02_layout.ipynb #714f10ba
+def digests(
+    trace,  # the trace
+    call=None,  # a base call, its id, or None: the first
+) -> list:  # of `trace.Digest`: what, shape, hash, norm, min, max, mean
+    "The digests of a base call, those of the layers first, then that of the logits; empty when none were asked for"
+    found = _measured(trace, call)
+    return list(found.digests) if found is not None else []
+
+
+def lora(
+    trace,  # the trace
+    call=None,  # a base call, its id, or None: the first
+) -> list:  # of `trace.Adapted`: name, adapters, a, b, product, scaling, dropout, merged, rows, ratio
+    "What the adapted layers that were followed did in a base call; empty when none were followed"
+    found = _measured(trace, call)
+    return list(found.adapted) if found is not None else []
 
 # %% ../../nbs/recording/02_layout.ipynb #bfcee2db
 @dataclass

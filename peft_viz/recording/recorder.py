@@ -11,10 +11,19 @@ import operator, sys
 from functools import partial
 
 from .about import about, decoder, texts, tuner_layers, UNKNOWN
-from .base_model import attention_layers, AttentionVisit, BaseVisit
+from .base_model import attention_layers, AttentionVisit, BaseVisit, decoder_blocks
 from .calls import ENTRY_POINTS, Visit, Watched
 from .describe import struck
 from .doors import Door
+from peft_viz.recording.measured import (
+    DigestVisit,
+    LayerVisit,
+    OwnVisit,
+    position_places,
+    PositionVisit,
+    WeightsVisit,
+)
+from .state import StateVisit
 from .watch import Ledger
 from .trace import Trace
 
@@ -45,17 +54,21 @@ def _base_of(model):
     return base
 
 
-def _count(layers) -> int:
+def _one_of(attention):
+    if attention not in (None, "share", "full"):
+        raise ValueError(f"attention should be None, 'share' or 'full', got {attention!r:.80}")
+    return attention
+
+
+def _count(name: str, given, what: str) -> int:
     try:
-        n = operator.index(layers)
+        n = operator.index(given)
     except TypeError:
         n = None
-    if n is None or isinstance(layers, bool):
-        raise TypeError(
-            f"layers should be a whole number, how many adapted layers to follow; got {layers!r:.80}"
-        )
+    if n is None or isinstance(given, bool):
+        raise TypeError(f"{name} should be a whole number, {what}; got {given!r:.80}")
     if n < 0:
-        raise ValueError(f"layers should be 0 or more, got {n}")
+        raise ValueError(f"{name} should be 0 or more, got {n}")
     return n
 
 # %% ../../nbs/recording/00_recorder.ipynb #bcdd5fc9
@@ -70,11 +83,21 @@ class Recorder:
         model,  # as for `record`
         tokenizer=None,  # as for `record`
         layers: int = 0,  # as for `record`
+        next_tokens: int = 5,  # as for `record`
+        attention: str | None = None,  # as for `record`
+        digests: bool = False,  # as for `record`
     ):
-        self.model, self.layers = _original(model), _count(layers)
+        self.model, self.layers = (
+            _original(model),
+            _count("layers", layers, "how many adapted layers to follow"),
+        )
+        self.next_tokens = _count("next_tokens", next_tokens, "how many of the likeliest next tokens to note")
+        self.attention, self.digests = _one_of(attention), bool(digests)
+        self.places, self.kept = [], 0  # where positions become numbers; attention weights kept
         self.base, self.tokenizer = _base_of(self.model), decoder(tokenizer)
         self.compiled = _is_compiled(model)
         self.trace, self.doors, self.sessions = Trace(), [], []
+        self.asked = None  # id of the call from outside in which the adapters were asked last
         self.thread = None  # number of the thread whose calls are recorded; None: those of all threads
         self.ledger = Ledger(self.trace)
         self.watched = Watched(self.model, [])
@@ -91,6 +114,7 @@ class Recorder:
         self.had = len(self.trace.calls)
         self._describe()
         self.watched.layers = tuner_layers(self.base)[: self.layers]
+        self.places = position_places(self.base)
         self.ledger.on = True
         try:
             for door in self._doors():
@@ -154,9 +178,21 @@ class Recorder:
         entries = [
             (self.model, name, Visit) for name in names if (self.model, name) != (self.base, "forward")
         ]
-        found = [*entries, (self.base, "forward", BaseVisit)]
+        found = [*entries, (self.base, "forward", BaseVisit), (self.base, "forward", StateVisit)]
         found += [(m, "forward", partial(AttentionVisit, layer=i)) for i, m in attention_layers(self.base)]
-        found += [(m, "forward", Visit) for m in self.watched.layers]
+        found += [
+            (m, "forward", partial(PositionVisit, how=how, tables=tables)) for m, how, tables in self.places
+        ]
+        if self.attention:
+            layers = attention_layers(self.base)
+            found += [(m, "forward", partial(WeightsVisit, layer=i)) for i, m in layers]
+        if self.digests:
+            blocks = enumerate(decoder_blocks(self.base))
+            found += [(m, "forward", partial(DigestVisit, layer=i)) for i, m in blocks]
+        names = {id(m): name for name, m in self.base.named_modules()} if self.watched.layers else {}
+        for m in self.watched.layers:
+            found += [(m, "forward", partial(LayerVisit, name=names[id(m)]))]
+            found += [(m.base_layer, "forward", partial(OwnVisit, layer=m))]
         return [Door(self, obj, name, make) for obj, name, make in found]
 
     def _describe(self):
@@ -182,10 +218,14 @@ def record(
     model,  # a `PeftModelForCausalLM` of peft_viz or of peft, or a plain transformers model
     tokenizer=None,  # gives the tokens' texts; a processor will do
     layers: int = 0,  # follow this many adapted layers line by line as well (LoRA: x A, B, scaling)
+    next_tokens: int = 5,  # note so many of the likeliest next tokens at the last position of each row
+    # attention weights: None; "share": how much falls on virtual tokens; "full": the weights, up to 2**20 of a call
+    attention: str | None = None,
+    digests: bool = False,  # a digest of each layer's output and of the logits, to compare recordings by
 ) -> Recorder:
     """Record what a PEFT model does: `with record(model) as trace: model(**batch)`.
 
     Outputs are the same bits as without. When the run raises, the exception passes through and the trace holds
     everything up to it. What could not be recorded is said in one warning at the end. Raises TypeError or ValueError
     for arguments that cannot be used."""
-    return Recorder(model, tokenizer, layers)
+    return Recorder(model, tokenizer, layers, next_tokens, attention, digests)

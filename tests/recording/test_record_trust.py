@@ -157,13 +157,13 @@ def test_an_exception_of_a_signal_handler_is_no_loss_of_ours(model, monkeypatch)
     def handler(*_):
         raise Late
 
-    before, real = signal.signal(signal.SIGALRM, handler), base_model._bind
+    before, real = signal.signal(signal.SIGALRM, handler), base_model.bind
 
     def slow(*args):
         signal.raise_signal(signal.SIGALRM)
         return real(*args)
 
-    monkeypatch.setattr(base_model, "_bind", slow)
+    monkeypatch.setattr(base_model, "bind", slow)
     try:
         with pytest.raises(Late), told(), record(model):
             model(input_ids=IDS)
