@@ -25,7 +25,7 @@ os.environ.update(
 # Small models gain nothing from threads, and the sum of floats then has one order.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import asyncio, inspect, pathlib, shutil, warnings
+import asyncio, gc, inspect, pathlib, shutil, signal, warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -154,6 +154,28 @@ def new_page(browser):
 def page(new_page):
     "A fresh tab, light theme, 1280 x 900; see `Page`."
     return new_page()
+
+
+def pytest_collection_finish():
+    "What has been imported stays: it need not be looked through for garbage during every test."
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def process():
+    """`torch.manual_seed` notes for each kind of accelerator, with the text of the whole stack, that it is to be seeded
+    when it is first used: a tenth of the time of these tests. Here none is used. And Ctrl-C reaches the processes that
+    tests start, also where this one runs in the background, deaf to it."""
+    import torch
+
+    with pytest.MonkeyPatch.context() as patch:
+        for device in (torch.cuda, torch.xpu, torch.mtia):
+            if not device.is_available():
+                patch.setattr(device, "manual_seed_all", lambda seed: None)
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        yield
 
 
 def run_async(coroutine):
