@@ -11,8 +11,8 @@ import torch
 from accelerate import Accelerator
 from transformers import LlamaConfig, LlamaForCausalLM
 
-import peft_viz.causal_lm as ours
-from peft_viz.config import LoraConfig, PrefixTuningConfig, PromptTuningConfig
+import peft_viz.reference.causal_lm as ours
+from peft_viz.reference.config import LoraConfig, PrefixTuningConfig, PromptTuningConfig
 
 METHODS = dict(
     lora=(LoraConfig, dict(r=3)),

@@ -1,0 +1,88 @@
+// Small tools that make elements. What a trace says reaches the page through these as text
+// (textContent), as an attribute, or as a checked colour, never as markup.
+
+const NS = "http://www.w3.org/2000/svg";
+
+/**
+ * Attributes (`title`), listeners (`onclick`) and styles (`css: {width: "3px"}`) of one element.
+ * @template {Element} E
+ * @param {E} el
+ * @param {Record<string, any>} [props]
+ * @returns {E}
+ */
+function set(el, props) {
+  for (const [key, value] of Object.entries(props || {})) {
+    if (value == null || value === false) continue;
+    if (key.startsWith("on")) el.addEventListener(key.slice(2), value);
+    else if (key === "css") {
+      const { style } = /** @type {any} */ (el);
+      for (const [name, x] of Object.entries(value)) style.setProperty(name, x);
+    } else el.setAttribute(key, value === true ? "" : value);
+  }
+  return el;
+}
+
+const present = (kids) => kids.flat(9).filter((kid) => kid != null && kid !== false);
+
+/**
+ * An HTML element with its children; null and false among them are left out.
+ * @param {string} tag
+ * @param {Record<string, any>} [props]
+ * @param {...any} kids
+ * @returns {any}
+ */
+export function h(tag, props, ...kids) {
+  const el = set(document.createElement(tag), props);
+  el.append(...present(kids));
+  return el;
+}
+
+/**
+ * An SVG element with its children.
+ * @param {string} tag
+ * @param {Record<string, any>} [props]
+ * @param {...any} kids
+ * @returns {any}
+ */
+export function s(tag, props, ...kids) {
+  const el = set(document.createElementNS(NS, tag), props);
+  el.append(...present(kids));
+  return el;
+}
+
+/** A colour of the payload, or gray: nothing else may reach a style. @param {any} c */
+export const colour = (c) => {
+  return typeof c === "string" && /^#[0-9a-fA-F]{3,8}$/.test(c) ? c : "gray";
+};
+
+const ICONS = {
+  first: "M4 3v10M13 3 6 8l7 5z",
+  prev: "M11 3 4 8l7 5z",
+  next: "M5 3l7 5-7 5z",
+  last: "M12 3v10M3 3l7 5-7 5z",
+  play: "M4 2.5 13.5 8 4 13.5z",
+  pause: "M4.5 3v10M11.5 3v10",
+  up: "M10 3 5 8l5 5",
+  down: "M6 3l5 5-5 5",
+  large: "M2.5 6V2.5H6M10 2.5h3.5V6M13.5 10v3.5H10M6 13.5H2.5V10",
+  copy: "M5.5 5.5h8v8h-8zM10.5 5.5v-3h-8v8h3",
+};
+
+/** One of the small pictures on the buttons. @param {keyof typeof ICONS} name */
+export const icon = (name) => {
+  const box = { viewBox: "0 0 16 16", "aria-hidden": "true", class: `icon ${name}` };
+  return s("svg", box, s("path", { d: ICONS[name] }));
+};
+
+/**
+ * Scroll a pane, never the page, until `row` is in view.
+ * @param {Element} box
+ * @param {Element} row
+ */
+export function keepInView(box, row) {
+  const a = box.getBoundingClientRect();
+  const b = row.getBoundingClientRect();
+  const margin = Math.min(70, a.height / 4);
+  if (b.top < a.top + margin) box.scrollTop -= a.top + margin - b.top;
+  else if (b.bottom > a.bottom - margin) box.scrollTop += b.bottom - a.bottom + margin;
+}
