@@ -16,7 +16,7 @@ import transformers
 from .base_model import text_config
 from .calls import PACKAGES
 from .describe import Losses, written
-from .trace import Trace
+from .trace import Trace, unpack
 
 # %% ../../nbs/recording/14_about.ipynb #112589cd
 def tuner_layers(
@@ -199,7 +199,7 @@ def texts(
 
 
 def _distinct(packed) -> set:
-    return set(packed["runs"][::2] if isinstance(packed, dict) else packed)
+    return set(packed["runs"][::2] if "runs" in packed else unpack(packed))
 
 
 def _text(tokenizer, i: int) -> str:
