@@ -138,7 +138,9 @@ def trains(
     base,
     model,  # the base model, and the model given to `record`
     configs: dict,  # name of an adapter -> its configuration
-) -> dict | None:  # {"adapter": how many tensors, "base": how many, "names": the first of the latter}
+) -> (
+    dict | None
+):  # {"adapter": how many tensors, "base": how many, "names": the first of these, "training": the mode}
     "Which parameters have `requires_grad`, by whose they are; None for a model without adapters."
     if not configs:
         return None
@@ -157,6 +159,7 @@ def trains(
         adapter=sum(id(p) in own for _, p in trained),
         base=len(theirs),
         names=[written(name) for name in theirs[:3]],
+        training=bool(model.training),
     )
 
 # %% ../../nbs/recording/14_about.ipynb #6e10ef80
