@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
-from .. import layout
+from . import layout
 from .calls import HERE, Visit
 from .describe import guarded, written
-from ..trace import Adapted, Digest, Fractions, Measured, NextTokens, Positions, Weights
+from .trace import Adapted, Digest, Fractions, Measured, NextTokens, Positions, Weights
 
 # %% ../../nbs/recording/07_measured.ipynb #badff4af
 class Reader:

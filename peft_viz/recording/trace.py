@@ -6,8 +6,8 @@
 __all__ = ['FORMAT', 'VERSION', 'ROLES', 'READABLE', 'MAX_VALUES', 'Natural', 'Number', 'Lines', 'KINDS', 'WRITERS', 'MAX_BYTES',
            'MAX_NUMBERS', 'MAX_ALL_NUMBERS', 'MAX_NESTED', 'MAX_ITEMS', 'TraceError', 'pack', 'unpack', 'Value',
            'Change', 'Step', 'Branch', 'Source', 'Raised', 'Attention', 'Positions', 'NextTokens', 'Fractions',
-           'Weights', 'Digest', 'Adapted', 'Measured', 'Call', 'Trace', 'to_dict', 'to_json', 'save', 'About', 'schema',
-           'from_json', 'load']
+           'Weights', 'Digest', 'Adapted', 'Adapters', 'Measured', 'Call', 'Trace', 'to_dict', 'to_json', 'save',
+           'About', 'schema', 'from_json', 'load']
 
 # %% ../../nbs/recording/01_trace.ipynb #65f79416
 import json
@@ -274,6 +274,16 @@ class Adapted(Struct, forbid_unknown_fields=True):
     ratio: Number | None = None  # norm of the update / norm of the layer's own output; None when merged
 
 
+class Adapters(Struct, forbid_unknown_fields=True):
+    "What the adapted layers were about to do when the base model was called."
+
+    layers: Natural  # how many there are
+    off: Natural = 0  # switched off, by `disable_adapter()` say
+    merged: Natural = 0  # with an update that is in the base weight already
+    without: Natural = 0  # with no weights of an active adapter
+    ran: Natural | None = None  # that ran in this call; None where it was not measured
+
+
 class Measured(Struct, omit_defaults=True, forbid_unknown_fields=True):
     "What was measured inside of one call of the base model. What is not set was not measured."
 
@@ -282,6 +292,7 @@ class Measured(Struct, omit_defaults=True, forbid_unknown_fields=True):
     weights: list[Weights] = []  # on request
     digests: list[Digest] = []  # on request
     adapted: list[Adapted] = []  # of the layers that are followed
+    adapters: Adapters | None = None  # in the first base call of each call from outside
 
 # %% ../../nbs/recording/01_trace.ipynb #bf0be6e9
 class Call(Struct, forbid_unknown_fields=True):
@@ -347,6 +358,15 @@ class Trace:
     ) -> str | None:
         "The text of a token, None when the trace does not know it."
         return (self.tokens or {}).get(str(id))
+
+    def diagnose(
+        self,
+        lang: str = "en",  # of the sentences: `"en"` or `"zh"`
+    ) -> list:  # of findings with `kind`, `text`, `advice`, `call`, `step`
+        "What looks wrong in this recording, what it means, and what to do; see `recording.diagnose`."
+        from peft_viz.recording.diagnose import diagnose
+
+        return diagnose(self, lang)
 
     def __repr__(self):
         return "\n".join([_headline(self)] + [f"  {line}" for line in _outlines(self)])
