@@ -40,6 +40,7 @@ from peft_viz.recording.recorder import record, Recorder
 from peft_viz.recording.trace import Trace
 
 HOME = Path(peft_viz.__file__).parent
+TESTS = Path(__file__).resolve().parent
 ERA_4 = transformers.__version__.startswith("4.")  # there, generate says where it is with `cache_position`
 
 
@@ -462,11 +463,17 @@ def apply(known, step, trace):
 
 # ---- the rows -------------------------------------------------------------------------------------------------
 
+
+def tests_of(name: str) -> str:
+    "How the names of the tests in test_`name`.py begin, wherever that file stands."
+    (file,) = TESTS.rglob(f"test_{name}.py")
+    return f"{file.relative_to(TESTS.parent).as_posix()}::test_"
+
+
 PARITY, MORE, REFERENCE, ERRORS, BRANCHES = (
-    f"tests/test_{name}.py::test_"
-    for name in ("parity", "parity_more", "reference", "reference_errors", "branches")
+    tests_of(name) for name in ("parity", "parity_more", "reference", "reference_errors", "branches")
 )
-HERE = "tests/test_specification.py::test_"
+HERE, PROMPT = tests_of("specification"), tests_of("prompt_branches")
 CLASS = "causal_lm:PeftModelForCausalLM."
 ROWS: list[Row] = []
 
@@ -1670,7 +1677,6 @@ MODULES = (
     "calls",
     "methods.cpt",
 )  # where the specification's branches are decided
-PROMPT = "tests/test_prompt_branches.py::test_"
 BESIDE = [  # tests that go where no row leads; the appendix names them
     BRANCHES + "a_cache_cropped_into_the_virtual_tokens[prompted-True]",
     BRANCHES + "corrected_positions_are_for_those_who_take_positions[PREFIX_TUNING-gpt2-True]",

@@ -325,7 +325,8 @@ def _output(trace, call, name):  # a recorded output of a base call, or None
 
 
 def _inputs(trace, call):  # what a base call works on: embeddings or ids, or None
-    return next((v for n in ("inputs_embeds", "input_ids") if _shape(v := argument(trace, call, n))), None)
+    named = (argument(trace, call, n) for n in ("inputs_embeds", "input_ids"))
+    return next((v for v in named if (_shape(v) or [0])[0]), None)  # (a batch may have no row)
 
 
 def _cached(trace, call):
@@ -423,7 +424,7 @@ def _geometry(trace, call):
     inputs = _inputs(trace, call)
     if inputs is None:
         raise ValueError(
-            f"call {call.id} ({call.function}) got neither input_ids nor inputs_embeds of two dimensions or more"
+            f"call {call.id} ({call.function}) got neither input_ids nor inputs_embeds of two dimensions or more, with a row"
         )
     virtual = _virtual(trace, call)
     return _Geometry(*_shape(inputs), _cached(trace, call), virtual, _prompt_end(trace, call, virtual))

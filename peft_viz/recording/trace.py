@@ -455,8 +455,8 @@ WRITERS[".json"] = to_json
 Trace.to_dict, Trace.to_json, Trace.save = to_dict, to_json, save
 
 # %% ../../nbs/recording/01_trace.ipynb #b90bf223
-class About(TypedDict):
-    "What was watched. Anything else may stand beside this."
+class _Watched(TypedDict):
+    "What every trace says."
 
     implementation: str  # "peft" or "peft_viz", or "transformers" for a base model alone
     implementation_version: str
@@ -474,6 +474,13 @@ class About(TypedDict):
     adapters: dict[str, Any]  # name -> configuration
     peft_type: str | None
     num_virtual_tokens: Natural
+
+
+class About(_Watched, total=False):
+    "What was watched. Anything else may stand beside this."
+
+    eos_token_ids: list[Natural]  # tokens that end a row
+    pad_token_id: Natural | None  # what stands behind the end
 
 
 class _Head(Struct):
@@ -593,11 +600,14 @@ def _check_calls(document: _Document):
         if depth[i] > MAX_NESTED:
             raise TraceError(f"{where} is call number {depth[i]} inside of another; this is too deep")
         _check_caller(calls, c, where)
-        seen = (a["value"] for a in c.attention)
+        seen = [a["value"] for a in c.attention]
         for j in (c.returned, *c.args.values(), *c.outputs.values(), *seen):
             _below(j, values, where, "value")
         if c.measured is not None:
             _check_measured(c.measured, document.values, where + ".measured")
+        for j in seen:
+            if j is not None and len(document.values[j].shape or ()) != 4:
+                raise TraceError(f"{where}.attention points to value {j}, which is no [batch, heads, query, key]")
         for k, step in enumerate(c.steps):
             _check_step(calls, i, k, step, values, f"{where}.steps[{k}]")
 

@@ -9,6 +9,7 @@ import itertools
 import json
 import math
 import os
+import reprlib
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,8 @@ from peft_viz.reference.config import (
     PeftType,
     read_config,
     some,
-    UnknownAdapterError,
+    check_all_known,
+    check_known,
     warn,
 )
 from peft_viz.reference.files import (
@@ -235,6 +237,8 @@ def get_peft_model_state_dict(
     if unwrap_compiled:
         model = getattr(model, "_orig_mod", model)
     config = _config_of(model, adapter_name)
+    if save_embedding_layers not in (True, False, "auto"):
+        raise ValueError(f"save_embedding_layers={save_embedding_layers!r}; it must be True, False or 'auto'")
     keys = {**own_keys(model, adapter_name), **bias_keys(model, adapter_name)}
     if save_embedding_layers == "auto":
         save_embedding_layers = targets_embeddings(model, adapter_name) or vocabulary_was_resized(
@@ -260,11 +264,11 @@ def get_peft_model_state_dict(
 
 
 def _config_of(model, adapter_name):
-    if adapter_name not in model.peft_config:
-        raise UnknownAdapterError(
-            f"there is no adapter {adapter_name!r}; there are {', '.join(model.peft_config)}"
-        )
-    return model.peft_config[adapter_name]
+    configs = getattr(model, "peft_config", None)
+    if configs is None or not hasattr(model, "get_base_model"):
+        raise TypeError(f"expected a PeftModel, not a {type(model).__name__}; get_peft_model makes one")
+    check_known(adapter_name, configs)
+    return configs[adapter_name]
 
 
 def _rank_pattern(model, adapter_name):
@@ -323,12 +327,16 @@ def load_peft_weights(
             f"{path} cannot be read; it may be damaged, cut off, or hold something else than tensors: "
             f"{' '.join(repr(error).split())[:200]}"
         ) from error
-    if not isinstance(tensors, dict) or not all(
-        isinstance(k, str) and isinstance(v, torch.Tensor) and v.layout == torch.strided
-        for k, v in tensors.items()
-    ):
+    if not _are_tensors(tensors):
         raise ValueError(f"{path} does not hold tensors by name")
     return {name: tensor.to(device or "cpu") for name, tensor in tensors.items()}
+
+
+def _are_tensors(tensors):
+    return isinstance(tensors, dict) and all(
+        isinstance(k, str) and isinstance(v, torch.Tensor) and v.layout == torch.strided
+        for k, v in tensors.items()
+    )
 
 # %% ../../nbs/reference/30_checkpoint.ipynb #ac424ab4
 def card_metadata(
@@ -421,7 +429,8 @@ def save_pretrained(
 
     Raises ValueError, before anything is written, for an adapter that is not there, a name that is no name of
     a folder, or a place that is taken."""
-    names = list(model.peft_config) if selected_adapters is None else list(selected_adapters)
+    names = list(model.peft_config) if selected_adapters is None else selected_adapters
+    check_all_known(names, model.peft_config)
     contents = {}
     for name in names:
         tensors = get_peft_model_state_dict(
@@ -555,6 +564,10 @@ def set_peft_model_state_dict(
     adapter cannot take them as it is."""
     config = _config_of(model, adapter_name)
     _refuse_merged(model, {adapter_name}, "loading")
+    if not _are_tensors(peft_model_state_dict):
+        raise TypeError(
+            f"expected a dictionary of tensors by name, not {reprlib.repr(peft_model_state_dict)}"
+        )
     if config.is_prompt_learning and model.prompt_encoder[adapter_name].state_dict().keys() - FINISHED:
         raise ValueError(
             f"the checkpoint holds a finished prompt, and adapter {adapter_name!r} has a network that is "

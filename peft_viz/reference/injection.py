@@ -7,7 +7,7 @@ from __future__ import annotations
 import copy
 import difflib
 import itertools
-from collections import Counter
+from collections import Counter, defaultdict
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace as replace_fields
 from html import escape
@@ -21,7 +21,8 @@ from peft_viz.reference.config import (
     NoMatchingPeftModuleError,
     PeftConfig,
     PeftType,
-    UnknownAdapterError,
+    check_all_known,
+    number,
     warn,
 )
 from .files import match
@@ -30,8 +31,9 @@ from .files import match
 __all__ = ['name_matches', 'layer_number', 'is_target', 'all_linear', 'find_targets', 'fitting_pattern', 'without_effect',
            'warn_of_no_effect', 'check_adapter_name', 'is_for_training', 'new_parts_like', 'features',
            'check_changeable', 'AdapterHolder', 'BaseTunerLayer', 'rows_by_adapter', 'ModulesToSaveWrapper',
-           'add_modules_to_save', 'check_modules_to_save', 'replace', 'all_or_nothing', 'BaseTuner', 'TunerLayerStatus',
-           'TunerModelStatus', 'LayerStatusList', 'get_layer_status', 'get_model_status']
+           'add_modules_to_save', 'warn_of_tied', 'check_modules_to_save', 'saved_names', 'replace', 'all_or_nothing',
+           'BaseTuner', 'TunerLayerStatus', 'TunerModelStatus', 'LayerStatusList', 'get_layer_status',
+           'get_model_status']
 
 # %% ../../nbs/reference/20_injection.ipynb #4ba5d95a
 def name_matches(
@@ -129,8 +131,17 @@ def _nothing_matches(model, config):
     limits = f" (with {', '.join(narrowed)})" if narrowed else ""
     return (
         f"target_modules '{wanted}' match no module of {type(model).__name__}{limits}; its "
-        f"linear layers are called {', '.join(linear_names(model))}"
+        f"linear layers are called {', '.join(linear_names(model))}{_hint(config.target_modules)}"
     )
+
+
+def _hint(targets):
+    if not isinstance(targets, str):
+        return ""
+    near = difflib.get_close_matches(targets, ["all-linear"], n=1)
+    if near:
+        return "; did you mean 'all-linear'?"
+    return f". A text is a regular expression for whole names; a list is of names: [{targets!r}]"
 
 # %% ../../nbs/reference/20_injection.ipynb #3b1f0d02
 def fitting_pattern(
@@ -188,7 +199,8 @@ def warn_of_no_effect(
     told = without_effect(config, names, targets)
     if told:
         ends = {name.split(".")[-1] for name in names}
-        close = [c for _, entry in told for c in difflib.get_close_matches(str(entry), ends, n=1)]
+        strange = [str(entry) for _, entry in told if entry not in ends]  # (the others are not adapted)
+        close = [c for entry in strange for c in difflib.get_close_matches(entry, ends, n=1)]
         meant = f"; did you mean {', '.join(sorted(set(close)))}?" if close else ""
         said = ", ".join(f"{field}: {entry!r}" for field, entry in told)
         warn(f"{type(config).__name__}: {said} fits no layer that is adapted, and has no effect{meant}")
@@ -495,12 +507,32 @@ def add_modules_to_save(
     adapter_name: str,  # whose copies these are
 ):
     "Wrap the named modules and make copies for this adapter. `check_modules_to_save` has made sure that they exist."
-    for name in _saved_names(model, names):
+    for name in saved_names(model, names):
         module = model.get_submodule(name)
         if not isinstance(module, ModulesToSaveWrapper):
             module = ModulesToSaveWrapper(module)
             replace(model, name, module)
         module.add_adapter(adapter_name)
+
+
+def warn_of_tied(
+    model: nn.Module,  # a base model
+    names: list[str],  # of modules that an adapter changes or trains in full
+):
+    "Warn of a module that shares its weight with another one: what is trained there is not shared."
+    users = defaultdict(set)
+    for name, module in model.named_modules():
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                users[id(parameter)].add(name)
+    for name in names:
+        shared = users.pop(id(getattr(model.get_submodule(name), "weight", None)), ())
+        others = sorted(n for n in shared if n != name and not n.startswith(f"{name}."))
+        if others:
+            warn(
+                f"{name} shares its weight with {', '.join(others)} (tie_word_embeddings); what an adapter trains at "
+                "one of them does not change the other"
+            )
 
 
 def check_modules_to_save(
@@ -509,7 +541,7 @@ def check_modules_to_save(
 ):
     "Raises ValueError if there is a name among `modules_to_save` that no module has."
     for name in names or []:
-        if not _saved_names(model, [name]):
+        if not saved_names(model, [name]):
             top = ", ".join(
                 dict.fromkeys(
                     n.split(".")[-1] for n, m in model.named_modules() if next(m.children(), None) is None
@@ -518,13 +550,17 @@ def check_modules_to_save(
             raise NoMatchingPeftModuleError(
                 f"modules_to_save: no module of {type(model).__name__} is called {name!r}; there are {top}"
             )
-        for saved in _saved_names(model, [name]):
+        for saved in saved_names(model, [name]):
             for part, module in model.get_submodule(saved).named_modules():
                 if next(module.parameters(recurse=False), None) is not None:
                     check_changeable(module, f"{saved}.{part}".rstrip("."), "training in full")
 
 
-def _saved_names(model, names):
+def saved_names(
+    model: nn.Module,  # a base model
+    names: list[str] | None,  # ends of module names
+) -> list[str]:  # full names
+    "The modules that `modules_to_save` means, but for parts of adapters."
     inside = [
         n + "." for n, m in model.named_modules() if isinstance(m, (ModulesToSaveWrapper, BaseTunerLayer))
     ]
@@ -627,6 +663,7 @@ class BaseTuner(nn.Module):
             self.check_target(name, module, config)
         check_modules_to_save(self.model, config.modules_to_save)
         self._check_biases()
+        warn_of_tied(self.model, [*targets, *saved_names(self.model, config.modules_to_save)])
         with all_or_nothing(self.model):
             self._inject(adapter_name, config, targets)
         warn_of_no_effect(given, self.model, list(targets))
@@ -676,11 +713,7 @@ class BaseTuner(nn.Module):
             module.set_adapter(names, inference_mode)
 
     def _check_names(self, names):
-        for name in names:
-            if name not in self.peft_config:
-                raise UnknownAdapterError(
-                    f"there is no adapter {name!r}; there are {', '.join(self.peft_config)}"
-                )
+        check_all_known(names, self.peft_config)
 
     def _check_biases(self):
         with_bias = [name for name, config in self.peft_config.items() if config.bias != "none"]
@@ -756,8 +789,6 @@ class BaseTuner(nn.Module):
 
         Raises ValueError for an unknown adapter, and with `safe_merge` for one with broken weights;
         NotImplementedError for a method that cannot be merged."""
-        if isinstance(adapter_names, str):
-            raise TypeError(f"adapter_names must be a list of names; write [{adapter_names!r}]")
         self._check_names(adapter_names or [])
         layers = self.tuner_layers()
         if not all(layer.mergeable for layer in layers):
@@ -843,14 +874,19 @@ class BaseTuner(nn.Module):
         "Make an adapter out of several; methods that can do it say how."
         raise TypeError(f"{type(self).__name__} cannot combine adapters; LoRA and IA3 can")
 
-    def _add_combined(self, adapters, weights, adapter_name, **fields):
-        """Put in an adapter whose targets are those of all the others together; its values are to follow. It
-        is neither active nor trained."""
+    def _check_parts(self, adapters, weights):
         self._check_names(adapters)
         if len(adapters) != len(weights) or not adapters:
             raise ValueError(
                 f"there must be a weight for each adapter, but there are {len(weights)} for {len(adapters)}"
             )
+        for weight in weights:
+            if not number().allows(weight):
+                raise ValueError(f"a weight must be a number, not {weight!r}")
+
+    def _add_combined(self, adapters, weights, adapter_name, **fields):
+        """Put in an adapter whose targets are those of all the others together; its values are to follow. It
+        is neither active nor trained."""
         several = [
             m
             for m in self.adapted()

@@ -6,6 +6,7 @@
 from __future__ import annotations
 import copy
 import difflib
+import reprlib
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
@@ -20,7 +21,8 @@ from peft_viz.reference.config import (
     PeftType,
     PromptLearningConfig,
     TaskType,
-    UnknownAdapterError,
+    check_all_known,
+    check_known,
     warn,
 )
 from .trainer import make_known
@@ -37,6 +39,8 @@ from peft_viz.reference.injection import (
     get_layer_status,
     get_model_status,
     ModulesToSaveWrapper,
+    saved_names,
+    warn_of_tied,
 )
 from .methods.lora import LoraModel
 from .methods.multitask import MultitaskPromptEmbedding
@@ -46,8 +50,9 @@ from .methods.prefix_tuning import PrefixEncoder, split_key_values, to_cache
 from .methods.prompt_tuning import PromptEmbedding
 
 # %% auto #0
-__all__ = ['TUNERS', 'PROMPT_ENCODERS', 'HUB', 'PLACED', 'LOADING', 'CLASSES', 'check_config', 'fit_to_model',
-           'uses_checkpointing', 'check_loading', 'PeftModel', 'model_class', 'refuse_second_wrapper']
+__all__ = ['TUNERS', 'OF_LAYERS', 'PROMPT_ENCODERS', 'HUB', 'PLACED', 'LOADING', 'CLASSES', 'check_config', 'fit_to_model',
+           'uses_checkpointing', 'check_loading', 'PeftModel', 'model_class', 'check_is_causal_lm',
+           'refuse_second_wrapper']
 
 # %% ../../nbs/reference/04_model.ipynb #a8bbe6c5
 TUNERS = {  # methods that put layers into the base model
@@ -56,6 +61,7 @@ TUNERS = {  # methods that put layers into the base model
     PeftType.IA3: IA3Model,
     PeftType.POLY: PolyModel,
 }
+OF_LAYERS = {"merge_adapter", "unmerge_adapter", "merge_and_unload", "unload", "add_weighted_adapter"}
 PROMPT_ENCODERS = {  # methods that put virtual tokens before the real ones
     PeftType.PROMPT_TUNING: PromptEmbedding,
     PeftType.PREFIX_TUNING: PrefixEncoder,
@@ -68,7 +74,12 @@ PROMPT_ENCODERS = {  # methods that put virtual tokens before the real ones
 def check_config(
     config: PeftConfig,  # what the caller asks for
 ):
-    "Raises ValueError for a configuration that cannot work with a causal language model."
+    """Raises TypeError for what is no configuration, ValueError for one that cannot work with a causal language
+    model."""
+    if isinstance(config, type) or not hasattr(config, "peft_type"):
+        raise TypeError(
+            f"peft_config must be a configuration, such as LoraConfig(task_type='CAUSAL_LM'), not {reprlib.repr(config)}"
+        )
     if config.peft_type is None:
         raise ValueError(
             f"{type(config).__name__} does not say which method to use; the classes that do "
@@ -99,10 +110,12 @@ def fit_to_model(
     model_config,  # the base model's configuration
     word_embeddings: nn.Module,  # its input embeddings
 ):
-    "Fill in the sizes that the base model decides. Raises ValueError where it can take no prefix."
+    """Fill in the sizes that the base model decides, with a warning for others that were there before. Raises
+    ValueError where it can take no prefix."""
     size = dimensions(model_config)
+    said = dict(num_layers=config.num_layers, token_dim=config.token_dim)
     config.num_transformer_submodules = 1
-    config.num_layers = config.num_layers or size.num_layers
+    config.num_layers = size.num_layers
     if config.peft_type == PeftType.PREFIX_TUNING:
         prefix_layout(model_config)  # raises ValueError where there is nothing to put a prefix into
         config.num_attention_heads = size.num_key_value_heads
@@ -112,6 +125,13 @@ def fit_to_model(
         config.token_dim = word_embeddings.weight.shape[1]
     if hasattr(config, "encoder_hidden_size"):
         config.encoder_hidden_size = config.encoder_hidden_size or config.token_dim
+    other = [f"{name}={n}" for name, n in said.items() if n not in (None, getattr(config, name))]
+    if other:
+        here = ", ".join(f"{name}={getattr(config, name)}" for name in said)
+        warn(
+            f"{type(config).__name__} says {' and '.join(other)}, and this base model has {here}, which counts; "
+            "is the adapter for another one?"
+        )
 
 # %% ../../nbs/reference/04_model.ipynb #3b1f0e01
 def uses_checkpointing(model: nn.Module) -> bool:
@@ -234,6 +254,14 @@ class PeftModel(nn.Module):
         "Does an adapter take part at present?"
         return not self._adapters_disabled
 
+    @property
+    def word_embeddings(self) -> nn.Module:
+        """The base model's input embeddings, also after they were resized, replaced, or put among
+        `modules_to_save`. (As in peft, they are a part of the state under this name.)"""
+        embeddings = self.base_model.get_input_embeddings()
+        self._modules["word_embeddings"] = embeddings
+        return embeddings
+
     def get_base_model(self) -> nn.Module:
         "The transformers model itself."
         return self.base_model if self.active_peft_config.is_prompt_learning else self.base_model.model
@@ -244,6 +272,10 @@ class PeftModel(nn.Module):
         except AttributeError:
             if name == "base_model":  # not there yet: no base model to ask
                 raise
+            if name in OF_LAYERS and not hasattr(self.base_model, name):
+                raise AttributeError(
+                    f"there is no {name} here: {self.peft_type.value} does not change the base model's layers"
+                ) from None
             return getattr(self.base_model, name)
 
     # --- adapters by name -------------------------------------------------------------------------------------
@@ -299,11 +331,12 @@ class PeftModel(nn.Module):
             )
         prompt_encoder = PROMPT_ENCODERS[self.peft_type](peft_config, word_embeddings)
         check_modules_to_save(model, peft_config.modules_to_save)
+        warn_of_tied(model, saved_names(model, peft_config.modules_to_save))
 
         if "prompt_encoder" not in self._modules:
             self.prompt_encoder = nn.ModuleDict()
             self.prompt_tokens: dict[str, torch.Tensor] = {}
-            self.word_embeddings = word_embeddings
+            self._modules["word_embeddings"] = word_embeddings
             if self.peft_type == PeftType.PREFIX_TUNING:
                 self.prefix_layout = prefix_layout(model.config)  # for each layer, what its cache keeps
             model.requires_grad_(False)
@@ -314,10 +347,7 @@ class PeftModel(nn.Module):
 
     def set_adapter(self, adapter_name: str, inference_mode: bool = False):
         "Make this adapter the active one, and trainable unless it is for inference."
-        if adapter_name not in self.peft_config:
-            raise UnknownAdapterError(
-                f"there is no adapter {adapter_name!r}; there are {', '.join(self.peft_config)}"
-            )
+        check_known(adapter_name, self.peft_config)
         self.active_adapter = adapter_name
         if self.active_peft_config.is_prompt_learning:
             self._activate_saved_modules(inference_mode)
@@ -326,10 +356,7 @@ class PeftModel(nn.Module):
 
     def delete_adapter(self, adapter_name: str):
         "Forget an adapter. If it was active, the first of the others becomes active; the last one stays."
-        if adapter_name not in self.peft_config:
-            raise UnknownAdapterError(
-                f"there is no adapter {adapter_name!r}; there are {', '.join(self.peft_config)}"
-            )
+        check_known(adapter_name, self.peft_config)
         if len(self.peft_config) == 1:
             raise ValueError(f"{adapter_name!r} is the only adapter; add another one first")
         if self.active_peft_config.is_prompt_learning:
@@ -565,6 +592,7 @@ class PeftModel(nn.Module):
         "Train adapters in the base model's layers, active or not. Virtual tokens are always trained."
         self._needs_layers("set_requires_grad")
         names = [adapter_names] if isinstance(adapter_names, str) else adapter_names
+        check_all_known(names, self.peft_config)
         for module in self.base_model.adapted():
             for attribute in (
                 ("modules_to_save",)
@@ -640,10 +668,24 @@ def model_class(
     return getattr(import_module(module), name)
 
 
+def check_is_causal_lm(
+    model: nn.Module,  # the base model
+):
+    "Raises ValueError for a model that cannot go on with a text."
+    missing = [name for name in ("config", "prepare_inputs_for_generation") if not hasattr(model, name)]
+    if missing:
+        raise ValueError(
+            f"task_type='CAUSAL_LM' needs a transformers model that can generate, such as AutoModelForCausalLM loads; "
+            f"{type(model).__name__} has no {' and no '.join(missing)}"
+        )
+
+
 def refuse_second_wrapper(
     model: nn.Module,  # the base model
     instead: str,  # what to do for a second adapter
 ):
-    "Raises ValueError for a model that has adapters already."
+    "Raises TypeError for what is no model, ValueError for a model that has adapters already."
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"the base model must be a model, such as AutoModelForCausalLM loads, not {reprlib.repr(model)}")
     if isinstance(model, PeftModel) or any(isinstance(m, BaseTunerLayer) for m in model.modules()):
         raise ValueError(f"the model has adapters already; {instead}, or start from a fresh base model")

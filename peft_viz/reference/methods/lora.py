@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 from ..architectures import lora_targets
-from ..config import LoraConfig, UnknownAdapterError, warn
+from ..config import LoraConfig, UnknownAdapterError, maybe, warn, whole
 from .combine import check_recipe, combined, factored
 from peft_viz.reference.injection import (
     all_linear,
@@ -462,7 +462,9 @@ class LoraModel(BaseTuner):
             warn(f"there is an adapter {adapter_name!r} already; nothing is combined")
             return
         check_recipe(combination_type, density, majority_sign_method)
-        self._check_names(adapters)
+        self._check_parts(adapters, weights)
+        if not maybe(whole(1)).allows(svd_rank):
+            raise ValueError(f"svd_rank={svd_rank!r}; it must be {whole(1).words}, or None")
         if any(self.peft_config[name].use_dora for name in adapters):
             raise ValueError("DoRA adapters are no sums that could be combined")
         kind = "linear" if len(adapters) == 1 else combination_type

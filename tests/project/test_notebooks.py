@@ -2,14 +2,12 @@
 # lane: here
 
 import subprocess, sys
-from pathlib import Path
 
 import nbformat
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "scripts")]
 import notebooks
+from conftest import ROOT
 
 
 def text(value):

@@ -2,12 +2,11 @@
 # lane: here
 
 import configparser, importlib, json, re
-from pathlib import Path
 import pytest, torch
 import peft_viz
 from peft_viz import PromptTuningConfig, get_peft_model, load_tiny, record, viewer
+from conftest import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG")]
 PAGES += [path for path in sorted((ROOT / "nbs").rglob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts]

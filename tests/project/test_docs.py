@@ -2,12 +2,11 @@
 # lane: here
 
 import html, re, subprocess, sys
-from pathlib import Path
 from urllib.parse import unquote
 import pytest
 import yaml
+from conftest import Page, ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 NUMBER = re.compile(r"\b\d\d_(?=[A-Za-z])")
 NOTEBOOKS = sorted(
     p.relative_to(ROOT / "nbs")
@@ -80,17 +79,26 @@ def test_saved_pictures_are_of_todays_pages():
     assert done.stdout.endswith("stale: []\n"), done.stdout + done.stderr
 
 
-@pytest.mark.browser
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_pages_load_nothing_from_the_network(site, new_page, scheme):
-    tab = new_page(color_scheme=scheme)
+@pytest.fixture(scope="module")
+def walk(site, browser):
+    """A walk through every page, each opened once, on a phone; the tab, and what was seen: page -> (is its title
+    visible, its width)."""
+    context = browser.new_context(viewport={"width": 390, "height": 800})
+    tab, seen = Page(context.new_page()), {}
     for path in pages(site):
         tab.show(path)
-        assert tab.locator("main h1, main .title").first.is_visible(), path
-        dark = tab.evaluate("document.documentElement.classList.contains('quarto-dark')")
-        assert dark == (scheme == "dark")
+        visible = tab.locator("main h1, main .title").first.is_visible()
+        seen[path] = visible, tab.evaluate("document.documentElement.scrollWidth")
     tab.wait_for_timeout(200)
+    yield tab, seen
+    context.close()
+
+
+@pytest.mark.browser
+def test_pages_load_nothing_from_the_network(walk):
+    tab, seen = walk
     assert tab.external == [] and tab.problems == []
+    assert [path for path, (visible, _) in seen.items() if not visible] == []
 
 
 @pytest.mark.browser
@@ -110,6 +118,7 @@ def test_the_switch_turns_the_page_over_and_back(site, new_page, scheme):
     for dark in (scheme == "dark", scheme != "dark", scheme == "dark"):
         wait(dark)
         tab.click(".quarto-color-scheme-toggle")
+    assert tab.problems == []
 
 
 @pytest.mark.browser
@@ -121,11 +130,9 @@ def test_search_works_from_disk(site, page):
 
 
 @pytest.mark.browser
-def test_a_phone_needs_no_sideways_scrolling(site, new_page):
-    tab = new_page(viewport={"width": 390, "height": 800})
-    for path in pages(site):
-        tab.show(path)
-        assert tab.evaluate("document.documentElement.scrollWidth") <= 390, path
+def test_a_phone_needs_no_sideways_scrolling(walk):
+    _, seen = walk
+    assert [path for path, (_, width) in seen.items() if width > 390] == []
 
 
 @pytest.mark.browser

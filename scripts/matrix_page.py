@@ -1,8 +1,8 @@
-"Draws matrix.json as HTML without scripts: for nbs/reference/51_matrix.ipynb, and for the test that the page is up to date."
+"Draws tests/matrix.json as HTML without scripts: for nbs/reference/51_matrix.ipynb, and for the test that the page is up to date."
 
+from specification_page import DARK, DARK_INK, LIGHT_INK, sentence, text  # adds ../tests to the path
 import matrix
 from matrix import BASE, INVARIANTS, METHODS
-from specification_page import DARK, DARK_INK, LIGHT_INK, sentence, text
 
 SAID = {  # what must hold, in a line
     "train": "the loss is finite; every adapter weight gets a gradient, and nothing else does",

@@ -19,9 +19,9 @@ from peft_viz.reference.generation import count_new_tokens, room_for_virtual_tok
 from peft_viz.reference.place import find_place, Past
 from specification import IDS, MASK, model_of, ROWS
 from specification_paths import ways_of, went
+from conftest import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOK = ROOT / "nbs" / "60_specification.ipynb"
+NOTEBOOK = ROOT / "nbs" / "reference" / "50_specification.ipynb"
 AGAIN = "make notebooks NB=nbs/reference/50_specification.ipynb"
 
 

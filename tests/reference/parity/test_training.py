@@ -9,7 +9,7 @@ import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -19,13 +19,12 @@ import peft_viz.reference.causal_lm as ours
 import peft_viz.reference.config as our_config
 import train_two_processes
 from peft_viz.reference.model import PeftModel
-from parity import assert_repeats
-from parity import assert_equal, base_model, gradients, PAD, VOCABULARY
+from parity import assert_as_peft, assert_equal, assert_repeats, base_model, gradients, PAD, VOCABULARY
+from conftest import ROOT
 
 pytestmark = pytest.mark.usefixtures("quiet_and_single")
 
 peft = pytest.importorskip("peft")
-ROOT = Path(__file__).resolve().parent.parent
 STEPS = 6
 PHASES = dict(tinit=1, tfinal=2, deltaT=1, total_step=STEPS)  # AdaLoRA prunes in the steps between
 METHODS = {
@@ -49,17 +48,17 @@ CHECKPOINTED = [
 ]  # prefix tuning refuses it; POLY draws its coins again when it is computed again, see test_poly
 
 
-def wrap(method, base=None, **more):
-    "peft's model and ours around the same base model, from the same seed."
-    base = base_model("llama") if base is None else base
+def wrap_one(package, method, base=None):
+    "peft's model, or ours, around the same base model, from the same seed."
+    base = base_model("llama") if base is None else copy.deepcopy(base)
     name, fields = METHODS[method]
-    wrapped = []
-    for package, config in (peft, getattr(peft, name)), (ours, getattr(our_config, name)):
-        torch.manual_seed(3)
-        wrapped.append(
-            package.get_peft_model(copy.deepcopy(base), config(task_type="CAUSAL_LM", **{**fields, **more}))
-        )
-    return wrapped
+    get_peft_model = peft.get_peft_model if package is peft else ours.get_peft_model
+    torch.manual_seed(3)
+    return get_peft_model(base, getattr(package, name)(task_type="CAUSAL_LM", **fields))
+
+
+def wrap(method, base=None):
+    return [wrap_one(package, method, base) for package in (peft, our_config)]
 
 
 def examples(method, rows=12):
@@ -218,28 +217,61 @@ def loop(model, method, autocast=False):
 @methods
 @pytest.mark.parametrize("autocast", [False, True], ids=["float32", "bfloat16 autocast"])
 def test_plain_loop(method, autocast):
-    theirs, ours_ = wrap(method)
-    before, base = trained(ours_), frozen(ours_)
-    seen = [loop(model, method, autocast) for model in (theirs, ours_)]
-    assert torch.equal(*seen)
-    assert_equal(trained(theirs), trained(ours_))
-    assert frozen(ours_) == base and base
-    assert any(not torch.equal(before[name], now) for name, now in trained(ours_).items())
+    def run(package):
+        model = wrap_one(package, method)
+        before, base = trained(model), frozen(model)
+        losses = loop(model, method, autocast)
+        after = trained(model)
+        assert frozen(model) == base and base
+        assert any(not torch.equal(before[name], now) for name, now in after.items())
+        return dict(losses=losses, **after)
+
+    if autocast:
+        assert_as_peft(run, lambda package: autocast_step(package, method))
+    else:
+        assert_equal(run(peft), run(our_config))
+
+
+def autocast_step(package, method):
+    "Loss, logits and gradients of one batch, under bfloat16 autocast."
+    model = wrap_one(package, method)
+    torch.manual_seed(7)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = model.train()(**batches(method)[0])
+    output.loss.backward()
+    return dict(loss=output.loss.detach(), logits=output.logits.detach(), **gradients(model))
 
 
 @methods
 def test_gradients_under_autocast(method):
-    models = wrap(method)
-    results = []
-    for model in models:
-        torch.manual_seed(7)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            results.append(model.train()(**batches(method)[0]))
-        results[-1].loss.backward()
-    assert results[1].logits.dtype == torch.bfloat16
-    assert torch.equal(results[0].loss, results[1].loss) and torch.equal(results[0].logits, results[1].logits)
-    assert gradients(models[1]) and all(g.dtype == torch.float32 for g in gradients(models[1]).values())
-    assert_equal(*map(gradients, models))
+    result = assert_as_peft(lambda package: autocast_step(package, method))
+    assert result.pop("logits").dtype == torch.bfloat16 and result.pop("loss").isfinite()
+    assert result and all(gradient.dtype == torch.float32 for gradient in result.values())
+
+
+NOISE = 1e-4
+
+
+@pytest.mark.parametrize(
+    "peft_s_noise, our_noise, error, gradient_s_error, fails",
+    [
+        (0, 0, 0, 0, False),
+        (0, 0, NOISE, 0, True),  # peft repeats itself, and ours is something else
+        (0, NOISE, 0, 0, True),  # only ours does not repeat itself
+        (NOISE, NOISE, 0, 0, False),  # a machine that does not repeat itself
+        (NOISE, NOISE, 0, 0.1, True),  # there too, gradients are what they are
+    ],
+)
+def test_the_comparison_in_bfloat16_can_fail(peft_s_noise, our_noise, error, gradient_s_error, fails):
+    draw = torch.Generator().manual_seed(0)
+    noise = {peft: peft_s_noise, our_config: our_noise}
+
+    def run(package, error=error):
+        random = noise[package] * torch.rand(3, generator=draw)
+        return dict(weights=torch.ones(3) + random + error * (package is our_config))
+
+    with pytest.raises(AssertionError) if fails else nullcontext():
+        assert_as_peft(run, lambda package: run(package, gradient_s_error))
 
 
 # --- gradient checkpointing -----------------------------------------------------------------------------------

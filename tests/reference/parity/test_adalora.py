@@ -14,7 +14,7 @@ from torch import nn
 import peft_viz.reference.causal_lm as ours
 import peft_viz.reference.config as our_config
 from peft_viz.reference.methods.adalora import adalora_layers, AdaLoraLayer, AdaLoraModel, layer_name
-from parity import assert_equal, base_model, batch, families, gradients, OLD_PEFT
+from parity import assert_as_peft, assert_equal, base_model, batch, families, gradients, OLD_PEFT
 
 pytestmark = pytest.mark.usefixtures("quiet_and_single")
 
@@ -40,18 +40,17 @@ def config(package, family="llama", **more):
     return package.AdaLoraConfig(**{**FIELDS, **by_hand, **more})
 
 
-def wrap(family="llama", seed=None, dtype=None, autocast=True, **more):
+def wrap_one(package, family="llama", seed=None, dtype=None, autocast=True, **more):
+    base = base_model(family).to(dtype)
+    get_peft_model = peft.get_peft_model if package is peft else ours.get_peft_model
+    if seed is not None:
+        torch.manual_seed(seed)
+    return get_peft_model(base, config(package, family, **more), autocast_adapter_dtype=autocast)
+
+
+def wrap(family="llama", **more):
     "The same configuration around the same base model, twice: peft's model and ours."
-    base, wrapped = base_model(family).to(dtype), []
-    for get_peft_model, package in (peft.get_peft_model, peft), (ours.get_peft_model, our_config):
-        if seed is not None:
-            torch.manual_seed(seed)
-        wrapped.append(
-            get_peft_model(
-                copy.deepcopy(base), config(package, family, **more), autocast_adapter_dtype=autocast
-            )
-        )
-    return wrapped
+    return [wrap_one(package, family, **more) for package in (peft, our_config)]
 
 
 def share_random_weights(theirs, ours_, seed=1):
@@ -126,33 +125,40 @@ def test_the_start_is_the_base_model(family):
     assert torch.equal(ours_alone(family)(**batch("left")).logits, base_model(family)(**batch("left")).logits)
 
 
-def assert_same_training(theirs, ours_):
+def training(model, steps=STEPS):
     "Everything after every step: loss, gradients, parameters, what the allocator observed, what it decided."
-    seen = []
-    for model in theirs, ours_:
-        history, allocator = [], model.base_model.rankallocator
+    history, allocator = [], model.base_model.rankallocator
 
-        def each(step, loss, model=model, allocator=allocator, history=history):
-            config = model.peft_config["default"]
-            history.append(
-                dict(
-                    loss=loss.detach(),
-                    gradients=gradients(model),
-                    parameters=parameters(model),
-                    ipt=dict(allocator.exp_avg_ipt),
-                    unc=dict(allocator.exp_avg_unc),
-                    pattern=copy.copy(config.rank_pattern),
-                )
+    def each(_, loss):
+        history.append(
+            dict(
+                loss=dict(loss=loss.detach()),
+                gradients=gradients(model),
+                parameters=parameters(model),
+                ipt=dict(allocator.exp_avg_ipt),
+                unc=dict(allocator.exp_avg_unc),
+                pattern=copy.copy(model.peft_config["default"].rank_pattern),
             )
+        )
 
-        train(model, each=each)
-        seen.append(history)
-    for step, (a, b) in enumerate(zip(*seen), start=1):
-        assert torch.equal(a["loss"], b["loss"]), step
-        for kind in "gradients", "parameters", "ipt", "unc":
-            assert_equal(a[kind], b[kind])
-        assert a["pattern"] == b["pattern"]
-    return seen[1]
+    train(model, steps, each=each)
+    return history
+
+
+def flat(history):
+    "One dictionary of all tensors."
+    return {
+        f"step {step} {kind} {name}": torch.as_tensor(tensor)
+        for step, entry in enumerate(history, start=1)
+        for kind, tensors in entry.items()
+        for name, tensor in (tensors or {}).items()
+    }
+
+
+def assert_same_training(theirs, ours_):
+    histories = [training(model) for model in (theirs, ours_)]
+    assert_equal(*map(flat, histories))
+    return histories[1]
 
 
 @families
@@ -208,16 +214,23 @@ def test_bfloat16(autocast):
     assert all(p.requires_grad != OLD_PEFT for p in divisors) and not any(
         p.requires_grad for n, p in ours_.named_parameters() if "lora_" not in n
     )
-    for p in divisors:
-        p.requires_grad_(False)
     assert {p.dtype for n, p in ours_.named_parameters() if "lora_" in n or "ranknum" in n} == {
         torch.float32 if autocast else torch.bfloat16
     }
     assert_equal(dict(theirs.named_parameters()), dict(ours_.named_parameters()))
-    assert_same_training(theirs, ours_)
-    a, b = [model(**batch("left")) for model in (theirs.eval(), ours_.eval())]
-    assert torch.equal(a.logits, b.logits) and b.logits.dtype == a.logits.dtype
-    assert torch.equal(a.loss, b.loss) and b.loss.dtype == a.loss.dtype
+
+    def run(package, steps=STEPS):
+        model = wrap_one(package, seed=3, dtype=torch.bfloat16, autocast=autocast)
+        for name, p in model.named_parameters():
+            p.requires_grad_(p.requires_grad and "ranknum" not in name)
+        history = flat(training(model, steps))
+        output = model.eval()(**batch("left"))
+        return dict(history, logits=output.logits.detach(), final_loss=output.loss.detach())
+
+    def one_step(package):
+        return {name: tensor for name, tensor in run(package, STEPS[:1]).items() if "gradients" in name}
+
+    assert_as_peft(run, one_step)
 
 
 def test_the_loss_keeps_its_type():

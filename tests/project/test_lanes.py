@@ -2,13 +2,12 @@
 what its lock says."""
 # lane: here
 
-import re, subprocess, sys
+import re, subprocess
 from pathlib import Path
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "scripts")]
 import test as runner  # scripts/test.py
+from conftest import ROOT
 
 ERA4 = ROOT / ".venv-era4" / "bin" / "python"
 
@@ -28,6 +27,8 @@ def test_the_parts_run_every_file_here_and_in_both_environments_what_needs_no_br
         ran[venv] += runner.files(*lanes)
     assert sorted(ran[".venv"]) == every  # each once
     assert sorted(ran[".venv-era4"]) == sorted(set(every) - set(runner.files("here")))
+    folders = {Path(file).parent.as_posix() for file in runner.files("reference", "broad")}
+    assert all(folder.startswith("tests/reference/") for folder in folders)
     measured = [lanes for _, lanes, options in runner.PARTS.values() if "--cov" in options]
     assert measured == [["reference"]] and runner.files("reference")
 
@@ -52,7 +53,7 @@ def test_another_python_runs_what_the_second_environment_runs(monkeypatch):
     runner.pytest("era4"), runner.pytest(".venv-3.12")
     assert [c[0].relative_to(ROOT).parts[0] for c in commands] == [".venv-era4", ".venv-3.12"]
     files = [[argument for argument in command if str(argument).startswith("tests/")] for command in commands]
-    assert files[0] == files[1] == runner.files("reference", "watching")
+    assert files[0] == files[1] == runner.files("reference", "broad", "watching")
 
 
 def test_a_run_of_parts_is_counted_as_one(monkeypatch, capsys):

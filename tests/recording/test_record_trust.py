@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import peft, pytest, torch
 from torch.overrides import TorchFunctionMode
 
+from conftest import run_async
 from peft_viz import get_peft_model, LoraConfig, PromptTuningConfig, record, tiny_random
 from peft_viz.recording import base_model, doors
 from peft_viz.recording.calls import HERE
@@ -271,7 +272,13 @@ def test_recordings_end_in_any_order(model):
     async def both():
         return await asyncio.gather(job(0.02), job(0.05))
 
-    assert asyncio.run(both()) == [3, 3] and not left(model)
+    assert run_async(both()) == [3, 3] and not left(model)
+
+
+def test_recordings_end_in_any_order_beside_a_browser(browser, model):
+    "The browser's driver keeps an event loop running in this thread."
+    assert asyncio.get_running_loop()
+    test_recordings_end_in_any_order(model)
 
 
 def test_a_recording_goes_on_where_it_stopped(model):

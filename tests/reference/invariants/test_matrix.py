@@ -1,7 +1,7 @@
 """The invariant matrix of `peft_viz`: every invariant holds for every family and method, apart from cells with
 a reason; and every invariant can fail. peft is measured beside it, and both must be what matrix.json says,
 which is what the page shows."""
-# lane: reference
+# lane: broad
 
 import json
 import sys
@@ -17,11 +17,11 @@ import matrix
 import matrix_page as pages
 from matrix import BASE, INVARIANTS, Subject
 from parity import INJECTED, PROMPTS
+from conftest import ROOT
 
 pytestmark = pytest.mark.usefixtures("quiet_and_single")
 
-ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOK = ROOT / "nbs" / "61_matrix.ipynb"
+NOTEBOOK = ROOT / "nbs" / "reference" / "51_matrix.ipynb"
 AGAIN = "`make matrix` measures again"
 
 # What is refused or impossible: family, method, invariant -> why.

@@ -1,5 +1,5 @@
 "Laws that hold for any batch, any padding, any number of virtual tokens and any order of calls: tried on many of them."
-# lane: reference
+# lane: broad
 
 import copy
 import re

@@ -1,9 +1,11 @@
-"""Draws the rows of specification.py as HTML without scripts: for nbs/reference/50_specification.ipynb, and for the test
+"""Draws the rows of tests/specification.py as HTML without scripts: for nbs/reference/50_specification.ipynb, and for the test
 that the page is up to date."""
 
-import ast, html, textwrap
+import ast, html, sys, textwrap
 from functools import lru_cache
+from pathlib import Path
 
+sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
 import specification
 from specification import ROWS
 from specification_paths import went
@@ -13,6 +15,12 @@ from peft_viz.recording.watch import statements
 SECTIONS = list(dict.fromkeys(row.section for row in ROWS))
 NEAR = 4  # lines of the source around the deciding one
 text = html.escape
+
+
+def short(test: str) -> str:
+    "The name of a test without the folders of its file."
+    file, _, name = test.partition("::")
+    return f"{file.rpartition('/')[2]}::{name}"
 
 
 @lru_cache
@@ -248,7 +256,7 @@ def entry(row) -> str:
         f'<details><summary><span class="sm-number">{row.number}</span><span '
         f'class="sm-when">{sentence(row.when)}<code>{text(row.code)}</code></span>'
         f'<span class="sm-where"><span><code>{text(name)}</code> '
-        f"{row.file}:{row.line}</span>{badge(row.outcome)}<small>{text(row.test.removeprefix('tests/'))}</small></span></summary>"
+        f"{row.file}:{row.line}</span>{badge(row.outcome)}<small>{text(short(row.test))}</small></span></summary>"
         f'<div class="sm-figure" id="{row.id}">{figure(row)}</div></details>'
     )
 
@@ -267,7 +275,7 @@ def appendix(ways: dict) -> str:  # of tests, see specification_paths
         lines.append(
             f"<tr><td><code>{text('.'.join(branch.names))}</code> {text(place)}</td>"
             f"<td><code>{text(ast.unparse(branch.node.test))}</code></td><td>{badge(branch.outcome)}</td>"
-            f"<td>{text(test.removeprefix('tests/'))}</td></tr>"
+            f"<td>{text(short(test))}</td></tr>"
         )
     head = "".join(f"<th scope=col>{title}</th>" for title in ("where", "condition", "it was", "a test"))
     return (

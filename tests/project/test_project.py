@@ -5,8 +5,8 @@ import ast, configparser, json, re, shutil, subprocess, sys, zipfile
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 import pytest
+from conftest import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "peft_viz"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 NOTEBOOKS = [
@@ -287,10 +287,3 @@ def test_a_notebook_begins_with_its_title_and_one_line(path):
         c for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "markdown"
     )
     assert re.match(r"# .+\n+> .+", "".join(first["source"]))
-
-
-def test_modules_notebooks_and_readme_agree():
-    done = subprocess.run(
-        [sys.executable, "scripts/notebooks.py", "check"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr

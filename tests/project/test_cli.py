@@ -15,12 +15,12 @@ from peft_viz import LoraConfig, PromptTuningConfig, Trace, get_peft_model, load
 from peft_viz import cli, watching
 from peft_viz.recording.recorder import Recorder
 from peft_viz.startup.sitecustomize import PLACES
+from conftest import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ROOT / "tests" / "scripts"
 RUN = {  # name: (script and its arguments, exit code)
     "plain loop": (["plain_loop.py"], 0),
-    "Trainer": (["trainer_lora.py", "fork"], 0),
+    "Trainer": (["trainer_lora.py"], 0),
     "SFTTrainer": (["sft_prompt_tuning.py"], 0),
     "streamer": (["generate_prefix.py"], 0),
     "raises": (["raises.py"], 1),
@@ -50,9 +50,13 @@ for name, words in json.load(sys.stdin).items():
 """
 
 
-def words(name):
+# How its DataLoader starts a process: anew, which matters under the command alone.
+WATCHED = {"Trainer": ["spawn"]}
+
+
+def words(name, more=()):
     script, *arguments = RUN[name][0]
-    return [str(SCRIPTS / script), *arguments]
+    return [str(SCRIPTS / script), *arguments, *more]
 
 
 def environment(**more):
@@ -86,7 +90,7 @@ def watched(tmp_path_factory):
     def run(name):
         if name not in done:
             folder = tmp_path_factory.mktemp("watched")
-            command = ["-m", "peft_viz", "run", "-o", "trace.json", *words(name)]
+            command = ["-m", "peft_viz", "run", "-o", "trace.json", *words(name, WATCHED.get(name, ()))]
             result = python(*command, env=environment(), cwd=folder)
             traces = {p.name: Trace.load(p) for p in sorted(folder.iterdir())}
             done[name] = *result, traces
@@ -197,7 +201,7 @@ def test_two_processes_leave_a_file_each(tmp_path):
         "1",
     ]
     launch += ["--main_process_ip", "127.0.0.1", "--main_process_port", str(free_port())]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", str(SCRIPTS / "trainer_lora.py"), "spawn"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", str(SCRIPTS / "trainer_lora.py"), "fork"]
     command = ["-m", "peft_viz", "run", "-o", "trace.json", "--every", "5", "--calls", "1", *launch]
     code, out, err = python(*command, env=environment(), cwd=tmp_path)
     assert code == 0 and "[" in out, err
