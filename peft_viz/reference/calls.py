@@ -19,7 +19,15 @@ __all__ = ['FOR_METHODS', 'MEANT', 'WHOLE', 'FLOATS', 'by_name', 'unless_switche
 
 # %% ../../nbs/reference/03_calls.ipynb #bc01519c
 FOR_METHODS = "adapter_names", "task_ids", "input_type_mask"  # arguments that the base model does not have
-MEANT = ("input_ids", "attention_mask", "inputs_embeds", "labels", "position_ids", "past_key_values", *FOR_METHODS)
+MEANT = (
+    "input_ids",
+    "attention_mask",
+    "inputs_embeds",
+    "labels",
+    "position_ids",
+    "past_key_values",
+    *FOR_METHODS,
+)
 
 
 def by_name(
