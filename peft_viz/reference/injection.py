@@ -14,9 +14,7 @@ from html import escape
 from typing import Any
 import torch
 from torch import nn
-from transformers.pytorch_utils import Conv1D
-from transformers.utils.logging import tqdm
-from .architectures import linear_names
+from .architectures import is_conv1d, is_linear, linear_names
 from peft_viz.reference.config import (
     NoMatchingPeftModuleError,
     PeftConfig,
@@ -92,7 +90,7 @@ def all_linear(
     return {
         name
         for name, module in model.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D)) and module is not output
+        if is_linear(module) and module is not output
     }
 
 
@@ -689,8 +687,8 @@ class BaseTuner(nn.Module):
 
     def _new_layer(self, name, module, config):
         if hasattr(config, "fan_in_fan_out") and not isinstance(module, nn.Embedding):
-            config.fan_in_fan_out = isinstance(
-                module, Conv1D
+            config.fan_in_fan_out = is_conv1d(
+                module
             )  # nothing here looks at it, but checkpoints carry it
         return self.create_layer(name, module, config)
 
@@ -803,6 +801,8 @@ class BaseTuner(nn.Module):
         before = [(layer, layer.merge_state()) for layer in layers] if safe_merge else []
         try:
             self._untie(layers, adapter_names)
+            from transformers.utils.logging import tqdm
+
             for layer in tqdm(layers, disable=not progressbar, desc="Merging"):
                 layer.merge(safe_merge=safe_merge, adapter_names=adapter_names)
         except Exception:

@@ -6,8 +6,7 @@
 from __future__ import annotations
 import torch
 from torch import nn
-from transformers.pytorch_utils import Conv1D
-from ..architectures import adalora_targets
+from ..architectures import adalora_targets, is_conv1d, is_linear
 from ..config import AdaLoraConfig, STEPS, whole
 from ..injection import all_linear, BaseTuner, BaseTunerLayer, features, new_parts_like
 
@@ -34,10 +33,10 @@ class AdaLoraLayer(BaseTunerLayer):
 
     def __init__(
         self,
-        base_layer: nn.Linear | Conv1D,  # W, and perhaps a bias
+        base_layer: nn.Module,  # W, and perhaps a bias
     ):
         super().__init__(base_layer)
-        self.fan_in_fan_out = isinstance(base_layer, Conv1D)
+        self.fan_in_fan_out = is_conv1d(base_layer)
         self.in_features, self.out_features = features(base_layer)
         self.r: dict[str, int] = {}  # triplets that are there
         self.lora_alpha: dict[str, float] = {}
@@ -349,7 +348,7 @@ class AdaLoraModel(BaseTuner):
             config.target_modules = all_linear(self.model)
 
     def check_target(self, name: str, module: nn.Module, config: AdaLoraConfig):  # noqa: ARG002
-        if not isinstance(module, (nn.Linear, Conv1D, AdaLoraLayer)):
+        if not is_linear(module) and not isinstance(module, AdaLoraLayer):
             raise ValueError(
                 f"AdaLoRA adapts nn.Linear and transformers' Conv1D, but the target {name!r} "
                 f"is {type(module).__name__}; narrow target_modules down"

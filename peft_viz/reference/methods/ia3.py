@@ -6,8 +6,7 @@
 from __future__ import annotations
 import torch
 from torch import nn
-from transformers.pytorch_utils import Conv1D
-from ..architectures import ia3_targets
+from ..architectures import is_conv1d, is_linear, ia3_targets
 from ..config import IA3Config, warn
 from peft_viz.reference.injection import (
     all_linear,
@@ -32,7 +31,7 @@ class IA3Layer(BaseTunerLayer):
 
     def __init__(
         self,
-        base_layer: nn.Linear | Conv1D,  # W, and perhaps a bias
+        base_layer: nn.Module,  # W, and perhaps a bias
         is_feedforward: bool,  # rescale the input instead of the output
     ):
         super().__init__(base_layer)
@@ -63,7 +62,7 @@ class IA3Layer(BaseTunerLayer):
         """An adapter's factors in the shapes in which they meet the base layer's parameters; the bias belongs
         to the output."""
         factors = self.ia3_l[adapter_name].data
-        by_name = {"weight": factors.T if isinstance(self.base_layer, Conv1D) else factors}
+        by_name = {"weight": factors.T if is_conv1d(self.base_layer) else factors}
         if self.bias is not None and not self.is_feedforward:
             by_name["bias"] = factors.flatten()
         return by_name
@@ -112,7 +111,7 @@ class IA3Model(BaseTuner):
             config.target_modules = all_linear(self.model)
 
     def check_target(self, name: str, module: nn.Module, config: IA3Config):
-        if not isinstance(module, (nn.Linear, Conv1D, IA3Layer)):
+        if not is_linear(module) and not isinstance(module, IA3Layer):
             raise ValueError(
                 f"IA3 adapts nn.Linear and transformers' Conv1D, but the target {name!r} is "
                 f"{type(module).__name__}; narrow target_modules down"

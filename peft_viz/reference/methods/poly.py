@@ -10,8 +10,7 @@ from functools import partial
 import torch
 from torch import nn
 from torch.distributions.relaxed_bernoulli import RelaxedBernoulli
-from transformers.pytorch_utils import Conv1D
-from ..architectures import lora_targets
+from ..architectures import is_linear, lora_targets
 from ..config import PolyConfig
 from ..injection import all_linear, BaseTuner, BaseTunerLayer, features, new_parts_like
 from .multitask import check_task_ids
@@ -62,7 +61,7 @@ class PolyLayer(BaseTunerLayer):
 
     def __init__(
         self,
-        base_layer: nn.Linear | Conv1D,  # W, and perhaps a bias
+        base_layer: nn.Module,  # W, and perhaps a bias
     ):
         super().__init__(base_layer)
         self.in_features, self.out_features = features(base_layer)
@@ -207,7 +206,7 @@ class PolyModel(BaseTuner):
             config.target_modules = all_linear(self.model)
 
     def check_target(self, name: str, module: nn.Module, config: PolyConfig):
-        if not isinstance(module, (nn.Linear, Conv1D, PolyLayer)):
+        if not is_linear(module) and not isinstance(module, PolyLayer):
             raise ValueError(
                 f"POLY adapts nn.Linear and transformers' Conv1D, but the target {name!r} is "
                 f"{type(module).__name__}; narrow target_modules down"
