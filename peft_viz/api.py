@@ -34,6 +34,7 @@ NAMES = {  # module -> its names that stand at the top
     "reference.methods.cpt": "CPTEmbedding",
     "recording.trace": "Trace TraceError",
     "recording.recorder": "record",
+    "recording.compare": "compare",
     "views.widgets": "explore",
     "zoo.models": "load_tiny load_smollm2 tiny_random",
     "magic": "load_ipython_extension unload_ipython_extension",

@@ -1,4 +1,4 @@
-"""What of peft's public surface is here, and why the rest is not: the table of nbs/reference/52_surface.ipynb, compared with peft by tests/test_surface.py."""
+"""What of peft's public surface is here, and why the rest is not: the table of nbs/reference/52_surface.ipynb, compared with peft by test_surface.py."""
 
 import dataclasses
 import html

@@ -79,7 +79,7 @@ def _sdpa_grid(query, key, _value=None, attn_mask=None, _dropout=0.0, is_causal=
     "[batch or 1, 1, query, key] bool, by the rules of PyTorch's documentation."
     q, k = query.shape[-2], key.shape[-2]
     if attn_mask is not None:
-        return attended(attn_mask[..., -k:])
+        return attended(attn_mask[(None,) * (4 - attn_mask.ndim)][..., -k:])
     full = torch.ones(1, 1, q, k, dtype=torch.bool, device="cpu")
     return full.tril() if is_causal else full
 

@@ -154,14 +154,19 @@ def _numbers(t: torch.Tensor, role: str) -> tuple:  # (packed numbers or None, t
         return _whole(t.tolist()), False
     if t.is_floating_point() and not bool((t == t.round()).all()):
         return None, False
-    values, counts = torch.unique_consecutive(
-        t, return_counts=True
-    )  # in C: a mask may have a million entries
-    if 2 * len(values) >= len(t):
+    runs, ramps = _stretches(t, 0), _stretches(t, 1)  # in C: a mask may have a million entries
+    form, starts = ("runs", runs) if len(runs) <= len(ramps) else ("ramps", ramps)
+    if 2 * len(starts) >= len(t):
         return t[:MAX_VALUES].long().tolist(), len(t) > MAX_VALUES
-    keep = MAX_VALUES // 2
-    runs = zip(values[:keep].long().tolist(), counts[:keep].tolist())
-    return {"runs": [n for run in runs for n in run]}, len(values) > keep
+    counts, keep = torch.diff(starts, append=starts.new_tensor([len(t)])), MAX_VALUES // 2
+    pairs = zip(t[starts[:keep]].long().tolist(), counts[:keep].tolist())
+    return {form: [n for pair in pairs for n in pair]}, len(starts) > keep
+
+
+def _stretches(t: torch.Tensor, step: int) -> torch.Tensor:
+    "Where stretches begin in which each number is the one before plus `step`."
+    first = torch.ones(1, dtype=torch.bool, device=t.device)
+    return torch.cat([first, t[1:] != t[:-1] + step]).nonzero().flatten()
 
 
 def _readable(t: torch.Tensor, role: str) -> bool:

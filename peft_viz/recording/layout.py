@@ -325,7 +325,8 @@ def _output(trace, call, name):  # a recorded output of a base call, or None
 
 
 def _inputs(trace, call):  # what a base call works on: embeddings or ids, or None
-    return next((v for n in ("inputs_embeds", "input_ids") if _shape(v := argument(trace, call, n))), None)
+    named = (argument(trace, call, n) for n in ("inputs_embeds", "input_ids"))
+    return next((v for v in named if (_shape(v) or [0])[0]), None)  # (a batch may have no row)
 
 
 def _cached(trace, call):
@@ -360,7 +361,12 @@ def _previous(trace, call):
     cached, group = _cached(trace, call), generate_call(trace, call)
     if not cached or not _was_given_cache(trace, call):
         return None
-    candidates = _left_behind(trace).get((group and group.id, cached), [])
+    left = _left_behind(trace)
+    candidates = left.get((group and group.id, cached), [])
+    if (
+        group is not None and stage(trace, call)[0] == "prefill"
+    ):  # a cache that an earlier call left was passed in
+        candidates = left.get((None, cached), [])
     place = bisect_left(candidates, call.id, key=lambda c: c.id)
     return candidates[place - 1] if place else None
 
@@ -418,7 +424,7 @@ def _geometry(trace, call):
     inputs = _inputs(trace, call)
     if inputs is None:
         raise ValueError(
-            f"call {call.id} ({call.function}) got neither input_ids nor inputs_embeds of two dimensions or more"
+            f"call {call.id} ({call.function}) got neither input_ids nor inputs_embeds of two dimensions or more, with a row"
         )
     virtual = _virtual(trace, call)
     return _Geometry(*_shape(inputs), _cached(trace, call), virtual, _prompt_end(trace, call, virtual))

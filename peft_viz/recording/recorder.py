@@ -23,6 +23,7 @@ from peft_viz.recording.measured import (
     PositionVisit,
     WeightsVisit,
 )
+from .state import StateVisit
 from .watch import Ledger
 from .trace import Trace
 
@@ -108,6 +109,7 @@ class Recorder:
         self.base, self.tokenizer = _base_of(self.model), decoder(tokenizer)
         self.compiled = _is_compiled(model)
         self.trace, self.doors, self.sessions = Trace(), [], []
+        self.asked = None  # id of the call from outside in which the adapters were asked last
         self.thread = None  # number of the thread whose calls are recorded; None: those of all threads
         self.ledger = Ledger(self.trace)
         self.watched = Watched(self.model, [])
@@ -188,7 +190,7 @@ class Recorder:
         entries = [
             (self.model, name, Visit) for name in names if (self.model, name) != (self.base, "forward")
         ]
-        found = [*entries, (self.base, "forward", BaseVisit)]
+        found = [*entries, (self.base, "forward", BaseVisit), (self.base, "forward", StateVisit)]
         found += [(m, "forward", partial(_visit_base, base=self.base)) for m in _keepers(self.model, self.base)]
         found += [(m, "forward", partial(AttentionVisit, layer=i)) for i, m in attention_layers(self.base)]
         found += [

@@ -6,8 +6,8 @@
 __all__ = ['FORMAT', 'VERSION', 'ROLES', 'READABLE', 'MAX_VALUES', 'Natural', 'Number', 'Lines', 'KINDS', 'WRITERS', 'MAX_BYTES',
            'MAX_NUMBERS', 'MAX_ALL_NUMBERS', 'MAX_NESTED', 'MAX_ITEMS', 'TraceError', 'pack', 'unpack', 'Value',
            'Change', 'Step', 'Branch', 'Source', 'Raised', 'Attention', 'Positions', 'NextTokens', 'Fractions',
-           'Weights', 'Digest', 'Adapted', 'Measured', 'Call', 'Trace', 'to_dict', 'to_json', 'save', 'About', 'schema',
-           'from_json', 'load']
+           'Weights', 'Digest', 'Adapted', 'Adapters', 'Measured', 'Call', 'Trace', 'to_dict', 'to_json', 'save',
+           'About', 'schema', 'from_json', 'load']
 
 # %% ../../nbs/recording/01_trace.ipynb #65f79416
 import json
@@ -56,15 +56,25 @@ Lines = Annotated[list[Natural], Meta(min_length=2, max_length=2)]  # first, las
 # %% ../../nbs/recording/01_trace.ipynb #b7e1fdf0
 def pack(
     numbers: list,  # flat numbers, row-major
-) -> list | dict:  # the list itself, or `{"runs": [value, count, ...]}` when that is shorter
-    "Run-length encode `numbers` where it pays."
-    runs = []
+) -> (
+    list | dict
+):  # the shortest: the list, `{"runs": [value, count, ...]}` or `{"ramps": [first, count, ...]}`
+    "Encode `numbers` where it pays: as runs of equal numbers, or as ramps of numbers that count up by one."
+    runs, ramps = _stretches(numbers, 0), _stretches(numbers, 1)
+    short = min(len(runs), len(ramps))
+    if short >= len(numbers):
+        return list(numbers)
+    return {"runs": runs} if len(runs) == short else {"ramps": ramps}
+
+
+def _stretches(numbers: list, step: int) -> list:
+    found = []
     for n in numbers:
-        if runs and runs[-2] == n:
-            runs[-1] += 1
+        if found and n == found[-2] + step * found[-1]:
+            found[-1] += 1
         else:
-            runs += [n, 1]
-    return {"runs": runs} if len(runs) < len(numbers) else list(numbers)
+            found += [n, 1]
+    return found
 
 
 def unpack(
@@ -73,8 +83,9 @@ def unpack(
     "Undo `pack`."
     if not isinstance(data, dict):
         return data
-    runs = data["runs"]
-    return list(chain.from_iterable([v] * n for v, n in zip(runs[::2], runs[1::2])))
+    ((form, pairs),) = data.items()
+    stretch = (lambda v, n: [v] * n) if form == "runs" else (lambda v, n: range(v, v + n))
+    return list(chain.from_iterable(map(stretch, pairs[::2], pairs[1::2])))
 
 # %% ../../nbs/recording/01_trace.ipynb #745662d5
 class Value(Struct, frozen=True, forbid_unknown_fields=True):
@@ -86,7 +97,7 @@ class Value(Struct, frozen=True, forbid_unknown_fields=True):
     dtype: str | None = None  # "int64", "float32", ...
     device: str | None = None  # "cpu", "cuda:0", ...
     role: Literal[ROLES] | None = None  # one of `ROLES`
-    packed: list[Number] | dict[Literal["runs"], list[Number]] | None = msgspec.field(
+    packed: list[Number] | dict[Literal["runs", "ramps"], list[Number]] | None = msgspec.field(
         default=None, name="data"
     )  # the numbers as stored; read them through `data` or `nested`
     truncated: bool = False  # only the first numbers (or items) were kept
@@ -274,6 +285,16 @@ class Adapted(Struct, forbid_unknown_fields=True):
     ratio: Number | None = None  # norm of the update / norm of the layer's own output; None when merged
 
 
+class Adapters(Struct, forbid_unknown_fields=True):
+    "What the adapted layers were about to do when the base model was called."
+
+    layers: Natural  # how many there are
+    off: Natural = 0  # switched off, by `disable_adapter()` say
+    merged: Natural = 0  # with an update that is in the base weight already
+    without: Natural = 0  # with no weights of an active adapter
+    ran: Natural | None = None  # that ran in this call; None where it was not measured
+
+
 class Measured(Struct, omit_defaults=True, forbid_unknown_fields=True):
     "What was measured inside of one call of the base model. What is not set was not measured."
 
@@ -282,6 +303,7 @@ class Measured(Struct, omit_defaults=True, forbid_unknown_fields=True):
     weights: list[Weights] = []  # on request
     digests: list[Digest] = []  # on request
     adapted: list[Adapted] = []  # of the layers that are followed
+    adapters: Adapters | None = None  # in the first base call of each call from outside
 
 # %% ../../nbs/recording/01_trace.ipynb #bf0be6e9
 class Call(Struct, forbid_unknown_fields=True):
@@ -347,6 +369,15 @@ class Trace:
     ) -> str | None:
         "The text of a token, None when the trace does not know it."
         return (self.tokens or {}).get(str(id))
+
+    def diagnose(
+        self,
+        lang: str = "en",  # of the sentences: `"en"` or `"zh"`
+    ) -> list:  # of findings with `kind`, `text`, `advice`, `call`, `step`
+        "What looks wrong in this recording, what it means, and what to do; see `recording.diagnose`."
+        from peft_viz.recording.diagnose import diagnose
+
+        return diagnose(self, lang)
 
     def __repr__(self):
         return "\n".join([_headline(self)] + [f"  {line}" for line in _outlines(self)])
@@ -435,8 +466,8 @@ WRITERS[".json"] = to_json
 Trace.to_dict, Trace.to_json, Trace.save = to_dict, to_json, save
 
 # %% ../../nbs/recording/01_trace.ipynb #b90bf223
-class About(TypedDict):
-    "What was watched. Anything else may stand beside this."
+class _Watched(TypedDict):
+    "What every trace says."
 
     implementation: str  # "peft" or "peft_viz", or "transformers" for a base model alone
     implementation_version: str
@@ -454,6 +485,13 @@ class About(TypedDict):
     adapters: dict[str, Any]  # name -> configuration
     peft_type: str | None
     num_virtual_tokens: Natural
+
+
+class About(_Watched, total=False):
+    "What was watched. Anything else may stand beside this."
+
+    eos_token_ids: list[Natural]  # tokens that end a row
+    pad_token_id: Natural | None  # what stands behind the end
 
 
 class _Head(Struct):
@@ -530,11 +568,7 @@ def _in_document(name: str) -> str:
 def _count(v: Value, where: str) -> int:
     "How many numbers a tensor holds."
     if isinstance(v.packed, dict):
-        runs = v.packed.get("runs")
-        counts = runs[1::2] if runs is not None else ()
-        if runs is None or len(runs) % 2 or any(type(n) is not int or n < 1 for n in counts):
-            raise TraceError(f"{where}.data.runs is not a list of value, count, value, count, ...")
-        n = sum(counts)
+        n = sum(_counts(v.packed, where))
     else:
         n = len(v.packed)
     full = prod(v.shape)
@@ -543,6 +577,17 @@ def _count(v: Value, where: str) -> int:
     if n > MAX_NUMBERS:
         raise TraceError(f"{where} stands for {n} numbers; {MAX_NUMBERS} are the most that is read")
     return n
+
+
+def _counts(packed: dict, where: str) -> list:
+    "The lengths of runs or ramps."
+    if len(packed) != 1:
+        raise TraceError(f"{where}.data should have runs or ramps")
+    ((form, pairs),) = packed.items()
+    whole = pairs[1::2] if form == "runs" else pairs
+    if len(pairs) % 2 or any(type(n) is not int for n in whole) or any(n < 1 for n in pairs[1::2]):
+        raise TraceError(f"{where}.data.{form} is not a list of value, count, value, count, ...")
+    return pairs[1::2]
 
 
 def _measure(v: Value, i: int, sizes: list, where: str) -> tuple[int, int]:
@@ -573,11 +618,16 @@ def _check_calls(document: _Document):
         if depth[i] > MAX_NESTED:
             raise TraceError(f"{where} is call number {depth[i]} inside of another; this is too deep")
         _check_caller(calls, c, where)
-        seen = (a["value"] for a in c.attention)
+        seen = [a["value"] for a in c.attention]
         for j in (c.returned, *c.args.values(), *c.outputs.values(), *seen):
             _below(j, values, where, "value")
         if c.measured is not None:
             _check_measured(c.measured, document.values, where + ".measured")
+        for j in seen:
+            if j is not None and len(document.values[j].shape or ()) != 4:
+                raise TraceError(
+                    f"{where}.attention points to value {j}, which is no [batch, heads, query, key]"
+                )
         for k, step in enumerate(c.steps):
             _check_step(calls, i, k, step, values, f"{where}.steps[{k}]")
 

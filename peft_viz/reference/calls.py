@@ -5,18 +5,21 @@
 # %% ../../nbs/reference/03_calls.ipynb #76a57189
 from __future__ import annotations
 import inspect
-from functools import wraps
+import difflib
+from functools import lru_cache, wraps
 import torch
+from transformers.loss.loss_utils import ForCausalLMLoss
 from .config import PeftType, warn
 from .place import STATES
 
 # %% auto #0
-__all__ = ['FOR_METHODS', 'WHOLE', 'FLOATS', 'by_name', 'unless_switched_off', 'need', 'need_numbers', 'need_tensor',
-           'check_inputs', 'check_embedded', 'check_prompt_inputs', 'is_first_call', 'with_checked_inputs',
-           'with_checked_beginning']
+__all__ = ['FOR_METHODS', 'MEANT', 'WHOLE', 'FLOATS', 'by_name', 'unless_switched_off', 'need', 'need_numbers', 'need_tensor',
+           'can_be_read', 'check_mask', 'check_inputs', 'check_embedded', 'check_prompt_inputs', 'check_labels',
+           'warn_of_misspelt', 'is_first_call', 'with_checked_inputs', 'with_checked_beginning']
 
 # %% ../../nbs/reference/03_calls.ipynb #bc01519c
 FOR_METHODS = "adapter_names", "task_ids", "input_type_mask"  # arguments that the base model does not have
+MEANT = ("input_ids", "attention_mask", "inputs_embeds", "labels", "position_ids", "past_key_values", *FOR_METHODS)
 
 
 def by_name(
@@ -98,6 +101,33 @@ def need_tensor(
 FLOATS = "floating-point numbers"
 
 
+def can_be_read(
+    tensor,  # what was passed, or None
+) -> bool:
+    "May its numbers be looked at? On an accelerator the host would have to wait for them."
+    return (
+        isinstance(tensor, torch.Tensor)
+        and tensor.device.type == "cpu"
+        and tensor.numel() > 0
+        and not torch.compiler.is_compiling()
+    )
+
+
+def check_mask(
+    attention_mask: torch.Tensor,  # [batch, sequence]
+):
+    "Raises ValueError for a mask of two dimensions that is to be added: 0 would hide there, and -10000 show."
+    if attention_mask.dtype == torch.bool or not can_be_read(attention_mask):
+        return
+    smallest = float(attention_mask.min())
+    whole = not attention_mask.is_floating_point() or bool((attention_mask == attention_mask.round()).all())
+    need(
+        smallest >= 0 and whole,
+        f"attention_mask must hold 1 for tokens that are seen and 0 for padding; its smallest number is {smallest:g}"
+        + ("" if whole else ", and not all are whole"),
+    )
+
+
 def check_inputs(
     input_ids=None,  # [batch, sequence]
     inputs_embeds=None,  # [batch, sequence, hidden], instead of `input_ids`
@@ -119,6 +149,7 @@ def check_inputs(
         longer = not is_first and attention_mask.shape[1] > length
         shape = batch_size, (None if longer else length)
         need_tensor("attention_mask", attention_mask, shape, "[batch, sequence], as the input", "numbers")
+        check_mask(attention_mask)
     else:
         need(
             attention_mask is None or hasattr(attention_mask, "shape") or isinstance(attention_mask, dict),
@@ -141,8 +172,7 @@ def check_embedded(
 ):
     "Raises ValueError for ids that are not in the vocabulary, and for embeddings of another width than the prompt's."
     size, width = word_embeddings.weight.shape
-    on_cpu = input_ids is not None and input_ids.device.type == "cpu" and not torch.compiler.is_compiling()
-    if input_ids is not None and on_cpu and input_ids.numel() > 0:
+    if input_ids is not None and can_be_read(input_ids):
         first, last = int(input_ids.min()), int(input_ids.max())
         need(
             0 <= first and last < size,
@@ -175,6 +205,42 @@ def check_prompt_inputs(
         warn("Token type ids are not supported for parameter efficient tuning. Ignoring token type ids")
 
 # %% ../../nbs/reference/03_calls.ipynb #13c6eae5
+def check_labels(
+    model,  # a PeftModel
+    given: dict,  # the arguments of the call
+):
+    "Raises ValueError for labels that are neither -100 nor in the vocabulary, where the loss is the usual one."
+    labels, head = given.get("labels"), model.get_output_embeddings()
+    size = getattr(head, "out_features", None)
+    usual = getattr(model.get_base_model(), "loss_function", None) is ForCausalLMLoss
+    if size is None or not usual or "ignore_index" in given or not can_be_read(labels):
+        return
+    strange = labels[(labels != -100) & ((labels < 0) | (labels >= size))]
+    need(
+        not strange.numel(),
+        f"labels must be -100, which the loss leaves out, or from 0 to {size - 1}; there is {strange[:1].tolist()}",
+    )
+
+
+@lru_cache
+def _names(kind: type) -> frozenset:
+    "The arguments that a model's forward names."
+    return frozenset(inspect.signature(kind.forward).parameters)
+
+
+def warn_of_misspelt(
+    kind: type,  # of the base model
+    known: set[str],  # arguments of ours
+    given: dict,  # the arguments of the call
+):
+    "Warn of arguments that neither model has and that look like one: transformers says nothing of them."
+    unknown = [name for name in given if name not in known and name not in _names(kind)]
+    for name in unknown:
+        close = difflib.get_close_matches(name, MEANT, n=1, cutoff=0.75)
+        if close and not name.endswith(f"_{close[0]}"):  # (others have a `decoder_attention_mask`)
+            warn(f"the base model has no argument {name!r}, and leaves it out; did you mean {close[0]!r}?")
+
+
 def is_first_call(
     given: dict,  # the arguments of a call
 ) -> bool:
@@ -188,10 +254,18 @@ def with_checked_inputs(method):
     @wraps(method)
     def checked(self, *args, **kwargs):
         given, prompts = by_name(method, args, kwargs)[1], self.active_peft_config.is_prompt_learning
+        base = self.get_base_model()
+        warn_of_misspelt(type(base), {*MEANT, *FOR_METHODS}, given)
+        cache = given.get("past_key_values")
+        need(
+            cache is None or hasattr(cache, "get_seq_length") or isinstance(cache, (tuple, list)),
+            f"past_key_values is a {type(cache).__name__}; it must be a cache, such as a call before returned",
+        )
         names = ["input_ids", "inputs_embeds", "attention_mask", "labels"]
         if not prompts or self.setting.keeps_positions:  # otherwise they are dropped
             names.append("position_ids")
         check_inputs(**{name: given.get(name) for name in names}, is_first=is_first_call(given))
+        check_labels(self, given)
         if prompts:
             check_prompt_inputs(self.setting, self.word_embeddings, given)
         return method(self, *args, **kwargs)

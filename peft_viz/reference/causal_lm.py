@@ -11,7 +11,13 @@ from .architectures import BaseModelFacts
 from .calls import unless_switched_off, with_checked_beginning, with_checked_inputs
 from .config import PeftConfig, PeftType
 from .generation import DecodingStep, lent_to_base_model, room_for_virtual_tokens
-from .model import check_config, model_class, PeftModel, refuse_second_wrapper
+from peft_viz.reference.model import (
+    check_config,
+    check_is_causal_lm,
+    model_class,
+    PeftModel,
+    refuse_second_wrapper,
+)
 from .place import find_place, Past, Setting
 from .methods.cpt import ANSWER, answers_only, extend_types, with_cpt_loss
 from .injection import all_or_nothing
@@ -31,6 +37,7 @@ class CausalLM(PeftModel):
         autocast_adapter_dtype: bool = True,  # keep float16 and bfloat16 adapters of injected layers in float32
         corrected_positions: bool = False,  # virtual tokens behind padding, which is not counted; False: as peft
     ):
+        check_is_causal_lm(model)
         super().__init__(model, peft_config, adapter_name, autocast_adapter_dtype)
         self.corrected_positions = corrected_positions
         self.base_model_facts = BaseModelFacts.of(model)

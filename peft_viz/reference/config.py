@@ -24,12 +24,12 @@ from .files import CONFIG_NAME, existing, folder_to_read, folder_to_write, write
 __all__ = ['BETWEEN', 'Member', 'FLAG', 'TEXT', 'NAME', 'PATTERN', 'NAMES', 'MODULES', 'MAPPING', 'FRACTION', 'NOT_NEGATIVE',
            'BETWEEN_0_AND_1', 'STEPS', 'FIELDS', 'RULES', 'INITIALISATIONS_OF_PEFT', 'CONFIGS', 'FORGOTTEN',
            'PEFT_FORMAT', 'RUNTIME_ONLY', 'PeftError', 'NoMatchingPeftModuleError', 'UnknownAdapterError',
-           'PeftWarning', 'warn', 'PeftType', 'TaskType', 'PromptTuningInit', 'MultitaskPromptTuningInit',
-           'PromptEncoderReparameterizationType', 'member', 'Rule', 'whole', 'number', 'choice', 'maybe', 'several',
-           'either', 'is_pattern', 'by_name', 'rules', 'check_fields', 'PeftConfig', 'PromptLearningConfig',
-           'PromptTuningConfig', 'MultitaskPromptTuningConfig', 'PrefixTuningConfig', 'PromptEncoderConfig',
-           'CPTConfig', 'LoraConfig', 'check_initialisation', 'AdaLoraConfig', 'PolyConfig', 'IA3Config',
-           'config_class', 'get_peft_config', 'config_to_json', 'write_config', 'read_config', 'some',
+           'check_known', 'check_all_known', 'PeftWarning', 'warn', 'PeftType', 'TaskType', 'PromptTuningInit',
+           'MultitaskPromptTuningInit', 'PromptEncoderReparameterizationType', 'member', 'Rule', 'whole', 'number',
+           'choice', 'maybe', 'several', 'either', 'is_pattern', 'by_name', 'rules', 'check_fields', 'PeftConfig',
+           'PromptLearningConfig', 'PromptTuningConfig', 'MultitaskPromptTuningConfig', 'PrefixTuningConfig',
+           'PromptEncoderConfig', 'CPTConfig', 'LoraConfig', 'check_initialisation', 'AdaLoraConfig', 'PolyConfig',
+           'IA3Config', 'config_class', 'get_peft_config', 'config_to_json', 'write_config', 'read_config', 'some',
            'config_from_json']
 
 # %% ../../nbs/reference/40_config.ipynb #3b1f0c02
@@ -45,6 +45,28 @@ class UnknownAdapterError(PeftError, ValueError, KeyError):
     "There is no adapter of this name. `peft` raises ValueError in some places and KeyError in others; this is both."
 
     __str__ = Exception.__str__  # a KeyError would put its message between quotation marks
+
+
+def check_known(
+    adapter_name: str,  # what the caller says
+    configs: dict[str, Any],  # the adapters that there are
+):
+    "Raises UnknownAdapterError for an adapter that there is not, TypeError for what is no name."
+    if not isinstance(adapter_name, str):
+        raise TypeError(f"expected the name of one adapter, a text, not {reprlib.repr(adapter_name)}")
+    if adapter_name not in configs:
+        raise UnknownAdapterError(f"there is no adapter {adapter_name!r}; there are {', '.join(configs)}")
+
+
+def check_all_known(
+    adapter_names: list[str],  # what the caller says
+    configs: dict[str, Any],  # the adapters that there are
+):
+    "The same for a list of names."
+    if isinstance(adapter_names, str):
+        raise TypeError(f"expected a list of names of adapters; write [{adapter_names!r}]")
+    for name in adapter_names:
+        check_known(name, configs)
 
 
 class PeftWarning(UserWarning):
@@ -154,11 +176,9 @@ def number(
     words: str = "a number",  # what it must be
     allows: Callable[[float], bool] = lambda v: True,  # which numbers  # noqa: ARG005
 ) -> Rule:
-    "A finite number of some kind."
-    return Rule(
-        words,
-        lambda v: isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) and allows(v),
-    )
+    "A finite number of some kind. (A tensor cannot be multiplied by a whole number beyond 64 bits.)"
+    finite = lambda v: math.isfinite(v) if isinstance(v, float) else isinstance(v, int) and abs(v) < 2**63
+    return Rule(words, lambda v: not isinstance(v, bool) and finite(v) and allows(v))
 
 
 def choice(
@@ -317,6 +337,16 @@ class PeftConfig:
         if self.peft_type is not None:
             self.peft_type = member(PeftType, self.peft_type)
         self.check()
+        self._warn_of_no_effect()
+
+    no_effect = {}  # no field: name of a field -> function(config): has it no effect?
+
+    def _warn_of_no_effect(self):
+        "A file names every field; who writes a configuration means something by it."
+        for name, unused in self.no_effect.items():
+            value = getattr(self, name)
+            if not self.inference_mode and value != _default(self.__dataclass_fields__[name]) and unused(self):
+                warn(f"{type(self).__name__}: {name}={reprlib.repr(value)} has no effect with the other settings")
 
     def check(self):
         "Raises ValueError unless every field is what `FIELDS` says, and they go together."
@@ -429,6 +459,8 @@ class PromptTuningConfig(PromptLearningConfig):
         elif self.tokenizer_kwargs:
             raise ValueError("tokenizer_kwargs only make sense with prompt_tuning_init='TEXT'")
 
+    no_effect = {"prompt_tuning_init_text": lambda self: _plain(self.prompt_tuning_init) != "TEXT"}
+
 # %% ../../nbs/reference/40_config.ipynb #460b08da
 @dataclass(repr=False)
 class MultitaskPromptTuningConfig(PromptTuningConfig):
@@ -457,6 +489,11 @@ class MultitaskPromptTuningConfig(PromptTuningConfig):
                 "their file"
             )
 
+    no_effect = PromptTuningConfig.no_effect | {
+        "prompt_tuning_init_state_dict_path": lambda self: not self.loads_source,
+        "prompt_tuning_init_task": lambda self: _plain(self.prompt_tuning_init) != "EXACT_SOURCE_TASK",
+    }
+
     @property
     def loads_source(self) -> bool:
         "Does the prompt begin with what was trained on other tasks?"
@@ -473,6 +510,7 @@ class PrefixTuningConfig(PromptLearningConfig):
     init_weights: str | None = None  # "zero": keys and values start at zero; None: at random
     encoder_hidden_size: int | None = None  # width of the projection's hidden layer; None: token_dim
     prefix_projection: bool = False  # produce keys and values from a small embedding by a two-layer network
+    no_effect = {"encoder_hidden_size": lambda self: not self.prefix_projection}
 
     def __post_init__(self):
         self.peft_type = PeftType.PREFIX_TUNING
@@ -489,17 +527,18 @@ class PromptEncoderConfig(PromptLearningConfig):
     encoder_hidden_size: int | None = None  # width of the network; None: token_dim
     encoder_num_layers: int = 2  # LSTM: layers; an MLP always has three
     encoder_dropout: float = 0.0  # LSTM: dropout between its layers while training
+    no_effect = dict.fromkeys(("encoder_num_layers", "encoder_dropout"), lambda self: not self.is_lstm)
+
+    @property
+    def is_lstm(self) -> bool:
+        "Is the network an LSTM?"
+        return _plain(self.encoder_reparameterization_type) == "LSTM"
 
     def __post_init__(self):
         self.peft_type = PeftType.P_TUNING
         kind = member(PromptEncoderReparameterizationType, self.encoder_reparameterization_type)
         self.encoder_reparameterization_type = kind
         super().__post_init__()
-        if kind == PromptEncoderReparameterizationType.MLP and self.encoder_num_layers != 2:
-            warn(
-                f"encoder_num_layers={self.encoder_num_layers} counts the layers of an LSTM; "
-                "with encoder_reparameterization_type='MLP' it is ignored"
-            )
 
     def check(self):
         "Raises ValueError also for a network that there is not."
@@ -520,6 +559,7 @@ class CPTConfig(PromptLearningConfig):
     opt_projection_epsilon: float | None = 0.1  # how far an input token may move
     opt_projection_format_epsilon: float | None = 0.1  # how far a template token may move
     tokenizer_name_or_path: str | None = None  # kept for checkpoints
+    no_effect = {"opt_loss_decay_factor": lambda self: self.opt_weighted_loss_type != "decay"}
 
     def __post_init__(self):
         self.peft_type = PeftType.CPT
@@ -528,7 +568,12 @@ class CPTConfig(PromptLearningConfig):
         if self.cpt_token_ids is None:
             self.cpt_token_ids = [0]
         tokens = len(self.cpt_token_ids) if isinstance(self.cpt_token_ids, (list, tuple)) else None
-        self.num_virtual_tokens = tokens or None
+        said, self.num_virtual_tokens = self.num_virtual_tokens, tokens or None
+        if said not in (None, self.num_virtual_tokens):
+            raise ValueError(
+                f"num_virtual_tokens={said!r:.80}, but cpt_token_ids has {tokens}: each of them becomes a virtual "
+                "token; leave num_virtual_tokens out"
+            )
         for name in "cpt_mask", "cpt_tokens_type_mask":
             if getattr(self, name) is None:
                 setattr(self, name, [1] * (tokens or 0))
@@ -807,6 +852,8 @@ def get_peft_config(
 
     Raises ValueError for an unknown or missing `peft_type`, NotImplementedError for a variant that is not
     implemented, and TypeError for a field that the method does not have."""
+    if not isinstance(config_dict, dict):
+        raise TypeError(f"expected a dictionary with 'peft_type' in it, not {reprlib.repr(config_dict)}")
     if "peft_type" not in config_dict:
         raise ValueError(
             "the dictionary does not say which method it is for; add 'peft_type', one of "

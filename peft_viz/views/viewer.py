@@ -76,6 +76,7 @@ def payload(
             "sequences": _sequences(trace),
             "caches": [c.to_dict() for c in _or_none(layout.cache, trace) or []],
         },
+        "story": [moment.to_dict() for moment in trace.story()],
         "marks": {name: {k: getattr(mark, k) for k in _MARK} for name, mark in layout.MARKS.items()},
         "method": {lang: marks.method(trace.about.get("peft_type"), lang) for lang in marks.LANGUAGES},
         "lang": lang,

@@ -4,7 +4,9 @@ import { test } from "node:test";
 import { align, count, maskOfRow, unpack } from "../../peft_viz/views/static/numbers.js";
 import { onAxis, pairs, stretches } from "../../peft_viz/views/static/grid.js";
 import { colourLines, dedent } from "../../peft_viz/views/static/python.js";
-import { axis, Recording, stepOfHash } from "../../peft_viz/views/static/steps.js";
+import { readHash, stepOfHash } from "../../peft_viz/views/static/links.js";
+import { madeAt, sheet, tellingRow } from "../../peft_viz/views/static/sheet.js";
+import { axis, Recording } from "../../peft_viz/views/static/steps.js";
 import { pythonText, seen, spans, wide } from "../../peft_viz/views/static/text.js";
 import { fill, say, WORDS } from "../../peft_viz/views/static/words.js";
 
@@ -195,7 +197,8 @@ test("virtual tokens behind padding stand in other columns in each row; a finish
   };
   const about = { eos_token_ids: [2] };
   const r = recording([call({ kind: "base" })], { about }, layout);
-  const at = (n) => r.columns({ kind: "tensor", shape: [2, n] }, "x", r.calls[0]).map((c) => c.roles);
+  const at = (n) =>
+    r.columns({ kind: "tensor", shape: [2, n] }, "x", r.calls[0]).map((c) => c.roles);
   assert.deepEqual(at(4), ["tttg", "pttg"]);
   assert.deepEqual(at(5), ["tttgp", "pttgg"]);
 });
@@ -224,7 +227,76 @@ test("a decoding step is put together from the one before", () => {
   assert.equal(r.sequence(7), null);
 });
 
-test("a link names a step", () => {
+test("one row of the batch on one grid: what was passed, what was made of it, and when", () => {
+  const tensor = (role, shape, data) => ({ kind: "tensor", role, shape, data });
+  const values = [
+    tensor("ids", [1, 3], [0, 4, 5]),
+    tensor("attention_mask", [1, 3], [0, 1, 1]),
+    tensor("attention_mask", [1, 5], [1, 1, 0, 1, 1]),
+    tensor("embeddings", [1, 5, 8], null),
+  ];
+  const change = (name, value) => ({ name, value, before: null, how: "rebound", aliases: [] });
+  const steps = [
+    step(1, { changes: [change("mask", 2)] }),
+    step(2, { changes: [change("embeds", 3)] }),
+    step(3, { calls: [1] }),
+  ];
+  const args = { inputs_embeds: 3, attention_mask: 2 };
+  const calls = [
+    call({ steps, args: { input_ids: 0, attention_mask: 1 } }),
+    call({ kind: "base", parent: 0, args }),
+  ];
+  const row = { roles: "vvptt", ids: [null, null, 0, 4, 5], attended: "11011" };
+  const layout = { sequences: [{ call: 1, query_start: 0, rows: [row] }] };
+  const r = recording(calls, { values }, layout);
+  const [mask, embeds, base] = [1, 2, r.calls[1].first];
+  const got = sheet(r, r.calls[1], 0);
+  assert.deepEqual(
+    got.passed.map((l) => [l.role, l.values]),
+    [
+      ["ids", [null, null, 0, 4, 5]],
+      ["attention_mask", [null, null, 0, 1, 1]],
+    ],
+  );
+  const lines = Object.fromEntries(got.reached.map((l) => [l.role, l]));
+  assert.deepEqual(lines.ids.born, [embeds, embeds, 0, 0, 0]);
+  assert.deepEqual(lines.attention_mask.values, [1, 1, 0, 1, 1]);
+  assert.deepEqual(lines.attention_mask.born, [mask, mask, 0, 0, 0]);
+  assert.equal(madeAt(r, 99, 0, base), base); // seen nowhere: with the call itself
+  assert.equal(tellingRow(r), 0);
+  assert.equal(sheet(r, r.calls[1], 7), null);
+});
+
+test("a story's moments are steps of the recording; those that point nowhere are left out", () => {
+  const calls = [
+    call({ steps: [step(1), step(2, { calls: [1] })] }),
+    call({ kind: "base", parent: 0 }),
+  ];
+  const told = (kind, id, at) => ({ kind, call: id, step: at, text: { en: kind, zh: kind } });
+  const story = [told("given", 0, null), told("grew", 0, 0), told("logits", 1, null)];
+  story.push(told("returned", 0, null), told("grew", 9, 0));
+  const trace = { about: {}, tokens: {}, values: [], sources: [], calls };
+  const r = new Recording({ trace, layout: {}, story });
+  assert.deepEqual(
+    r.story.map((s) => s.k),
+    [0, 1, 3, 4],
+  );
+  assert.equal(r.sceneAt(2), 1);
+  assert.ok(!r.inHelper(r.moments[1]) && r.isInside(r.calls[1], r.calls[0]));
+});
+
+test("an address names a moment or a step, a view, a language, a theme", () => {
+  assert.deepEqual(readHash("#moment=3&lang=zh&theme=dark"), {
+    moment: 2,
+    lang: 1,
+    theme: "dark",
+  });
+  assert.deepEqual(readHash("#step=84&view=attention&row=1"), {
+    step: 83,
+    view: "attention",
+    row: 1,
+  });
+  assert.deepEqual(readHash("#step=-1&theme=red&view=<b>&lang=fr"), {});
   assert.equal(stepOfHash("#step=84", 200), 83);
   assert.equal(stepOfHash("#lang=zh&step=3", 200), 2);
   assert.equal(stepOfHash("#step=900", 200), 199);

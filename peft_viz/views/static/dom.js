@@ -64,6 +64,8 @@ const ICONS = {
   pause: "M4.5 3v10M11.5 3v10",
   up: "M10 3 5 8l5 5",
   down: "M6 3l5 5-5 5",
+  large: "M2.5 6V2.5H6M10 2.5h3.5V6M13.5 10v3.5H10M6 13.5H2.5V10",
+  copy: "M5.5 5.5h8v8h-8zM10.5 5.5v-3h-8v8h3",
 };
 
 /** One of the small pictures on the buttons. @param {keyof typeof ICONS} name */

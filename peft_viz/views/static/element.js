@@ -1,16 +1,18 @@
 // <peft-viz-trace>: step through a recording of a PEFT model.
 //
-// A standard custom element without a framework. Its data is a payload (see peft_viz/views/viewer.py) in
+// A standard custom element without a framework. Its data is a payload (see viewer.py) in
 // a <script type="application/json"> child, or set as the property `payload`.
 import { colour, h, icon } from "./dom.js";
-import { header, helpDialog } from "./help.js";
-import { modelPane, showModel } from "./model.js";
-import { showPath, showSource, sourcePane } from "./source.js";
-import { brief, showState, statePane } from "./state.js";
-import { Recording, stepOfHash } from "./steps.js";
-import { clamp, hollow, pythonText, seen, wide } from "./text.js";
+import { header, helpDialog, keyLine } from "./help.js";
+import { actOf, isOurs } from "./keys.js";
+import { copyText, hashOf, readHash } from "./links.js";
+import { pace } from "./playback.js";
+import { tellingRow } from "./sheet.js";
+import { Recording } from "./steps.js";
+import { textOf } from "./story.js";
+import { enterTab, TABS, tabList, tabsOf } from "./tabs.js";
+import { clamp, hollow, seen, wide } from "./text.js";
 import { hostTheme } from "./theme.js";
-import { controls, showControls } from "./timeline.js";
 import { say } from "./words.js";
 
 const TAG = "peft-viz-trace";
@@ -18,14 +20,23 @@ const CSS = /*css*/ ""; // viewer.py puts viewer.css between the quotes
 const LETTER = 7.3; // width of a letter in a cell, in pixels
 
 export class PeftVizTrace extends HTMLElement {
-  static observedAttributes = ["step", "lang"];
+  static observedAttributes = ["step", "lang", "view"];
   /** @type {Recording | null} */
   rec = null;
   /** @type {Record<string, any>} elements of the frame, and what is shown in them */
   $ = {};
   /** @type {0 | 1} */
   language = 0;
-  row = 0; // of the batch, whose attention is shown
+  tab = "story"; // the view that is open
+  sceneIndex = 0; // the moment of the story
+  row = 0; // of the batch
+  firstRow = 0;
+  speed = 1; // of playing
+  playing = false;
+  folded = false; // helpers are stepped over
+  presenting = false;
+  /** @type {string | null} */
+  chosenTheme = null; // the reader's, before the host's
   group = 0; // of layers with the same mask
   allRows = false;
   /** @type {Map<number, number>} first column drawn of a long sequence, by base call */
@@ -55,6 +66,7 @@ export class PeftVizTrace extends HTMLElement {
   attributeChangedCallback(name, old, value) {
     if (old === value || !this.rec) return;
     if (name === "step" && value !== null && +value !== this._step) this.go(+value);
+    if (name === "view" && value !== this.tab) this.openTab(value);
     if (name === "lang") this.speak(/^zh/i.test(value || "") ? 1 : 0);
   }
   get step() {
@@ -85,8 +97,9 @@ export class PeftVizTrace extends HTMLElement {
       if (el) this._themeWatch.observe(el, { attributes: true });
     }
     this._hash = () => {
-      const k = this._linked();
-      if (k != null) this.go(k);
+      if (!this.hasAttribute("full") || !this.rec || location.hash === this._written) return;
+      this._follow(readHash(location.hash));
+      this._build();
     };
     addEventListener("hashchange", this._hash);
   }
@@ -113,9 +126,14 @@ export class PeftVizTrace extends HTMLElement {
       this._letters = null;
       if (!this.shadowRoot) this.attachShadow({ mode: "open", delegatesFocus: true });
       const lang = this.getAttribute("lang") || payload.lang || document.documentElement.lang;
-      this.language = /^zh/i.test(lang || "en") ? 1 : 0;
-      const asked = this._linked() ?? (Math.trunc(+this.getAttribute("step")) || 0);
-      this._step = clamp(asked, 0, Math.max(0, this.steps - 1));
+      this.language = this.firstLanguage = /^zh/i.test(lang || "en") ? 1 : 0;
+      this.row = this.firstRow = tellingRow(this.rec);
+      const step = this.getAttribute("step");
+      this._step = clamp(Math.trunc(+(step || 0)) || 0, 0, Math.max(0, this.steps - 1));
+      this.sceneIndex = this.rec.sceneAt(this._step);
+      const view = this.getAttribute("view") || (step == null ? "story" : "lines");
+      this.tab = tabsOf(this).includes(view) ? view : tabsOf(this)[0];
+      if (this.hasAttribute("full")) this._follow(readHash(location.hash));
       this._measure();
       this._build();
       if (this.hasAttribute("autofocus")) this.$.root?.focus({ preventScroll: true });
@@ -137,17 +155,45 @@ export class PeftVizTrace extends HTMLElement {
     this.cell = Math.round(this.fits * LETTER + 5);
   }
 
-  // ---------------------------------------- links: #step=84, in a file of its own
-  _linked() {
-    return this.hasAttribute("full") ? stepOfHash(location.hash, this.steps) : null;
+  // ---------------------------------------- links: #moment=3, #step=84, in a file of its own
+  /** @param {ReturnType<typeof readHash>} to */
+  _follow(to) {
+    const { rec } = this;
+    if (to.lang != null) this.language = to.lang;
+    if (to.theme) this.chosenTheme = to.theme;
+    if (to.row != null) this.row = to.row;
+    if (to.moment != null && rec.story.length) {
+      this.sceneIndex = clamp(to.moment, 0, rec.story.length - 1);
+      this._step = rec.story[this.sceneIndex].k;
+      this.tab = "story";
+    }
+    if (to.step != null) {
+      this._step = clamp(to.step, 0, Math.max(0, this.steps - 1));
+      this.sceneIndex = rec.sceneAt(this._step);
+      this.tab = "lines";
+    }
+    if (to.view && tabsOf(this).includes(to.view)) this.tab = to.view;
   }
   _link() {
     if (!this.hasAttribute("full")) return;
     try {
-      history.replaceState(null, "", `#step=${this._step + 1}`);
+      this._written = hashOf(this);
+      history.replaceState(null, "", this._written);
     } catch {
       // a page without an address of its own, or too many steps in a short time
     }
+  }
+  async copyLink() {
+    const there = this.hasAttribute("full");
+    const text = there ? location.href.replace(/#.*$/, "") + hashOf(this) : hashOf(this);
+    this.tell(this.say((await copyText(text)) ? "copied_link" : "not_copied", text));
+  }
+  /** A short message that goes away. @param {string} text */
+  tell(text) {
+    this.$.toast.textContent = text;
+    this.$.toast.hidden = false;
+    clearTimeout(this._toast);
+    this._toast = setTimeout(() => (this.$.toast.hidden = true), 3000);
   }
 
   // ------------------------------------------------------------ words, marks, headings
@@ -198,22 +244,43 @@ export class PeftVizTrace extends HTMLElement {
       lang,
     };
     $.live = h("p", { class: "hidden", "aria-live": "polite" });
-    $.root = h("section", { ...frame, css: { "--cell": `${this.cell}px` } }, header(this));
+    $.toast = h("p", { class: "toast", role: "status", hidden: true });
+    if (this.presenting) frame.class += " presenting";
+    $.root = h("section", { ...frame, css: { "--cell": `${this.cell}px` } });
     if (rec.moments.length) {
-      const panes = h("div", { class: "panes" }, sourcePane(this), statePane(this));
-      $.root.append(controls(this), panes, modelPane(this));
-    } else $.root.append(h("p", { class: "note empty" }, this.say("no_calls")));
+      $.panel = h("div", { role: "tabpanel" });
+      $.keyLine = h("footer", { class: "keyline" });
+      $.root.append(header(this, tabList(this)), $.panel, $.keyLine);
+    } else {
+      $.root.append(header(this, null), h("p", { class: "note empty" }, this.say("no_calls")));
+    }
     $.help = helpDialog(this);
-    $.root.append($.live, $.help);
+    $.root.append($.live, $.toast, $.help);
     this._listen();
     const had = /** @type {HTMLElement | null} */ (this.shadowRoot.activeElement);
-    this.painters.clear();
     this.shadowRoot.replaceChildren($.root);
     const same =
       had?.dataset?.lang && this.shadowRoot.querySelector(`[data-lang="${this.language}"]`);
+    if (rec.moments.length) enterTab(this, this.tab);
     if (had) (same || $.root).focus({ preventScroll: true });
     this._paint();
     if (rec.moments.length) this._show();
+  }
+  /** Open another view at the same moment. @param {string} name */
+  openTab(name) {
+    if (!this.rec || name === this.tab || !tabsOf(this).includes(name)) return;
+    this.stop();
+    const had = this.shadowRoot.activeElement;
+    if (name === "story") this.sceneIndex = this.rec.sceneAt(this._step);
+    this.tab = name;
+    enterTab(this, name);
+    this._show();
+    this._link();
+    if (had && !had.isConnected) this.$.root.focus({ preventScroll: true });
+    const detail = { view: name };
+    this.dispatchEvent(
+      new CustomEvent("peft-viz-view", { bubbles: true, composed: true, detail }),
+    );
   }
   _listen() {
     if (this._listening) return;
@@ -228,7 +295,7 @@ export class PeftVizTrace extends HTMLElement {
   _paint() {
     const root = this.$.root;
     if (!root) return;
-    const theme = hostTheme();
+    const theme = this.chosenTheme || hostTheme();
     this.theme = theme;
     root.dataset.theme = theme;
     for (const [name, m] of Object.entries(this.rec.payload.marks || {})) {
@@ -248,8 +315,21 @@ export class PeftVizTrace extends HTMLElement {
     if (!this.rec) return;
     k = clamp(Math.trunc(+k) || 0, 0, this.steps - 1);
     if (k === this._step || k < 0) return;
-    const had = this.shadowRoot.activeElement;
     this._step = k;
+    this.sceneIndex = this.rec.sceneAt(k);
+    this._moved();
+  }
+  /** Go to a moment of the story. @param {number} i */
+  goScene(i) {
+    i = clamp(i, 0, this.rec.story.length - 1);
+    if (i < 0 || i === this.sceneIndex) return;
+    this.sceneIndex = i;
+    this._step = this.rec.story[i].k;
+    this._moved();
+  }
+  _moved() {
+    const k = this._step;
+    const had = this.shadowRoot.activeElement;
     this._show();
     if (had && !had.isConnected) this.$.root.focus({ preventScroll: true }); // it was drawn anew
     if (this.getAttribute("step") !== null) this.setAttribute("step", String(k));
@@ -266,6 +346,82 @@ export class PeftVizTrace extends HTMLElement {
     this.dispatchEvent(
       new CustomEvent("peft-viz-step", { bubbles: true, composed: true, detail }),
     );
+  }
+  /** The next thing of the open view: a moment, a step, a decoding step. @param {number} by */
+  move(by) {
+    const { rec } = this;
+    if (this.tab === "story")
+      return this.goScene(clamp(this.sceneIndex + by, 0, rec.story.length));
+    if (this.tab === "attention" && Number.isFinite(by)) return this.nextGroup(by);
+    if (this.tab === "decoding" || this.tab === "attention") {
+      const i = clamp(this.baseIndex() + by, 0, rec.bases.length - 1);
+      return this.go(rec.bases[i].last);
+    }
+    if (this.tab === "lines" && this.folded && Number.isFinite(by)) {
+      const k = rec.seek(this._step, by < 0 ? -1 : 1, (m) => !rec.inHelper(m));
+      return k == null ? undefined : this.go(k);
+    }
+    return this.go(clamp(this._step + by, 0, this.steps - 1));
+  }
+  /** Number of the base call to show. */
+  baseIndex() {
+    return Math.max(0, this.rec.bases.filter((b) => b.first <= this._step).length - 1);
+  }
+  nextGroup(by) {
+    const n = this.rec.bases[this.baseIndex()].attention.length;
+    this.group = n ? (this.group + by + n) % n : 0;
+    this.redraw();
+  }
+  nextRow(by) {
+    const base = this.rec.base(this._step) || this.rec.bases[0];
+    const n = (base && this.rec.sequence(base.id)?.rows.length) || 1;
+    this.row = (this.row + by + n) % n;
+    this.redraw();
+    this._link();
+  }
+  /** Give the focus to what was drawn anew. @param {string} selector */
+  refocus(selector) {
+    const found = /** @type {any} */ (this.shadowRoot.querySelector(selector));
+    found?.focus();
+  }
+  redraw() {
+    this.$.shownBase = null;
+    this._show();
+  }
+  /** The next step of the same call, or of one that called it. @param {number} by */
+  stepOver(by) {
+    const { call } = this.rec.moments[this._step];
+    const outside = (m) => m.call === call || !this.rec.isInside(m.call, call);
+    this._seek(by, outside);
+  }
+  /** To the line that called this function, when it is done. */
+  stepOut() {
+    const { call } = this.rec.moments[this._step];
+    if (call.parent != null) this.go(call.last + 1);
+  }
+  foldHelpers() {
+    this.folded = !this.folded;
+    const m = this.rec.moments[this._step];
+    if (this.folded && this.rec.inHelper(m)) this._seek(-1, (x) => !this.rec.inHelper(x));
+    enterTab(this, this.tab);
+    this._show();
+    this.tell(this.say(this.folded ? "helpers_off" : "helpers_on"));
+  }
+  search() {
+    this.openTab("overview");
+    this.$.search?.focus();
+  }
+  present() {
+    this.presenting = !this.presenting;
+    this.$.root.classList.toggle("presenting", this.presenting);
+    this.$.present?.setAttribute("aria-pressed", String(this.presenting));
+    this.redraw();
+  }
+  /** Light, dark, or as the host: the reader's choice. */
+  turnTheme() {
+    this.chosenTheme = this.theme === "dark" ? "light" : "dark";
+    this._paint();
+    this._link();
   }
   _seek(by, test) {
     const k = this.rec.seek(this._step, by, test);
@@ -294,10 +450,16 @@ export class PeftVizTrace extends HTMLElement {
   }
   play() {
     if (this._timer) return this.stop();
-    if (this._step >= this.steps - 1) this.go(0);
-    const next = () => (this._step >= this.steps - 1 ? this.stop() : this.go(this._step + 1));
-    this._timer = setInterval(next, 700);
+    if (this._atEnd()) this.move(-Infinity);
+    const next = () => (this._atEnd() ? this.stop() : this.move(1));
+    this._timer = setInterval(next, pace(this.tab, this.speed));
     this._playing(true);
+  }
+  _atEnd() {
+    const { rec } = this;
+    if (this.tab === "story") return this.sceneIndex >= rec.story.length - 1;
+    if (this.tab === "lines") return this._step >= this.steps - 1;
+    return this._step >= rec.bases[rec.bases.length - 1].last;
   }
   stop() {
     clearInterval(this._timer);
@@ -305,6 +467,7 @@ export class PeftVizTrace extends HTMLElement {
     this._playing(false);
   }
   _playing(on) {
+    this.playing = on;
     const b = this.$.play;
     if (!b) return;
     b.replaceChildren(icon(on ? "pause" : "play"));
@@ -318,58 +481,34 @@ export class PeftVizTrace extends HTMLElement {
   _key(e) {
     if (e.altKey || e.ctrlKey || e.metaKey || this.$.help.open || !this.steps) return;
     const at = e.composedPath()[0];
-    const is = (selector) => !!at.matches?.(selector);
-    const acts = {
-      "?": () => this.help(),
-      n: () => this.jumpChange(1),
-      N: () => this.jumpChange(-1),
-      d: () => this.jumpDecision(1),
-      D: () => this.jumpDecision(-1),
-    };
-    if (!is(".figure,.scroll")) {
-      acts.ArrowRight = () => this.go(this._step + 1);
-      acts.ArrowLeft = () => this.go(this._step - 1);
-    }
-    if (!is(".body")) {
-      acts.ArrowDown = () => this.jumpCall(1);
-      acts.ArrowUp = () => this.jumpCall(-1);
-      acts.PageDown = () => this.jumpBase(1);
-      acts.PageUp = () => this.jumpBase(-1);
-      acts.Home = () => this.go(0);
-      acts.End = () => this.go(this.steps - 1);
-      if (!is("button")) acts[" "] = () => this.play();
-    }
-    if (!acts[e.key] || (is("input,select") && e.key !== "?")) return;
+    const names = tabsOf(this);
+    const act = names[+e.key - 1]
+      ? () => this.openTab(names[+e.key - 1])
+      : actOf(this.tab, e.key);
+    if (!act || !isOurs(at, e.key)) return;
     if (e.key !== " ") this.stop();
     e.preventDefault();
     e.stopPropagation();
-    acts[e.key]();
+    act(this);
   }
 
   // ------------------------------------------------------------ showing one moment
   _show() {
-    const { $ } = this;
-    const k = this._step;
-    const m = this.rec.moments[k];
-    const where = showControls(this, m, k);
-    showPath(this, m);
-    const panes = [
-      [$.code, () => showSource(this, m)],
-      [$.state, () => showState(this, m, k)],
-      [$.model, () => showModel(this, k)],
-    ];
-    for (const [pane, draw] of panes) {
-      try {
-        draw();
-      } catch (error) {
-        $.shownCall = $.shownBase = null; // the other panes still work
-        const told = this.say("broken", error.message);
-        pane.replaceChildren(h("p", { role: "alert", class: "note" }, told));
-      }
+    if (!this.steps) return;
+    let words;
+    if (this.$.keysOf !== this.tab) keyLine(this);
+    this.$.keysOf = this.tab;
+    try {
+      words = TABS[this.tab].show(this);
+    } catch (error) {
+      const told = this.say("broken", error.message);
+      this.$.panel.replaceChildren(h("p", { role: "alert", class: "note empty" }, told));
     }
     this.paintAll();
     this._reachable();
-    if (!this._timer) $.live.textContent = `${where}. ${this._inWords(m)}`;
+    const scene = this.rec.story[this.sceneIndex];
+    if (this.tab === "story" && scene) words = textOf(this, scene);
+    if (!this._timer) this.$.live.textContent = words || "";
   }
   drawModel() {
     this.$.redraw?.();
@@ -380,16 +519,6 @@ export class PeftVizTrace extends HTMLElement {
     for (const el of this.shadowRoot.querySelectorAll(".figure, .scroll")) {
       if (el.scrollWidth > el.clientWidth) /** @type {HTMLElement} */ (el).tabIndex = 0;
     }
-  }
-  _inWords(m) {
-    const step = this.rec.settled(m);
-    if (!step) return "";
-    const told = step.changes.slice(0, 6).map((c) => {
-      const before = c.before == null ? "" : `${brief(this, c.before)} → `;
-      return `${c.name}: ${before}${c.value == null ? this.say("deleted") : brief(this, c.value)}`;
-    });
-    if (step.branch != null) told.unshift(`${this.say("condition")} ${pythonText(step.branch)}`);
-    return told.join("; ");
   }
 }
 

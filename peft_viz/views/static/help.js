@@ -1,31 +1,22 @@
-// The header with its first sentence, and the list of keys and marks.
-import { h } from "./dom.js";
+// The header, the line of keys at the bottom, and the list of keys and marks.
+import { h, icon } from "./dom.js";
+import { KEYS } from "./keys.js";
+import { copyMenu } from "./copies.js";
 import { legend } from "./sequence.js";
 
 /** @typedef {import("./element.js").PeftVizTrace} View */
 
-const KEYS = [
-  [["→", "←"], "key_step"],
-  [["n", "N"], "key_change"],
-  [["d", "D"], "key_decision"],
-  [["↓", "↑"], "key_call"],
-  [["PageDown", "PageUp"], "key_base"],
-  [["Home", "End"], "key_ends"],
-  [["Space"], "key_play"],
-  [["?"], "key_help"],
-];
-
-/** What one looks at, and what to press. @param {View} view */
-export function header(view) {
+/** What one looks at, and the ways to look. @param {View} view @param {any} tabs */
+export function header(view, tabs) {
+  const { $ } = view;
   const a = view.rec.about;
   const n = a.num_virtual_tokens;
   const known = view.rec.payload.method || { en: a.peft_type || "?", zh: a.peft_type || "?" };
   const name = known[view.language ? "zh" : "en"];
   const method = name.slice(0, 1).toUpperCase() + name.slice(1);
   const facts = [
-    `${a.implementation} ${a.implementation_version}`,
-    a.peft_type,
     n ? view.say(n === 1 ? "virtual_1" : "virtual_n", n) : null,
+    `${a.implementation} ${a.implementation_version}`,
     `transformers ${a.transformers}`,
     `torch ${a.torch}`,
   ];
@@ -37,44 +28,70 @@ export function header(view) {
     const act = { type: "button", lang: i ? "zh" : "en", onclick: () => view.speak(i) };
     return h("button", { ...act, ...pressed }, label);
   });
-  const round = { "aria-label": view.say("help"), title: `${view.say("help")} (?)` };
+  const round = (word, key, sign, act, more = {}) => {
+    const told = { "aria-label": view.say(word), title: `${view.say(word)} (${key})` };
+    return h("button", { type: "button", class: "round", ...told, ...more, onclick: act }, sign);
+  };
+  const pressed = { "aria-pressed": String(view.presenting) };
+  $.present = round("present", "p", icon("large"), () => view.present(), pressed);
   return h(
     "header",
     {},
-    h("div", { class: "what" }, title, h("p", { class: "facts" }, told), lead(view)),
-    h("div", { class: "group", role: "group", "aria-label": view.say("language") }, languages),
-    h("button", { type: "button", class: "round", ...round, onclick: () => view.help() }, "?"),
+    h("div", { class: "what" }, title, h("p", { class: "facts" }, told)),
+    tabs,
+    h(
+      "div",
+      { class: "knobs" },
+      h("div", { class: "group", role: "group", "aria-label": view.say("language") }, languages),
+      round("theme", "", "◐", () => view.turnTheme()),
+      view.steps ? copyMenu(view) : null,
+      view.steps ? $.present : null,
+      round("help", "?", "?", () => view.help()),
+    ),
   );
 }
 
-/** @param {View} view */
-function lead(view) {
-  const key = (name, word) =>
-    h("span", { class: "press" }, h("kbd", {}, name), " ", view.say(word));
-  const keys = [key("→", "lead_line"), key("n", "lead_change")];
-  if (view.rec.bases.length > 1) keys.push(key("PageDown", "lead_base"));
-  keys.push(key("?", "lead_help"));
-  return h("p", { class: "lead" }, h("span", {}, view.say("lead")), keys);
+/** The keys of the open view, at the bottom. @param {View} view */
+export function keyLine(view) {
+  const shown = [...KEYS[view.tab], ...KEYS.all].filter(([, word]) => FIRST.has(word));
+  const one = (/** @type {any} */ [names, word]) => {
+    const keys = names.slice(0, 2).map((n) => h("kbd", {}, n));
+    return h("span", { class: "press" }, keys, view.say(word));
+  };
+  view.$.keyLine.replaceChildren(...shown.map(one));
 }
+
+const FIRST = new Set(
+  (
+    "key_moment key_step key_into key_back key_change key_decision key_over key_out key_decode " +
+    "key_layer key_base key_search key_present key_help"
+  ).split(" "),
+);
 
 /** @param {View} view */
 export function helpDialog(view) {
-  const rows = KEYS.map(([names, word]) => {
-    const keys = /** @type {string[]} */ (names).map((n) => h("kbd", {}, n));
-    return [h("dt", {}, keys), h("dd", {}, view.say(/** @type {string} */ (word)))];
-  });
+  const rows = (list) => {
+    const named = list.filter(([, word]) => word);
+    return named.map(([names, word]) => [
+      h(
+        "dt",
+        {},
+        names.map((n) => h("kbd", {}, n)),
+      ),
+      h("dd", {}, view.say(word)),
+    ]);
+  };
+  const part = (word, list) => [
+    view.h(4, view.say(word)),
+    h("dl", { class: "keys" }, rows(list)),
+  ];
   const fresh = h(
     "span",
     {},
     h("i", { class: "key m-plain fresh" }, " "),
     view.say("changed_cell"),
   );
-  const faint = h(
-    "span",
-    { class: "later" },
-    h("i", { class: "key m-token" }),
-    view.say("faint"),
-  );
+  const faint = h("span", {}, h("i", { class: "key m-token unborn" }, "a"), view.say("faint"));
   const yes = h("span", { class: "badge yes" }, "✓ True");
   const no = h("span", { class: "badge no" }, "✗ False");
   const marks = Object.keys(view.rec.payload.marks || {});
@@ -83,7 +100,17 @@ export function helpDialog(view) {
     "dialog",
     { "aria-label": view.say("help") },
     view.h(3, view.say("keys_title")),
-    h("dl", { class: "keys" }, rows),
+    h(
+      "div",
+      { class: "keyparts" },
+      h("div", {}, part("tab_story", KEYS.story), part("all_views", KEYS.all)),
+      h(
+        "div",
+        {},
+        part("tab_lines", KEYS.lines),
+        part("tab_decoding", KEYS.decoding.slice(0, 1)),
+      ),
+    ),
     h("p", { class: "note" }, view.say("keys_focus")),
     h("p", { class: "note" }, view.say("link")),
     view.h(3, view.say("marks")),

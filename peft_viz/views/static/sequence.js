@@ -194,10 +194,18 @@ function pager(view, base, from, total) {
   );
 }
 
-/** @param {View} view @param {string[]} names */
-export function legend(view, names) {
+/**
+ * @param {View} view
+ * @param {string[]} names  of marks
+ * @param {boolean} [story]  say what an outline and a faint cell mean, too
+ */
+export function legend(view, names, story = false) {
   const one = (n) => {
     return h("span", {}, h("i", { class: `key m-${n}` }, view.mark(n).glyph), view.name(n));
   };
-  return h("p", { class: "legend" }, names.map(one));
+  const cell = (cls, text, word) => {
+    return h("span", {}, h("i", { class: `key m-token ${cls}` }, text), view.say(word));
+  };
+  const more = story && [cell("fresh", " ", "new_here"), cell("unborn", "a", "faint")];
+  return h("p", { class: "legend" }, names.map(one), more);
 }

@@ -1,6 +1,6 @@
 // The recording as one line of moments. Nothing here needs a browser.
 import { count, maskOfRow, size, unpack } from "./numbers.js";
-import { clamp, range } from "./text.js";
+import { range } from "./text.js";
 
 /**
  * @typedef {object} Value  one recorded value; see peft_viz/recording/trace.py
@@ -20,7 +20,7 @@ import { clamp, range } from "./text.js";
  *   aliases: string[], part?: boolean}} Change
  * @typedef {{line: number, branch: boolean | null, changes: Change[], calls: number[]}} Step
  *
- * @typedef {object} Call  one recorded call; the last four are added here
+ * @typedef {object} Call  one recorded call; the last five are added here
  * @property {"peft" | "base" | "layer"} kind
  * @property {string} function
  * @property {number | null} parent
@@ -35,12 +35,18 @@ import { clamp, range } from "./text.js";
  * @property {number} [depth]
  * @property {number} [first]  number of its first moment
  * @property {number} [last]  number of its last moment
+ * @property {any} [measured]  inside a base call; see measured.js
+ * @property {number[]} [at]  number of the moment that shows each step done
  *
  * One moment per line that ran. A line that calls something watched is two: on the way "into"
  * the calls, and when it is done. "enter" the function, "leave" at its last line, "whole": a
  * call that was not stepped into.
  * @typedef {{call: Call, step: number,
  *   phase: "enter" | "line" | "into" | "leave" | "whole"}} Moment
+ *
+ * A moment of the story: one sentence about one thing that happened.
+ * @typedef {{kind: string, text: any, names?: string[], before?: any, after?: any,
+ *   k: number, base: Call | null, at: {call: Call, step: number}}} Scene  k: number of the step
  *
  * @typedef {{roles: string, ids: (number | null)[] | null, attended: string | null,
  *   labels: (number | null)[] | null, positions: (number | null)[] | null,
@@ -49,6 +55,12 @@ import { clamp, range } from "./text.js";
  * @typedef {{roles: string, ids: (number | null)[] | null}} Columns  what stands at each column
  */
 
+// the functions that one reads first; whatever else they call are helpers
+const MAIN = /(^|\.)(forward|_cpt_forward|generate|prepare_inputs_for_generation)$/;
+// moments that are known when a call has ended
+const AFTERWARDS = new Set(
+  "logits loss token returned alike raised stopped came_back".split(" "),
+);
 const DEEPEST = 1000; // calls inside one another; Python itself stops there
 
 export class Recording {
@@ -79,6 +91,28 @@ export class Recording {
     this.layouts = new Map();
     this.packed = new Map((payload.layout?.sequences || []).map((l) => [l.call, l]));
     this.caches = new Map((payload.layout?.caches || []).map((c) => [c.call, c]));
+    this.decodes = this.bases.some((b) => this.caches.get(b.id)?.stage === "decode");
+    /** @type {Scene[]} */
+    this.story = (payload.story || []).flatMap((scene) => this._scene(scene));
+  }
+
+  // A moment of the story and the step at which it happens; none where it points to nothing.
+  _scene(scene) {
+    const call = this.calls[scene.call];
+    if (call?.first == null) return [];
+    const own = scene.step == null ? null : call.at?.[scene.step];
+    const k = own ?? (AFTERWARDS.has(scene.kind) ? call.last : call.first);
+    const base = scene.base == null ? null : this.calls[scene.base] || null;
+    return [{ ...scene, k, base, at: { call, step: scene.step ?? -1 } }];
+  }
+
+  /** The moment of the story that a step belongs to: the last one up to it. @param {number} k */
+  sceneAt(k) {
+    let found = 0;
+    this.story.forEach((scene, i) => {
+      if (scene.k <= k) found = i;
+    });
+    return found;
   }
 
   // A call is walked once, below the call that made it, whatever the steps of others say.
@@ -94,6 +128,7 @@ export class Recording {
     const loose = this.inner[c.id].filter((i) => !placed.has(i));
     c.depth = depth;
     c.first = this.moments.length;
+    c.at = [];
     if (!c.steps.length && !left.size) push("whole", -1);
     else {
       push("enter", -1);
@@ -103,6 +138,7 @@ export class Recording {
           push("into", i);
           down(step.calls);
         }
+        c.at.push(this.moments.length);
         push(i === last ? "leave" : "line", i);
       });
       if (!c.steps.length) push("leave", -1);
@@ -191,6 +227,20 @@ export class Recording {
   /** Has a condition been decided at this moment? @param {Moment} m */
   decides(m) {
     return this.settled(m)?.branch != null;
+  }
+
+  /** Is a call another one, or made below it? @param {Call} c @param {Call} outer */
+  isInside(c, outer) {
+    while (c !== outer && c.parent != null) c = this.calls[c.parent];
+    return c === outer;
+  }
+
+  /** Is a moment inside a small function that the main ones call? @param {Moment} m */
+  inHelper(m) {
+    for (let c = m.call; c.parent != null; c = this.calls[c.parent]) {
+      if (c.kind === "peft" && !MAIN.test(c.function)) return true;
+    }
+    return false;
   }
 
   /**
@@ -311,7 +361,8 @@ export class Recording {
     if (seq?.rows.length && (rows === seq.rows.length || rows === 1)) {
       // virtual tokens behind padding stand in other columns in each row
       const at = range(rows).map((r) => axis(seq, n, generating, r));
-      if (at[0]) return at.map((way, r) => pickColumns(seq.rows[r], way, this.about.eos_token_ids));
+      if (at[0])
+        return at.map((way, r) => pickColumns(seq.rows[r], way, this.about.eos_token_ids));
     }
     if (mask?.length !== rows * n) return null;
     return range(rows).map((r) => {
@@ -362,13 +413,4 @@ function pickColumns(row, at, ends = []) {
     roles: at.map((k) => (k < 0 ? (finished ? "p" : "g") : row.roles[k])).join(""),
     ids: row.ids && at.map((k) => (k < 0 ? null : row.ids[k])),
   };
-}
-
-/**
- * The number of the moment that an address names, from 0; null when it names none.
- * @param {string} hash
- */
-export function stepOfHash(hash, steps) {
-  const found = /(?:^#|&)step=(\d+)/.exec(hash);
-  return found ? clamp(+found[1] - 1, 0, Math.max(0, steps - 1)) : null;
 }

@@ -1,7 +1,8 @@
 // Where one is, and ways to go elsewhere: buttons, the calls as bars over the axis of steps.
 import { h, icon } from "./dom.js";
-import { clamp, short } from "./text.js";
 import { stageOf } from "./model.js";
+import { playButton, speedPicker } from "./playback.js";
+import { clamp, short } from "./text.js";
 
 /** @typedef {import("./element.js").PeftVizTrace} View */
 /** @typedef {import("./steps.js").Moment} Moment */
@@ -25,19 +26,30 @@ export function controls(view) {
     return h("button", { type: "button", class: "jump", ...more }, text);
   };
   $.first = tool("first", () => view.go(0), "Home");
-  $.prev = tool("prev", () => view.go(view.step - 1), "←");
-  $.play = tool("play", () => view.play(), "Space");
-  $.next = tool("next", () => view.go(view.step + 1), "→");
+  $.prev = tool("prev", () => view.move(-1), "←");
+  $.next = tool("next", () => view.move(1), "→");
   $.last = tool("last", () => view.go(last), "End");
   $.count = h("output", { class: "count" });
-  const tools = [$.first, $.prev, $.play, $.next, $.last];
+  const tools = [$.first, $.prev, playButton(view), $.next, $.last];
+  const fold = h("button", {
+    type: "button",
+    class: "jump",
+    "aria-pressed": String(view.folded),
+    title: `${view.say("key_helpers")} (h)`,
+    onclick: () => view.foldHelpers(),
+  });
+  fold.append(view.say("jump_helpers"), " ", h("kbd", {}, "h"));
   const bar = h(
     "div",
     { class: "bar" },
     h("div", { class: "tools", role: "group" }, tools),
     $.count,
+    speedPicker(view),
     jump("next_change", "jump_change", () => view.jumpChange(1), "n"),
     jump("next_decision", "jump_decision", () => view.jumpDecision(1), "d"),
+    jump("step_over", "jump_over", () => view.stepOver(1), "o"),
+    jump("step_out", "jump_out", () => view.stepOut(), "u"),
+    fold,
     alarm(view),
     rec.bases.length > 1 ? baseControl(view) : null,
   );

@@ -1,0 +1,169 @@
+// One row of the batch on one grid of columns: what the caller passed, what the base model got, and
+// the step at which each cell came to be. Nothing here needs a browser.
+import { positionsOf } from "./measured.js";
+import { extent } from "./numbers.js";
+import { range } from "./text.js";
+
+/**
+ * @typedef {import("./steps.js").Recording} Recording
+ * @typedef {import("./steps.js").Call} Call
+ *
+ * One line of cells. `values[c]` is null where the tensor has no such column, `born[c]` the number
+ * of the step at which the cell came to be what it is.
+ * @typedef {object} Line
+ * @property {"ids" | "attention_mask" | "labels" | "positions" | "type_mask"} role
+ * @property {(number | string | null)[]} values
+ * @property {number[]} born
+ * @property {boolean} [lost]  too large to be kept
+ *
+ * @typedef {object} Sheet
+ * @property {string} roles  one letter for each column
+ * @property {(number | null)[] | null} ids
+ * @property {number} start  columns before this one lie in the cache
+ * @property {Line[]} passed
+ * @property {Line[]} reached
+ */
+
+const ORDER = ["ids", "attention_mask", "labels", "type_mask", "positions"];
+
+/**
+ * What the caller passed: role -> index of the value. A dictionary or a tuple is looked into.
+ * @param {Recording} rec
+ * @param {Call} root
+ * @returns {Map<string, number>}
+ */
+export function passed(rec, root) {
+  const found = new Map();
+  const look = (i, deep) => {
+    const v = rec.value(i);
+    if (v?.kind === "tensor" && v.shape.length === 2 && ORDER.includes(v.role)) {
+      if (!found.has(v.role)) found.set(v.role, i);
+    } else if (deep && v?.items) Object.values(v.items).forEach((j) => look(j, false));
+  };
+  Object.values(root.args).forEach((i) => look(i, true));
+  return found;
+}
+
+/**
+ * The first step in [from, to] at which a value existed; `to` when none is known.
+ * @param {Recording} rec
+ * @param {number | undefined} index
+ */
+export function madeAt(rec, index, from, to) {
+  if (index == null) return to;
+  for (let k = from; k < to; k++) {
+    const m = rec.moments[k];
+    if (m.phase === "enter" && Object.values(m.call.args).includes(index)) return k;
+    const changes = rec.settled(m)?.changes || [];
+    if (changes.some((c) => c.value === index)) return k;
+  }
+  return to;
+}
+
+/** The step behind the base call before this one, or the first of the whole call. */
+function beginning(rec, base) {
+  const root = rec.root(base);
+  const before = rec.bases.filter((b) => b.last < base.first && rec.root(b) === root).pop();
+  return { root, from: before ? before.last + 1 : root.first, first: !before };
+}
+
+/** A row of a table, where the table may have fewer rows: one for all, or one for several beams. */
+function rowOf(rec, index, r, rows) {
+  const v = rec.value(index);
+  const data = rec.whole(index) ? rec.numbers(index) : null;
+  if (!data) return null;
+  const [n, width] = extent(v);
+  const at = n === rows ? r : Math.floor((r * n) / rows);
+  return data.slice(at * width, at * width + width);
+}
+
+/** Columns of the caller's tokens: those that are not virtual, from the left. */
+const given = (roles, n) =>
+  range(roles.length)
+    .filter((c) => roles[c] !== "v")
+    .slice(0, n);
+
+/**
+ * @param {Recording} rec
+ * @param {Call} base
+ * @param {number} r  row of the batch
+ * @returns {Sheet | null}
+ */
+export function sheet(rec, base, r) {
+  const seq = rec.sequence(base.id);
+  const row = seq?.rows[r];
+  if (!row) return null;
+  const { root, from, first } = beginning(rec, base);
+  const total = row.roles.length;
+  const theirs = passed(rec, root);
+  const rows = seq.rows.length;
+  const empty = () => Array(total).fill(null);
+  /** @type {Line[]} */
+  const above = [];
+  for (const role of ORDER) {
+    if (!theirs.has(role)) continue;
+    const width = extent(rec.value(theirs.get(role)))[1];
+    const values = empty();
+    const numbers = rowOf(rec, theirs.get(role), r, rows);
+    given(row.roles, width).forEach((c, i) => (values[c] = numbers ? numbers[i] : null));
+    const line = { role, values, born: Array(total).fill(root.first), lost: !numbers };
+    above.push(/** @type {Line} */ (line));
+  }
+  return {
+    roles: row.roles,
+    ids: row.ids,
+    start: seq.query_start,
+    passed: above,
+    reached: below(rec, base, row, r, above, { from, start: seq.query_start, first, root }),
+  };
+}
+
+/** What the base model got. */
+function below(rec, base, row, r, above, { from, start, first, root }) {
+  const total = row.roles.length;
+  const arg = (...names) => names.map((n) => base.args[n]).find((i) => rec.value(i)?.shape);
+  const made = (i) => madeAt(rec, i, from, base.first);
+  const had = new Map(above.map((l) => [l.role, l]));
+  // a cell that the caller passed, and that is still what it was, is as old as the call
+  const born = (role, values, at) => {
+    const old = had.get(role)?.values;
+    return values.map((x, c) => (old && old[c] != null && old[c] === x ? root.first : at));
+  };
+  const embeds = made(arg("inputs_embeds", "input_ids"));
+  const cache = made(arg("past_key_values"));
+  const tokens = range(total).map((c) => {
+    if (c < start) return first && row.roles[c] === "v" ? cache : root.first;
+    return row.roles[c] === "v" ? embeds : first ? root.first : from;
+  });
+  /** @type {Line[]} */
+  const lines = [{ role: "ids", values: [...row.roles], born: tokens }];
+  const add = (role, values, at) => {
+    const lost = row.unkept?.includes({ attention_mask: "attended" }[role] || role);
+    if (!lost && !values?.some((x) => x != null && x !== "")) return;
+    const cells = lost ? Array(total).fill(null) : values;
+    lines.push(/** @type {any} */ ({ role, values: cells, born: born(role, cells, at), lost }));
+  };
+  const bits = [...(row.attended || "")].map((b) => (b === "0" || b === "1" ? +b : null));
+  add("attention_mask", bits, made(arg("attention_mask")));
+  add("labels", row.labels, made(arg("labels")));
+  const types = arg("input_type_mask", "token_type_ids");
+  const kinds = types == null ? null : rowOf(rec, types, r, rec.sequence(base.id).rows.length);
+  if (kinds?.length === total) add("type_mask", kinds, made(types));
+  const measured = positionsOf(rec, base, r);
+  const where = row.positions?.some((x) => x != null) ? row.positions : null;
+  const positions = measured
+    ? [...Array(total - measured.length).fill(null), ...measured]
+    : where;
+  add("positions", positions, measured ? base.first : made(arg("position_ids")));
+  return lines;
+}
+
+/** The row to begin with: the first that has padding, else row 0. @param {Recording} rec */
+export function tellingRow(rec) {
+  const base = rec.bases[0];
+  const rows = (base && rec.sequence(base.id)?.rows) || [];
+  return Math.max(
+    0,
+    rows.findIndex((row) => row.roles.includes("p")),
+  );
+}

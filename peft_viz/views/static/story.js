@@ -1,0 +1,358 @@
+// The story: a moment at a time, its sentence, one row of the batch on one grid of columns, and the
+// line of code that did it. What has not happened yet is faint.
+import { cacheBar, tokenText } from "./cells.js";
+import { h, keepInView } from "./dom.js";
+import { moveBar, showMoveBar } from "./playback.js";
+import { colourLines, dedent } from "./python.js";
+import { legend } from "./sequence.js";
+import { sheet } from "./sheet.js";
+import { brief, typeOf } from "./state.js";
+import { clamp, range, seen, short } from "./text.js";
+import { stageOf } from "./model.js";
+
+/**
+ * @typedef {import("./element.js").PeftVizTrace} View
+ * @typedef {import("./steps.js").Scene} Scene
+ * @typedef {import("./steps.js").Call} Call
+ * @typedef {import("./sheet.js").Line} Line
+ */
+
+const COLUMNS_SHOWN = 160; // at a time
+const AROUND = 3; // lines of code before and after the one that did it
+const LINE_NAMES = {
+  ids: "token",
+  attention_mask: "mask",
+  labels: "label",
+  positions: "position",
+  type_mask: "type",
+};
+
+/** @param {View} view */
+export function storyPanel(view) {
+  const { $, rec } = view;
+  $.sceneButtons = rec.story.map((scene, i) => sceneButton(view, scene, i));
+  const items = [];
+  rec.story.forEach((scene, i) => {
+    const root = rec.root(scene.at.call);
+    if (!i || root !== rec.root(rec.story[i - 1].at.call)) {
+      items.push(h("li", { class: "chapter mono" }, `${short(root.function)}()`));
+    }
+    items.push(h("li", {}, $.sceneButtons[i]));
+  });
+  const list = h("ol", { class: "scenes" }, items);
+  const label = { "aria-label": view.say("moments") };
+  $.scenes = h("nav", { class: "body contents", ...label }, list);
+  $.scene = h("div", { class: "scene-inner" });
+  const region = { tabindex: "0", role: "region", "aria-label": view.say("moment") };
+  const stage = h("div", { class: "body scene", ...region }, moveBar(view, "story"), $.scene);
+  return h("div", { class: "story" }, $.scenes, stage);
+}
+
+/** @param {View} view @param {Scene} scene @param {number} i */
+function sceneButton(view, scene, i) {
+  const cls = `scene-button kind-${/^[\w-]+$/.test(scene.kind) ? scene.kind : "other"}`;
+  const number = h("span", { class: "no" }, scene.kind === "decision" ? "?" : String(i + 1));
+  const sizes = sizesOf(view, scene);
+  const text = h("span", { class: "what" }, textOf(view, scene), sizes && h("small", {}, sizes));
+  return h(
+    "button",
+    { type: "button", class: cls, onclick: () => view.goScene(i) },
+    number,
+    text,
+  );
+}
+
+/** The sentence of a moment in the reader's language. @param {View} view @param {Scene} scene */
+export function textOf(view, scene) {
+  const { text } = scene;
+  return typeof text === "string" ? text : text[view.language ? "zh" : "en"] || text.en || "";
+}
+
+/** "[2, 6] → [2, 10]": what a tensor was and is. @param {View} view @param {Scene} scene */
+function sizesOf(view, scene) {
+  const told = [scene.before, scene.after].map((x) => {
+    return typeof x === "number" && view.rec.value(x) ? brief(view, x) : null;
+  });
+  if (!told[1]) return null;
+  return told[0] && told[0] !== told[1] ? `${told[0]} → ${told[1]}` : told[1];
+}
+
+/** @param {View} view */
+export function showStory(view) {
+  const { $, rec } = view;
+  const i = view.sceneIndex;
+  const scene = rec.story[i];
+  $.sceneButtons.forEach((b, j) => {
+    b.classList.toggle("done", j < i);
+    if (j === i) b.setAttribute("aria-current", "step");
+    else b.removeAttribute("aria-current");
+  });
+  showMoveBar(view, i, rec.story.length, view.say("moment_of", i + 1, rec.story.length));
+  const base = scene.base || rec.nextBase(scene.k);
+  const from = i ? Math.min(rec.story[i - 1].k, scene.k - 1) : -1;
+  const picture = base ? sheetBox(view, base, from, scene.k) : noGrid(view);
+  $.scene.replaceChildren(
+    h("p", { class: "say" }, textOf(view, scene)),
+    h("div", { class: "two" }, picture, cause(view, scene)),
+  );
+  keepInView($.scenes, $.sceneButtons[i]);
+}
+
+const noGrid = (view) => h("p", { class: "note" }, view.say("no_base"));
+
+// ------------------------------------------------------------ the grid
+/**
+ * @param {View} view
+ * @param {Call} base
+ * @param {number} from  the step behind which a cell is new
+ * @param {number} now  the step before which a cell has happened
+ */
+export function sheetBox(view, base, from, now) {
+  const seq = view.rec.sequence(base.id);
+  if (!seq?.rows.length) return h("p", { class: "note" }, view.say("no_inputs"));
+  view.row = clamp(view.row, 0, seq.rows.length - 1);
+  const data = sheet(view.rec, base, view.row);
+  const total = data.roles.length;
+  const first = clamp(view.window.get(base.id) ?? total - COLUMNS_SHOWN, 0, total);
+  const columns = range(Math.min(COLUMNS_SHOWN, total - first)).map((i) => first + i);
+  const when = { from, now };
+  const above = data.passed.map((line) => lineOf(view, data, line, columns, when, true));
+  const below = data.reached.map((line) => lineOf(view, data, line, columns, when, false));
+  const reached = now >= base.first;
+  const heading = (word, cls) => {
+    const cell = { colspan: columns.length + 1, scope: "rowgroup", class: cls };
+    return h("tr", {}, h("th", cell, h("span", {}, word)));
+  };
+  const stage = stageOf(view, base);
+  const name = { class: "strip sheet", "aria-label": view.say("sequence") };
+  const table = h(
+    "table",
+    { ...name, css: { "--n": columns.length } },
+    h("colgroup", {}, h("col", { class: "head-col" }), h("col", { span: columns.length })),
+    h("tbody", { class: "passed" }, heading(view.say("you_passed"), "part"), above),
+    h(
+      "tbody",
+      { class: "reached" },
+      heading(`${view.say(reached ? "reached" : "on_its_way")} · ${stage}`, "part"),
+      parts(view, data, columns),
+      below,
+    ),
+  );
+  const scroll = { class: "scroll", role: "region", "aria-label": view.say("sequence") };
+  const box = h("div", scroll, table);
+  const names = [...new Set([...data.roles].map((c) => view.roleOf(c)))];
+  return h(
+    "div",
+    { class: "sheetbox" },
+    rowPicker(view, seq.rows.length, data),
+    total > COLUMNS_SHOWN ? turner(view, base, first, total) : null,
+    box,
+    cameBackLine(view, base, now),
+    legend(view, names, true),
+  );
+}
+
+/** Which columns lie in the cache already, and which are this call's inputs. */
+function parts(view, data, columns) {
+  const cached = columns.filter((c) => c < data.start).length;
+  if (!cached) return null;
+  const span = (n, cls, word) =>
+    n ? h("td", { colspan: n, class: `span ${cls}` }, h("span", {}, word)) : null;
+  const fresh = columns.length - cached;
+  return h(
+    "tr",
+    { class: "axis" },
+    h("td", { class: "corner" }),
+    span(cached, "", `${view.say("in_cache")} · ${data.start}`),
+    span(fresh, "now", fresh < 5 ? "▾" : view.say("this_call")),
+  );
+}
+
+/** @param {View} view @param {Line} line */
+function lineOf(view, data, line, columns, { from, now }, given) {
+  const name = h("th", { scope: "row" }, view.say(LINE_NAMES[line.role]));
+  if (line.lost) {
+    const cell = { class: "unkept", colspan: columns.length };
+    return h("tr", {}, name, h("td", cell, view.say("unkept")));
+  }
+  const cells = columns.map((c) => {
+    const x = line.values[c];
+    if (x == null) return h("td", { class: "gap" });
+    const [cls, text, title] = cellOf(view, data, line.role, x, c, given);
+    const later = line.born[c] > now;
+    const fresh = !given && !later && line.born[c] > from;
+    const more = `${later ? " unborn" : ""}${fresh ? " fresh" : ""}`;
+    const told = later ? `${title} · ${view.say("not_yet_short")}` : title;
+    return h("td", { class: cls + more, title: told }, text);
+  });
+  return h("tr", {}, name, cells);
+}
+
+/** Class, text, and what a cell says when one points at it. */
+function cellOf(view, data, role, x, c, given) {
+  const mark = view.roleOf(data.roles[c]);
+  const place = `[${c}] `;
+  const look = {
+    ids: () => {
+      const id = given ? x : data.ids?.[c];
+      const kept = !given && c < data.start ? ` · ${view.say("in_cache")}` : "";
+      const title = [view.name(mark), view.textOf(id)].filter(Boolean).join(" · ") + kept;
+      return [`tok m-${mark}`, tokenText(view, data.roles[c], id), title];
+    },
+    attention_mask: () => {
+      const name = x ? "attended" : "masked";
+      return [`m-${name}`, String(x), view.name(name)];
+    },
+    labels: () => {
+      if (x === -100) return ["m-ignored", "−100", view.name("ignored")];
+      const text = view.rec.text(x);
+      return ["m-label", text == null ? String(x) : seen(text, view.fits), view.textOf(x)];
+    },
+  };
+  const made = look[role] ? look[role]() : ["num", String(x), view.say(LINE_NAMES[role])];
+  return [made[0], made[1], place + made[2]];
+}
+
+/** Which row of the batch; none where there is but one. @param {View} view */
+function rowPicker(view, rows, data) {
+  if (rows < 2) return null;
+  const act = (r) => () => {
+    view.row = r;
+    view.redraw();
+    view.refocus(`[data-row="${r}"]`);
+  };
+  const few = range(Math.min(rows, 12));
+  const one = (r) => {
+    const more = { "aria-pressed": String(r === view.row), "data-row": r, onclick: act(r) };
+    return h("button", { type: "button", ...more }, String(r));
+  };
+  const all = h("select", {
+    "aria-label": view.say("batch_row"),
+    onchange: (e) => act(+e.target.value)(),
+  });
+  range(rows).forEach((r) => {
+    all.append(h("option", { value: r, selected: r === view.row }, String(r)));
+  });
+  const group = { class: "group", role: "group", "aria-label": view.say("batch_row") };
+  const padded = [...data.roles].filter((c) => c === "p").length;
+  return h(
+    "div",
+    { class: "rowpick" },
+    h("span", { class: "soft" }, view.say("row_word")),
+    rows > 12 ? all : h("div", group, few.map(one)),
+    h("span", { class: "soft" }, padded ? view.say("padded_n", padded) : view.say("unpadded")),
+  );
+}
+
+/** @param {View} view @param {Call} base */
+function turner(view, base, first, total) {
+  const most = Math.max(0, total - COLUMNS_SHOWN);
+  const slide = (e) => {
+    view.window.set(base.id, clamp(+e.target.value, 0, most));
+    view.redraw();
+    view.refocus(".turner input");
+  };
+  const range_ = {
+    type: "range",
+    min: 0,
+    max: most,
+    step: 20,
+    "aria-label": view.say("columns"),
+  };
+  const input = h("input", { ...range_, onchange: slide });
+  input.value = String(first);
+  const last = Math.min(total, first + COLUMNS_SHOWN) - 1;
+  const text = h("span", { class: "soft" }, view.say("window", first, last, total));
+  return h("label", { class: "turner" }, text, " ", input);
+}
+
+/** Loss, logits and cache that came back; until then: not yet. @param {View} view */
+function cameBackLine(view, base, now) {
+  const known = now >= base.last;
+  const entries = Object.entries(base.outputs).filter(([, i]) => {
+    return view.rec.value(i)?.value !== null;
+  });
+  if (!entries.length && !base.raised) return null;
+  const number = (i) => {
+    const v = view.rec.value(i);
+    const x = v.role === "loss" && !v.shape?.length ? view.rec.numbers(i)?.[0] : null;
+    return x == null ? typeOf(view, v) : h("b", { class: "mono" }, String(x).slice(0, 7));
+  };
+  const told = known
+    ? entries.map(([n, i]) => [h("dt", { class: "mono" }, n), h("dd", {}, number(i))])
+    : h("dt", {}, view.say("not_yet_short"));
+  const failed = base.raised && known ? h("dt", {}, view.say("nothing_back")) : told;
+  const cache = known && view.rec.caches.get(base.id);
+  const bar = cache && cache.after ? cacheBar(view, cache.after, base, cache.before) : null;
+  return h(
+    "div",
+    { class: `back${known ? "" : " waits"}` },
+    h("div", { class: "h4" }, view.say("came_back")),
+    h("dl", { class: "came" }, failed),
+    bar,
+  );
+}
+
+// ------------------------------------------------------------ the line that did it
+/** @param {View} view @param {Scene} scene */
+function cause(view, scene) {
+  const { call, step } = scene.at;
+  const open = () => view.openTab("lines");
+  const source = view.rec.sources[call.source];
+  if (!source?.text) {
+    const more = h("button", { type: "button", class: "soft more", onclick: open }, [
+      h("kbd", {}, "↓"),
+      view.say("its_inputs"),
+    ]);
+    return h("div", { class: "cause" }, h("p", { class: "mono soft" }, call.function), more);
+  }
+  const lines = dedent(source.text.replace(/\n$/, "")).split("\n");
+  const coloured = colourLines(lines.join("\n"));
+  const def = lines.findIndex((l) => /^(async )?def /.test(l));
+  const line = call.steps[step]?.line ?? source.first_line + Math.max(0, def);
+  const at = clamp(line - source.first_line, 0, lines.length - 1);
+  const rows = range(lines.length).slice(Math.max(0, at - AROUND), at + AROUND + 1);
+  const made = rows.map((i) => {
+    const n = source.first_line + i;
+    const here = { class: "here", "aria-current": "step" };
+    const code = coloured[i].map(([cls, piece]) => {
+      return cls ? h("span", { class: cls }, piece) : piece;
+    });
+    const row = { "data-line": n, role: "listitem", ...(i === at ? here : {}) };
+    return h("div", row, h("span", { class: "ln" }, String(n)), h("code", {}, code));
+  });
+  const file = source.file.split("/").pop();
+  const digits = String(source.first_line + lines.length).length;
+  return h(
+    "div",
+    { class: "cause" },
+    h(
+      "div",
+      { class: "cause-head" },
+      h("span", {}, view.say("did_it")),
+      h("span", { class: "mono", title: source.file }, `${file}:${line}`),
+    ),
+    h(
+      "div",
+      {
+        class: "lines snippet scroll",
+        role: "list",
+        "aria-label": view.say("did_it"),
+        css: { "--digits": `${digits}ch` },
+        onclick: (e) => {
+          const row = e.target.closest("[data-line]");
+          if (!row) return;
+          open();
+          if (!row.classList.contains("here")) view.jumpLine(+row.dataset.line);
+        },
+      },
+      made,
+    ),
+    h(
+      "button",
+      { type: "button", class: "soft more", onclick: open },
+      h("kbd", {}, "↓"),
+      view.say("all_lines", lines.length),
+    ),
+  );
+}
