@@ -2,6 +2,7 @@
 // of columns, mask under token, label under mask, position under label.
 import { h } from "./dom.js";
 import { tokenText } from "./cells.js";
+import { positionsOf } from "./measured.js";
 import { clamp, range, seen } from "./text.js";
 
 /**
@@ -68,9 +69,11 @@ function rowLines(view, seq, row, r, columns) {
   if (row.attended) lines.push(line(view.say("mask"), columns, mask));
   if (some(row.labels)) lines.push(line(view.say("label"), columns, label));
   gone("labels", "label");
-  const position = (i) => ["num", row.positions[i] ?? ""];
-  if (some(row.positions)) lines.push(line(view.say("position"), columns, position));
-  gone("positions", "position");
+  const used = positionsOf(view.rec, view.rec.calls[seq.call], r);
+  const before = row.roles.length - (used?.length || 0);
+  const position = (i) => ["num", (used ? used[i - before] : row.positions[i]) ?? ""];
+  if (used || some(row.positions)) lines.push(line(view.say("position"), columns, position));
+  if (!used) gone("positions", "position");
   return h("tbody", {}, lines);
 }
 
@@ -108,7 +111,7 @@ export function lost(view, base, seq) {
     ids: told("ids"),
     labels: told("labels"),
     attention_mask: seq?.rows.some((r) => /[01]/.test(r.attended || "")) || gone("attended"),
-    positions: told("positions"),
+    positions: told("positions") || !!base.measured?.positions,
   };
   const words = new Set();
   const look = (i, deep) => {
