@@ -45,7 +45,7 @@ bench: env  ## measure what recording costs, and ours beside peft without record
 export: env  ## write the modules and README.md from the notebooks, and clean these
 	@$(PY) scripts/notebooks.py export
 
-notebooks: env  ## run the notebooks again and keep their outputs: make notebooks [NB="nbs/20_trace.ipynb ..."]
+notebooks: env  ## run the notebooks again and keep their outputs: make notebooks [NB="nbs/recording/01_trace.ipynb ..."]
 	@$(PY) scripts/notebooks.py run $(NB)
 
 pictures: env browser  ## make every saved picture anew: in notebooks, README_files and nbs/images

@@ -51,7 +51,7 @@ setup(
     # comes last, and `import peft_viz` in the folder above the clone finds the clone, as an empty namespace.
     package_dir={"": "."},
     packages=find_packages(include=[lib, lib + ".*"]),
-    package_data={lib: ["static/**", "tiny/**"]},
+    package_data={lib: ["views/static/**", "zoo/tiny/**", "py.typed", "*.pyi"]},
     python_requires=">=" + settings["min_python"],
     install_requires=requirements("requirements"),
     extras_require={"smollm2": requirements("smollm2_requirements")},

@@ -1,6 +1,18 @@
 __version__ = "0.1.0"
 
-from . import viewer   # gives traces their HTML form; needs neither torch nor transformers
-from .api import lazy
+from .api import HOME, MODULES, find
 
-lazy(__name__)
+
+def __getattr__(name):
+    "A public name or a module, imported when it is first asked for; see nbs/commands/04_api.ipynb."
+    return find(name)
+
+
+def __dir__():
+    return sorted({*globals(), *HOME, *MODULES})
+
+
+__all__ = sorted(HOME)
+
+from .views import viewer   # gives traces their HTML form; needs neither torch nor transformers
+from .recording import story   # gives them `story` and `history`

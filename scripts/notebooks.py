@@ -11,7 +11,8 @@ notebooks.py check               do the above in a copy and say what would chang
 A cell whose output is another one each time, or on another machine, says so in a line of its own: `#| varies`.
 """
 
-import base64, difflib, hashlib, json, multiprocessing, os, re, shutil, subprocess, sys, tempfile, time, traceback
+import base64, difflib, hashlib, json, multiprocessing, os, re, runpy, shutil, subprocess, sys, tempfile, time
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -160,7 +161,9 @@ MINUTES = 20  # that a notebook may take
 
 
 def test_all(paths):
-    "Run notebooks as tests, each in a process of its own, with a line for each; how many (passed, failed)."
+    "Run notebooks as tests, each in its own process, with a line for each; how many (passed, failed)."
+    # the largest first, so that no worker is idle at the end
+    paths = sorted(paths, key=lambda path: -path.stat().st_size)
     os.environ.update(OFFLINE, IN_TEST="1")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(HEAVY)
@@ -282,12 +285,14 @@ def masked(text):
 
 
 def digest(path):
-    "Of all that a notebook's outputs depend on: itself, the package, the tests (some read them), the versions."
+    "Of all that a notebook depends on: itself, the package, tests (some read them), what draws pages, versions."
     found = [
         path,
         *(ROOT / "requirements").iterdir(),
         *(ROOT / "peft_viz").rglob("*"),
+        *(ROOT / "scripts").glob("*_page.py"),
         *(ROOT / "tests").glob("*"),
+        *(ROOT / "tests").rglob("test_*.py"),
     ]
     total = hashlib.sha256()
     for file in sorted(f for f in found if f.is_file() and "__pycache__" not in f.parts):
@@ -332,6 +337,8 @@ def export(root=ROOT):
         name: value for name, value in os.environ.items() if name != "IN_TEST"
     }  # with it, nbdev_export does nothing
     subprocess.run([sys.executable, "-c", "\n".join(steps)], cwd=root, env=env, check=True)
+    names = runpy.run_path(str(root / "peft_viz" / "api.py"))
+    (root / "peft_viz" / "__init__.pyi").write_text(names["stub"](), encoding="utf-8")
     readme(root)
 
 

@@ -18,13 +18,15 @@ sys.path[:0] = [str(Path(__file__).resolve().parent)]
 from notebooks import OFFLINE, ROOT, WORKERS, eligible, test_all
 
 LANE = re.compile(r"^# lane: (\w+)$", re.M)
-LANES = ("reference", "watching", "here")
+LANES = ("reference", "broad", "watching", "here")
 
 
 def lane(path):
     """Where a file of tests runs; it says so itself, in a line of its own, "# lane: reference".
 
     reference  what the models compute: in both environments, and every branch must be taken by one of these files
+    broad      the same, tried on many families, methods and batches; in both environments. Its coverage is not
+               measured, and no mutant is shown to it: what only these tests notice, a test of the first lane should
     watching   what is recorded and drawn of it, and whatever says nothing: in both environments. Many of these tests
                trace what runs, which no coverage tool may do besides
     here       what needs a browser, notebooks or the docs: in the first environment alone
@@ -36,12 +38,9 @@ def lane(path):
 
 
 def files(*lanes):
-    "The files of tests of these lanes, as paths within the checkout."
-    return [
-        str(path.relative_to(ROOT))
-        for path in sorted((ROOT / "tests").rglob("test_*.py"))
-        if lane(path) in lanes
-    ]
+    "The files of tests of these lanes, as paths within the checkout: lane by lane, each from the largest file on."
+    every = sorted((ROOT / "tests").rglob("test_*.py"), key=lambda path: (-path.stat().st_size, path))
+    return [str(path.relative_to(ROOT)) for wanted in lanes for path in every if lane(path) == wanted]
 
 
 PARTS = {  # part: (Python environment, lanes, pytest's options)
@@ -50,8 +49,10 @@ PARTS = {  # part: (Python environment, lanes, pytest's options)
         ["reference"],
         ["--dist", "worksteal", "--cov", "--cov-report=term-missing:skip-covered"],
     ),
-    "rest": (".venv", ["watching", "here"], ["--dist", "loadfile", "--no-loadscope-reorder"]),
-    "era4": (".venv-era4", ["reference", "watching"], ["--dist", "worksteal"]),
+    # What is long and cannot be divided comes first (see `pytest_collection_modifyitems` in tests/conftest.py), single
+    # tests last: so both workers end at the same time.
+    "rest": (".venv", ["here", "watching", "broad"], ["--dist", "loadgroup", "--no-loadscope-reorder"]),
+    "era4": (".venv-era4", ["reference", "broad", "watching"], ["--dist", "worksteal"]),
 }
 
 

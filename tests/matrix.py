@@ -5,7 +5,7 @@ measured on `peft_viz`, on Hugging Face peft, and on the base model alone.
     FILE] [--store] [-v]
 
 What was measured stands in matrix.json, a lane for each generation of transformers: `make matrix` writes it,
-test_matrix.py measures again and compares, and nbs/61_matrix.ipynb shows it.
+test_matrix.py measures again and compares, and nbs/reference/51_matrix.ipynb shows it.
 
 Weights are random, of adapters too, and so large that texts depend on every token and on the adapter. Where the
 base model alone breaks an invariant, the cell says so and counts for nobody. An invariant is a function of a
@@ -31,10 +31,10 @@ import transformers
 
 import families
 import parity
-import peft_viz.causal_lm as ours
-import peft_viz.config as our_config
+import peft_viz.reference.causal_lm as ours
+import peft_viz.reference.config as our_config
 from parity import peft
-from peft_viz.model import PeftModel
+from peft_viz.reference.model import PeftModel
 
 BASE = "base: "  # how a cell begins that the base model decides
 FAMILIES = (

@@ -1,8 +1,8 @@
 """The map of the specification: one row for each way a decision of the specification can go.
 
 A row says when, which line of the reference decides it, which test reaches that line with that outcome, and how
-to make a recording that takes that way. nbs/60_specification.ipynb draws the rows (with specification_page.py),
-test_specification.py checks them.
+to make a recording that takes that way. nbs/reference/50_specification.ipynb draws the rows (with
+specification_page.py), test_specification.py checks them.
 
 **How a row finds its line.** Line numbers are never typed. A row names a function and a *mark*: how the shape of the
 deciding statement begins. The shape of a statement is its code, on one line, in which each local variable and each
@@ -31,15 +31,16 @@ from transformers.utils import logging
 
 import peft_viz
 from peft_viz import generation
-from peft_viz.causal_lm import get_peft_model, PeftModelForCausalLM
-from peft_viz.config import CPTConfig, get_peft_config
-from peft_viz.models import tiny_random
+from peft_viz.reference.causal_lm import get_peft_model, PeftModelForCausalLM
+from peft_viz.reference.config import CPTConfig, get_peft_config
+from peft_viz.zoo.models import tiny_random
 from peft_viz.recording.calls import Visit, Watched
 from peft_viz.recording.doors import visited
 from peft_viz.recording.recorder import record, Recorder
-from peft_viz.trace import Trace
+from peft_viz.recording.trace import Trace
 
 HOME = Path(peft_viz.__file__).parent
+TESTS = Path(__file__).resolve().parent
 ERA_4 = transformers.__version__.startswith("4.")  # there, generate says where it is with `cache_position`
 
 
@@ -81,7 +82,7 @@ class Row:
 
     @property
     def file(self):  # inside the package
-        return self.module.replace(".", "/") + ".py"
+        return f"reference/{self.module.replace('.', '/')}.py"
 
     @property
     def function(self):  # without its class
@@ -92,7 +93,7 @@ class Row:
 def function(where: str):
     "`causal_lm:PeftModelForCausalLM.forward` -> the function itself."
     module, _, name = where.partition(":")
-    return inspect.unwrap(attrgetter(name)(importlib.import_module(f"peft_viz.{module}")))
+    return inspect.unwrap(attrgetter(name)(importlib.import_module(f"peft_viz.reference.{module}")))
 
 
 @lru_cache
@@ -462,11 +463,17 @@ def apply(known, step, trace):
 
 # ---- the rows -------------------------------------------------------------------------------------------------
 
+
+def tests_of(name: str) -> str:
+    "How the names of the tests in test_`name`.py begin, wherever that file stands."
+    (file,) = TESTS.rglob(f"test_{name}.py")
+    return f"{file.relative_to(TESTS.parent).as_posix()}::test_"
+
+
 PARITY, MORE, REFERENCE, ERRORS, BRANCHES = (
-    f"tests/test_{name}.py::test_"
-    for name in ("parity", "parity_more", "reference", "reference_errors", "branches")
+    tests_of(name) for name in ("parity", "parity_more", "reference", "reference_errors", "branches")
 )
-HERE = "tests/test_specification.py::test_"
+HERE, PROMPT = tests_of("specification"), tests_of("prompt_branches")
 CLASS = "causal_lm:PeftModelForCausalLM."
 ROWS: list[Row] = []
 
@@ -940,10 +947,10 @@ row(
 
 S, C = "_cpt_forward", CLASS + "_cpt_forward"
 TYPES_OF, ANSWERS, WITH_LOSS, LOSS = (
-    "tuners.cpt:extend_types",
-    "tuners.cpt:answers_only",
-    "tuners.cpt:with_cpt_loss",
-    "tuners.cpt:cpt_loss",
+    "methods.cpt:extend_types",
+    "methods.cpt:answers_only",
+    "methods.cpt:with_cpt_loss",
+    "methods.cpt:cpt_loss",
 )
 
 row(
@@ -1250,7 +1257,7 @@ row(
     LENDING,
     "for _ in LENT #2",
     None,
-    REFERENCE + "generate_leaves_the_base_model_as_it_was[llama, grouped queries-None-lora]",
+    REFERENCE + "generate_leaves_the_base_model_as_it_was[llama-None-lora]",
     lambda: generate("lora"),
 )
 row(
@@ -1260,7 +1267,7 @@ row(
     LENDING,
     "for _ in LENT #2",
     None,
-    REFERENCE + "generate_leaves_the_base_model_as_it_was[llama, grouped queries-RuntimeError-lora]",
+    REFERENCE + "generate_leaves_the_base_model_as_it_was[llama-RuntimeError-lora]",
     lambda: failing(RuntimeError),
     ends="RuntimeError",
 )
@@ -1271,7 +1278,7 @@ row(
     LENDING,
     "for _ in LENT #2",
     None,
-    REFERENCE + "generate_leaves_the_base_model_as_it_was[llama, grouped queries-KeyboardInterrupt-prompt]",
+    REFERENCE + "generate_leaves_the_base_model_as_it_was[llama-KeyboardInterrupt-prompt]",
     lambda: failing(KeyboardInterrupt, "prompt"),
     ends="KeyboardInterrupt",
 )
@@ -1668,31 +1675,8 @@ MODULES = (
     "place",
     "generation",
     "calls",
-    "tuners.cpt",
+    "methods.cpt",
 )  # where the specification's branches are decided
-PROMPT = "tests/test_prompt_branches.py::test_"
-BESIDE = [  # tests that go where no row leads; the appendix names them
-    BRANCHES + "a_cache_cropped_into_the_virtual_tokens[prompted-True]",
-    BRANCHES + "corrected_positions_are_for_those_who_take_positions[PREFIX_TUNING-gpt2-True]",
-    BRANCHES + "how_each_era_is_told_what_is_new[False-prompted]",
-    BRANCHES + "positions_for_a_model_that_counts_in_the_mask[True]",
-    BRANCHES + "positions_of_a_decoding_step[True-prefixed]",
-    ERRORS + "options_that_are_not_there[llama-mixed]",
-    ERRORS + "prompt_without_a_task[llama-PromptTuningConfig]",
-    HERE + "a_prefix_behind_padding_hands_on_what_was_asked_for",
-    HERE + "a_recurrent_state_has_seen_all_but_one",
-    HERE + "attention_weights_of_a_prefix_behind_padding",
-    HERE + "behind_padding_is_as_without[prefix]",
-    HERE + "chunks_and_corrected_positions",
-    HERE + "corrected_positions_without_a_mask[prefix]",
-    HERE + "positions_in_several_directions",
-    PROMPT + "cpt_for_inference_is_a_table",
-    PROMPT + "cpt_loss[decay]",
-    PROMPT + "cpt_tokens_must_be_words[-1-False]",
-    PROMPT + "cpt_types_of_the_input_come_after_those_of_the_examples",
-    PROMPT + "cpt_warns_when_no_label_is_left[kinds1-3 is not a multiple of 4]",
-    REFERENCE + "generate_from_embeddings[embeddings-prefix]",
-]
 
 
 @dataclass(frozen=True)
@@ -1706,12 +1690,15 @@ class Branch:
 
     @property
     def file(self):  # inside the package
-        return self.module.replace(".", "/") + ".py"
+        return f"reference/{self.module.replace('.', '/')}.py"
 
 
 def branches(module: str) -> list[Branch]:
     "Both ways of each `if` of a module, in their order."
-    tree, found = ast.parse((HOME / (module.replace(".", "/") + ".py")).read_text(encoding="utf-8")), []
+    tree, found = (
+        ast.parse((HOME / "reference" / (module.replace(".", "/") + ".py")).read_text(encoding="utf-8")),
+        [],
+    )
 
     def visit(node, names):
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):

@@ -15,8 +15,8 @@ import peft_viz
 ROOT = Path(__file__).resolve().parent.parent
 HOME = str(Path(peft_viz.__file__).parent) + "/"
 REFERENCE = tuple(
-    HOME + name
-    for name in ("causal_lm.py", "place.py", "generation.py", "calls.py", "model.py", "tuners/cpt.py")
+    f"{HOME}reference/{name}"
+    for name in ("causal_lm.py", "place.py", "generation.py", "calls.py", "model.py", "methods/cpt.py")
 )
 
 

@@ -1,4 +1,4 @@
-"""What of peft's public surface is here, and why the rest is not: the table of nbs/62_surface.ipynb, compared with peft by tests/test_surface.py."""
+"""What of peft's public surface is here, and why the rest is not: the table of nbs/reference/52_surface.ipynb, compared with peft by test_surface.py."""
 
 import dataclasses
 import html
@@ -128,7 +128,7 @@ def parameters(package):
             continue  # an older peft
         theirs, ours = (_parameters(made, function) for made in (package, peft_viz))
         loading = (
-            peft_viz.model.LOADING
+            peft_viz.reference.model.LOADING
             if function in ("PeftModel.from_pretrained", "PeftModel.load_adapter")
             else {}
         )

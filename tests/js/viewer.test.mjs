@@ -1,14 +1,14 @@
 // What of the page's script needs no browser: `node --test tests/js`, in milliseconds.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { align, count, maskOfRow, unpack } from "../../peft_viz/static/numbers.js";
-import { onAxis, pairs, stretches } from "../../peft_viz/static/grid.js";
-import { colourLines, dedent } from "../../peft_viz/static/python.js";
-import { readHash, stepOfHash } from "../../peft_viz/static/links.js";
-import { madeAt, sheet, tellingRow } from "../../peft_viz/static/sheet.js";
-import { axis, Recording } from "../../peft_viz/static/steps.js";
-import { pythonText, seen, spans, wide } from "../../peft_viz/static/text.js";
-import { fill, say, WORDS } from "../../peft_viz/static/words.js";
+import { align, count, maskOfRow, unpack } from "../../peft_viz/views/static/numbers.js";
+import { onAxis, pairs, stretches } from "../../peft_viz/views/static/grid.js";
+import { colourLines, dedent } from "../../peft_viz/views/static/python.js";
+import { readHash, stepOfHash } from "../../peft_viz/views/static/links.js";
+import { madeAt, sheet, tellingRow } from "../../peft_viz/views/static/sheet.js";
+import { axis, Recording } from "../../peft_viz/views/static/steps.js";
+import { pythonText, seen, spans, wide } from "../../peft_viz/views/static/text.js";
+import { fill, say, WORDS } from "../../peft_viz/views/static/words.js";
 
 const call = (more = {}) => ({
   kind: "peft",

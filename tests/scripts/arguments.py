@@ -7,7 +7,7 @@ import beside  # a module beside the script
 import torch
 from transformers import AutoModelForCausalLM
 
-from peft_viz.models import TINY
+from peft_viz.zoo.models import TINY
 
 
 class Point:

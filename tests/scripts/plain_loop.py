@@ -6,7 +6,7 @@ import torch
 from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from peft_viz.models import TINY
+from peft_viz.zoo.models import TINY
 
 torch.manual_seed(0)
 tokenizer = AutoTokenizer.from_pretrained(TINY)

@@ -6,7 +6,7 @@ import torch
 from peft import PromptTuningConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from peft_viz.models import TINY
+from peft_viz.zoo.models import TINY
 
 base = AutoModelForCausalLM.from_pretrained(TINY, dtype=torch.float32)
 model = get_peft_model(base, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4))

@@ -8,7 +8,7 @@ from peft import PromptTuningConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
-from peft_viz.models import TINY
+from peft_viz.zoo.models import TINY
 
 torch.manual_seed(0)
 tokenizer = AutoTokenizer.from_pretrained(TINY)

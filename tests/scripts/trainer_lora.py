@@ -12,7 +12,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from peft_viz.models import TINY
+from peft_viz.zoo.models import TINY
 
 
 class Words(torch.utils.data.Dataset):

@@ -1,0 +1,106 @@
+// The numbers of a recorded tensor: a list, runs {"runs": [value, count, value, count, ...]}, or ramps
+// {"ramps": [first, count, ...]} of numbers that count up by one.
+// A file may say anything, so nothing here makes room for more than `MOST` numbers.
+import { range } from "./text.js";
+
+/** @typedef {number | string} Num  a number, or "nan", "inf", "-inf" */
+/** @typedef {Num[] | {runs?: any[], ramps?: any[]} | null | undefined} Packed */
+
+export const MOST = 2 ** 22;
+
+/**
+ * Runs and ramps alike: pairs of first number and count, and what is added from number to number.
+ * @param {{runs?: any[], ramps?: any[]}} data
+ * @returns {[any[], number]}
+ */
+const pairsOf = (data) => (data.runs ? [data.runs, 0] : [data.ramps || [], 1]);
+
+/** How many numbers are kept. @param {Packed} data */
+export function count(data) {
+  if (!data) return 0;
+  if (Array.isArray(data)) return data.length;
+  const [pairs] = pairsOf(data);
+  let n = 0;
+  for (let i = 1; i < pairs.length; i += 2) n += pairs[i];
+  return n;
+}
+
+/** How many a shape asks for. @param {number[]} shape */
+export const size = (shape) => shape.reduce((a, b) => a * b, 1);
+
+/**
+ * The numbers one by one; null when none were kept, or more than can be shown.
+ * @param {Packed} data
+ * @returns {Num[] | null}
+ */
+export function unpack(data) {
+  if (!data) return null;
+  if (Array.isArray(data)) return data;
+  if (!(count(data) <= MOST)) return null;
+  const [pairs, step] = pairsOf(data);
+  const out = [];
+  for (let i = 0; i < pairs.length; i += 2) {
+    for (let n = 0; n < pairs[i + 1]; n++) out.push(step ? pairs[i] + n : pairs[i]);
+  }
+  return out;
+}
+
+/** Rows and columns of a table; a vector is one row. @param {{shape: number[]}} v */
+export const extent = (v) => (v.shape.length === 2 ? v.shape : [1, v.shape[0]]);
+
+/**
+ * How an old table lies over a new one: was something put in front, or added behind?
+ * @param {{shape: number[]}} v
+ * @param {Num[]} now
+ * @param {{shape: number[]}} was
+ * @param {Num[]} old
+ */
+export function align(v, now, was, old) {
+  const [rows, n] = extent(v);
+  const o = extent(was)[1];
+  const match = (long, a, part, b, from) =>
+    range(rows).every((r) => range(b).every((c) => long[r * a + from + c] === part[r * b + c]));
+  let shift = 0; // column of the new table above which the old one's first column stands
+  if (n > o && match(now, n, old, o, n - o)) shift = n - o;
+  if (n < o && match(old, o, now, n, o - n)) shift = n - o;
+  const fresh = (r, c) => {
+    const k = c - shift;
+    return k < 0 || k >= o || now[r * n + c] !== old[r * o + k];
+  };
+  return { padBefore: Math.max(0, shift), padAfter: Math.max(0, -shift), fresh };
+}
+
+/**
+ * One row of a measured mask [batch or 1, heads or 1, query, key] as bytes [query x key]: 1 where
+ * some head may attend. Null when it is larger than `MOST * 8`. Read from the runs, not one by one.
+ * @param {{shape: number[], data: Packed}} v
+ * @param {number} row
+ */
+export function maskOfRow(v, row) {
+  const [batch, heads, queries, keys] = v.shape;
+  const area = queries * keys;
+  if (!(area <= MOST * 8)) return null;
+  const cells = new Uint8Array(area);
+  const first = (batch === 1 ? 0 : row) * heads * area;
+  const mark = (from, to) => {
+    // [from, to) of the flat numbers may span several heads
+    for (let at = Math.max(from, first); at < Math.min(to, first + heads * area);) {
+      const start = (at - first) % area;
+      const end = Math.min(area, start + Math.min(to, first + heads * area) - at);
+      cells.fill(1, start, end);
+      at += end - start;
+    }
+  };
+  const data = v.data;
+  const listed = Array.isArray(data) ? data : data?.runs ? null : unpack(data);
+  if (listed || !data) {
+    (listed || []).forEach((x, i) => {
+      if (x) mark(i, i + 1);
+    });
+  } else {
+    for (let i = 0, at = 0; i < data.runs.length; at += data.runs[i + 1], i += 2) {
+      if (data.runs[i]) mark(at, at + data.runs[i + 1]);
+    }
+  }
+  return { cells, queries, keys };
+}

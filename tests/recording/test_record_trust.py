@@ -1,0 +1,606 @@
+"With or without a recording: the same bits and exceptions, the same process afterwards; what was lost is said."
+
+import asyncio, copy, enum, pickle, random, signal, sys, threading, time, warnings
+from contextlib import contextmanager
+
+import peft, pytest, torch
+from torch.overrides import TorchFunctionMode
+
+from conftest import run_async
+from peft_viz import get_peft_model, LoraConfig, PromptTuningConfig, record, tiny_random
+from peft_viz.recording import base_model, doors
+from peft_viz.recording.calls import HERE
+from peft_viz.recording.recorder import Recorder
+from peft_viz.recording.trace import Trace
+
+IDS = torch.tensor([[3, 4, 5, 6], [7, 8, 9, 10]])
+GREEDY = dict(max_new_tokens=3, do_sample=False)
+C = dict(task_type="CAUSAL_LM")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return make()
+
+
+def make(config=None, package_get=get_peft_model):
+    torch.manual_seed(0)
+    return package_get(tiny_random("llama"), config or PromptTuningConfig(num_virtual_tokens=4, **C)).eval()
+
+
+def lora(**more):
+    return make(LoraConfig(init_lora_weights=False, **more, **C))
+
+
+def left(model):
+    "What a recording could leave behind; empty when it left nothing."
+    base = model.get_base_model()
+    found = dict(
+        tracer=sys.gettrace(),
+        session=HERE.tracer.sessions,
+        struck=HERE.tracer.struck,
+        modes=torch.overrides._get_current_function_mode_stack(),
+        slots=doors._SLOTS,
+        doors=[
+            c for m in model.modules() for c in type(m).__mro__ if hasattr(vars(c).get("forward"), "_slot")
+        ],
+        own=[m for m in (model, base) if "forward" in vars(m)],
+        hooks=[m for m in model.modules() if m._forward_hooks or m._forward_pre_hooks],
+    )
+    return {k: v for k, v in found.items() if v}
+
+
+@contextmanager
+def told(match=None):
+    "One warning that fits, or none."
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        yield
+    said = [str(w.message) for w in heard if "recording is incomplete" in str(w.message)]
+    assert len(said) == (match is not None) and (match is None or match in said[0]), said
+
+
+def whole(trace):
+    return Trace.from_json(trace.to_json()) == trace
+
+
+# --- interrupts
+
+
+class Struck(BaseException):
+    pass
+
+
+OURS = doors.__file__.rpartition("/")[0]
+
+
+def strike(n, go):
+    "Run `go` with an interrupt at the n-th instruction of the recorder's own code; how many instructions there were."
+    count = 0
+
+    def local(frame, event, _arg):
+        nonlocal count
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            count += 1
+            if count == n:
+                raise Struck
+        return local
+
+    def tracer(frame, event, arg):
+        return local(frame, event, arg) if frame.f_code.co_filename.startswith(OURS) else None
+
+    before = sys.gettrace()
+    sys.settrace(tracer)
+    try:
+        go()
+    except Struck:
+        pass
+    finally:
+        sys.settrace(before)
+    return count
+
+
+def test_an_interrupt_at_any_instruction_of_ours_leaves_nothing(model):
+    "Outside of the followed calls, where a tracer of the test's own can strike: starting, at the doors, stopping."
+    plain = model(input_ids=IDS).logits
+
+    def go():
+        with record(model):
+            model(input_ids=IDS)
+
+    total, rng = strike(None, go), random.Random(0)
+    for n in (1, *rng.sample(range(2, total), 30), total - 1, total):
+        strike(n, go)
+        assert not left(model), n
+    assert torch.equal(model(input_ids=IDS).logits, plain)
+
+
+def test_signals_at_random_moments(model):
+    "As they come to a user: Ctrl-C while a recorded forward runs."
+    armed, rng, base = [False], random.Random(0), model.get_base_model()
+
+    def handler(*_):
+        if armed[0]:
+            armed[0] = False
+            raise KeyboardInterrupt
+
+    def go():
+        with record(model):
+            model(input_ids=IDS)
+
+    go()
+    start = time.perf_counter()
+    go()
+    duration, before, struck = time.perf_counter() - start, signal.signal(signal.SIGALRM, handler), 0
+    try:
+        for _ in range(60):
+            try:
+                armed[0] = True
+                signal.setitimer(signal.ITIMER_REAL, rng.uniform(0.0002, duration))
+                go()
+                armed[0] = False
+            except KeyboardInterrupt:
+                struck += 1
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            assert not left(model) and "prepare_inputs_for_generation" not in vars(base)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert struck
+
+
+class Late(Exception):
+    "What a user's own timeout raises."
+
+
+def test_an_exception_of_a_signal_handler_is_no_loss_of_ours(model, monkeypatch):
+    def handler(*_):
+        raise Late
+
+    before, real = signal.signal(signal.SIGALRM, handler), base_model.bind
+
+    def slow(*args):
+        signal.raise_signal(signal.SIGALRM)
+        return real(*args)
+
+    monkeypatch.setattr(base_model, "bind", slow)
+    try:
+        with pytest.raises(Late), told(), record(model):
+            model(input_ids=IDS)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert not left(model)
+
+
+def test_an_interrupt_between_two_lines_waits_for_the_next_call(model, monkeypatch):
+    "`x = taken()` and the `try` below it: no call lies between them, so Python alone would not raise there."
+    from peft_viz.recording import watch
+
+    real, done = watch.Watch._on, []
+
+    def interrupted(self, frame, event, arg):
+        real(self, frame, event, arg)
+        if event == "line" and not done and self.call.steps:
+            done.append(frame.f_lineno)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(watch.Watch, "_on", interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught, record(model):
+        model(input_ids=IDS)
+    ours = [e.frame.code.raw.co_name for e in caught.traceback if OURS in str(e.path)]
+    assert "_deliver" in ours and done and not left(model)
+
+
+# --- threads, and recordings beside each other
+
+
+def test_threads_are_recorded_where_they_run(model):
+    "A streamer's thread: its calls are in the trace, the thread keeps nothing, and what comes later is not recorded."
+    go, ended, counts = threading.Event(), threading.Event(), []
+
+    def work():
+        model.generate(input_ids=IDS, **GREEDY)
+        go.set()
+        ended.wait()
+        counts.append((sys.gettrace(), HERE.tracer.sessions))
+        model.generate(input_ids=IDS, **GREEDY)
+
+    thread = threading.Thread(target=work)
+    with record(model) as alone:
+        model.generate(input_ids=IDS, **GREEDY)
+    with record(model) as trace:
+        thread.start()
+        go.wait()
+    n = len(trace.calls)
+    ended.set()
+    thread.join()
+    assert trace == alone and len(trace.calls) == n and counts == [(None, ())]
+
+
+def test_two_threads_do_not_mix(model):
+    barrier, found = threading.Barrier(3), []
+
+    def work():
+        barrier.wait()
+        for _ in range(3):
+            found.append(model(input_ids=IDS).logits)
+
+    plain = model(input_ids=IDS).logits
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    with record(model) as trace:
+        [t.start() for t in threads]
+        [t.join() for t in threads]
+    with record(model) as one:
+        model(input_ids=IDS)
+    shape = lambda c, t: (c.function, len(c.steps), [shape(k, t) for k in t.children(c)])
+    assert {str(shape(r, trace)) for r in trace.roots} == {str(shape(one.roots[0], one))} and len(
+        trace.roots
+    ) == 9
+    assert whole(trace) and all(torch.equal(x, plain) for x in found) and not left(model)
+
+
+def test_a_call_that_outlives_the_recording(model):
+    "Stopped while another thread is inside: the trace can be saved, grows no more, and says so."
+    inside, ended = threading.Event(), threading.Event()
+
+    class Wait:
+        def put(self, _):
+            inside.set()
+            ended.wait()
+
+        def end(self):
+            pass
+
+    thread = threading.Thread(target=lambda: model.generate(input_ids=IDS[:1], streamer=Wait(), **GREEDY))
+    with told("went on after the recording"), record(model) as trace:
+        thread.start()
+        inside.wait()
+    text = trace.to_json()
+    ended.set()
+    thread.join()
+    assert trace.to_json() == text and whole(trace) and not left(model)
+
+
+def test_recordings_end_in_any_order(model):
+    async def job(wait):
+        with record(model) as trace:
+            model(input_ids=IDS)
+            await asyncio.sleep(wait)
+            model(input_ids=IDS)
+        return len(trace.base_calls)
+
+    async def both():
+        return await asyncio.gather(job(0.02), job(0.05))
+
+    assert run_async(both()) == [3, 3] and not left(model)
+
+
+def test_recordings_end_in_any_order_beside_a_browser(browser, model):
+    "The browser's driver keeps an event loop running in this thread."
+    assert asyncio.get_running_loop()
+    test_recordings_end_in_any_order(model)
+
+
+def test_a_recording_goes_on_where_it_stopped(model):
+    recorder = Recorder(model)
+    for n in (1, 2):
+        recorder.start()
+        with pytest.raises(RuntimeError, match="on already"):
+            recorder.start()
+        model(input_ids=IDS)
+        recorder.stop()
+        recorder.stop()
+        assert len(recorder.trace.base_calls) == n and whole(recorder.trace) and not left(model)
+        model(input_ids=IDS)
+
+
+def test_a_recorder_that_is_forgotten_goes(model):
+    recorder = Recorder(model)
+    recorder.start()
+    assert left(model)
+    del recorder
+    assert not left(model)
+
+
+def test_two_models_of_one_class(model):
+    other = make()
+    with record(model) as trace:
+        other(input_ids=IDS)
+        assert trace.calls == []
+        with record(other) as inner:
+            model(input_ids=IDS)
+            other(input_ids=IDS)
+    assert len(trace.base_calls) == len(inner.base_calls) == 1
+
+
+# --- other tools in the process
+
+
+@pytest.mark.parametrize("again", (False, True), ids=("python", "puts itself back"))
+def test_a_debugger_sees_what_it_would_see_alone(model, again):
+    "Also one that puts itself in charge whenever it is asked, as coverage's does."
+    seen = []
+
+    def tracer(frame, event, _arg):
+        if again and event == "call":
+            sys.settrace(tracer)
+        if frame.f_code.co_name in ("mine", "get_prompt") and event != "opcode":
+            seen.append((frame.f_code.co_name, event, frame.f_lineno))
+        return tracer
+
+    def mine():
+        return 1
+
+    def go():
+        mine()
+        model(input_ids=IDS)
+        mine()
+
+    def traced(go):
+        seen.clear()
+        sys.settrace(tracer)
+        try:
+            go()
+            still = sys.gettrace()
+        finally:
+            sys.settrace(None)
+        assert still is tracer
+        return list(seen)
+
+    def recorded():
+        with record(model) as trace:
+            go()
+        steps.append(sum(len(c.steps) for c in trace.calls))
+
+    steps = []
+    recorded()
+    assert traced(go) == traced(recorded) != [] and steps[0] == steps[1] and not left(model)
+
+
+def test_function_modes_of_the_user_see_no_more(model):
+    class Count(TorchFunctionMode):
+        n = 0
+
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            Count.n += 1
+            return func(*args, **kwargs or {})
+
+    counts = []
+    for recorded in (False, True):
+        Count.n = 0
+        with Count():
+            if recorded:
+                with record(model):
+                    model(input_ids=IDS)
+            else:
+                model(input_ids=IDS)
+        counts.append(Count.n)
+    assert counts[0] == counts[1] > 0
+
+
+@pytest.mark.parametrize(
+    "how", (copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))), ids=("deepcopy", "pickle")
+)
+def test_a_copy_computes_with_its_own_weights(how):
+    model = lora()
+    with record(model, layers=1) as trace:
+        other = how(model)
+        with torch.no_grad():
+            for p in other.parameters():
+                p.add_(0.05)
+        differs = not torch.equal(other(input_ids=IDS).logits, model(input_ids=IDS).logits)
+    assert differs and len(trace.base_calls) == 1 and not left(model) and not left(other)
+    assert vars(other).keys() == vars(model).keys()
+
+
+def test_a_forward_of_the_objects_own(model):
+    "As accelerate gives to modules: it is recorded, put back, and copied as it was."
+    base = make().get_base_model()
+    wrapped = get_peft_model(base, PromptTuningConfig(num_virtual_tokens=4, **C)).eval()
+    real = base.forward
+    base.forward = own = lambda *args, **kwargs: real(*args, **kwargs)
+    with record(wrapped) as trace:
+        wrapped(input_ids=IDS)
+        inside = copy.deepcopy(wrapped).get_base_model().forward
+    assert len(trace.base_calls) == 1 and base.forward is own and inside is own
+
+
+# --- odd values
+
+
+class Odd(list):
+    def __len__(self):
+        raise RuntimeError("no length")
+
+
+class NoText(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+
+class Silent(dict):
+    __class__ = property(lambda self: 1 / 0)
+
+
+VALUES = dict(
+    sparse=lambda: torch.eye(2).to_sparse(),
+    nested=lambda: torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]),
+    jagged=lambda: torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)], layout=torch.jagged),
+    meta=lambda: torch.ones(1, 1, 3, 3, device="meta"),
+    float8=lambda: torch.ones(2, 3).to(torch.float8_e4m3fn),
+    odd=lambda: Odd([1]),
+    silent=Silent,
+    huge=lambda: 10**5000,
+    surrogate=lambda: "file\udcff.txt",
+    keys=lambda: {1: 2, "1": 3, "\udcff": 4, (1, 2): 5, None: float("nan")},
+    infinite=lambda: [float("inf"), -float("inf"), float("nan"), 1e400],
+    itself=lambda: (x := [])[:0] or x.append(x) or x,
+)
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_an_odd_value_costs_no_more_than_itself(value, tmp_path):
+    model = lora()
+    with record(model) as plain:
+        model(input_ids=IDS, my_mask=1)
+    with record(model) as trace:
+        model(input_ids=IDS, my_mask=VALUES[value]())
+    count = lambda t: ([len(c.steps) for c in t.calls], [len(c.args) for c in t.calls], len(t.base_calls))
+    assert count(trace) == count(plain) and whole(trace)
+    trace.save(tmp_path / "x.html"), repr(trace)
+
+
+def test_what_cannot_be_described_is_said():
+    class Lies(torch.Tensor):
+        @property
+        def shape(self):
+            raise RuntimeError("no shape")
+
+    odd, model = torch.ones(2).as_subclass(Lies), lora()
+    with told("the value of my_mask"), record(model) as trace:
+        model(input_ids=IDS, my_mask=odd)
+    assert len(trace.base_calls) == 1 and whole(trace)
+
+
+def test_equal_looking_values_are_told_apart():
+    class Mode(enum.Enum):
+        GREEDY, BEAM = 1, 2
+
+    class Text(str, enum.Enum):
+        GREEDY, BEAM = "greedy", "beam"
+
+    class Id(int):
+        pass
+
+    given = dict(
+        a=1, b=True, c=1.0, d=0.0, e=-0.0, f="1", g=Mode.GREEDY, h=Mode.BEAM, i=Text.GREEDY, j=Text.BEAM
+    )
+    given |= dict(k=Id(1), l=Id(2), m=torch.float32, n=torch.float16, o=10**5000, p=2**70)
+    model = lora()
+    with record(model) as trace:
+        model(input_ids=IDS, **given)
+    items = trace.value(trace.roots[0].args["kwargs"]).items
+    seen = {k: trace.value(items[k]) for k in given}
+    assert len({items[k] for k in given}) == len(given)
+    assert (seen["i"].value, seen["j"].value, seen["k"].value, seen["l"].value) == ("greedy", "beam", 1, 2)
+
+
+def test_an_exception_without_a_text_is_the_users():
+    model = lora()
+
+    def boom(*_, **__):
+        raise NoText
+
+    model.get_base_model().model.layers[0].mlp.forward = boom
+    with pytest.raises(NoText), record(model) as trace:
+        model(input_ids=IDS)
+    assert trace.roots[0].raised["type"] == "NoText" and whole(trace)
+
+
+# --- arguments
+
+
+@pytest.mark.parametrize(
+    "layers, error",
+    (("2", TypeError), (1.5, TypeError), ([1], TypeError), (True, TypeError), (-1, ValueError)),
+)
+def test_layers_are_checked_first(layers, error, model):
+    with pytest.raises(error, match="layers should be"):
+        record(model, layers=layers)
+    assert not left(model)
+
+
+def test_a_tokenizer_that_cannot_decode_is_refused(model):
+    with pytest.raises(TypeError, match="decode"):
+        record(model, tokenizer=object())
+
+
+class Words:
+    "Knows some ids, and no length."
+
+    def decode(self, ids):
+        if ids[0] > 5:
+            raise KeyError(ids[0])
+        return {3: "three", 4: "", 5: "\udcff"}[ids[0]]
+
+    def convert_ids_to_tokens(self, i):
+        return f"<{i}>"
+
+
+class Processor:
+    tokenizer = Words()
+
+
+@pytest.mark.parametrize("words", (Words(), Processor()), ids=("tokenizer", "processor"))
+def test_each_id_has_its_text_or_costs_only_itself(words, model):
+    with told("x the text of a token (KeyError"), record(model, words) as trace:
+        model(input_ids=IDS)
+    assert trace.tokens == {"3": "three", "4": "<4>", "5": "\\udcff"} and whole(trace)
+
+
+def test_a_failing_tokenizer_never_hides_the_users_error(model):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError, match="mine"), record(model, Words()):
+            model(input_ids=IDS)
+            raise ValueError("mine")
+
+
+# --- who is it?
+
+
+def test_adapters_are_named_however_they_came_in():
+    config = lambda: peft.LoraConfig(target_modules=["q_proj"])
+    native = tiny_random("llama")
+    native.add_adapter(config(), adapter_name="mine")
+    injected = peft.inject_adapter_in_model(config(), tiny_random("llama"), adapter_name="mine")
+    for model in (native, injected):
+        with record(model) as trace:
+            model(input_ids=IDS)
+        a = trace.about
+        assert (a["peft_type"], a["active_adapter"], list(a["adapters"])) == ("LORA", "mine", ["mine"])
+        assert a["implementation"] == "peft" and whole(trace)
+
+
+def test_a_mixed_model_is_named():
+    mixed = peft.PeftMixedModel(tiny_random("llama"), peft.LoraConfig(target_modules=["q_proj"]), "a")
+    mixed.add_adapter("b", peft.LoHaConfig(target_modules=["v_proj"]))
+    mixed.set_adapter(["a", "b"])
+    with record(mixed) as trace:
+        mixed(input_ids=IDS)
+    assert trace.about["peft_type"] == "LORA+LOHA" and trace.about["active_adapter"] == "a, b"
+    assert len(trace.base_calls) == 1 and whole(trace)
+
+
+def test_compiled_models_say_so(model, monkeypatch):
+    "`torch.compile(model)`, and `model.compile()`: named as what they are; that lines are missing is said."
+    run, other = torch.compile(model, backend="eager"), make()
+    other.get_base_model().compile(backend="eager")
+    with torch.compiler.set_stance("force_eager"):
+        for given in (run, other):
+            with told(), record(given) as trace:
+                given(input_ids=IDS)
+            assert trace.about["peft_type"] == "PROMPT_TUNING" and len(trace.roots[0].steps) > 5
+        monkeypatch.setattr(doors, "is_compiling", lambda: True)  # as it is for what is compiled now
+        with told("what runs compiled"), record(run):
+            run(input_ids=IDS)
+    assert not left(model)
+
+
+def test_the_attention_is_the_language_models():
+    "An image encoder with as many layers as the language model."
+    from transformers import LlavaConfig, LlavaForConditionalGeneration
+
+    sizes = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
+    vision = dict(model_type="clip_vision_model", projection_dim=32, image_size=16, patch_size=8, **sizes)
+    text = dict(model_type="llama", vocab_size=67, **sizes)
+    torch.manual_seed(0)
+    model = LlavaForConditionalGeneration(
+        LlavaConfig(vision_config=vision, text_config=text, image_token_id=5)
+    ).eval()
+    ids = torch.tensor([[8, 9, 5, 5, 5, 5, 10, 11, 12]])
+    with torch.no_grad(), record(model) as trace:
+        model(input_ids=ids, pixel_values=torch.randn(1, 3, 16, 16))
+    (entry,) = trace.base_calls[0].attention
+    assert entry["layers"] == [0, 1]
+    assert trace.value(entry["value"]).nested()[0][0] == torch.ones(9, 9).tril().int().tolist()

@@ -1,0 +1,297 @@
+"A trace is plain data: it survives a file, and what is not a trace is refused in words."
+
+import copy, json, random, subprocess, sys
+
+import jsonschema
+import pytest
+from hypothesis import given, strategies as st
+
+from peft_viz.recording.trace import (
+    Call,
+    Change,
+    Source,
+    Step,
+    Trace,
+    TraceError,
+    Value,
+    pack,
+    schema,
+    unpack,
+)
+
+ABOUT = dict(
+    implementation="peft_viz",
+    implementation_version="0.1.0",
+    transformers="5",
+    torch="2",
+    python="3",
+    model_class="LlamaForCausalLM",
+    model_type="llama",
+    num_layers=4,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    hidden_size=64,
+    vocab_size=100,
+    active_adapter="default",
+    adapters={"default": {"r": 8}},
+    peft_type="PROMPT_TUNING",
+    num_virtual_tokens=4,
+)
+
+
+def sample() -> Trace:
+    "One of everything."
+    values = [
+        Value("tensor", shape=(1, 3), dtype="int64", device="cpu", role="ids", packed=[5, 6, 7]),
+        Value(
+            "tensor",
+            shape=(1, 1, 2, 2),
+            dtype="bool",
+            device="cpu",
+            role="attention_mask",
+            packed=[1, 0, 1, 1],
+            attended=True,
+        ),
+        Value("cache", type="DynamicCache", length=4, layers=2, shape=(1, 2, 4, 8)),
+        Value("scalar", type="NoneType", value=None),
+        Value("sequence", type="tuple", length=1, items=[0]),
+        Value("mapping", type="dict", length=1, items={"input_ids": 0}),
+        Value("object", type="Thing"),
+        Value("tensor", shape=(), dtype="float32", device="cpu", role="loss", packed=["nan"]),
+    ]
+    branch = dict(kind="if", line=11, end=11, body=[12, 12], orelse=None)
+    calls = [
+        Call(
+            "peft",
+            "M.forward",
+            source=0,
+            args={"input_ids": 0},
+            returned=5,
+            id=0,
+            steps=[
+                Step(11, True),
+                Step(
+                    12,
+                    None,
+                    [Change("mask", 1, None, "new", ["other"]), Change("gone", None, 3, "deleted")],
+                    [1],
+                ),
+            ],
+        ),
+        Call(
+            "base",
+            "LlamaForCausalLM.forward",
+            parent=0,
+            parent_step=1,
+            args={"input_ids": 0, "past_key_values": 2},
+            outputs={"loss": 7},
+            attention=[dict(layers=[0, 1], value=1, how="sdpa")],
+            raised=dict(type="ValueError", message="no", line=None),
+            id=1,
+        ),
+    ]
+    return Trace(
+        ABOUT,
+        {"5": "a", "6": "</script>", "7": "道"},
+        [Source("M.forward", "m.py", 10, "def forward(self):\n    if x:\n        y\n", [branch])],
+        values,
+        calls,
+    )
+
+
+def test_round_trip(tmp_path):
+    t = sample()
+    assert Trace.from_json(t.to_json()) == t and Trace.load(t.save(tmp_path / "t.json")) == t
+    assert t.base_calls == t.children(t.calls[0]) == [t.calls[1]] and t.roots == [t.calls[0]]
+    assert (
+        t.value(0).nested() == [[5, 6, 7]]
+        and t.value(1).nested() == [[[[1, 0], [1, 1]]]]
+        and t.decode(7) == "道"
+        and t.decode(8) is None
+    )
+
+
+@given(st.lists(st.integers(-100, 3), max_size=60))
+def test_pack(numbers):
+    assert unpack(pack(numbers)) == numbers
+
+
+def test_schema_is_one(tmp_path):
+    jsonschema.Draft202012Validator.check_schema(schema())
+    jsonschema.Draft202012Validator(schema()).validate(sample().to_dict())
+
+
+def places(x, at=()):
+    "Every place in a document, as a path."
+    yield at
+    for k, v in x.items() if isinstance(x, dict) else enumerate(x) if isinstance(x, list) else ():
+        yield from places(v, at + (k,))
+
+
+def mutate(doc, rng):
+    "The document with one thing wrong, or at least different, somewhere."
+    doc = copy.deepcopy(doc)
+    path = rng.choice([p for p in places(doc) if p])
+    parent = doc
+    for k in path[:-1]:
+        parent = parent[k]
+    change = rng.choice(("drop", -1, 10**6, "text", None, [], {}, True, 1.5, {"kind": "secret"}))
+    if change == "drop":
+        del parent[path[-1]]
+    else:
+        parent[path[-1]] = change
+    return doc
+
+
+def test_what_is_read_fits_the_schema():
+    "A JSON schema says less than the reader knows, but never something else: what is read fits it."
+    rng, doc, seen = random.Random(0), sample().to_dict(), {True: 0, False: 0}
+    validator = jsonschema.Draft202012Validator(schema())
+    for _ in range(500):
+        bad = mutate(doc, rng)
+        try:
+            Trace.from_json(bad)
+            read = True
+        except TraceError:
+            read = False
+        seen[read] += 1
+        assert not read or validator.is_valid(bad), bad
+    assert min(seen.values()) > 20  # both sorts occurred
+
+
+def changed(path, value):
+    "The sample document with another value at one place."
+    doc = json.loads(sample().to_json())
+    place = doc
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    return doc
+
+
+def towers():
+    "A list of a list of a list; and lists that hold a list twice, which holds a list twice."
+    seq = lambda *items: Value("sequence", type="list", length=len(items), items=list(items))
+    deep = [Value("object", type="Thing")] + [seq(i) for i in range(200)]
+    wide = [Value("object", type="Thing")] + [seq(i, i) for i in range(40)]
+    return [Trace(ABOUT, None, [], values, []).to_dict() for values in (deep, wide)]
+
+
+def runs(n):
+    return dict(
+        kind="tensor",
+        shape=[1, n],
+        dtype="int64",
+        device="cpu",
+        role="ids",
+        data={"runs": [5, n]},
+        truncated=False,
+    )
+
+
+STEP = ("calls", 0, "steps", 1, "calls")
+REFUSED = {
+    "a bool is no number": (changed(("calls", 0, "steps", 0, "line"), True), r"calls\[0\].steps\[0\].line"),
+    "a number is no bool": (changed(("calls", 0, "steps", 0, "branch"), 1), "branch"),
+    "version true": (changed(("version",), True), "version True"),
+    "version 1.0": (changed(("version",), 1.0), "version 1.0"),
+    "a stranger's key": (changed(("calls", 0, "colour"), 1), "colour"),
+    "a call twice": (changed(STEP, [1, 1]), "names a call twice"),
+    "a call of itself": (changed(STEP, [0, 1]), "call 0, which was not made there"),
+    "a call that is not there": (changed(STEP, [7]), "points to call 7"),
+    "a later parent": (changed(("calls", 0, "parent"), 1), "points to call 1"),
+    "a step that knows nothing": (changed(STEP, []), "which does not"),
+    "a list of itself": (changed(("values", 4, "items"), [4]), "points to value 4"),
+    "a key of another kind": (changed(("values", 6, "dtype"), "int64"), "should not have 'dtype'"),
+    "a kind without its keys": (changed(("values", 0, "shape"), None), "lacks 'shape'"),
+    "a mapping with a list": (changed(("values", 5, "items"), [0]), "should be an object"),
+    "too many numbers": (changed(("values", 0), runs(10**12)), "stands for 1000000000000 numbers"),
+    "too many of them": (changed(("values",), [runs(2**22)] * 9), "more than"),
+    "a tower": (towers()[0], "too much"),
+    "a tree": (towers()[1], "too much"),
+    "a tower in about": (
+        changed(("about", "adapters"), json.loads("[" * 200 + "]" * 200)),
+        "adapters|levels",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_is_refused(case):
+    doc, why = REFUSED[case]
+    with pytest.raises(TraceError, match=why):
+        Trace.from_json(doc)
+
+
+def test_a_large_file_is_refused_unless_asked_for(tmp_path):
+    path = sample().save(tmp_path / "t.json")
+    with pytest.raises(TraceError, match="max_bytes=None"):
+        Trace.load(path, max_bytes=100)
+    assert Trace.load(path, max_bytes=None) == sample()
+
+
+def test_half_a_character_is_written_as_its_number(tmp_path):
+    t = sample()
+    t.about = t.about | {"adapters": {"caf\udce9": {}}}
+    for kind in "json", "html":
+        t.save(tmp_path / f"t.{kind}")
+    assert list(Trace.load(tmp_path / "t.json").about["adapters"]) == [r"caf\udce9"]
+
+
+def test_a_value_that_no_file_can_hold_leaves_the_old_file(tmp_path):
+    path = sample().save(tmp_path / "t.json")
+    bad = sample()
+    bad.about = bad.about | {"thing": object()}
+    with pytest.raises(TypeError):
+        bad.save(path)
+    assert Trace.load(path) == sample() and len(list(tmp_path.iterdir())) == 1
+
+
+def test_repr_counts_equal_lines():
+    t = Trace(ABOUT, None, [], [], [Call("peft", "M.forward", id=i) for i in range(1000)])
+    assert repr(t).splitlines()[1:] == ["  1000 times: M.forward"]
+
+
+def test_every_truncation_is_refused(tmp_path):
+    text = sample().to_json()
+    for cut in range(0, len(text), 7):
+        (tmp_path / "t.json").write_text(text[:cut], encoding="utf-8")
+        with pytest.raises(TraceError, match="t.json"):
+            Trace.load(tmp_path / "t.json")
+
+
+@pytest.mark.parametrize(
+    "doc, word",
+    [
+        ("[1]", "not a trace"),
+        ("\x00\x01", "not a trace"),
+        (b"\xff\xfe\x80", "not a trace"),
+        ("{}", "not a trace"),
+        (json.dumps({"format": "peft_viz.recording.trace"}), "version"),
+        (json.dumps({"format": "peft_viz.recording.trace", "version": 2}), "version 2"),
+        ("[" * 100000, "not a trace"),
+    ],
+)
+def test_not_a_trace(doc, word):
+    with pytest.raises(TraceError, match=word):
+        Trace.from_json(doc)
+
+
+def test_save_asks_for_a_known_suffix(tmp_path):
+    with pytest.raises(ValueError, match=r"\.json"):
+        sample().save(tmp_path / "t.txt")
+    assert not list(tmp_path.iterdir())
+
+
+def test_opens_without_torch(tmp_path):
+    "A saved trace opens where neither torch nor transformers can be imported."
+    path = sample().save(tmp_path / "t.json")
+    code = f"""import sys; sys.modules['torch'] = sys.modules['transformers'] = None
+from peft_viz.recording.trace import Trace
+t = Trace.load({str(path)!r}); print(t); print(len(t._repr_html_()) > 1000)"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "M.forward -> LlamaForCausalLM.forward" in out and out.strip().endswith("True")
+
+
+def test_repr_says_what_happened():
+    assert "1 of the base model" in repr(sample()) and "PROMPT_TUNING" in repr(sample())

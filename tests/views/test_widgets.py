@@ -1,0 +1,244 @@
+"The explorer, driven without a browser: a knob turned is a model run, and the figures follow."
+
+import html, re
+
+import ipywidgets, matplotlib.pyplot as plt
+import pytest, torch
+
+from peft_viz import LoraConfig, explore, get_peft_model, layout, load_tiny, widgets
+from peft_viz.views.widgets import METHODS, TEXTS, Bench, Explorer, encode
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return load_tiny()
+
+
+@pytest.fixture
+def explorer(tiny):
+    return explore(*tiny)
+
+
+def roles(e, row=0):
+    return layout.sequence(e.trace).rows[row].roles
+
+
+def test_it_is_a_widget_and_runs_at_once(explorer):
+    assert isinstance(explorer, Explorer) and isinstance(explorer, ipywidgets.VBox)
+    assert (explorer.method, explorer.num_virtual_tokens, explorer.padding_side, explorer.error) == (
+        "PROMPT_TUNING",
+        4,
+        "left",
+        None,
+    )
+    assert roles(explorer) == ["virtual"] * 4 + ["padding"] * 4 + ["token"] * 7
+    assert set(explorer.figures) == {"attention", "labels"} and all(
+        png.startswith(PNG) for png in explorer.figures.values()
+    )
+    assert plt.get_fignums() == []  # no figure is left behind to be shown twice
+
+
+def test_every_knob_changes_trace_and_figures(explorer):
+    for name, value, expected in (
+        ("num_virtual_tokens", 2, ["virtual"] * 2 + ["padding"] * 4 + ["token"] * 7),
+        ("padding_side", "right", ["virtual"] * 2 + ["token"] * 7 + ["padding"] * 4),
+        ("method", "PREFIX_TUNING", ["virtual"] * 2 + ["token"] * 7 + ["padding"] * 4),
+        ("texts", ("abc", "abcd"), ["virtual"] * 2 + ["token"] * 3 + ["padding"]),
+        ("method", "LORA", ["token"] * 3 + ["padding"]),
+    ):
+        trace, figures = explorer.trace, dict(explorer.figures)
+        setattr(explorer, name, value)
+        assert explorer.error is None and explorer.trace is not trace and roles(explorer) == expected
+        assert all(explorer.figures[k] != figures[k] for k in figures), name
+        assert explorer.trace.about["peft_type"] == explorer.method
+
+
+def test_controls_and_attributes_are_one(explorer):
+    explorer.slider.value = 7
+    assert explorer.num_virtual_tokens == 7 and roles(explorer).count("virtual") == 7
+    explorer.num_virtual_tokens = 1
+    assert (
+        explorer.slider.value == 1
+        and (explorer.slider.min, explorer.slider.max) == (1, 16)
+        and not explorer.slider.continuous_update
+    )
+    explorer.area.value = "x=x\nyy=yy\nzzz=zzz"
+    assert explorer.texts == ("x=x", "yy=yy", "zzz=zzz") and len(explorer.rows.options) == 3
+    explorer.texts = TEXTS
+    assert explorer.area.value == "\n".join(TEXTS)
+    explorer.method = "LORA"
+    assert explorer.slider.disabled
+    explorer.method = "PROMPT_TUNING"
+    assert not explorer.slider.disabled
+    with pytest.raises(Exception, match="num_virtual_tokens|maximum|should be"):
+        explorer.num_virtual_tokens = 17
+    with pytest.raises(Exception, match="PREFIX_TUNING"):
+        explorer.method = "NOPE"
+
+
+def test_row_and_paper_redraw_without_a_run(explorer):
+    trace, before = explorer.trace, dict(explorer.figures)
+    explorer.rows.value = 1
+    assert explorer.row == 1 and explorer.trace is trace
+    assert (
+        explorer.figures["attention"] != before["attention"]
+        and explorer.figures["labels"] == before["labels"]
+    )
+    explorer.theme = "dark"
+    assert explorer.trace is trace and explorer.figures["labels"] != before["labels"]
+    explorer.texts = ("one=one",)
+    assert explorer.row == 0 and explorer.error is None
+
+
+def test_figures_are_those_of_plot(explorer):
+    png, _ = widgets.picture(widgets.plot.attention(explorer.trace, theme="light"))
+    assert png == explorer.figures["attention"]
+
+
+def test_the_model_is_left_alone(tiny):
+    model, tokenizer = tiny
+    values, names = {n: p.clone() for n, p in model.state_dict().items()}, set(vars(model))
+    settings, modes = model.config.to_dict(), [m.training for m in model.modules()]
+    random = torch.get_rng_state()
+    e = explore(model, tokenizer)
+    for method in METHODS:
+        e.method = method
+    assert torch.equal(random, torch.get_rng_state())
+    assert (
+        set(vars(model)) == names
+        and model.config.to_dict() == settings
+        and [m.training for m in model.modules()] == modes
+    )
+    assert model.state_dict().keys() == values.keys() and all(
+        torch.equal(values[n], p) for n, p in model.state_dict().items()
+    )
+    assert all(p.requires_grad for p in model.parameters())
+    get_peft_model(load_tiny()[0], LoraConfig(task_type="CAUSAL_LM"))
+
+
+def test_same_seed_same_run(tiny):
+    losses = [
+        [
+            t.value(t.base_calls[0].outputs["loss"]).data
+            for t in (Bench(*tiny, seed=s).run(m) for m in METHODS)
+        ]
+        for s in (0, 0, 1)
+    ]
+    assert losses[0] == losses[1] and losses[0][1] != losses[2][1]
+
+
+def test_turning_back_gives_the_same_figure(explorer):
+    before = dict(explorer.figures)
+    explorer.method = "LORA"
+    explorer.method = "PROMPT_TUNING"
+    assert explorer.figures == before
+
+
+def test_table_says_what_arrived(explorer):
+    rows = dict((name, rest) for name, *rest in widgets.differences(explorer.trace))
+    hidden = explorer.trace.about["hidden_size"]
+    assert rows == {
+        "input_ids": ["[2, 11]", "–"],
+        "inputs_embeds": ["–", f"[2, 15, {hidden}]"],
+        "attention_mask": ["[2, 11]", "[2, 15]"],
+        "labels": ["[2, 11]", "[2, 15]"],
+    }
+    explorer.method = "PREFIX_TUNING"
+    rows = dict((name, rest) for name, *rest in widgets.differences(explorer.trace))
+    assert rows == {
+        "input_ids": ["[2, 11]"] * 2,
+        "attention_mask": ["[2, 11]", "[2, 15]"],
+        "labels": ["[2, 11]"] * 2,
+        "past_key_values": ["–", "4 tokens per row"],
+    }
+    explorer.method = "LORA"
+    assert all(given == got for _, given, got in widgets.differences(explorer.trace))
+    assert "base model got" in explorer.table.value
+
+
+def test_pictures_are_described(explorer):
+    alts = [html.unescape(a) for a in re.findall(r'alt="([^"]+)"', explorer.pictures.value)]
+    grid = layout.attention(explorer.trace).attended[0]
+    size = "15 queries and 15 keys, of which 4 virtual tokens, 4 padding, 7 tokens"
+    filled = f"{sum(map(sum, grid))} of 225 squares are filled."
+    assert alts[0] == f"Attention grid of row 0: {size}. {filled}"
+    assert "11 per row were passed, 15 arrived" in alts[1]
+
+
+def test_errors_are_shown_and_kept(explorer):
+    explorer.texts = ("  ",)
+    assert (
+        isinstance(explorer.error, ValueError)
+        and explorer.trace is None
+        and explorer.figures == {}
+        and explorer.pictures.value == ""
+    )
+    assert (
+        'role="alert"' in explorer.message.value
+        and "there is no text: write one text per line" in explorer.message.value
+    )
+    explorer.method = "LORA"  # still broken, still said
+    assert explorer.error is not None
+    explorer.texts = TEXTS
+    assert explorer.error is None and explorer.message.value == "" and len(explorer.figures) == 2
+
+
+def test_a_failing_model_is_reported_as_text(explorer, monkeypatch):
+    def boom(*args, **kwargs):
+        raise RuntimeError("<script>alert(1)</script>")
+
+    monkeypatch.setattr(explorer.bench, "run", boom)
+    explorer.num_virtual_tokens = 9
+    assert (
+        "RuntimeError: &lt;script&gt;" in explorer.message.value and "<script>" not in explorer.message.value
+    )
+
+
+def test_hostile_texts_stay_texts(explorer):
+    explorer.texts = ("</script><img src=x onerror=alert(1)>", "a")
+    assert explorer.error is None and "onerror" not in explorer.pictures.value + explorer.table.value
+
+
+def test_arguments(tiny):
+    with pytest.raises(ValueError, match="pass a model and its tokenizer, or neither"):
+        explore(tiny[0])
+    with pytest.raises(TypeError, match="no argument colour"):
+        explore(*tiny, colour="red")
+    with pytest.raises(ValueError, match="has an adapter already"):
+        explore(get_peft_model(load_tiny()[0], LoraConfig(task_type="CAUSAL_LM")), tiny[1])
+    with pytest.raises(ValueError, match="no labels in 'fr'"):
+        explore(*tiny, lang="fr")
+    e = explore(
+        *tiny,
+        method="PREFIX_TUNING",
+        num_virtual_tokens=2,
+        padding_side="right",
+        texts="a\nbb",
+        row=1,
+        theme="dark",
+        lang="zh",
+    )
+    assert roles(e) == ["virtual"] * 2 + ["token", "padding"] and e.row == 1 and "你传入的" in e.table.value
+
+
+def test_encode(tiny):
+    batch = encode(tiny[1], ["ab", "c"], "right")
+    a, b, c = (tiny[1](x)["input_ids"][0] for x in "abc")
+    assert (
+        batch["input_ids"].tolist() == [[a, b], [c, tiny[1].pad_token_id]]
+        and batch["attention_mask"].tolist() == [[1, 1], [1, 0]]
+        and batch["labels"].tolist() == [[a, b], [c, -100]]
+    )
+
+
+def test_a_still_picture_for_pages_without_python(explorer):
+    bundle = explorer._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in bundle and bundle["text/html"].count("<img ") == 2
+
+
+def test_a_viewer_leaves_the_recording_where_no_python_runs(explorer):
+    data, _ = widgets.Viewer(explorer.trace)._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in data
+    assert data["text/html"] == explorer.trace._repr_html_() and "<table>" in data["text/html"]
