@@ -6,7 +6,7 @@ import json, pathlib, re
 import pytest, torch
 
 from peft_viz import PrefixTuningConfig, PromptTuningConfig, get_peft_model, layout, load_tiny, record, viewer
-from peft_viz.tasks import collate
+from peft_viz.zoo.letters import collate
 
 TAG, VIRTUAL = "peft-viz-trace", 4
 LM = dict(task_type="CAUSAL_LM", num_virtual_tokens=VIRTUAL)
@@ -354,7 +354,7 @@ def test_ten_viewers_on_one_page(trace, new_page):
 
 
 def test_the_payload_is_the_trace_without_what_is_empty(trace):
-    from peft_viz.trace import Trace
+    from peft_viz.recording.trace import Trace
 
     sent = json.loads(json.dumps(viewer.payload(trace)))["trace"]
     assert Trace.from_json(sent).to_json() == trace.to_json()

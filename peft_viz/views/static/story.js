@@ -211,7 +211,9 @@ export function sheetBox(view, base, when) {
     box,
     cameBackLine(view, base, when),
     legend(view, names, {
-      fresh: table.querySelector(".fresh") && (when.added ? "added_here" : "new_here"),
+      fresh:
+        table.querySelector(".fresh") &&
+        (when.added ? "added_here" : when.fed ? "fed_here" : "new_here"),
       unborn: table.querySelector(".unborn") && "faint",
     }),
   );
