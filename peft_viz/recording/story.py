@@ -13,7 +13,7 @@ from itertools import groupby
 from . import layout
 from .marks import LANGUAGES
 from .history import entry, flow_of, key_of, Place
-from .trace import Trace, Value
+from .trace import Value
 
 # %% ../../nbs/recording/03_story.ipynb #6be84cf7
 KINDS = {  # kind of moment -> its name in English, in Chinese
@@ -1589,9 +1589,6 @@ def story(
     roots = [r for r in trace.roots if r.kind != "layer"]
     told = [(root, _root_moments(trace, root, by_root.get(root.id, []), lang)) for root in roots]
     return Story(_fold_roots(told, lang), _title(trace), lang)
-
-
-Trace.story = story
 
 
 def _fold_roots(told: list, lang: str) -> list:
