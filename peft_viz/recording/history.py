@@ -10,7 +10,7 @@ import ast, textwrap
 from dataclasses import dataclass, field
 
 from . import layout
-from .trace import Trace, Value
+from .trace import Value
 
 # %% ../../nbs/recording/06_history.ipynb #e964e08d
 @dataclass
@@ -691,6 +691,3 @@ def _wanted(flow: Flow, name, call) -> Place:
     )
     there = ", ".join(known) or "nothing"
     raise ValueError(f"{where} got or holds {str(name)!r:.80}; there is {there}")
-
-
-Trace.history = history

@@ -27,7 +27,7 @@ from . import plot, viewer
 from ..zoo.models import load_tiny
 from ..zoo.settings import few_threads
 
-# %% ../../nbs/views/02_widgets.ipynb #0457f791
+# %% ../../nbs/views/02_widgets.ipynb #6d4dc9be
 _lm = dict(task_type="CAUSAL_LM")
 METHODS = {
     "PROMPT_TUNING": lambda n, _: c.PromptTuningConfig(num_virtual_tokens=n, **_lm),
@@ -37,7 +37,7 @@ METHODS = {
         num_virtual_tokens=n, num_tasks=2, **_lm
     ),
     "CPT": lambda n, _: c.CPTConfig(
-        cpt_token_ids=list(range(3, n + 3)), cpt_mask=[1] * n, cpt_tokens_type_mask=[1] * n, **_lm
+        cpt_token_ids=list(range(3, n + 3)), cpt_mask=[1] * n, cpt_tokens_type_mask=[4] * n, **_lm
     ),
     "LORA": lambda _, r: c.LoraConfig(r=r, init_lora_weights=False, **_lm),
     "ADALORA": lambda _, r: c.AdaLoraConfig(init_r=r, target_r=max(1, r // 2), total_step=100, **_lm),

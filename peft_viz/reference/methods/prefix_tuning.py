@@ -70,10 +70,9 @@ def to_cache(
     from transformers import DynamicCache
 
     cache = DynamicCache(config=model_config) if cache is None else cache
-    layers = enumerate(zip(key_values, layout))  # each [batch, heads, virtual, head_dim]
-    prefix = {
+    prefix = {  # layer -> keys and values, each [batch, heads, virtual, head_dim]
         i: (keys[:, : shape.heads, :, : shape.key_dim], values[:, : shape.heads, :, : shape.value_dim])
-        for i, ((keys, values), shape) in layers
+        for i, ((keys, values), shape) in enumerate(zip(key_values, layout))
         if shape is not None
     }
     if columns is not None:

@@ -188,7 +188,7 @@ function shareMap(view, base, seq, kept) {
   return h(
     "div",
     { class: "sharemap scroll" },
-    view.h(4, view.say("share_title")),
+    h("div", { class: "h4" }, view.say("share_title")),
     h(
       "table",
       { class: "shares" },

@@ -113,7 +113,7 @@ function bigCache(view, base, cache) {
   return h(
     "div",
     { class: "cache-line" },
-    view.h(4, view.say("cache"), h("span", { class: "soft" }, told.join(" · "))),
+    h("div", { class: "h4" }, view.say("cache"), h("span", { class: "soft" }, told.join(" · "))),
     cacheBar(view, cache.after, base, cache.before),
   );
 }
@@ -126,7 +126,7 @@ function bigCache(view, base, cache) {
  */
 export function likelyBox(view, base, r) {
   const likely = likelyOf(view.rec, base, r);
-  const title = view.h(4, view.say("likely"));
+  const title = h("div", { class: "h4" }, view.say("likely"));
   if (!likely)
     return h("div", { class: "likely" }, title, h("p", { class: "note" }, view.say("no_likely")));
   const taken = takenAfter(view.rec, base, r);

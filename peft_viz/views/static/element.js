@@ -4,6 +4,7 @@
 // a <script type="application/json"> child, or set as the property `payload`.
 import { colour, h, icon } from "./dom.js";
 import { header, helpDialog, keyLine } from "./help.js";
+import { fitFrame } from "./hosts.js";
 import { actOf, isOurs } from "./keys.js";
 import { copyText, hashOf, readHash } from "./links.js";
 import { weightsOf } from "./measured.js";
@@ -64,6 +65,7 @@ export class PeftVizTrace extends HTMLElement {
     if (!this.shadowRoot) this.attachShadow({ mode: "open", delegatesFocus: true });
     if (!this._themeWatch) this._watchHost();
     if (!this.rec && !this._failed) this._read();
+    fitFrame(this);
   }
   disconnectedCallback() {
     this.stop();

@@ -243,6 +243,8 @@ function searchIndex(view) {
       if (text) add("line", `${step.line}  ${text}`, call.at[i]);
     });
   }
+  const order = ["function", "variable", "line"];
+  out.sort((a, b) => order.indexOf(a[0]) - order.indexOf(b[0]));
   return (view.$.index = out);
 }
 

@@ -200,15 +200,14 @@ function pager(view, base, from, total) {
 /**
  * @param {View} view
  * @param {string[]} names  of marks
- * @param {boolean} [story]  say what an outline and a faint cell mean, too
+ * @param {Record<string, any>} [more]  a class of cells -> the word that says what it means
  */
-export function legend(view, names, story = false) {
+export function legend(view, names, more = {}) {
   const one = (n) => {
     return h("span", {}, h("i", { class: `key m-${n}` }, view.mark(n).glyph), view.name(n));
   };
-  const cell = (cls, text, word) => {
-    return h("span", {}, h("i", { class: `key m-token ${cls}` }, text), view.say(word));
+  const cell = ([cls, word]) => {
+    return word && h("span", {}, h("i", { class: `key m-plain ${cls}` }, "1"), view.say(word));
   };
-  const more = story && [cell("fresh", " ", "new_here"), cell("unborn", "a", "faint")];
-  return h("p", { class: "legend" }, names.map(one), more);
+  return h("p", { class: "legend" }, names.map(one), Object.entries(more).map(cell));
 }

@@ -210,7 +210,12 @@ export function sheetBox(view, base, when) {
     total > COLUMNS_SHOWN ? turner(view, base, first, total) : null,
     box,
     cameBackLine(view, base, when),
-    legend(view, names, true),
+    legend(view, names, {
+      fresh:
+        table.querySelector(".fresh") &&
+        (when.added ? "added_here" : when.fed ? "fed_here" : "new_here"),
+      unborn: table.querySelector(".unborn") && "faint",
+    }),
   );
 }
 

@@ -47,6 +47,8 @@ export const WORDS = {
   all_lines: ["all {0} lines", "全部 {0} 行"],
   its_inputs: ["its inputs and outputs", "它的输入与输出"],
   not_yet_short: ["not yet", "尚未"],
+  fed_here: ["fed in this call", "本次传入"],
+  added_here: ["added", "新增"],
   new_here: ["new in this moment", "此刻新增"],
   row_word: ["row", "批次行"],
   padded_n: ["{0} of padding", "填充 {0} 个"],
