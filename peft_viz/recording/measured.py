@@ -498,7 +498,7 @@ class OwnVisit(Inside):
 class Notes:
     "What is measured inside of one call of the base model, until it is on the host."
 
-    has_positions, _virtual = False, None
+    has_positions, has_biases, _virtual = False, False, None
 
     def __init__(
         self,
@@ -548,7 +548,10 @@ class Notes:
     ):
         "Some are told positions in other forms: biases, or numbers by which they turn queries and keys themselves."
         alibi, own = given.get("alibi"), given.get("position_ids")
-        if isinstance(alibi, torch.Tensor) and not self.has_positions and self.rows:
+        if isinstance(alibi, torch.Tensor) and not self.has_biases and self.rows:
+            self.has_biases = (
+                True  # whatever was seen before: a rotary embedding may be there, and not be used
+            )
             held = self.call.args.get("past_key_values")
             total = self.queries + layout.cache_length(None if held is None else self.album.values[held])
             self.positions("mask", alibi_positions(alibi, self.rows, self.queries, total))
