@@ -6,11 +6,12 @@ import random
 import peft
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import families
 import peft_viz
 from peft_viz import layout, record, tiny_random, Trace
-from peft_viz.recording import measured
+from peft_viz.recording import describe, measured
 from peft_viz.recording.trace import pack, TraceError, unpack
 from test_record_trust import left, strike
 
@@ -518,3 +519,83 @@ def test_what_does_not_fit_is_refused(change):
     del call["measured"]  # as older recordings are
     older = Trace.from_json(document)
     assert layout.positions(older) is None and layout.next_tokens(older) is None and not layout.lora(older)
+
+
+# --- an accelerator waits for each number that is read
+
+
+class Reads(TorchDispatchMode):
+    "Counts what is read from a device while a recording looks, and each copy of everything together."
+
+    def __init__(self, monkeypatch):
+        super().__init__()
+        self.one_by_one, self.copies, self.here = 0, 0, False
+        done = describe.Reader._done
+
+        def on_the_host(reader, then, tensors):
+            self.here = True
+            try:
+                done(reader, then, tensors)
+            finally:
+                self.here = False
+
+        monkeypatch.setattr(describe.Reader, "_done", on_the_host)
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ARG002
+        if not self.here and func in (
+            torch.ops.aten._local_scalar_dense.default,
+            torch.ops.aten.nonzero.default,
+        ):
+            self.one_by_one += 1
+        if func is torch.ops.aten._to_copy.default and (kwargs or {}).get("device") == torch.device("cpu"):
+            self.copies += 1
+        return func(*args, **(kwargs or {}))
+
+
+def told(trace):
+    "Everything that a recording says, without the numbers of the values."
+    what = lambda i: None if i is None else repr(told_value(trace, trace.value(i)))
+    return [
+        (
+            c.function,
+            {n: what(i) for n, i in (c.args | c.outputs).items()},
+            what(c.returned),
+            [[(ch.name, ch.how, what(ch.value)) for ch in s.changes] for s in c.steps],
+            [(a["layers"], what(a["value"]), a["how"]) for a in c.attention],
+            layout.positions(trace, c) if c.kind == "base" else None,
+            layout.next_tokens(trace, c) if c.kind == "base" else None,
+            c.measured and (c.measured.weights, c.measured.digests, c.measured.adapted),
+        )
+        for c in trace.calls
+    ]
+
+
+def told_value(trace, v):
+    if v.items is None:
+        return v, v.data
+    items = v.items.items() if isinstance(v.items, dict) else enumerate(v.items)
+    return v.type, v.length, [(n, told_value(trace, trace.value(i))) for n, i in items]
+
+
+@PACKAGES
+@pytest.mark.parametrize("config", (soft, prefix, lora))
+@pytest.mark.parametrize("asked", ({}, EVERYTHING), ids=("plain", "everything"))
+def test_one_read_for_each_call_of_the_base_model(asked, config, package, monkeypatch):
+    """There is no accelerator here. So the CPU is taken for one: nothing is read but together, once for a call of the
+    base model and once at the end, and the recording is the same."""
+    model = wrapped(config, package=package)
+    for go in (lambda: model(**BATCH, labels=IDS), lambda: model.generate(**BATCH, **GREEDY)):
+        with torch.no_grad(), Reads(monkeypatch) as plain:
+            go()
+        with record(model, **asked) as near, torch.no_grad():
+            go()
+        with monkeypatch.context() as patch:
+            patch.setattr(describe, "waits", lambda device: device.type != "meta")
+            reads = Reads(patch)
+            with reads, record(model, **asked) as far, torch.no_grad():
+                go()
+        calls = len(far.base_calls)
+        early = calls if asked else 0  # where virtual tokens stand is asked for before
+        assert reads.one_by_one == plain.one_by_one
+        assert calls <= reads.copies - plain.copies <= calls + early + 1
+        assert told(far) == told(near)
