@@ -531,7 +531,7 @@ def _logits_longer(case: Case) -> Iterator:
 def _wide(value) -> bool:
     return value is not None and value.kind == "tensor" and len(value.shape) > 1
 
-# %% ../../nbs/recording/05_diagnose.ipynb #92b74771
+# %% ../../nbs/recording/05_diagnose.ipynb #7448985b
 @rule
 def _mask_length(case: Case) -> Iterator:
     for root in case.trace.roots:
@@ -549,7 +549,7 @@ def _mask_of(case, m) -> Iterator:
     cached, queries, mask = m.sequence.query_start, m.queries, value.shape[-1]
     held = layout.argument(case.trace, m.call, "past_key_values")
     uncounted = held is not None and not cached and m.stage == "decode"  # a state that is no cache of keys
-    roomy = len(value.shape) == 4 and mask > cached + queries  # a cache of fixed size has empty slots
+    roomy = len(value.shape) == 4 and held is not None and held.max_length == mask  # it has empty slots
     if mask != cached + queries and not uncounted and not roomy:
         yield "mask-length", m, dict(mask=mask, keys=cached + queries, cached=cached, queries=queries)
 
