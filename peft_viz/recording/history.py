@@ -598,7 +598,7 @@ class History(list):
 
     __repr__ = __str__
 
-# %% ../../nbs/recording/06_history.ipynb #b1d693e9
+# %% ../../nbs/recording/06_history.ipynb #3894aa23
 def _origin(flow: Flow, place: Place, sources: list, lang: str) -> Origin | None:
     "A place in words; None where a value is only handed on."
     trace, call = flow.trace, flow.trace.calls[place.call]
@@ -620,10 +620,17 @@ def _origin(flow: Flow, place: Place, sources: list, lang: str) -> Origin | None
     line = call.steps[step].line if step is not None else call.raised and None
     code, names = flow.code(call), tuple(dict.fromkeys(_short(s, trace) for s in sources))
     value = trace.value(after)
-    facts = dict(name=place.name, function=call.function, value=value, sources=names)
+    facts = dict(name=place.name, function=call.function, value=_shown(value), sources=names)
     said = code.said(line) if code and line is not None else ""
     texts = {k: _line(kind, n, facts) for n, k in enumerate(("en", "zh"))}
     return Origin(kind, place.name, call.id, step, line, said, trace.value(before), value, names, texts, lang)
+
+
+def _shown(value: Value | None) -> str:
+    "A value as it stands in a sentence: `int64 [2, 6]`."
+    if value is None or value.kind != "tensor":
+        return "–" if value is None else repr(value)
+    return f"{value.dtype} {list(value.shape)}"
 
 
 def _is_return(flow, call, k) -> bool:

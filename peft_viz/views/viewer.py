@@ -65,13 +65,31 @@ def _sequences(trace) -> list:  # the key axes of the base calls; a decoding ste
     return out
 
 
+def _told(d: dict) -> dict:  # without what is not there: the page fills it in again
+    return {name: x for name, x in d.items() if x is not None and x != [] and x != {}}
+
+
+def _lean(document: dict) -> dict:
+    "A trace's document without its empty fields; `Trace.from_json` reads it as well"
+    calls, values = [], []
+    for call in document["calls"]:
+        steps = []
+        for step in call["steps"]:
+            changes = [{k: x for k, x in c.items() if x != []} for c in step["changes"]]
+            steps.append(_told(step | {"changes": changes}))
+        calls.append(_told(call | {"steps": steps}))
+    for value in document["values"]:
+        values.append({k: x for k, x in value.items() if x is not None and x is not False or k == "value"})
+    return document | {"calls": calls, "values": values}
+
+
 def payload(
     trace: Trace,  # the recording
     lang: str = "en",  # language of the labels to begin with: `"en"` or `"zh"`
 ) -> dict:  # plain data: `trace`, `layout`, `marks`, `method`, `lang`
     "What the viewer needs to know, as plain data"
     return {
-        "trace": trace.to_dict(),
+        "trace": _lean(trace.to_dict()),
         "layout": {
             "sequences": _sequences(trace),
             "caches": [c.to_dict() for c in _or_none(layout.cache, trace) or []],

@@ -66,6 +66,7 @@ export function enterTab(view, name) {
   $.moveBar = $.play = null;
   $.panel.className = `panel panel-${name}`;
   $.panel.setAttribute("aria-label", view.say(`tab_${name}`));
+  $.panel.dataset.largest = view.largest || "";
   view.painters.clear();
   $.panel.replaceChildren(TABS[name].build(view));
 }
