@@ -104,7 +104,7 @@ _SAID = {
     ),
 }
 
-# %% ../../nbs/recording/05_diagnose.ipynb #1ab56286
+# %% ../../nbs/recording/05_diagnose.ipynb #56f725b2
 class Findings(list):
     "What looks wrong in a recording, in the order in which it was seen."
 
@@ -122,9 +122,13 @@ class Findings(list):
             else []
         )
 
-    def __str__(self):
+    def told(self) -> str:
+        "As text, without the title."
         told = [f"{n}. {finding}" for n, finding in enumerate(self, 1)] or [_SAID[self.lang]["none"]]
-        return "\n".join([self.title, *told, *self._left])
+        return "\n".join([*told, *self._left])
+
+    def __str__(self):
+        return f"{self.title}\n{self.told()}" if self.title else self.told()
 
     __repr__ = __str__
 
