@@ -2,12 +2,15 @@
 
 import json
 import random
+from pathlib import Path
 
 import peft
 import pytest
+import torch
 
 import peft_viz
 from damage import damage
+from families import V5
 from peft_viz import Trace, TraceError, compare
 from peft_viz.cli import main
 from peft_viz.recording.compare import FACTS, NAMES, UNKNOWN, Chances, first_difference
@@ -121,6 +124,29 @@ def test_forward_and_generate():
         generated, recorded(make("PREFIX_TUNING", peft_viz, corrected=True), STAGES["generate"], "left", "")
     )
     assert "tokens" not in prefill or prefill["tokens"].when[0] == "decode"
+
+
+def filled(model):
+    "Weights that every version of everything makes alike."
+    with torch.no_grad():
+        for i, (_, p) in enumerate(sorted(model.named_parameters())):
+            p.copy_(((0.7 + 0.01 * i) * torch.arange(p.numel())).sin().view(p.shape) * 0.1)
+    return model
+
+
+BEFORE = Path(__file__).parent / "before_the_upgrade.json"  # by `now` below, with transformers 4.57.6
+
+
+def now():
+    return recorded(filled(make("PREFIX_TUNING", peft_viz)), STAGES["generate"], "left", "")
+
+
+def test_before_and_after_an_upgrade():
+    "transformers 5 counts the positions from the mask, and our code asks which of the two it is. Nothing else differs."
+    got = found(Trace.load(BEFORE), now())
+    assert got.keys() == ({"decisions", "positions"} if V5 else set())
+    if V5:
+        assert (got["positions"].a, got["positions"].b, got["positions"].times) == (7, 4, 3)
 
 
 def test_labels_and_texts():
