@@ -64,7 +64,7 @@ def _sequences(trace) -> list:  # the key axes of the base calls; a decoding ste
         before = sequence
     return out
 
-
+# %% ../../nbs/views/00_viewer.ipynb #9e0ff1f9
 def _told(d: dict) -> dict:  # without what is not there: the page fills it in again
     return {name: x for name, x in d.items() if x is not None and x != [] and x != {}}
 
@@ -82,7 +82,7 @@ def _lean(document: dict) -> dict:
         values.append({k: x for k, x in value.items() if x is not None and x is not False or k == "value"})
     return document | {"calls": calls, "values": values}
 
-
+# %% ../../nbs/views/00_viewer.ipynb #21ab3e21
 def payload(
     trace: Trace,  # the recording
     lang: str = "en",  # language of the labels to begin with: `"en"` or `"zh"`
@@ -204,8 +204,9 @@ def _row(trace, call) -> list:  # the cells of one base call
 def summary(
     trace: Trace,  # the recording
     limit: int = 8,  # base calls listed at most
+    lang: str = "en",  # language of the story: `"en"` or `"zh"`
 ) -> str:  # HTML
-    "What was recorded, as a plain table: shown where no script runs"
+    "What was recorded, as its story and a plain table: shown where no script runs"
     cell = lambda tag, text: f"<{tag}>{escape(str(text))}</{tag}>"
     rows = [_row(trace, call) for call in trace.base_calls[:limit]]
     head = ["base call", "inputs", "attention mask", "labels", "cache before", "loss"]
@@ -217,8 +218,10 @@ def summary(
         + "</table>"
     )
     more = len(trace.base_calls) - limit
+    told = [m.texts["zh" if lang.startswith("zh") else "en"] for m in trace.story()[:20]]
     return (
         f"<pre>{escape(repr(trace))}</pre>"
+        + (f"<ol>{''.join(cell('li', sentence) for sentence in told)}</ol>" if told else "")
         + (table if rows else "")
         + (f"<p>... and {more} more</p>" if more > 0 else "")
         + "<p>Trust this notebook (or save the trace as an .html file and open it) to step through the recording.</p>"
@@ -226,7 +229,7 @@ def summary(
 
 # %% ../../nbs/views/00_viewer.ipynb #59ec984f
 def _element(trace: Trace, lang: str, attributes: str = "") -> str:
-    inside = data_script(payload(trace, lang)) + summary(trace)
+    inside = data_script(payload(trace, lang)) + summary(trace, lang=lang)
     return f'<peft-viz-trace data-lm-suppress-shortcuts="true"{attributes}>{inside}</peft-viz-trace>'
 
 
