@@ -1181,7 +1181,7 @@ def _reached(t: _Teller, scene: _Scene):
         shapes=shapes,
     )
 
-# %% ../../nbs/recording/03_story.ipynb #a6e8dcf0
+# %% ../../nbs/recording/03_story.ipynb #6ff5e1c2
 def _ranges(numbers: list) -> str:
     "`4 5 6 7` in full, longer rows from their first to their last."
     if len(numbers) <= 12:
@@ -1239,12 +1239,12 @@ def _attention(t: _Teller, scene: _Scene):
         virtual = [k for k, role in enumerate(at) if role == "virtual"]
         v = len(virtual)
         for query, role in zip(row, roles):
-            if role != "padding":
+            if role != "padding" and isinstance(query, list) and {*map(type, query)} <= {int}:
                 counts.append(sum(query))
-            if role in ("token", "generated"):
+            if role in ("token", "generated") and isinstance(query, list):
                 seen.append(all(query[k] for k in virtual if k < len(query)))
     if not counts:
-        return
+        return  # nothing but padding, or no grid of queries and keys
     n, all_, seen = len(found.query_roles[0]), len(seen), sum(seen)
     more = (
         [("see_virtual" if seen == all_ else "see_some", dict(v=v, seen=seen, all=all_))]
