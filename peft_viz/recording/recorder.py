@@ -76,7 +76,9 @@ def _keepers(model, base) -> list:
     """Objects that keep the base model's `forward` as one of their own. What they keep is older than our door, and
     does not pass it: peft's `AdaptionPromptModel`, and a model whose adapter is switched off."""
     kept = [(m, vars(m).get("forward")) for m in (model, *model.modules()) if m is not base]
-    kept = {id(m): m for m, f in kept if getattr(f, "__self__", None) is base and not hasattr(f.__func__, "_slot")}
+    kept = {
+        id(m): m for m, f in kept if getattr(f, "__self__", None) is base and not hasattr(f.__func__, "_slot")
+    }
     return list(kept.values())
 
 
@@ -191,7 +193,9 @@ class Recorder:
             (self.model, name, Visit) for name in names if (self.model, name) != (self.base, "forward")
         ]
         found = [*entries, (self.base, "forward", BaseVisit), (self.base, "forward", StateVisit)]
-        found += [(m, "forward", partial(_visit_base, base=self.base)) for m in _keepers(self.model, self.base)]
+        found += [
+            (m, "forward", partial(_visit_base, base=self.base)) for m in _keepers(self.model, self.base)
+        ]
         found += [(m, "forward", partial(AttentionVisit, layer=i)) for i, m in attention_layers(self.base)]
         found += [
             (m, "forward", partial(PositionVisit, how=how, tables=tables)) for m, how, tables in self.places

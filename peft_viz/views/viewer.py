@@ -12,6 +12,7 @@ from pathlib import Path
 
 import peft_viz.views
 from ..recording import layout, marks
+from ..recording.compare import compare
 from ..recording.trace import Trace, WRITERS
 
 # %% ../../nbs/views/00_viewer.ipynb #7d5daeff
@@ -83,12 +84,22 @@ def _lean(document: dict) -> dict:
     return document | {"calls": calls, "values": values}
 
 # %% ../../nbs/views/00_viewer.ipynb #21ab3e21
+def _differences(a: Trace, b: Trace) -> list:  # what `compare` finds, as texts and places
+    return [
+        {"call": d.call, "step": d.step, "call_b": d.call_b, "step_b": d.step_b}
+        | {"cells": {lang: d.cells(lang) for lang in marks.LANGUAGES}}
+        for d in compare(a, b).differences
+    ]
+
+
 def payload(
     trace: Trace,  # the recording
     lang: str = "en",  # language of the labels to begin with: `"en"` or `"zh"`
-) -> dict:  # plain data: `trace`, `layout`, `marks`, `method`, `lang`
+    other: Trace | None = None,  # a second recording, to be shown beside it
+) -> dict:  # plain data: `trace`, `layout`, `story`, `marks`, `method`, `lang`; `other`, `differences`
     "What the viewer needs to know, as plain data"
-    return {
+    beside = {"other": payload(other, lang), "differences": _differences(trace, other)} if other else {}
+    return beside | {
         "trace": _lean(trace.to_dict()),
         "layout": {
             "sequences": _sequences(trace),
@@ -228,8 +239,8 @@ def summary(
     )
 
 # %% ../../nbs/views/00_viewer.ipynb #59ec984f
-def _element(trace: Trace, lang: str, attributes: str = "") -> str:
-    inside = data_script(payload(trace, lang)) + summary(trace, lang=lang)
+def _element(trace: Trace, lang: str, attributes: str = "", other: Trace | None = None) -> str:
+    inside = data_script(payload(trace, lang, other)) + summary(trace, lang=lang)
     return f'<peft-viz-trace data-lm-suppress-shortcuts="true"{attributes}>{inside}</peft-viz-trace>'
 
 
@@ -237,10 +248,11 @@ def fragment(
     trace: Trace,  # the recording
     height: int | None = None,  # in pixels; 740 unless told otherwise
     lang: str = "en",  # language of the labels to begin with: `"en"` or `"zh"`
+    other: Trace | None = None,  # a second recording, to be shown beside it
 ) -> str:  # HTML
     "The viewer as a piece of HTML that works alone: what a notebook shows for a trace"
     style = f' style="height:{int(height)}px"' if height else ""
-    return f"{_element(trace, lang, style)}<script>{code()}</script>"
+    return f"{_element(trace, lang, style, other)}<script>{code()}</script>"
 
 # %% ../../nbs/views/00_viewer.ipynb #c5b0a0e2
 _STYLE = """
@@ -297,6 +309,7 @@ def page(
     title: str | None = None,  # of the browser's tab; says what was recorded unless told otherwise
     lang: str = "en",  # language of the labels to begin with: `"en"` or `"zh"`
     lead: str | None = None,  # text above the viewer: what the reader looks at, and what to press
+    other: Trace | None = None,  # a second recording, to be shown beside it
 ) -> str:  # HTML
     """The viewer as a whole HTML file. It needs no network, and its content security policy lets no script
     run but the viewer's own, nothing be fetched and no form be sent."""
@@ -307,7 +320,7 @@ def page(
         title=escape(title or f"{layout.method(trace)} on {trace.about.get('model_class')}"),
         style=_STYLE,
         lead=f'<p class="lead">{escape(lead)}</p>\n' if lead else "",
-        body=_element(trace, lang, " full autofocus"),
+        body=_element(trace, lang, " full autofocus", other),
         code=script,
     )
 
