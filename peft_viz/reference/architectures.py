@@ -309,6 +309,8 @@ NO_PREFIX = {
         ("prophetnet", "xlm-prophetnet"), "once its cache is filled, it takes one token at a time"
     ),
 }
+
+
 @lru_cache
 def encoders() -> frozenset[str]:
     "Families that are encoders unless they say is_decoder=True; or encoder-decoder models."
@@ -554,11 +556,7 @@ def is_linear(
 
 def _linear(model):
     "Full names of the linear layers. Of a layer that is adapted already, the name without `.base_layer`."
-    return [
-        name.removesuffix(".base_layer")
-        for name, module in model.named_modules()
-        if is_linear(module)
-    ]
+    return [name.removesuffix(".base_layer") for name, module in model.named_modules() if is_linear(module)]
 
 
 def linear_names(

@@ -219,7 +219,9 @@ def check_labels(
     "Raises ValueError for labels that are neither -100 nor in the vocabulary, where the loss is the usual one."
     labels, head = given.get("labels"), model.get_output_embeddings()
     size = getattr(head, "out_features", None)
-    usual = getattr(getattr(model.get_base_model(), "loss_function", None), "__name__", "") == "ForCausalLMLoss"
+    usual = (
+        getattr(getattr(model.get_base_model(), "loss_function", None), "__name__", "") == "ForCausalLMLoss"
+    )
     if size is None or not usual or "ignore_index" in given or not can_be_read(labels):
         return
     strange = labels[(labels != -100) & ((labels < 0) | (labels >= size))]

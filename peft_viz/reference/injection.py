@@ -85,11 +85,7 @@ def all_linear(
 ) -> set[str]:
     "The full names of all linear layers but the output layer: what `target_modules='all-linear'` stands for."
     output = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    return {
-        name
-        for name, module in model.named_modules()
-        if is_linear(module) and module is not output
-    }
+    return {name for name, module in model.named_modules() if is_linear(module) and module is not output}
 
 
 def fill_targets(
