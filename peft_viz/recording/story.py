@@ -1253,16 +1253,9 @@ def story(
         by_root.setdefault(layout.outermost(trace, base).id, []).append(base)
     roots = [r for r in trace.roots if r.kind != "layer"]
     told = [(root, _root_moments(trace, root, by_root.get(root.id, []), lang)) for root in roots]
-<<<<<<< HEAD
     return Story(_fold_roots(told, lang), _title(trace), lang)
 
 
-=======
-    return Story(_fold_roots(told, lang), _title(trace), lang)  # %%
-
-
-#| export
->>>>>>> story
 def _fold_roots(told: list, lang: str) -> list:
     "Calls that tell the same story as the one before become one moment."
     out, counts = [], {}
@@ -1324,6 +1317,3 @@ def _title(trace) -> dict:
             count.format(v=v) if v else ""
         )
     return out
-
-
-Trace.story = story
