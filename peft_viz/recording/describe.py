@@ -186,6 +186,8 @@ def _finite(x: float) -> float | str:
 _PLAIN = frozenset(
     (type(None), bool, int, str)
 )  # most of what names hold; equal ones have equal descriptions
+
+
 @lru_cache(256)
 def is_cache(
     cls: type,  # of an object

@@ -607,7 +607,9 @@ def _check_calls(document: _Document):
             _check_measured(c.measured, document.values, where + ".measured")
         for j in seen:
             if j is not None and len(document.values[j].shape or ()) != 4:
-                raise TraceError(f"{where}.attention points to value {j}, which is no [batch, heads, query, key]")
+                raise TraceError(
+                    f"{where}.attention points to value {j}, which is no [batch, heads, query, key]"
+                )
         for k, step in enumerate(c.steps):
             _check_step(calls, i, k, step, values, f"{where}.steps[{k}]")
 

@@ -548,11 +548,7 @@ def is_linear(
 def _linear(model):
     """Full names of the linear layers; one that has been adapted already goes by its own name, not by that of
     the original inside."""
-    return [
-        name.removesuffix(".base_layer")
-        for name, module in model.named_modules()
-        if is_linear(module)
-    ]
+    return [name.removesuffix(".base_layer") for name, module in model.named_modules() if is_linear(module)]
 
 
 def linear_names(

@@ -18,7 +18,15 @@ __all__ = ['FOR_METHODS', 'MEANT', 'WHOLE', 'FLOATS', 'by_name', 'unless_switche
 
 # %% ../../nbs/reference/03_calls.ipynb #bc01519c
 FOR_METHODS = "adapter_names", "task_ids", "input_type_mask"  # arguments that the base model does not have
-MEANT = ("input_ids", "attention_mask", "inputs_embeds", "labels", "position_ids", "past_key_values", *FOR_METHODS)
+MEANT = (
+    "input_ids",
+    "attention_mask",
+    "inputs_embeds",
+    "labels",
+    "position_ids",
+    "past_key_values",
+    *FOR_METHODS,
+)
 
 
 def by_name(
@@ -211,7 +219,9 @@ def check_labels(
     "Raises ValueError for labels that are neither -100 nor in the vocabulary, where the loss is the usual one."
     labels, head = given.get("labels"), model.get_output_embeddings()
     size = getattr(head, "out_features", None)
-    usual = getattr(getattr(model.get_base_model(), "loss_function", None), "__name__", "") == "ForCausalLMLoss"
+    usual = (
+        getattr(getattr(model.get_base_model(), "loss_function", None), "__name__", "") == "ForCausalLMLoss"
+    )
     if size is None or not usual or "ignore_index" in given or not can_be_read(labels):
         return
     strange = labels[(labels != -100) & ((labels < 0) | (labels >= size))]

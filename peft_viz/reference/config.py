@@ -345,8 +345,14 @@ class PeftConfig:
         "A file names every field; who writes a configuration means something by it."
         for name, unused in self.no_effect.items():
             value = getattr(self, name)
-            if not self.inference_mode and value != _default(self.__dataclass_fields__[name]) and unused(self):
-                warn(f"{type(self).__name__}: {name}={reprlib.repr(value)} has no effect with the other settings")
+            if (
+                not self.inference_mode
+                and value != _default(self.__dataclass_fields__[name])
+                and unused(self)
+            ):
+                warn(
+                    f"{type(self).__name__}: {name}={reprlib.repr(value)} has no effect with the other settings"
+                )
 
     def check(self):
         "Raises ValueError unless every field is what `FIELDS` says, and they go together."

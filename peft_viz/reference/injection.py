@@ -87,11 +87,7 @@ def all_linear(
 ) -> set[str]:
     "The full names of all linear layers but the output layer: what `target_modules='all-linear'` stands for."
     output = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    return {
-        name
-        for name, module in model.named_modules()
-        if is_linear(module) and module is not output
-    }
+    return {name for name, module in model.named_modules() if is_linear(module) and module is not output}
 
 
 def find_targets(
@@ -687,9 +683,7 @@ class BaseTuner(nn.Module):
 
     def _new_layer(self, name, module, config):
         if hasattr(config, "fan_in_fan_out") and not isinstance(module, nn.Embedding):
-            config.fan_in_fan_out = is_conv1d(
-                module
-            )  # nothing here looks at it, but checkpoints carry it
+            config.fan_in_fan_out = is_conv1d(module)  # nothing here looks at it, but checkpoints carry it
         return self.create_layer(name, module, config)
 
     def adapted(self) -> list[AdapterHolder]:

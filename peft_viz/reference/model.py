@@ -686,6 +686,8 @@ def refuse_second_wrapper(
 ):
     "Raises TypeError for what is no model, ValueError for a model that has adapters already."
     if not isinstance(model, nn.Module):
-        raise TypeError(f"the base model must be a model, such as AutoModelForCausalLM loads, not {reprlib.repr(model)}")
+        raise TypeError(
+            f"the base model must be a model, such as AutoModelForCausalLM loads, not {reprlib.repr(model)}"
+        )
     if isinstance(model, PeftModel) or any(isinstance(m, AdapterHolder) for m in model.modules()):
         raise ValueError(f"the model has adapters already; {instead}, or start from a fresh base model")
