@@ -259,13 +259,15 @@ def _written(path: Path) -> str:
 def show(
     options: argparse.Namespace,  # from `parser`
 ) -> int:  # exit code
-    "Write a recording's page and print its summary. Raises `UserError` for files that cannot be read or written."
+    """Write a recording's page; print its summary, and what looks wrong. Raises `UserError` for files that
+    cannot be read or written."""
     trace = _load(options.trace)
     output = options.output or options.trace.with_suffix(".html")
     if output.suffix != ".html":
         raise UserError(f"{output} has an unknown extension: a page ends in .html")
     trace.save(_check_output(output))
     print(summary(trace))
+    print(f"\n{trace.diagnose().told()}")
     print(f"\n{_written(output)}")
     return 0
 

@@ -8,7 +8,6 @@ import inspect
 import difflib
 from functools import lru_cache, wraps
 import torch
-from transformers.loss.loss_utils import ForCausalLMLoss
 from .config import PeftType, warn
 from .place import STATES
 
@@ -222,7 +221,9 @@ def check_labels(
     "Raises ValueError for labels that are neither -100 nor in the vocabulary, if the loss is the usual one."
     labels, head = given.get("labels"), model.get_output_embeddings()
     size = getattr(head, "out_features", None)
-    usual = getattr(model.get_base_model(), "loss_function", None) is ForCausalLMLoss
+    usual = (
+        getattr(getattr(model.get_base_model(), "loss_function", None), "__name__", "") == "ForCausalLMLoss"
+    )
     if size is None or not usual or "ignore_index" in given or not can_be_read(labels):
         return
     strange = labels[(labels != -100) & ((labels < 0) | (labels >= size))]

@@ -14,9 +14,7 @@ from html import escape
 from typing import Any
 import torch
 from torch import nn
-from transformers.pytorch_utils import Conv1D
-from transformers.utils.logging import tqdm
-from .architectures import linear_names
+from .architectures import is_conv1d, is_linear, linear_names
 from peft_viz.reference.config import (
     NoMatchingPeftModuleError,
     PeftConfig,
@@ -87,11 +85,7 @@ def all_linear(
 ) -> set[str]:
     "The full names of all linear layers but the output layer: what `target_modules='all-linear'` stands for."
     output = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    return {
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D)) and module is not output
-    }
+    return {name for name, module in model.named_modules() if is_linear(module) and module is not output}
 
 
 def fill_targets(
@@ -273,7 +267,7 @@ def check_is_linear(
     method: str,  # what it is called in the message
 ):
     "Raises ValueError for a module that is no linear layer."
-    if not isinstance(module, (nn.Linear, Conv1D, layer_cls)):
+    if not is_linear(module) and not isinstance(module, layer_cls):
         raise ValueError(
             f"{method} adapts nn.Linear and transformers' Conv1D, but the target {name!r} is "
             f"{type(module).__name__}; narrow target_modules down"
@@ -779,6 +773,8 @@ class TunerWithMerging(AroundBaseModel):
         before = [(layer, layer.merge_state()) for layer in layers] if safe_merge else []
         try:
             self._untie([layer for layer in layers if any(layer.has_adapter(name) for name in wanted)])
+            from transformers.utils.logging import tqdm
+
             for layer in tqdm(layers, disable=not progressbar, desc="Merging"):
                 layer.merge(safe_merge=safe_merge, adapter_names=adapter_names)
         except Exception:
@@ -967,7 +963,7 @@ class TunerWithInjection(TunerWithAdapters):
 
     def _new_layer(self, name, module, config):
         if hasattr(config, "fan_in_fan_out") and not isinstance(module, nn.Embedding):
-            config.fan_in_fan_out = isinstance(module, Conv1D)  # for checkpoints alone: it is not read here
+            config.fan_in_fan_out = is_conv1d(module)  # for checkpoints alone: it is not read here
         return self.create_layer(name, module, config)
 
     def _check_biases(self):

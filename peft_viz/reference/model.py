@@ -34,7 +34,7 @@ from peft_viz.reference.injection import (
     all_or_nothing,
     check_adapter_name,
     is_for_training,
-    BaseTunerLayer,
+    AdapterHolder,
     check_modules_to_save,
     get_layer_status,
     get_model_status,
@@ -247,7 +247,7 @@ class AroundModel(NamedAdapters):
         """The base model's input embeddings, also after they were resized, replaced, or put among
         `modules_to_save`. (As in peft, they are a part of the state under this name.)"""
         embeddings = self.base_model.get_input_embeddings()
-        self._modules["word_embeddings"] = embeddings
+        self._modules["word_embeddings"] = getattr(embeddings, "original_module", embeddings)
         return embeddings
 
     def get_base_model(self) -> nn.Module:
@@ -769,5 +769,5 @@ def refuse_second_wrapper(
         raise TypeError(
             f"the base model must be a model, such as AutoModelForCausalLM loads, not {reprlib.repr(model)}"
         )
-    if isinstance(model, PeftModel) or any(isinstance(m, BaseTunerLayer) for m in model.modules()):
+    if isinstance(model, PeftModel) or any(isinstance(m, AdapterHolder) for m in model.modules()):
         raise ValueError(f"the model has adapters already; {instead}, or start from a fresh base model")

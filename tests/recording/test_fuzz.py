@@ -96,6 +96,9 @@ def use(trace, pictures):
             in_words(plot.attention, trace, call), in_words(plot.sequence, trace, call)
             in_words(plot.labels, trace, call)
     [in_words(layout.branches, trace, c) for c in trace.calls[:2]]
+    assert str(trace.story()) and json.dumps(trace.story("zh").as_payload())
+    for call in trace.base_calls[:2]:
+        [str(in_words(trace.history, name, call)) for name in call.args]
     in_words(layout.cache, trace)
 
 

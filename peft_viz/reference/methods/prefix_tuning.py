@@ -6,7 +6,6 @@
 from __future__ import annotations
 import torch
 from torch import nn
-from transformers import Cache, DynamicCache
 from ..config import PrefixTuningConfig
 
 # %% auto #0
@@ -64,19 +63,20 @@ def to_cache(
     key_values: torch.Tensor,  # [layers, 2, batch, heads, virtual, head_dim]
     layout: list,  # what the cache keeps of each layer, from `prefix_layout`
     model_config,  # the base model's configuration
-    cache: Cache | None = None,  # an empty cache of any kind to fill; None: make one that grows
+    cache=None,  # an empty transformers cache of any kind to fill; None: make one that grows
     columns: torch.Tensor
     | None = None,  # [batch, virtual], in the sequence that comes next; None: in front of it
-) -> Cache:
+):  # the cache
     """A cache that holds the keys and values of the virtual tokens, ready for the first real token.
 
     With `columns` it stays empty at first. The sequence that comes next has these columns free for the virtual tokens,
     and when a layer updates the cache, their keys and values are replaced by those of the prefix."""
+    from transformers import DynamicCache
+
     cache = DynamicCache(config=model_config) if cache is None else cache
-    layers = enumerate(zip(key_values, layout))  # each [batch, heads, virtual, head_dim]
-    prefix = {
+    prefix = {  # layer -> keys and values, each [batch, heads, virtual, head_dim]
         i: (keys[:, : shape.heads, :, : shape.key_dim], values[:, : shape.heads, :, : shape.value_dim])
-        for i, ((keys, values), shape) in layers
+        for i, ((keys, values), shape) in enumerate(zip(key_values, layout))
         if shape is not None
     }
     if columns is not None:
@@ -88,7 +88,7 @@ def to_cache(
 
 
 def exchange(
-    cache: Cache,  # an empty cache
+    cache,  # an empty cache
     prefix: dict,  # layer -> keys and values, each [batch, heads, virtual, head_dim]
     columns: torch.Tensor,  # [batch, virtual], where they go in the sequence that comes first
 ):
