@@ -318,7 +318,7 @@ def encoders() -> frozenset[str]:
 
     return frozenset((*MODEL_FOR_MASKED_LM_MAPPING_NAMES, "bert-generation"))
 
-
+# %% ../../nbs/reference/41_architectures.ipynb #215d8e10
 def prefix_layout(
     config,  # a transformers configuration
 ) -> list[KeyValues | None]:

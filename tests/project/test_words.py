@@ -73,14 +73,16 @@ def classes():
     }
 
 
-def ancestry(node):
+def ancestry(here, node):
     "A class and the classes of the package that it is made from: (module, class), the nearest first."
     waiting, found = [node.name], []
     while waiting:
         name = waiting.pop(0)
-        if name in classes():
-            found.append(classes()[name])
-            waiting += [ast.unparse(base) for base in classes()[name][1].bases]
+        own = here.top.get(name)  # two modules may have a class of one name
+        known = (here, own) if isinstance(own, ast.ClassDef) else classes().get(name)
+        if known:
+            found.append(known)
+            waiting += [ast.unparse(base) for base in known[1].bases]
     return found
 
 
@@ -103,7 +105,9 @@ def public(name):
         for method in node.body if isinstance(node, ast.ClassDef) else ():
             is_public = isinstance(method, FUNCTION) and not method.name.startswith("_")
             if is_public or getattr(method, "name", "") == "__init__":
-                above = [(m, methods(c)[method.name]) for m, c in ancestry(node) if method.name in methods(c)]
+                above = [
+                    (m, methods(c)[method.name]) for m, c in ancestry(here, node) if method.name in methods(c)
+                ]
                 yield f"{name}.{top}.{method.name}", here, node, method, above
 
 

@@ -37,7 +37,7 @@ class LoraWeight(BaseTunerLayer):
 
     def __init__(
         self,
-        base_layer: nn.Linear | Conv1D | nn.Embedding,  # W, and perhaps a bias
+        base_layer: nn.Module,  # W, and perhaps a bias
     ):
         super().__init__(base_layer)
         self.fan_in_fan_out = not isinstance(base_layer, nn.Linear)
