@@ -13,7 +13,7 @@ import torch
 
 from .about import about, decoder, texts, tuner_layers, UNKNOWN
 from .base_model import attention_layers, AttentionVisit, BaseVisit, decoder_blocks
-from .calls import ENTRY_POINTS, Visit, Watched
+from .calls import Compiling, ENTRY_POINTS, Visit, Watched
 from .describe import Reader, struck
 from .doors import Door
 from .measured import DigestVisit, LayerVisit, OwnVisit
@@ -206,7 +206,7 @@ class Recorder:
         for m in self.watched.layers:
             found += [(m, "forward", partial(LayerVisit, name=names[id(m)]))]
             found += [(m.base_layer, "forward", partial(OwnVisit, layer=m))]
-        return [Door(self, obj, name, make) for obj, name, make in found]
+        return [Compiling(), *(Door(self, obj, name, make) for obj, name, make in found)]
 
     def _describe(self):
         try:

@@ -109,7 +109,7 @@ class KeyValues(NamedTuple):
     key_dim: int  # width of a key in one head
     value_dim: int  # width of a value in one head
 
-
+# %% ../../nbs/reference/41_architectures.ipynb #2c4bb568
 # families whose cache does not have `num_key_value_heads` (or, without that, all) heads
 _multi_query = lambda config, _sliding: (
     1
@@ -309,6 +309,8 @@ NO_PREFIX = {
         ("prophetnet", "xlm-prophetnet"), "once its cache is filled, it takes one token at a time"
     ),
 }
+
+
 @lru_cache
 def encoders() -> frozenset[str]:
     "Families that are encoders unless they say is_decoder=True; or encoder-decoder models."
@@ -554,11 +556,7 @@ def is_linear(
 
 def _linear(model):
     "Full names of the linear layers. Of a layer that is adapted already, the name without `.base_layer`."
-    return [
-        name.removesuffix(".base_layer")
-        for name, module in model.named_modules()
-        if is_linear(module)
-    ]
+    return [name.removesuffix(".base_layer") for name, module in model.named_modules() if is_linear(module)]
 
 
 def linear_names(

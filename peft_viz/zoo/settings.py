@@ -12,7 +12,6 @@ from functools import wraps
 import torch
 from tqdm.std import tqdm
 
-
 # %% ../../nbs/zoo/02_settings.ipynb #0b1f3623
 SMALL = 10_000_000  # a model with fewer parameters than this is computed with one thread
 

@@ -268,6 +268,51 @@ def test_decoding_a_step_at_a_time(trace, opened):
     assert of(page, "step") == of(page, "rec.bases.at(-1).last") and page.problems == []
 
 
+def test_attention_weights_heads_and_shares(new_page, tmp_path):
+    trace = recorded(PromptTuningConfig(**LM), new_tokens=0, attention="full")
+    call, page = trace.base_calls[0], new_page()
+    page.raw.goto(trace.save(tmp_path / "trace.html").as_uri() + "#step=1&view=attention")
+    shares = layout.share(trace, call)
+    shown = page.evaluate(f"""() => [...{ROOT}.querySelectorAll('.shares tbody tr')].map(r =>
+        [...r.querySelectorAll('button')].map(b => +b.textContent))""")
+    assert shown == [[pytest.approx(100 * x, abs=0.51) for x in rows[0]] for rows in shares.values()]
+    page.raw.locator(f"{TAG} [data-head='2.1']").click()
+    weights = torch.tensor(layout.weights(trace, call, layer=2))[0][1]
+    queries, keys = weights.shape
+    box = page.raw.locator(f"{TAG} .attention canvas").bounding_box()
+    for q, k in ((queries - 1, 0), (queries - 1, keys - 1), (queries - 1, VIRTUAL + 4)):
+        page.mouse.move(
+            box["x"] + box["width"] * (k + 0.5) / keys, box["y"] + box["height"] * (q + 0.5) / queries
+        )
+        assert text(page, ".hover").endswith(f"· {weights[q, k]:.3f}")
+    assert page.problems == []
+
+
+def test_two_recordings_side_by_side(trace, new_page, tmp_path):
+    from peft_viz import compare
+
+    torch.manual_seed(0)
+    model = get_peft_model(load_tiny()[0], PromptTuningConfig(**LM), corrected_positions=True).eval()
+    tokenizer = load_tiny()[1]
+    with record(model, tokenizer=tokenizer) as other, torch.no_grad():
+        model(**collate(tokenizer, ["fig=", "hello="], ["fgi", "ehllo"], padding_side="left"))
+    page, file = new_page(), tmp_path / "two.html"
+    file.write_text(viewer.page(trace, other=other), encoding="utf-8")
+    page.show(file)
+    assert of(page, "tab") == "compare"
+    rows = page.raw.locator(f"{TAG} .compared tbody tr:has(button)")
+    assert rows.count() == len(compare(trace, other).differences) > 0
+    sides = page.raw.locator(f"{TAG} .side .sheet")
+    assert sides.count() == 2
+    told = [[int(x) for x in layout.positions(t, t.base_calls[0])[0]] for t in (trace, other)]
+    for i, positions in enumerate(told):
+        last = sides.nth(i).locator("tr").last.locator("td")
+        assert [int(x) for x in last.all_inner_texts()] == positions
+        assert last.last.get_attribute("class").split()[-1] == "fresh"
+    page.keyboard.press("ArrowRight")
+    assert "no such call" in text(page, ".side:has(.note)") and page.problems == []
+
+
 # ---------------------------------------------------------------- links, copies, sizes
 def test_links_are_restored_with_language_and_theme(trace, opened):
     page = opened(trace, "#moment=3&lang=zh&theme=dark&row=1")

@@ -142,7 +142,8 @@ export class PeftVizTrace extends HTMLElement {
       const step = this.getAttribute("step");
       this._step = clamp(Math.trunc(+(step || 0)) || 0, 0, Math.max(0, this.steps - 1));
       this.sceneIndex = this._step ? this.rec.sceneAt(this._step) : 0;
-      const view = this.getAttribute("view") || (step == null ? "story" : "lines");
+      const first = payload.other ? "compare" : step == null ? "story" : "lines";
+      const view = this.getAttribute("view") || first;
       this.tab = tabsOf(this).includes(view) ? view : tabsOf(this)[0];
       if (this.hasAttribute("full")) this._follow(readHash(location.hash));
       this._measure();
@@ -364,7 +365,7 @@ export class PeftVizTrace extends HTMLElement {
     if (this.tab === "story")
       return this.goScene(clamp(this.sceneIndex + by, 0, rec.story.length));
     if (this.tab === "attention" && Number.isFinite(by)) return this.nextGroup(by);
-    if (this.tab === "decoding" || this.tab === "attention") {
+    if (["decoding", "attention", "compare"].includes(this.tab)) {
       const i = clamp(this.baseIndex() + by, 0, rec.bases.length - 1);
       return this.go(rec.bases[i].last);
     }

@@ -164,6 +164,7 @@ const noGrid = (view) => h("p", { class: "note" }, view.say("no_base"));
  * @param {boolean} [when.added]  mark what was added, whenever it was
  * @param {boolean} [when.fed]  mark what is fed to the base model
  * @param {Set<string>} [when.names]  the lines that this is about
+ * @param {(role: string, column: number) => boolean} [when.marks]  mark these cells, and no others
  */
 export function sheetBox(view, base, when) {
   const seq = view.rec.sequence(base.id);
@@ -206,17 +207,21 @@ export function sheetBox(view, base, when) {
   return h(
     "div",
     { class: "sheetbox" },
-    rowPicker(view, seq.rows.length, data),
-    total > COLUMNS_SHOWN ? turner(view, base, first, total) : null,
+    when.marks ? null : rowPicker(view, seq.rows.length, data),
+    total > COLUMNS_SHOWN && !when.marks ? turner(view, base, first, total) : null,
     box,
     cameBackLine(view, base, when),
     legend(view, names, {
-      fresh:
-        table.querySelector(".fresh") &&
-        (when.added ? "added_here" : when.fed ? "fed_here" : "new_here"),
+      fresh: table.querySelector(".fresh") && wordOf(when),
       unborn: table.querySelector(".unborn") && "faint",
     }),
   );
+}
+
+/** What an outline means. */
+function wordOf(when) {
+  if (when.marks) return "differs_here";
+  return when.added ? "added_here" : when.fed ? "fed_here" : "new_here";
 }
 
 /** Which columns lie in the cache already, and which are this call's inputs. */
@@ -253,8 +258,8 @@ function lineOf(view, data, line, columns, when, given) {
       ? data.roles[c] === "v"
       : line.born[c] > when.from && when.marked?.has(line.role);
     const fed = when.fed && data.start && line.role === "ids" && c >= data.start;
-    const fresh = !given && !later && (born || fed);
-    const more = `${later ? " unborn" : ""}${fresh ? " fresh" : ""}`;
+    const fresh = when.marks ? when.marks(line.role, c) : !later && (born || fed);
+    const more = `${later ? " unborn" : ""}${fresh && !given ? " fresh" : ""}`;
     const told = later ? `${title} · ${view.say("not_yet_short")}` : title;
     return h("td", { class: cls + more, title: told }, text);
   });
@@ -373,13 +378,29 @@ function cause(view, scene) {
   const { call, step } = scene.at;
   const open = () => view.openTab("lines");
   const source = view.rec.sources[call.source];
+  const more = h("button", { type: "button", class: "soft more", onclick: open });
+  more.append(h("kbd", {}, "↓"));
   if (!source?.text) {
-    const more = h("button", { type: "button", class: "soft more", onclick: open }, [
-      h("kbd", {}, "↓"),
-      view.say("its_inputs"),
-    ]);
+    more.append(view.say("its_inputs"));
     return h("div", { class: "cause" }, h("p", { class: "mono soft" }, call.function), more);
   }
+  more.append(view.say("all_lines", source.text.replace(/\n$/, "").split("\n").length));
+  const act = (line, here) => {
+    open();
+    if (!here) view.jumpLine(line);
+  };
+  return h("div", { class: "cause" }, snippet(view, call, step, act), more);
+}
+
+/**
+ * A line of code with those around it.
+ * @param {View} view
+ * @param {Call} call
+ * @param {number} step
+ * @param {((line: number, here: boolean) => void) | null} act  when one clicks a line
+ */
+export function snippet(view, call, step, act) {
+  const source = view.rec.sources[call.source];
   const lines = dedent(source.text.replace(/\n$/, "")).split("\n");
   const coloured = colourLines(lines.join("\n"));
   const def = lines.findIndex((l) => /^(async )?def /.test(l));
@@ -397,36 +418,22 @@ function cause(view, scene) {
   });
   const file = source.file.split("/").pop();
   const digits = String(source.first_line + lines.length).length;
-  return h(
-    "div",
-    { class: "cause" },
+  const listed = {
+    class: "lines snippet scroll",
+    role: "list",
+    "aria-label": view.say("did_it"),
+  };
+  const onclick = (e) => {
+    const row = e.target.closest("[data-line]");
+    if (row && act) act(+row.dataset.line, row.classList.contains("here"));
+  };
+  return [
     h(
       "div",
       { class: "cause-head" },
       h("span", {}, view.say("did_it")),
       h("span", { class: "mono", title: source.file }, `${file}:${line}`),
     ),
-    h(
-      "div",
-      {
-        class: "lines snippet scroll",
-        role: "list",
-        "aria-label": view.say("did_it"),
-        css: { "--digits": `${digits}ch` },
-        onclick: (e) => {
-          const row = e.target.closest("[data-line]");
-          if (!row) return;
-          open();
-          if (!row.classList.contains("here")) view.jumpLine(+row.dataset.line);
-        },
-      },
-      made,
-    ),
-    h(
-      "button",
-      { type: "button", class: "soft more", onclick: open },
-      h("kbd", {}, "↓"),
-      view.say("all_lines", lines.length),
-    ),
-  );
+    h("div", { ...listed, css: { "--digits": `${digits}ch` }, onclick }, made),
+  ];
 }
