@@ -1166,40 +1166,17 @@ def _root_moments(trace, root, bases: list, lang: str) -> list:
     moments = [m for *_, m in sorted(t.found, key=lambda f: f[:2])]
     return moments + _fold_steps(t, sorted(steps.items())) + _end(trace, root, bases, lang)
 
-# %% ../../nbs/recording/03_story.ipynb #c46e7b67
+# %% ../../nbs/recording/03_story.ipynb #54b11c8d
 def _end(trace, root, bases: list, lang: str) -> list:
     "How a call ended: what it gave back, or what ended it."
-    t = _Teller(trace, lang)
+    t, inside = _Teller(trace, lang), sorted((root, *_below(trace, root), *bases), key=lambda c: c.id)
     if root.raised:
-        inner = max(
-            (
-                c
-                for c in trace.calls
-                if c.raised
-                and layout.outermost(trace, c) is root
-                and c.raised["message"] == root.raised["message"]
-            ),
-            key=lambda c: c.id,
-            default=root,
-        )
-        inner = inner if inner.raised else root
-        step = next(
-            (
-                k
-                for k in reversed(range(len(inner.steps)))
-                if inner.steps[k].line <= (inner.raised["line"] or 0)
-            ),
-            None,
-        )
-        step = len(inner.steps) - 1 if inner.steps else step
-        t.tell(
-            "raised",
-            "raised",
-            (inner.id, step if inner.steps else None),
-            function=inner.function,
-            type=inner.raised["type"],
-            message=inner.raised["message"],
-        )
+        alike = [c for c in inside if c.raised and c.raised["message"] == root.raised["message"]]
+        inner, error = alike[-1], " ".join(root.raised["message"].split())[:300]
+        step = len(inner.steps) - 1 if inner.steps else None
+        message = (f": {error}", f"：{error}") if error else ("", "")
+        facts = dict(function=inner.function, type=inner.raised["type"], message=message)
+        t.tell("raised", "raised", (inner.id, step), **facts)
     elif root.kind != "base" and root.returned is not None and not bases:
         at = (root.id, len(root.steps) - 1 if root.steps else None)
         t.tell(
