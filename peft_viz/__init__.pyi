@@ -49,7 +49,7 @@ from .recording.trace import Trace as Trace
 from .recording.trace import TraceError as TraceError
 from .recording.recorder import record as record
 from .recording.compare import compare as compare
-from .views.widgets import explore as explore
+from .api import explore as explore
 from .zoo.models import load_tiny as load_tiny
 from .zoo.models import load_smollm2 as load_smollm2
 from .zoo.models import tiny_random as tiny_random

@@ -25,7 +25,7 @@ os.environ.update(
 # Small models gain nothing from threads, and the sum of floats then has one order.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import asyncio, gc, inspect, pathlib, shutil, signal, warnings
+import asyncio, functools, gc, pathlib, shutil, signal, warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -46,15 +46,25 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "browser: needs Chromium")
 
 
-def pytest_collection_modifyitems(items):
-    """With `--dist loadgroup`, the tests of a file stay together, because they share what is expensive to make: a site,
-    a server, recordings. In the lane "broad" only those of one family do."""
-    for item in items:
-        group = item.path.stem
-        if "# lane: broad\n" in inspect.getsource(item.module):
-            params = item.callspec.params if hasattr(item, "callspec") else {}
-            group = f"{group} {params.get('family', params.get('method', item.name))}"
-        item.add_marker(pytest.mark.xdist_group(group))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With `--dist loadfile`, the tests of a file stay together, because they share what is expensive to make: a site,
+    a server, recordings. In the lane "broad" only those of one family do: what stands first in their brackets."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    @functools.cache
+    def is_broad(file):
+        return "\n# lane: broad\n" in (config.rootpath / file).read_text(encoding="utf-8")
+
+    class ByFileOrFamily(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file, _, test = nodeid.partition("::")
+            first = test.partition("[")[2].partition("-")[0].rstrip("]") or test
+            return f"{file} {first}" if is_broad(file) else file
+
+    return ByFileOrFamily(config, log)
 
 
 def find_chromium():

@@ -17,7 +17,16 @@ import warnings
 ODD = (-1, 0, 1, 2, 3, 7, 10**3, 10**6, 10**9, 2**53, 10**30, 0.5, -100, 1e300, True, False, None)
 ODD += ("", "text", "nan", "default", "道\udce9", "</script>", "x" * 300, "[", "5", "base", "peft", "layer")
 ODD += ([], [[]], [0], [0, 1], [-1, 1], {}, {"a": 0}, {"kind": "secret"}, {"q_proj": 3}, {"(": 1}, ["q_proj"])
-ODD += ({"runs": [1, 3]}, {"runs": [5, 10**6]}, float("nan"), float("inf"), "all-linear", ".*", "(a+)+$", 10**400)
+ODD += (
+    {"runs": [1, 3]},
+    {"runs": [5, 10**6]},
+    float("nan"),
+    float("inf"),
+    "all-linear",
+    ".*",
+    "(a+)+$",
+    10**400,
+)
 
 
 def places(document, at=()):
@@ -209,7 +218,9 @@ def described(method):
 
 def print_of(model):
     "What has to be as before when a call was refused."
-    state = [(n, id(p), p._version, p.requires_grad) for n, p in model.named_parameters(remove_duplicate=False)]
+    state = [
+        (n, id(p), p._version, p.requires_grad) for n, p in model.named_parameters(remove_duplicate=False)
+    ]
     modules = [(n, id(m), m.training, tuple(m._forward_pre_hooks)) for n, m in model.named_modules()]
     return state, modules, sorted(vars(model))
 
@@ -304,7 +315,9 @@ def reshaped(tensors, rng):
     if what == 0:
         del tensors[name]
     elif what == 1:
-        tensors[rng.choice((name + ".x", "base_model." + name, name.replace("proj", "prox"), ""))] = tensors.pop(name)
+        tensors[rng.choice((name + ".x", "base_model." + name, name.replace("proj", "prox"), ""))] = (
+            tensors.pop(name)
+        )
     elif what == 2:
         tensors[name] = tensor.reshape(-1)
     elif what == 3:
@@ -329,7 +342,7 @@ class Checkpoints:
         from peft_viz import get_peft_config, get_peft_model
 
         self.samples = []
-        for method, text in ((m, described(m)) for m in METHODS):
+        for text in map(described, METHODS):
             torch.manual_seed(0)
             model = get_peft_model(small_model(), get_peft_config(json.loads(text)))
             with tempfile.TemporaryDirectory() as folder:
@@ -363,7 +376,9 @@ class Checkpoints:
             weights = save(reshaped(load(weights), rng))
         else:
             name, file = "adapter_model.bin", io.BytesIO()
-            torch.save(rng.choice((reshaped(load(weights), rng), [1], {"a": 1}, {1: torch.ones(1)}, None)), file)
+            torch.save(
+                rng.choice((reshaped(load(weights), rng), [1], {"a": 1}, {1: torch.ones(1)}, None)), file
+            )
             weights = damaged_bytes(file.getvalue(), rng) if rng.random() < 0.5 else file.getvalue()
         return {"adapter_config.json": config, name: weights}
 

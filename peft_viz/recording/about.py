@@ -11,7 +11,6 @@ from enum import Enum
 from importlib.metadata import PackageNotFoundError, version as package_version
 
 import torch
-import transformers
 
 from .base_model import text_config
 from .calls import PACKAGES
@@ -47,7 +46,7 @@ def about(
     return dict(
         implementation=package,
         implementation_version=_version(package),
-        transformers=transformers.__version__,
+        transformers=getattr(sys.modules.get("transformers"), "__version__", "unknown"),
         torch=torch.__version__,
         python=platform.python_version(),
         **_base_facts(base),

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['LINES', 'entry', 'key_of', 'Code', 'heads', 'Place', 'Flow', 'flow_of', 'Origin', 'History', 'history']
 
-# %% ../../nbs/recording/06_history.ipynb #ecabb1f2
+# %% ../../nbs/recording/06_history.ipynb #9a556d48
 import ast, textwrap
 from dataclasses import dataclass, field
 
 from . import layout
-from .trace import Trace, Value
+from .trace import Value
 
 # %% ../../nbs/recording/06_history.ipynb #27b0671e
 @dataclass
@@ -680,7 +680,7 @@ def history(
     items = [_origin(flow, p, found[p], lang) for p in order]
     return History(item for item in items if item is not None)
 
-# %% ../../nbs/recording/06_history.ipynb #570b45a8
+# %% ../../nbs/recording/06_history.ipynb #51c370d1
 def _wanted(flow: Flow, name, call) -> Place:
     "Where to begin."
     trace = flow.trace
@@ -700,6 +700,3 @@ def _wanted(flow: Flow, name, call) -> Place:
     )
     there = ", ".join(known) or "nothing"
     raise ValueError(f"{where} got or holds {str(name)!r:.80}; there is {there}")
-
-
-Trace.history = history

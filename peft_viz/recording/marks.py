@@ -12,7 +12,9 @@ _SPELT = (
     "AdaMSS BOFT BEFT LoHa LoKr OFT VeRA PVeRA FourierFT GLoRA HRA HiRA SHiRA MiSS RandLora RoAd C3A WaveFT OSF "
     "DeLoRA GraLoRA TinyLoRA PSOFT FRoD UniLoRA"
 )
-METHODS = {name.upper(): (name, name) for name in _SPELT.split()} | {  # peft_type -> its name inside a sentence, in English and Chinese
+METHODS = {
+    name.upper(): (name, name) for name in _SPELT.split()
+} | {  # peft_type -> its name inside a sentence, in English and Chinese
     "PROMPT_TUNING": ("prompt tuning", "提示微调"),
     "PREFIX_TUNING": ("prefix tuning", "前缀微调"),
     "P_TUNING": ("P-tuning", "P-tuning"),

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MAIN', 'ORDER', 'MADE', 'LOST', 'Moment', 'Story', 'layout_limit', 'story']
 
-# %% ../../nbs/recording/03_story.ipynb #1e6e9fa7
+# %% ../../nbs/recording/03_story.ipynb #98b1db5c
 import ast, re, unicodedata
 from dataclasses import dataclass
 from itertools import groupby
@@ -14,7 +14,7 @@ from . import layout
 from .marks import LANGUAGES
 from .sentences import Number, say, TEXTS
 from .history import entry, flow_of, key_of, Place
-from .trace import Trace, Value
+from .trace import Value
 
 # %% ../../nbs/recording/03_story.ipynb #20e5f8a4
 @dataclass
@@ -1214,7 +1214,7 @@ def _gave_back(t: _Teller, root):
         )
     t.tell("returned", "value", at, names, (None, index), function=root.function, value=repr(value))
 
-# %% ../../nbs/recording/03_story.ipynb #24fb5c0e
+# %% ../../nbs/recording/03_story.ipynb #f1413019
 def story(
     trace,  # the trace
     lang: str = "en",  # `"en"` or `"zh"`: the language of `.text` and of what is printed
@@ -1230,10 +1230,9 @@ def story(
         by_root.setdefault(layout.outermost(trace, base).id, []).append(base)
     roots = [r for r in trace.roots if r.kind != "layer"]
     told = [(root, _root_moments(trace, root, by_root.get(root.id, []), lang)) for root in roots]
-    return Story(_fold_roots(told, lang), _title(trace), lang)  # %%
+    return Story(_fold_roots(told, lang), _title(trace), lang)
 
-
-#| export
+# %% ../../nbs/recording/03_story.ipynb #0ca8e699
 def _fold_roots(told: list, lang: str) -> list:
     "Calls that tell the same story as the one before become one moment."
     out, counts = [], {}
@@ -1279,7 +1278,7 @@ def _alike_calls(first: int, root, told: list, others: list, lang: str) -> Momen
         lang=lang,
     )
 
-# %% ../../nbs/recording/03_story.ipynb #c45981c4
+# %% ../../nbs/recording/03_story.ipynb #02fd44a5
 def _title(trace) -> dict:
     about = trace.about
     if not trace.calls:
@@ -1295,6 +1294,3 @@ def _title(trace) -> dict:
             count.format(v=v) if v else ""
         )
     return out
-
-
-Trace.story = story

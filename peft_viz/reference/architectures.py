@@ -6,26 +6,21 @@
 from __future__ import annotations
 import inspect, sys
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
-import transformers
 import torch
 from torch import nn
-from transformers import DynamicCache
-from transformers.modeling_outputs import CausalLMOutputWithPast
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
-    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-)
-from transformers.pytorch_utils import Conv1D
+
+# (what is large in transformers is imported when it is needed: `import peft_viz` stays quick)
 
 # %% auto #0
 __all__ = ['CONFIG_NAMES', 'LIMITED', 'MORE_ROWS', 'KEY_VALUE_HEADS', 'NEEDS_IDS', 'EMBEDS_AGAIN', 'PREPARES_IDS', 'CACHE_LAYERS',
-           'NO_PREFIX', 'ENCODERS', 'PICTURES', 'ATTENTION', 'FEEDFORWARD', 'LORA_TARGETS', 'ADALORA_TARGETS',
-           'IA3_TARGETS', 'Dimensions', 'text_config', 'has_position_table', 'maximum_length', 'KeyValues',
-           'key_value_shapes', 'causal_lm_class', 'dimensions', 'accepts', 'takes_positions', 'takes_prompts',
-           'embeds_again', 'check_cache_name', 'check_generates', 'counts_in_mask', 'prefix_layout',
-           'prefix_goes_behind', 'counts_pictures', 'KnownFacts', 'BaseModelFacts', 'linear_names', 'default_targets',
-           'lora_targets', 'adalora_targets', 'ia3_targets']
+           'NO_PREFIX', 'PICTURES', 'ATTENTION', 'FEEDFORWARD', 'LORA_TARGETS', 'ADALORA_TARGETS', 'IA3_TARGETS',
+           'Dimensions', 'text_config', 'has_position_table', 'maximum_length', 'KeyValues', 'key_value_shapes',
+           'causal_lm_class', 'dimensions', 'accepts', 'takes_positions', 'takes_prompts', 'embeds_again',
+           'check_cache_name', 'check_generates', 'counts_in_mask', 'encoders', 'prefix_layout', 'prefix_goes_behind',
+           'counts_pictures', 'KnownFacts', 'BaseModelFacts', 'is_conv1d', 'is_linear', 'linear_names',
+           'default_targets', 'lora_targets', 'adalora_targets', 'ia3_targets']
 
 # %% ../../nbs/reference/41_architectures.ipynb #4c65dcbb
 @dataclass(frozen=True)
@@ -114,7 +109,7 @@ class KeyValues(NamedTuple):
     key_dim: int  # width of a key in one head
     value_dim: int  # width of a value in one head
 
-
+# %% ../../nbs/reference/41_architectures.ipynb #2c4bb568
 # families whose cache does not have `num_key_value_heads` (or, without that, all) heads
 _multi_query = lambda config, _sliding: (
     1
@@ -178,6 +173,8 @@ def causal_lm_class(
     config,  # a transformers configuration
 ) -> type | None:
     "The class of the causal language model that this configuration is for; None when transformers has none."
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
     return MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
 
 
@@ -262,6 +259,9 @@ PREPARES_IDS = {"reformer", "xlnet"}
 def check_cache_name():
     """Raises RuntimeError where transformers calls the cache by a name that is not known here. Virtual tokens depend
     on what is in the cache; without this check `generate` would go on and give wrong tokens."""
+    import transformers
+    from transformers.modeling_outputs import CausalLMOutputWithPast
+
     if "past_key_values" not in CausalLMOutputWithPast.__dataclass_fields__:
         raise RuntimeError(
             f"transformers {transformers.__version__} has another name for past_key_values, and virtual tokens "
@@ -309,8 +309,14 @@ NO_PREFIX = {
         ("prophetnet", "xlm-prophetnet"), "once its cache is filled, it takes one token at a time"
     ),
 }
-# unless they say is_decoder=True; or encoder-decoder models
-ENCODERS = {*MODEL_FOR_MASKED_LM_MAPPING_NAMES, "bert-generation"}
+
+
+@lru_cache
+def encoders() -> frozenset[str]:
+    "Families that are encoders unless they say is_decoder=True; or encoder-decoder models."
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    return frozenset((*MODEL_FOR_MASKED_LM_MAPPING_NAMES, "bert-generation"))
 
 
 def prefix_layout(
@@ -342,6 +348,8 @@ def prefix_layout(
 
 
 def _layer_classes(config):
+    from transformers import DynamicCache
+
     return [type(layer).__name__ for layer in DynamicCache(config=config).layers]
 
 # %% ../../nbs/reference/41_architectures.ipynb #226af917
@@ -356,7 +364,7 @@ def _obstacle(config):
         return "its forward takes no past_key_values, so there is nothing to write keys and values into"
     if not getattr(base, "_supports_default_dynamic_cache", lambda: False)():
         return "its own class of cache cannot have keys and values before it has states"
-    if family in ENCODERS and not config.is_encoder_decoder and not config.is_decoder:
+    if family in encoders() and not config.is_encoder_decoder and not config.is_decoder:
         return (
             "it is an encoder, which sees the text in both directions and keeps no cache; "
             "load it with is_decoder=True"
@@ -531,13 +539,24 @@ IA3_TARGETS = {
 }
 
 # %% ../../nbs/reference/41_architectures.ipynb #e0f4c4e0
+def is_conv1d(
+    module: nn.Module,  # any
+) -> bool:
+    "Is it transformers' Conv1D, a linear layer whose weight is stored (in, out)?"
+    home = sys.modules.get("transformers.pytorch_utils")
+    return home is not None and isinstance(module, home.Conv1D)
+
+
+def is_linear(
+    module: nn.Module,  # any
+) -> bool:
+    "Is it a linear layer, of PyTorch or of transformers?"
+    return isinstance(module, nn.Linear) or is_conv1d(module)
+
+
 def _linear(model):
     "Full names of the linear layers. Of a layer that is adapted already, the name without `.base_layer`."
-    return [
-        name.removesuffix(".base_layer")
-        for name, module in model.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D))
-    ]
+    return [name.removesuffix(".base_layer") for name, module in model.named_modules() if is_linear(module)]
 
 
 def linear_names(

@@ -4,10 +4,10 @@
 
 # %% ../../nbs/reference/02_generation.ipynb #b3ddcc2d
 from __future__ import annotations
-import inspect
 from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
 import torch
-from transformers import GenerationMixin
 from .architectures import check_generates
 from peft_viz.reference.place import (
     BehindPadding,
@@ -41,14 +41,21 @@ def lent_to_base_model(
             setattr(transformer, name, getattr(peft_model, name))
         yield
     finally:
-        for name in LENT:
-            vars(transformer).pop(name, None)
-        vars(transformer).update(had)
+        try:
+            _give_back(transformer, had)
+        finally:  # once more, for an interrupt within the first
+            _give_back(transformer, had)
+
+
+def _give_back(transformer, had):
+    for name in LENT:
+        vars(transformer).pop(name, None)
+    vars(transformer).update(had)
 
 # %% ../../nbs/reference/02_generation.ipynb #43f93046
-SLICES_BY_LENGTH = (
-    "next_sequence_length" in inspect.signature(GenerationMixin.prepare_inputs_for_generation).parameters
-)
+# transformers 5 tells a step how many tokens are new. Its code is read, not imported, which would take a second
+_GENERATION = Path(find_spec("transformers").origin).parent / "generation" / "utils.py"
+SLICES_BY_LENGTH = "next_sequence_length: int" in _GENERATION.read_text(encoding="utf-8")
 
 
 def room_for_virtual_tokens(

@@ -14,9 +14,7 @@ from html import escape
 from typing import Any
 import torch
 from torch import nn
-from transformers.pytorch_utils import Conv1D
-from transformers.utils.logging import tqdm
-from .architectures import linear_names
+from .architectures import is_conv1d, is_linear, linear_names
 from peft_viz.reference.config import (
     NoMatchingPeftModuleError,
     PeftConfig,
@@ -31,8 +29,8 @@ from .files import match
 __all__ = ['name_matches', 'layer_number', 'is_target', 'all_linear', 'fill_targets', 'find_targets', 'fitting_pattern',
            'without_effect', 'warn_of_no_effect', 'check_adapter_name', 'is_for_training', 'new_parts_like', 'features',
            'check_is_linear', 'check_changeable', 'AdapterHolder', 'LayerAround', 'LayerAroundWithState',
-           'BaseTunerLayer', 'rows_by_adapter', 'ModulesToSaveWrapper', 'add_modules_to_save', 'warn_of_tied',
-           'check_modules_to_save', 'saved_names', 'replace', 'all_or_nothing', 'AroundBaseModel', 'TunerWithMerging',
+           'BaseTunerLayer', 'rows_by_adapter', 'ModulesToSaveWrapper', 'saved_names', 'replace', 'add_modules_to_save',
+           'warn_of_tied', 'check_modules_to_save', 'all_or_nothing', 'AroundBaseModel', 'TunerWithMerging',
            'TunerWithUnloading', 'TunerWithAdapters', 'TunerWithInjection', 'TunerWithCombining', 'BaseTuner',
            'TunerLayerStatus', 'TunerModelStatus', 'LayerStatusList', 'get_layer_status', 'get_model_status']
 
@@ -87,11 +85,7 @@ def all_linear(
 ) -> set[str]:
     "The full names of all linear layers but the output layer: what `target_modules='all-linear'` stands for."
     output = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    return {
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D)) and module is not output
-    }
+    return {name for name, module in model.named_modules() if is_linear(module) and module is not output}
 
 
 def fill_targets(
@@ -273,7 +267,7 @@ def check_is_linear(
     method: str,  # what it is called in the message
 ):
     "Raises ValueError for a module that is no linear layer."
-    if not isinstance(module, (nn.Linear, Conv1D, layer_cls)):
+    if not is_linear(module) and not isinstance(module, layer_cls):
         raise ValueError(
             f"{method} adapts nn.Linear and transformers' Conv1D, but the target {name!r} is "
             f"{type(module).__name__}; narrow target_modules down"
@@ -575,6 +569,31 @@ class ModulesToSaveWrapper(AdapterHolder):
         return torch.stack(results)
 
 # %% ../../nbs/reference/20_injection.ipynb #a47e0f8c
+def saved_names(
+    model: nn.Module,  # a base model
+    names: list[str] | None,  # ends of module names
+) -> list[str]:  # full names
+    "The modules that `modules_to_save` means. Parts of adapters are not among them."
+    inside = [
+        n + "." for n, m in model.named_modules() if isinstance(m, (ModulesToSaveWrapper, BaseTunerLayer))
+    ]
+    return [
+        n
+        for n, _ in model.named_modules()
+        if name_matches(list(names or []), n) and not n.startswith(tuple(inside))
+    ]
+
+
+def replace(
+    model: nn.Module,  # that contains it
+    name: str,  # full name of a module in it
+    module: nn.Module,  # what to put there
+):
+    "Put another module in the place of the one with this name."
+    parent, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(parent), attribute, module)
+
+
 def add_modules_to_save(
     model: nn.Module,  # a base model
     names: list[str] | None,  # ends of module names
@@ -608,7 +627,7 @@ def warn_of_tied(
                 "one of them does not change the other"
             )
 
-
+# %% ../../nbs/reference/20_injection.ipynb #6c91f4c7
 def check_modules_to_save(
     model: nn.Module,  # a base model
     names: list[str] | None,  # ends of module names
@@ -628,31 +647,6 @@ def check_modules_to_save(
             for part, module in model.get_submodule(saved).named_modules():
                 if next(module.parameters(recurse=False), None) is not None:
                     check_changeable(module, f"{saved}.{part}".rstrip("."), "training in full")
-
-
-def saved_names(
-    model: nn.Module,  # a base model
-    names: list[str] | None,  # ends of module names
-) -> list[str]:  # full names
-    "The modules that `modules_to_save` means. Parts of adapters are not among them."
-    inside = [
-        n + "." for n, m in model.named_modules() if isinstance(m, (ModulesToSaveWrapper, BaseTunerLayer))
-    ]
-    return [
-        n
-        for n, _ in model.named_modules()
-        if name_matches(list(names or []), n) and not n.startswith(tuple(inside))
-    ]
-
-
-def replace(
-    model: nn.Module,  # that contains it
-    name: str,  # full name of a module in it
-    module: nn.Module,  # what to put there
-):
-    "Put another module in the place of the one with this name."
-    parent, _, attribute = name.rpartition(".")
-    setattr(model.get_submodule(parent), attribute, module)
 
 # %% ../../nbs/reference/20_injection.ipynb #3b1f0d0a
 @contextmanager
@@ -779,6 +773,8 @@ class TunerWithMerging(AroundBaseModel):
         before = [(layer, layer.merge_state()) for layer in layers] if safe_merge else []
         try:
             self._untie([layer for layer in layers if any(layer.has_adapter(name) for name in wanted)])
+            from transformers.utils.logging import tqdm
+
             for layer in tqdm(layers, disable=not progressbar, desc="Merging"):
                 layer.merge(safe_merge=safe_merge, adapter_names=adapter_names)
         except Exception:
@@ -967,7 +963,7 @@ class TunerWithInjection(TunerWithAdapters):
 
     def _new_layer(self, name, module, config):
         if hasattr(config, "fan_in_fan_out") and not isinstance(module, nn.Embedding):
-            config.fan_in_fan_out = isinstance(module, Conv1D)  # for checkpoints alone: it is not read here
+            config.fan_in_fan_out = is_conv1d(module)  # for checkpoints alone: it is not read here
         return self.create_layer(name, module, config)
 
     def _check_biases(self):

@@ -10,14 +10,6 @@ import importlib.util
 from importlib.resources import files
 from pathlib import Path
 import torch
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    LlamaForCausalLM,
-    PreTrainedTokenizerFast,
-)
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from .settings import quiet
 
 # %% ../../nbs/zoo/00_models.ipynb #498af7b9
@@ -27,6 +19,8 @@ TINY_NAME = "peft_viz/tiny"  # what configurations and traces call it: the same 
 
 def load_tiny() -> tuple:  # (LlamaForCausalLM, PreTrainedTokenizerFast)
     "The embedded model, in float32 and `eval` mode, and its tokenizer: new objects at each call. Prints nothing."
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
     with quiet():
         model = LlamaForCausalLM.from_pretrained(TINY, dtype=torch.float32, local_files_only=True)
         tokenizer = PreTrainedTokenizerFast.from_pretrained(TINY, local_files_only=True)
@@ -57,6 +51,8 @@ def load_smollm2() -> tuple:  # (LlamaForCausalLM, PreTrainedTokenizerFast)
     New objects at each call. Takes some seconds and prints nothing.
     ImportError, with the two commands to type, when it is not installed."""
     file = _smollm2_file()
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
     with quiet():
         model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
@@ -123,6 +119,9 @@ def tiny_random(
     ValueError, with the names there are, when the family is unknown."""
     if family not in SIZES:
         raise ValueError(f"unknown family {family!r}; there are {', '.join(FAMILIES)}")
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
     own = getattr(
         CONFIG_MAPPING[family], "attribute_map", {}
     )  # the common name of a size -> the family's own

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from functools import wraps
 import torch
 from tqdm.std import tqdm
-from transformers.utils import logging
 
 # %% ../../nbs/zoo/02_settings.ipynb #0b1f3623
 SMALL = 10_000_000  # a model with fewer parameters than this is computed with one thread
@@ -90,13 +89,21 @@ def _enable_bars(make):
 
 
 def _errors_only():
+    from transformers.utils import logging
+
     level = logging.get_verbosity()
     logging.set_verbosity_error()
     return level
 
 
+def _as_before(level):
+    from transformers.utils import logging
+
+    logging.set_verbosity(level)
+
+
 _BARS = Shared(_disable_bars, _enable_bars)
-_LOG = Shared(_errors_only, logging.set_verbosity)
+_LOG = Shared(_errors_only, _as_before)
 
 
 @contextmanager

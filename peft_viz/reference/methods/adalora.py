@@ -6,8 +6,7 @@
 from __future__ import annotations
 import torch
 from torch import nn
-from transformers.pytorch_utils import Conv1D
-from ..architectures import adalora_targets
+from ..architectures import adalora_targets, is_conv1d
 from ..config import AdaLoraConfig, STEPS, whole
 from peft_viz.reference.injection import (
     BaseTuner,
@@ -39,10 +38,10 @@ class AdaLoraParts(BaseTunerLayer):
 
     def __init__(
         self,
-        base_layer: nn.Linear | Conv1D,  # W, and perhaps a bias
+        base_layer: nn.Module,  # W, and perhaps a bias
     ):
         super().__init__(base_layer)
-        self.fan_in_fan_out = isinstance(base_layer, Conv1D)
+        self.fan_in_fan_out = is_conv1d(base_layer)
         self.in_features, self.out_features = features(base_layer)
         self.r: dict[str, int] = {}  # triplets that are there
         self.lora_alpha: dict[str, float] = {}

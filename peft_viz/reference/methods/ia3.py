@@ -6,8 +6,7 @@
 from __future__ import annotations
 import torch
 from torch import nn
-from transformers.pytorch_utils import Conv1D
-from ..architectures import ia3_targets
+from ..architectures import is_conv1d, ia3_targets
 from ..config import IA3Config, warn
 from peft_viz.reference.injection import (
     BaseTuner,
@@ -31,7 +30,7 @@ class IA3Parts(BaseTunerLayer):
 
     def __init__(
         self,
-        base_layer: nn.Linear | Conv1D,  # W, and perhaps a bias
+        base_layer: nn.Module,  # W, and perhaps a bias
         is_feedforward: bool,  # rescale the input instead of the output
     ):
         super().__init__(base_layer)
@@ -77,7 +76,7 @@ class IA3Layer(IA3Parts):
     def _factors(self, adapter_name):
         "An adapter's factors, in shapes that fit weight and bias. The bias belongs to the output."
         factors = self.ia3_l[adapter_name].data
-        by_name = {"weight": factors.T if isinstance(self.base_layer, Conv1D) else factors}
+        by_name = {"weight": factors.T if is_conv1d(self.base_layer) else factors}
         if self.bias is not None and not self.is_feedforward:
             by_name["bias"] = factors.flatten()
         return by_name

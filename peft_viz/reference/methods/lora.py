@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers.pytorch_utils import Conv1D
-from ..architectures import lora_targets
+from ..architectures import is_linear, lora_targets
 from ..config import LoraConfig, UnknownAdapterError, maybe, warn, whole
 from .combine import check_recipe, combined, factored
 from peft_viz.reference.injection import (
@@ -28,8 +27,8 @@ from peft_viz.reference.injection import (
 )
 
 # %% auto #0
-__all__ = ['INITIALISATIONS', 'LAYERS', 'LoraParts', 'LoraWithNorms', 'Magnitude', 'by_pattern', 'LoraWithForward',
-           'LoraWithWeight', 'LoraLayer', 'LoraLinear', 'LoraEmbedding', 'LoraTargets', 'LoraWithMixedBatches',
+__all__ = ['INITIALISATIONS', 'LoraParts', 'LoraWithNorms', 'Magnitude', 'by_pattern', 'LoraWithForward', 'LoraWithWeight',
+           'LoraLayer', 'LoraLinear', 'LoraEmbedding', 'layer_class', 'LoraTargets', 'LoraWithMixedBatches',
            'LoraModel']
 
 # %% ../../../nbs/reference/15_lora.ipynb #5bcc5512
@@ -41,7 +40,7 @@ class LoraParts(BaseTunerLayer):
 
     def __init__(
         self,
-        base_layer: nn.Linear | Conv1D | nn.Embedding,  # W, and perhaps a bias
+        base_layer: nn.Module,  # W, and perhaps a bias
     ):
         super().__init__(base_layer)
         self.fan_in_fan_out = not isinstance(base_layer, nn.Linear)
@@ -397,11 +396,13 @@ class LoraEmbedding(LoraLayer):
         return detour * torch.as_tensor(getattr(self.base_layer, "embed_scale", 1)).to(detour)
 
 # %% ../../../nbs/reference/15_lora.ipynb #1f84d769
-LAYERS: dict[type[nn.Module], type[LoraLayer]] = {
-    nn.Linear: LoraLinear,
-    Conv1D: LoraLinear,
-    nn.Embedding: LoraEmbedding,
-}
+def layer_class(
+    module: nn.Module,  # of the base model
+) -> type[LoraLayer] | None:  # None: there is none
+    "The kind of LoRA layer that goes around a module."
+    if is_linear(module):
+        return LoraLinear
+    return LoraEmbedding if isinstance(module, nn.Embedding) else None
 
 # %% ../../../nbs/reference/15_lora.ipynb #94e5ec73
 class LoraTargets(BaseTuner):
@@ -414,7 +415,7 @@ class LoraTargets(BaseTuner):
         fill_targets(config, self.model, lora_targets)
 
     def check_target(self, name: str, module: nn.Module, config: LoraConfig):
-        if not isinstance(module, (LoraLayer, *LAYERS)):
+        if not isinstance(module, LoraLayer) and layer_class(module) is None:
             raise ValueError(
                 "LoRA adapts nn.Linear, nn.Embedding and transformers' Conv1D, but the "
                 f"target {name!r} is {type(module).__name__}; narrow target_modules down"
@@ -429,7 +430,7 @@ class LoraTargets(BaseTuner):
             )
 
     def create_layer(self, name: str, module: nn.Module, config: LoraConfig) -> LoraLayer:  # noqa: ARG002
-        return next(layer for kind, layer in LAYERS.items() if isinstance(module, kind))(module)
+        return layer_class(module)(module)
 
 # %% ../../../nbs/reference/15_lora.ipynb #b6002a3e
 class LoraWithMixedBatches(LoraTargets):

@@ -10,7 +10,6 @@ from functools import partial
 import torch
 from torch import nn
 from torch.distributions.relaxed_bernoulli import RelaxedBernoulli
-from transformers.pytorch_utils import Conv1D
 from ..architectures import lora_targets
 from ..config import PolyConfig
 from peft_viz.reference.injection import (
@@ -71,7 +70,7 @@ class PolyParts(BaseTunerLayer):
 
     def __init__(
         self,
-        base_layer: nn.Linear | Conv1D,  # W, and perhaps a bias
+        base_layer: nn.Module,  # W, and perhaps a bias
     ):
         super().__init__(base_layer)
         self.in_features, self.out_features = features(base_layer)

@@ -1,5 +1,5 @@
-// The numbers of a recorded tensor: a list, runs {"runs": [value, count, value, count, ...]}, or ramps
-// {"ramps": [first, count, ...]} of numbers that count up by one.
+// The numbers of a recorded tensor: a list, runs {"runs": [value, count, value, count, ...]}, or
+// ramps {"ramps": [first, count, ...]} of numbers that count up by one.
 // A file may say anything, so nothing here makes room for more than `MOST` numbers.
 import { range } from "./text.js";
 
@@ -92,15 +92,15 @@ export function maskOfRow(v, row) {
     }
   };
   const data = v.data;
-  const listed = Array.isArray(data) ? data : data?.runs ? null : unpack(data);
-  if (listed || !data) {
-    (listed || []).forEach((x, i) => {
+  const runs = (!Array.isArray(data) && data?.runs) || null;
+  if (runs) {
+    for (let i = 0, at = 0; i < runs.length; at += runs[i + 1], i += 2) {
+      if (runs[i]) mark(at, at + runs[i + 1]);
+    }
+  } else {
+    (unpack(data) || []).forEach((x, i) => {
       if (x) mark(i, i + 1);
     });
-  } else {
-    for (let i = 0, at = 0; i < data.runs.length; at += data.runs[i + 1], i += 2) {
-      if (data.runs[i]) mark(at, at + data.runs[i + 1]);
-    }
   }
   return { cells, queries, keys };
 }
