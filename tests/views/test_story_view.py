@@ -388,6 +388,25 @@ def test_accessible(trace, opened, scheme, lang):
         assert found == [], name
 
 
+@pytest.mark.parametrize("sandbox", ["allow-scripts", "allow-scripts allow-same-origin"])
+def test_a_low_frame_is_filled_or_made_higher(trace, page, sandbox):
+    "As marimo and other hosts put it: 400 pixels high, whatever is in it."
+    inside = f"<!doctype html><body style='margin:0'>{viewer.fragment(trace)}"
+    page.show("<!doctype html><body>")
+    page.evaluate(
+        """([html, sandbox]) => { const f = document.createElement('iframe'); f.sandbox = sandbox; f.height = 400; f.width = 900;
+        f.srcdoc = html; document.body.append(f); }""",
+        [inside, sandbox],
+    )
+    frame = page.raw.frame_locator("iframe")
+    frame.locator(f"{TAG} .say").wait_for()
+    page.wait_for_timeout(1200)
+    high = page.raw.locator("iframe").bounding_box()["height"]
+    assert frame.locator(TAG).bounding_box()["height"] <= high
+    assert high > 700 if "origin" in sandbox else high < 410
+    assert frame.locator(f"{TAG} .keyline").is_visible() == ("origin" in sandbox)
+
+
 def test_ten_viewers_on_one_page(trace, new_page):
     page = new_page()
     page.show(f"<!doctype html><body>{viewer.fragment(trace) * 10}")

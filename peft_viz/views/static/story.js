@@ -119,7 +119,7 @@ export function showStory(view) {
 }
 
 /** Scroll a wide grid to what is new. @param {any} box @param {boolean} given */
-function bringIn(box, given) {
+export function bringIn(box, given) {
   if (!box || box.scrollWidth <= box.clientWidth) return;
   const cell = box.querySelector(given ? ".passed td:not(.gap)" : ".reached .fresh");
   if (cell) box.scrollLeft = Math.max(0, cell.offsetLeft - 100);
@@ -172,7 +172,8 @@ export function sheetBox(view, base, when) {
   view.row = clamp(view.row, 0, seq.rows.length - 1);
   const data = sheet(view.rec, base, view.row);
   const total = data.roles.length;
-  const first = clamp(view.window.get(base.id) ?? total - COLUMNS_SHOWN, 0, total);
+  const begin = data.start ? total - COLUMNS_SHOWN : 0; // a decoding step: what it is fed
+  const first = clamp(view.window.get(base.id) ?? begin, 0, total);
   const columns = range(Math.min(COLUMNS_SHOWN, total - first)).map((i) => first + i);
   const known = data.reached.map((line) => line.role);
   const named = known.filter((role) => when.names?.has(role));
@@ -192,7 +193,9 @@ export function sheetBox(view, base, when) {
     "table",
     { ...name, css: { "--n": columns.length } },
     h("colgroup", {}, h("col", { class: "head-col" }), h("col", { span: columns.length })),
-    h("tbody", { class: "passed" }, heading(view.say("you_passed"), "part"), above),
+    when.fed && data.start
+      ? null
+      : h("tbody", { class: "passed" }, heading(view.say("you_passed"), "part"), above),
     h(
       "tbody",
       { class: "reached" },
