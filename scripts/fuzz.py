@@ -32,7 +32,11 @@ def used():
 
 def where(error):
     "The innermost line of ours: faults of one place are one fault."
-    own = [f for f in traceback.extract_tb(error.__traceback__) if "peft_viz" in f.filename or "damage" in f.filename]
+    own = [
+        f
+        for f in traceback.extract_tb(error.__traceback__)
+        if "peft_viz" in f.filename or "damage" in f.filename
+    ]
     place = f"{pathlib.Path(own[-1].filename).name}:{own[-1].lineno}" if own else "?"
     return f"{type(error).__name__} at {place}: {' '.join(str(error).split())[:160]}"
 
@@ -77,7 +81,9 @@ def run(kind, first, many):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     kinds = "traces", "configurations", "checkpoints"
     parser.add_argument("--many", type=int, default=100_000, help="attempts of each kind")
     parser.add_argument("--kinds", nargs="+", choices=kinds, default=kinds)
@@ -105,7 +111,11 @@ def main():
     for kind in args.kinds:
         c = counts[kind]
         figures[kind] = dict(
-            tried=c.total(), refused=c["refused"], read=c["read"], faults=c["fault"], seconds=round(longest[kind], 2)
+            tried=c.total(),
+            refused=c["refused"],
+            read=c["read"],
+            faults=c["fault"],
+            seconds=round(longest[kind], 2),
         )
         print(f"{kind}: {figures[kind]}, in {len(faults[kind])} places")
     if args.json:

@@ -342,7 +342,7 @@ class Checkpoints:
         from peft_viz import get_peft_config, get_peft_model
 
         self.samples = []
-        for method, text in ((m, described(m)) for m in METHODS):
+        for text in map(described, METHODS):
             torch.manual_seed(0)
             model = get_peft_model(small_model(), get_peft_config(json.loads(text)))
             with tempfile.TemporaryDirectory() as folder:

@@ -104,7 +104,7 @@ _SAID = {
     ),
 }
 
-# %% ../../nbs/recording/05_diagnose.ipynb #1ab56286
+# %% ../../nbs/recording/05_diagnose.ipynb #56f725b2
 class Findings(list):
     "What looks wrong in a recording, in the order in which it was seen."
 
@@ -122,9 +122,13 @@ class Findings(list):
             else []
         )
 
-    def __str__(self):
+    def told(self) -> str:
+        "As text, without the title."
         told = [f"{n}. {finding}" for n, finding in enumerate(self, 1)] or [_SAID[self.lang]["none"]]
-        return "\n".join([self.title, *told, *self._left])
+        return "\n".join([*told, *self._left])
+
+    def __str__(self):
+        return f"{self.title}\n{self.told()}" if self.title else self.told()
 
     __repr__ = __str__
 
@@ -531,7 +535,7 @@ def _logits_longer(case: Case) -> Iterator:
 def _wide(value) -> bool:
     return value is not None and value.kind == "tensor" and len(value.shape) > 1
 
-# %% ../../nbs/recording/05_diagnose.ipynb #92b74771
+# %% ../../nbs/recording/05_diagnose.ipynb #7448985b
 @rule
 def _mask_length(case: Case) -> Iterator:
     for root in case.trace.roots:
@@ -549,7 +553,7 @@ def _mask_of(case, m) -> Iterator:
     cached, queries, mask = m.sequence.query_start, m.queries, value.shape[-1]
     held = layout.argument(case.trace, m.call, "past_key_values")
     uncounted = held is not None and not cached and m.stage == "decode"  # a state that is no cache of keys
-    roomy = len(value.shape) == 4 and mask > cached + queries  # a cache of fixed size has empty slots
+    roomy = len(value.shape) == 4 and held is not None and held.max_length == mask  # it has empty slots
     if mask != cached + queries and not uncounted and not roomy:
         yield "mask-length", m, dict(mask=mask, keys=cached + queries, cached=cached, queries=queries)
 

@@ -12,8 +12,8 @@ from functools import partial
 
 from .about import about, decoder, texts, tuner_layers, UNKNOWN
 from .base_model import attention_layers, AttentionVisit, BaseVisit, decoder_blocks
-from .calls import ENTRY_POINTS, Visit, Watched
-from .describe import struck
+from .calls import Compiling, ENTRY_POINTS, Visit, Watched
+from .describe import Reader, struck
 from .doors import Door
 from peft_viz.recording.measured import (
     DigestVisit,
@@ -152,6 +152,7 @@ class Recorder:
             self._close()  # once more, for an interrupt within the first
         if was_on:
             self._note_compiled()
+            self._read()
             self.trace.tokens = texts(self.trace, self.tokenizer, self.ledger.losses)
             try:
                 if tell:
@@ -210,7 +211,7 @@ class Recorder:
         for m in self.watched.layers:
             found += [(m, "forward", partial(LayerVisit, name=names[id(m)]))]
             found += [(m.base_layer, "forward", partial(OwnVisit, layer=m))]
-        return [Door(self, obj, name, make) for obj, name, make in found]
+        return [Compiling(), *(Door(self, obj, name, make) for obj, name, make in found)]
 
     def _describe(self):
         try:
@@ -220,6 +221,12 @@ class Recorder:
                 raise
             self.ledger.losses.add("what was watched", error)
             self.trace.about = UNKNOWN | dict(model_class=type(self.base).__name__)
+
+    def _read(self):
+        "What is still on an accelerator: what the last call returned, say."
+        reader = Reader(self.ledger.losses)
+        self.ledger.album.ask(reader)
+        reader.read()
 
     def _note_compiled(self):
         "Compiled code has no lines and no doors: say so where something is missing."

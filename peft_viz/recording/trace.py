@@ -16,6 +16,7 @@ import sys
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field
+from importlib import import_module
 from itertools import chain, groupby
 from math import prod
 from pathlib import Path
@@ -330,6 +331,11 @@ class Call(Struct, forbid_unknown_fields=True):
         return f"Call {self.id}: {self.function} ({end})"
 
 # %% ../../nbs/recording/01_trace.ipynb #b4bc630a
+def _reader(name: str):
+    "What reads a trace: a function in a module of the same name, which is built on this one."
+    return getattr(import_module(f"peft_viz.recording.{name}"), name)
+
+
 @dataclass
 class Trace:
     "A recording: calls in order of entry, with the sources and values they refer to."
@@ -370,14 +376,30 @@ class Trace:
         "The text of a token, None when the trace does not know it."
         return (self.tokens or {}).get(str(id))
 
+    def story(
+        self,
+        lang: str = "en",  # of the sentences: `"en"` or `"zh"`
+    ) -> list:  # of moments with `text`, `kind`, `call`, `step`
+        """The moments that matter, in words. Raises ValueError for another language; see `recording.story`."""
+        return _reader("story")(self, lang)
+
+    def history(
+        self,
+        name: str | Value,  # an argument of the base model, a name in a watched call, or a value of the trace
+        call=None,  # a call, its id, or None: the first call of the base model that got it
+        lang: str = "en",  # of the sentences: `"en"` or `"zh"`
+    ) -> list:  # of origins, the newest first
+        """The lines that made a tensor, back to what the caller passed. Raises ValueError where nothing goes by
+        that name, or for another language; see `recording.history`."""
+        return _reader("history")(self, name, call, lang)
+
     def diagnose(
         self,
         lang: str = "en",  # of the sentences: `"en"` or `"zh"`
     ) -> list:  # of findings with `kind`, `text`, `advice`, `call`, `step`
-        "What looks wrong in this recording, what it means, and what to do; see `recording.diagnose`."
-        from peft_viz.recording.diagnose import diagnose
-
-        return diagnose(self, lang)
+        """What looks wrong in this recording, what it means, and what to do. Raises ValueError for another language;
+        see `recording.diagnose`."""
+        return _reader("diagnose")(self, lang)
 
     def __repr__(self):
         return "\n".join([_headline(self)] + [f"  {line}" for line in _outlines(self)])

@@ -109,7 +109,7 @@ class KeyValues(NamedTuple):
     key_dim: int  # width of a key in one head
     value_dim: int  # width of a value in one head
 
-
+# %% ../../nbs/reference/41_architectures.ipynb #2c4bb568
 # families whose cache does not have `num_key_value_heads` (or, without that, all) heads
 _multi_query = lambda config, _sliding: (
     1

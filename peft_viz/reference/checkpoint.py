@@ -231,8 +231,8 @@ def get_peft_model_state_dict(
     save_embedding_layers: bool
     | str = "auto",  # the base model's embeddings too? "auto": if they were changed
 ) -> dict[str, torch.Tensor]:
-    """An adapter's tensors, by their names in a file. Raises ValueError for an unknown adapter, where something is
-    missing in `state_dict`, or where an adapter is merged into the embeddings to be saved."""
+    """An adapter's tensors, by their names in a file. Raises TypeError for what is no PeftModel, ValueError for an
+    unknown adapter, where `state_dict` lacks something, or where an adapter is merged into the embeddings to save."""
     if unwrap_compiled:
         model = getattr(model, "_orig_mod", model)
     config = _config_of(model, adapter_name)
@@ -269,7 +269,7 @@ def _config_of(model, adapter_name):
     check_known(adapter_name, configs)
     return configs[adapter_name]
 
-
+# %% ../../nbs/reference/30_checkpoint.ipynb #2391e1c6
 def _rank_pattern(model, adapter_name):
     config = _config_of(model, adapter_name)
     return config.rank_pattern if config.peft_type == PeftType.ADALORA else None
@@ -291,7 +291,7 @@ def config_to_save(
     adapter_name: str,  # which adapter
 ) -> PeftConfig:
     """A copy of an adapter's configuration, as it is saved. The model's own does not change. Raises ValueError for an
-    unknown adapter."""
+    unknown adapter, TypeError for what is no PeftModel."""
     config, base = copy.copy(_config_of(model, adapter_name)), model.get_base_model()
     config.inference_mode = True
     config.base_model_name_or_path = (
@@ -475,7 +475,7 @@ def expected(
 ) -> dict[str, torch.Tensor]:
     """What a file for this adapter must hold: tensors of the right shapes, by their names in the file. For AdaLoRA,
     as they are after the layers have been resized to the configuration's `rank_pattern`. Raises ValueError for an
-    unknown adapter, or a pattern that does not fit."""
+    unknown adapter, or a pattern that does not fit, TypeError for what is no PeftModel."""
     pattern = _rank_pattern(model, adapter_name)
     if pattern:
         model = without_weights(model)
@@ -555,7 +555,7 @@ def set_peft_model_state_dict(
     adapter_name: str = "default",  # where they are to go
 ) -> _IncompatibleKeys:  # nothing missing, nothing unexpected
     """Load an adapter's tensors. Raises ValueError, before anything is changed, for an unknown adapter, if the tensors
-    do not fit, or if the adapter is merged or has a network."""
+    do not fit, or if the adapter is merged or has a network; TypeError for what is no model or no tensors by name."""
     config = _config_of(model, adapter_name)
     _refuse_merged(model, {adapter_name}, "loading")
     if not _are_tensors(peft_model_state_dict):

@@ -41,9 +41,16 @@ def lent_to_base_model(
             setattr(transformer, name, getattr(peft_model, name))
         yield
     finally:
-        for name in LENT:
-            vars(transformer).pop(name, None)
-        vars(transformer).update(had)
+        try:
+            _give_back(transformer, had)
+        finally:  # once more, for an interrupt within the first
+            _give_back(transformer, had)
+
+
+def _give_back(transformer, had):
+    for name in LENT:
+        vars(transformer).pop(name, None)
+    vars(transformer).update(had)
 
 # %% ../../nbs/reference/02_generation.ipynb #43f93046
 # transformers 5 tells a step how many tokens are new. Its code is read, not imported, which would take a second

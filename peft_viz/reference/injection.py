@@ -29,8 +29,8 @@ from .files import match
 __all__ = ['name_matches', 'layer_number', 'is_target', 'all_linear', 'fill_targets', 'find_targets', 'fitting_pattern',
            'without_effect', 'warn_of_no_effect', 'check_adapter_name', 'is_for_training', 'new_parts_like', 'features',
            'check_is_linear', 'check_changeable', 'AdapterHolder', 'LayerAround', 'LayerAroundWithState',
-           'BaseTunerLayer', 'rows_by_adapter', 'ModulesToSaveWrapper', 'add_modules_to_save', 'warn_of_tied',
-           'check_modules_to_save', 'saved_names', 'replace', 'all_or_nothing', 'AroundBaseModel', 'TunerWithMerging',
+           'BaseTunerLayer', 'rows_by_adapter', 'ModulesToSaveWrapper', 'saved_names', 'replace', 'add_modules_to_save',
+           'warn_of_tied', 'check_modules_to_save', 'all_or_nothing', 'AroundBaseModel', 'TunerWithMerging',
            'TunerWithUnloading', 'TunerWithAdapters', 'TunerWithInjection', 'TunerWithCombining', 'BaseTuner',
            'TunerLayerStatus', 'TunerModelStatus', 'LayerStatusList', 'get_layer_status', 'get_model_status']
 
@@ -569,6 +569,31 @@ class ModulesToSaveWrapper(AdapterHolder):
         return torch.stack(results)
 
 # %% ../../nbs/reference/20_injection.ipynb #a47e0f8c
+def saved_names(
+    model: nn.Module,  # a base model
+    names: list[str] | None,  # ends of module names
+) -> list[str]:  # full names
+    "The modules that `modules_to_save` means. Parts of adapters are not among them."
+    inside = [
+        n + "." for n, m in model.named_modules() if isinstance(m, (ModulesToSaveWrapper, BaseTunerLayer))
+    ]
+    return [
+        n
+        for n, _ in model.named_modules()
+        if name_matches(list(names or []), n) and not n.startswith(tuple(inside))
+    ]
+
+
+def replace(
+    model: nn.Module,  # that contains it
+    name: str,  # full name of a module in it
+    module: nn.Module,  # what to put there
+):
+    "Put another module in the place of the one with this name."
+    parent, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(parent), attribute, module)
+
+
 def add_modules_to_save(
     model: nn.Module,  # a base model
     names: list[str] | None,  # ends of module names
@@ -602,7 +627,7 @@ def warn_of_tied(
                 "one of them does not change the other"
             )
 
-
+# %% ../../nbs/reference/20_injection.ipynb #6c91f4c7
 def check_modules_to_save(
     model: nn.Module,  # a base model
     names: list[str] | None,  # ends of module names
@@ -622,31 +647,6 @@ def check_modules_to_save(
             for part, module in model.get_submodule(saved).named_modules():
                 if next(module.parameters(recurse=False), None) is not None:
                     check_changeable(module, f"{saved}.{part}".rstrip("."), "training in full")
-
-
-def saved_names(
-    model: nn.Module,  # a base model
-    names: list[str] | None,  # ends of module names
-) -> list[str]:  # full names
-    "The modules that `modules_to_save` means. Parts of adapters are not among them."
-    inside = [
-        n + "." for n, m in model.named_modules() if isinstance(m, (ModulesToSaveWrapper, BaseTunerLayer))
-    ]
-    return [
-        n
-        for n, _ in model.named_modules()
-        if name_matches(list(names or []), n) and not n.startswith(tuple(inside))
-    ]
-
-
-def replace(
-    model: nn.Module,  # that contains it
-    name: str,  # full name of a module in it
-    module: nn.Module,  # what to put there
-):
-    "Put another module in the place of the one with this name."
-    parent, _, attribute = name.rpartition(".")
-    setattr(model.get_submodule(parent), attribute, module)
 
 # %% ../../nbs/reference/20_injection.ipynb #3b1f0d0a
 @contextmanager

@@ -53,10 +53,10 @@ from .methods.prompt_tuning import PromptEmbedding
 
 # %% auto #0
 __all__ = ['TUNERS', 'OF_LAYERS', 'PROMPT_ENCODERS', 'HUB', 'PLACED', 'LOADING', 'CLASSES', 'check_config', 'fit_to_model',
-           'uses_checkpointing', 'check_loading', 'NamedAdapters', 'PeftModelWithPromptEncoder', 'PeftModelWithPrompt',
-           'PeftModelWithAdapters', 'PeftModelWithMoreAdapters', 'PeftModelWithForward', 'PeftModelWithSaving',
-           'PeftModelFromPretrained', 'PeftModelWithLoading', 'PeftModel', 'model_class', 'check_is_causal_lm',
-           'refuse_second_wrapper']
+           'uses_checkpointing', 'check_loading', 'NamedAdapters', 'AroundModel', 'PeftModelWithPromptEncoder',
+           'PeftModelWithPrompt', 'PeftModelWithAdapters', 'PeftModelWithMoreAdapters', 'PeftModelWithForward',
+           'PeftModelWithSaving', 'PeftModelFromPretrained', 'PeftModelWithLoading', 'PeftModel', 'model_class',
+           'check_is_causal_lm', 'refuse_second_wrapper']
 
 # %% ../../nbs/reference/04_model.ipynb #a8bbe6c5
 TUNERS = {  # methods that put layers into the base model
@@ -192,8 +192,7 @@ def check_loading(
 
 # %% ../../nbs/reference/04_model.ipynb #16b65769
 class NamedAdapters(nn.Module):
-    """A base model and the configurations of its adapters, by name. The base model's attributes are reachable
-    through it."""
+    "A base model and the configurations of its adapters, by name."
 
     base_model: Any  # the base model itself or, for methods that change layers, the tuner around it
     prompt_encoder: Any  # by adapter name: the modules that compute the virtual tokens
@@ -239,6 +238,10 @@ class NamedAdapters(nn.Module):
         "Does an adapter compute at present?"
         return not self._adapters_disabled
 
+# %% ../../nbs/reference/04_model.ipynb #d5475249
+class AroundModel(NamedAdapters):
+    "A base model and its configurations. The base model's attributes are reachable through it."
+
     @property
     def word_embeddings(self) -> nn.Module:
         """The base model's input embeddings, also after they were resized, replaced, or put among
@@ -264,7 +267,7 @@ class NamedAdapters(nn.Module):
             return getattr(self.base_model, name)
 
 # %% ../../nbs/reference/04_model.ipynb #8e00bc8b
-class PeftModelWithPromptEncoder(NamedAdapters):
+class PeftModelWithPromptEncoder(AroundModel):
     "A base model, and beside it the prompt encoders of adapters with virtual tokens."
 
     def _add_prompt_encoder(self, adapter_name, peft_config):
@@ -680,8 +683,8 @@ class PeftModel(PeftModelWithLoading):
         adapter_names: str | list[str],  # one or several
         requires_grad: bool = True,  # False: freeze them
     ):
-        """Train adapters in the base model's layers, active or not. Raises ValueError for an unknown name, TypeError
-        for virtual tokens, which are always trained."""
+        """Train adapters in the base model's layers, active or not. Raises ValueError for an unknown name, and
+        TypeError for virtual tokens, which are always trained."""
         self._needs_layers("set_requires_grad")
         names = [adapter_names] if isinstance(adapter_names, str) else adapter_names
         check_all_known(names, self.peft_config)

@@ -7,9 +7,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 import torch
 from .architectures import BaseModelFacts, prefix_goes_behind
-from .config import PeftType, PromptLearningConfig
+from .config import IGNORED, PeftType, PromptLearningConfig
 
-IGNORED = -100  # a label that the loss skips
 MADE_WITHOUT = "position_ids", "token_type_ids"  # arguments that count or mark the tokens of the caller
 # arguments with what recurrent models keep instead of a cache
 STATES = "cache_params", "state", "mems", "past_buckets_states"
@@ -22,9 +21,9 @@ def is_plain(
     return isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 2
 
 # %% auto #0
-__all__ = ['IGNORED', 'MADE_WITHOUT', 'STATES', 'is_plain', 'InFront', 'BehindPadding', 'Setting', 'Past', 'cache_length',
-           'with_columns', 'only_mask', 'count_positions', 'PlaceWithMask', 'Place', 'InSequence', 'InCache',
-           'take_columns', 'take_attentions', 'PrefixInSequence', 'find_place']
+__all__ = ['MADE_WITHOUT', 'STATES', 'is_plain', 'InFront', 'BehindPadding', 'Setting', 'Past', 'cache_length', 'with_columns',
+           'only_mask', 'count_positions', 'PlaceWithMask', 'Place', 'InSequence', 'InCache', 'take_columns',
+           'take_attentions', 'PrefixInSequence', 'find_place']
 
 # %% ../../nbs/reference/01_place.ipynb #b6fb0fd9
 class InFront:

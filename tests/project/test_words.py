@@ -14,15 +14,30 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "peft_viz"
 LATER = {  # modules that have not been read for this yet
-    "trace", "layout", "plot", "viewer", "widgets", "show", "recording/about", "recording/base_model",
-    "recording/calls", "recording/describe", "recording/doors", "recording/recorder", "recording/watch",
-}  # fmt: skip
+    *(
+        f"recording/{name}"
+        for name in (
+            "about base_model calls compare describe diagnose doors history layout marks measured recorder state story "
+            "trace watch"
+        ).split()
+    ),
+    *(
+        f"views/{name}"
+        for name in (
+            "beside branches cache grids next_tokens parameters plot row_story sheet show strips viewer widgets"
+        ).split()
+    ),
+}
 MODULES = {
     str(path.relative_to(PACKAGE).with_suffix("")): path
     for path in sorted(PACKAGE.rglob("*.py"))
     if path.name not in ("__init__.py", "__main__.py", "_modidx.py")
 }
 READ = [name for name in MODULES if name not in LATER]
+NEVER = {  # what a helper raises, and what does not come out
+    "reference/architectures.maximum_length: ValueError",  # the helper gets a default
+    "watching.CallWatcher.call: TypeError",  # the helper catches it
+}
 RIDDLES = (
     r"\b(nobody|have (?:its|their) say|has (?:its|his) say|of its own accord|in silence|needless to say)\b"
 )
@@ -197,7 +212,7 @@ def without_warning(name):
         for exception in sorted(raised(here, node, owner)):
             if exception[:1].isupper() and not any(re.search(rf"\b{k}\b", told) for k in kinds(exception)):
                 found.append(f"{where}: {exception}")
-    return found
+    return [told for told in found if told not in NEVER]
 
 
 @pytest.mark.parametrize("name", READ)

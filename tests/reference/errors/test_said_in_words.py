@@ -1,0 +1,299 @@
+"""Mistakes with models, names, sizes, masks and labels are said in words, and nothing is changed by a refused
+call. What stays as it is without the caller's knowledge is said as well."""
+
+# lane: reference
+
+import warnings
+
+import pytest
+import torch
+
+import peft_viz as ours
+from damage import print_of
+from peft_viz import tiny_random
+from peft_viz.reference.config import PeftWarning
+
+CLM = dict(task_type="CAUSAL_LM")
+IDS = torch.tensor([[3, 4, 5, 6], [7, 8, 9, 10]])
+
+
+def prompt(**fields):
+    return ours.PromptTuningConfig(**{**CLM, "num_virtual_tokens": 2, **fields})
+
+
+def lora(**fields):
+    return ours.LoraConfig(**{**CLM, **fields})
+
+
+def said(call):
+    "What is warned of."
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        call()
+    return " / ".join(str(w.message) for w in found if issubclass(w.category, PeftWarning))
+
+
+def a_linear_layer():
+    return torch.nn.Linear(2, 2)
+
+
+def without_a_head():
+    return tiny_random("llama").model
+
+
+@pytest.mark.parametrize("model", [None, "gpt2", lora(), dict], ids=repr)
+def test_what_is_no_model(model):
+    with pytest.raises(TypeError, match="the base model must be a model, such as"):
+        ours.get_peft_model(model, lora())
+    with pytest.raises(TypeError, match="the base model must be a model, such as"):
+        ours.PeftModel.from_pretrained(model, "somewhere")
+
+
+@pytest.mark.parametrize("make", [a_linear_layer, without_a_head])
+@pytest.mark.parametrize(
+    "config", [lora(target_modules=["q_proj"]), prompt()], ids=lambda c: c.peft_type.value
+)
+def test_a_model_that_cannot_go_on_with_a_text(make, config):
+    model = make()
+    before = print_of(model)
+    with pytest.raises(ValueError, match="needs a transformers model that can generate.*has no"):
+        ours.get_peft_model(model, config)
+    assert print_of(model) == before
+
+
+@pytest.mark.parametrize("config", [None, {"peft_type": "LORA"}, ours.LoraConfig], ids=repr)
+def test_what_is_no_configuration(config):
+    model = tiny_random("llama")
+    wrapped = ours.get_peft_model(tiny_random("llama"), lora())
+    for call in (
+        lambda: ours.get_peft_model(model, config),
+        lambda: wrapped.add_adapter("other", config),
+        lambda: ours.inject_adapter_in_model(config, model),
+    ):
+        with pytest.raises(TypeError, match="peft_config must be a configuration, such as"):
+            call()
+    assert list(wrapped.peft_config) == ["default"]
+
+
+def test_a_dictionary_of_fields_is_one():
+    with pytest.raises(TypeError, match="expected a dictionary with 'peft_type' in it"):
+        ours.get_peft_config(None)
+
+
+def test_names_that_are_none():
+    model = ours.get_peft_model(tiny_random("llama"), lora())
+    model.add_adapter("other", lora())
+    before = print_of(model)
+    for call in (model.set_adapter, model.delete_adapter):
+        with pytest.raises(TypeError, match="expected the name of one adapter, a text, not"):
+            call(["default", "other"])
+        with pytest.raises(ours.UnknownAdapterError, match="there is no adapter 'strange'"):
+            call("strange")
+    for call in (model.merge_adapter, lambda names: model.add_weighted_adapter(names, [1], "sum")):
+        with pytest.raises(TypeError, match=r"expected a list of names of adapters; write \['default'\]"):
+            call("default")
+    with pytest.raises(ours.UnknownAdapterError, match="there is no adapter 'strange'"):
+        model.set_requires_grad("strange")
+    assert print_of(model) == before
+
+
+def test_names_to_save(tmp_path):
+    model = ours.get_peft_model(tiny_random("llama"), lora())
+    with pytest.raises(TypeError, match="expected a list of names"):
+        model.save_pretrained(tmp_path / "a", selected_adapters="default")
+    with pytest.raises(ValueError, match="save_embedding_layers='yes'; it must be True, False or 'auto'"):
+        model.save_pretrained(tmp_path / "a", save_embedding_layers="yes")
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    "weights, more, message",
+    [
+        ([], {}, "there must be a weight for each adapter"),
+        ([float("nan"), 1], {}, "a weight must be a number, not nan"),
+        (["1", 1], {}, "a weight must be a number, not '1'"),
+        ([1, 1], dict(svd_rank=0), "svd_rank=0; it must be a whole number"),
+    ],
+)
+def test_weights_of_adapters(weights, more, message):
+    model = ours.get_peft_model(tiny_random("llama"), lora())
+    model.add_adapter("other", lora(r=4))
+    with pytest.raises(ValueError, match=message):
+        model.add_weighted_adapter(["default", "other"][: len(weights)], weights, "sum", **more)
+    assert list(model.peft_config) == ["default", "other"]
+
+
+def test_states_that_are_none():
+    model = ours.get_peft_model(tiny_random("llama"), lora())
+    for state in None, [1], {"weight": torch.zeros(1).numpy()}:
+        with pytest.raises(TypeError, match="expected a dictionary of tensors by name"):
+            ours.set_peft_model_state_dict(model, state)
+    for call in (
+        lambda: ours.get_peft_model_state_dict(tiny_random("llama")),
+        lambda: ours.set_peft_model_state_dict(tiny_random("llama"), {}),
+    ):
+        with pytest.raises(TypeError, match="expected a PeftModel, not a LlamaForCausalLM"):
+            call()
+
+
+def test_virtual_tokens_cannot_be_merged():
+    "The attribute is missing, as in peft; the message says why."
+    model = ours.get_peft_model(tiny_random("llama"), prompt())
+    assert not hasattr(model, "merge_and_unload")
+    with pytest.raises(AttributeError, match="PROMPT_TUNING does not change the base model's layers"):
+        model.merge_and_unload()
+
+
+def test_hints_at_targets():
+    for target, hint in (
+        ("q_proj", r"a list is of names: \['q_proj'\]"),
+        ("all-linears", "did you mean 'all-linear'"),
+    ):
+        with pytest.raises(ours.NoMatchingPeftModuleError, match=hint):
+            ours.get_peft_model(tiny_random("llama"), lora(target_modules=target))
+    pattern = lora(target_modules=["q_proj"], rank_pattern={"k_proj": 2, "q_porj": 3})
+    told = said(lambda: ours.get_peft_model(tiny_random("llama"), pattern))
+    assert "'k_proj'" in told and told.endswith("did you mean q_proj?")  # k_proj is there, and not adapted
+
+
+@pytest.mark.parametrize(
+    "kind", [prompt, lambda **f: ours.PrefixTuningConfig(**CLM, num_virtual_tokens=2, **f)]
+)
+@pytest.mark.parametrize("size", ["num_layers", "token_dim"])
+def test_sizes_of_another_base_model(kind, size):
+    told = said(lambda: ours.get_peft_model(tiny_random("llama"), kind(**{size: 9})))
+    assert f"says {size}=9, and this base model has" in told and "for another one?" in told
+    assert not said(lambda: ours.get_peft_model(tiny_random("llama"), kind()))
+
+
+def test_as_many_virtual_tokens_as_tokens():
+    with pytest.raises(ValueError, match="num_virtual_tokens=5, but cpt_token_ids has 2"):
+        ours.CPTConfig(**CLM, cpt_token_ids=[4, 5], num_virtual_tokens=5)
+
+
+@pytest.mark.parametrize(
+    "kind, fields",
+    [
+        (ours.PromptTuningConfig, dict(prompt_tuning_init_text="tea")),
+        (ours.MultitaskPromptTuningConfig, dict(prompt_tuning_init_task=2)),
+        (ours.MultitaskPromptTuningConfig, dict(prompt_tuning_init_state_dict_path="file")),
+        (ours.PrefixTuningConfig, dict(encoder_hidden_size=8)),
+        (ours.PromptEncoderConfig, dict(encoder_num_layers=3)),
+        (ours.PromptEncoderConfig, dict(encoder_dropout=0.5)),
+        (ours.CPTConfig, dict(opt_loss_decay_factor=0.5)),
+    ],
+)
+def test_fields_without_effect(kind, fields):
+    (name, value) = next(iter(fields.items()))
+    assert f"{kind.__name__}: {name}={value!r} has no effect" in said(lambda: kind(**CLM, **fields))
+    assert not said(lambda: kind(**CLM, **fields, inference_mode=True))  # a file names every field
+    assert not said(lambda: kind(**CLM))
+
+
+@pytest.mark.parametrize("make", [prompt, lora])
+@pytest.mark.parametrize(
+    "mask",
+    [-1e4 * torch.tensor([[1.0, 0, 0, 0]] * 2), torch.full((2, 4), 0.5), -torch.ones(2, 4, dtype=torch.long)],
+)
+def test_a_mask_that_is_to_be_added(make, mask):
+    model = ours.get_peft_model(tiny_random("llama"), make())
+    for call in model, model.generate:
+        with pytest.raises(
+            ValueError, match="attention_mask must hold 1 for tokens that are seen and 0 for padding"
+        ):
+            call(input_ids=IDS, attention_mask=mask)
+
+
+@pytest.mark.parametrize("make", [prompt, lora])
+def test_masks_that_are_none_of_these(make):
+    model = ours.get_peft_model(tiny_random("llama"), make()).eval()
+    right = model(input_ids=IDS, attention_mask=torch.ones_like(IDS)).logits
+    for kind in torch.bool, torch.float32, torch.int8:
+        assert torch.equal(model(input_ids=IDS, attention_mask=torch.ones(2, 4, dtype=kind)).logits, right)
+
+
+@pytest.mark.parametrize("make", [prompt, lora])
+@pytest.mark.parametrize("label", [67, -1])
+def test_labels_beyond_the_vocabulary(make, label):
+    model = ours.get_peft_model(tiny_random("llama"), make())
+    labels = IDS.clone()
+    labels[0, 0] = label
+    with pytest.raises(ValueError, match=rf"labels must be -100.*or from 0 to 66; there is \[{label}\]"):
+        model(input_ids=IDS, labels=labels)
+    labels[0, 0] = -100
+    assert model(input_ids=IDS, labels=labels).loss.isfinite()
+
+
+def test_another_number_for_what_the_loss_leaves_out():
+    model = ours.get_peft_model(tiny_random("llama"), lora())
+    labels = IDS.clone()
+    labels[0, 0] = -1
+    assert model(input_ids=IDS, labels=labels, ignore_index=-1).loss.isfinite()
+
+
+@pytest.mark.parametrize("make", [prompt, lora])
+def test_arguments_that_are_misspelt(make):
+    model = ours.get_peft_model(tiny_random("llama"), make())
+    told = said(lambda: model(input_ids=IDS, lables=IDS))
+    assert "no argument 'lables', and leaves it out; did you mean 'labels'?" in told
+    assert not said(
+        lambda: model(input_ids=IDS, labels=IDS, num_items_in_batch=8, decoder_attention_mask=None)
+    )
+
+
+def test_a_cache_that_is_none():
+    model = ours.get_peft_model(tiny_random("llama"), lora())
+    with pytest.raises(ValueError, match="past_key_values is a str; it must be a cache"):
+        model(input_ids=IDS, past_key_values="cache")
+
+
+@pytest.mark.parametrize("name", ["embed_tokens", "lm_head"])
+@pytest.mark.parametrize("make", [prompt, lora, lambda **f: lora(target_modules=f["modules_to_save"])])
+def test_shared_weights_of_which_one_is_trained(make, name):
+    told = said(
+        lambda: ours.get_peft_model(
+            tiny_random("llama", tie_word_embeddings=True), make(modules_to_save=[name])
+        )
+    )
+    assert "shares its weight with" in told
+    assert not said(lambda: ours.get_peft_model(tiny_random("llama"), make(modules_to_save=[name])))
+
+
+def test_a_base_model_that_keeps_copies_of_another_wrapper():
+    "Its modules_to_save would be lost."
+    base = tiny_random("llama")
+    ours.get_peft_model(base, prompt(modules_to_save=["lm_head"]))
+    with pytest.raises(ValueError, match="the model has adapters already"):
+        ours.get_peft_model(base, prompt(modules_to_save=["lm_head"]))
+
+
+# --- the embeddings in use are the base model's -------------------------------------------------------------
+
+
+def test_embeddings_are_trained_in_full_beside_a_prompt():
+    model = ours.get_peft_model(tiny_random("llama"), prompt(modules_to_save=["embed_tokens"]))
+    model(input_ids=IDS, labels=IDS).loss.backward()
+    copy = model.get_base_model().model.embed_tokens.modules_to_save["default"]
+    assert copy.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("modules_to_save", [None, ["embed_tokens"]])
+def test_the_state_has_the_embeddings_under_the_name_of_peft(modules_to_save):
+    one, two = (
+        ours.get_peft_model(tiny_random("llama"), prompt(modules_to_save=modules_to_save)).eval()
+        for _ in range(2)
+    )
+    right = one(input_ids=IDS).logits
+    two.load_state_dict(one.state_dict())
+    assert torch.equal(two(input_ids=IDS).logits, right)
+    assert [k for k in one.state_dict() if k.startswith("word_embeddings")] == ["word_embeddings.weight"]
+
+
+def test_embeddings_that_were_replaced_afterwards():
+    model = ours.get_peft_model(tiny_random("llama"), prompt()).eval()
+    model.get_base_model().set_input_embeddings(torch.nn.Embedding(80, 32))
+    assert model.word_embeddings is model.get_base_model().get_input_embeddings()
+    before = model(input_ids=IDS + 60).logits
+    with torch.no_grad():
+        model.get_base_model().get_input_embeddings().weight += 1
+    assert not torch.equal(model(input_ids=IDS + 60).logits, before)
