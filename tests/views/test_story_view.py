@@ -256,7 +256,7 @@ def test_search_finds_functions_variables_and_lines(trace, opened):
 def test_decoding_a_step_at_a_time(trace, opened):
     page, caches = opened(trace), {c.call: c for c in layout.cache(trace)}
     view(page, "decoding")
-    for i, call in enumerate(trace.base_calls):
+    for call in trace.base_calls:
         c, taken = caches[call.id], layout.taken(trace, call)
         assert f"{c.before} → {c.after} tokens" in text(page, ".cache-line")
         likely = layout.next_tokens(trace, call)[0]
@@ -311,6 +311,18 @@ def test_two_recordings_side_by_side(trace, new_page, tmp_path):
         assert last.last.get_attribute("class").split()[-1] == "fresh"
     page.keyboard.press("ArrowRight")
     assert "no such call" in text(page, ".side:has(.note)") and page.problems == []
+
+
+def test_the_command_leaves_both_on_a_page(trace, prefix, tmp_path, capsys):
+    from peft_viz.cli import main
+
+    files = [str(t.save(tmp_path / f"{n}.json")) for n, t in (("a", trace), ("b", prefix))]
+    page = tmp_path / "both.html"
+    assert (
+        main(["compare", *files, "-o", str(page)]) == 1 and "open it in a browser" in capsys.readouterr().out
+    )
+    assert page.read_text(encoding="utf-8") == viewer.page(trace, other=prefix)
+    assert main(["compare", *files, "-o", str(tmp_path / "both.json")]) == 2
 
 
 # ---------------------------------------------------------------- links, copies, sizes
