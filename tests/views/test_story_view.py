@@ -5,7 +5,16 @@ else is a key away."""
 import json, pathlib, re
 import pytest, torch
 
-from peft_viz import PrefixTuningConfig, PromptTuningConfig, get_peft_model, layout, load_tiny, record, viewer
+from peft_viz import (
+    LoraConfig,
+    PrefixTuningConfig,
+    PromptTuningConfig,
+    get_peft_model,
+    layout,
+    load_tiny,
+    record,
+    viewer,
+)
 from peft_viz.zoo.letters import collate
 
 TAG, VIRTUAL = "peft-viz-trace", 4
@@ -323,6 +332,33 @@ def test_the_command_leaves_both_on_a_page(trace, prefix, tmp_path, capsys):
     )
     assert page.read_text(encoding="utf-8") == viewer.page(trace, other=prefix)
     assert main(["compare", *files, "-o", str(tmp_path / "both.json")]) == 2
+
+
+def test_what_looks_wrong_is_said_at_once(trace, opened):
+    page, found = opened(trace), trace.diagnose()
+    assert found and [plain(x) for x in page.raw.locator(f"{TAG} .finding").all_inner_texts()] == [
+        f"{f.level}: {plain(f.text)} step {page.evaluate(_STEP_OF, [f.call, f.step]) + 1}" for f in found
+    ]
+    view(page, "overview")
+    assert all(plain(f.advice) in text(page, ".findings") for f in found)
+    page.raw.locator(f"{TAG} .finding button").first.click()
+    assert of(page, "tab") == "lines"
+
+
+_STEP_OF = f"""([id, step]) => {{ const c = document.querySelector('{TAG}').rec.calls[id];
+    return (step == null ? null : c.at[step]) ?? c.first; }}"""
+
+
+def test_the_layers_that_lora_adapts(new_page, tmp_path):
+    config, page = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj"]), new_page()
+    trace = recorded(config, new_tokens=0, layers=2)
+    number = next(i for i, m in enumerate(trace.story(), 1) if m.kind == "inside")
+    page.raw.goto(trace.save(tmp_path / "trace.html").as_uri() + f"#moment={number}")
+    told = [plain(x) for x in page.raw.locator(f"{TAG} .list tbody tr").all_inner_texts()]
+    layers = layout.lora(trace, trace.base_calls[0])
+    assert len(told) == len(layers) == 2 and page.problems == []
+    for row, layer in zip(told, layers):
+        assert row.startswith(layer.name) and f"{list(layer.a)} {list(layer.b)} 2 0 no" in row
 
 
 # ---------------------------------------------------------------- links, copies, sizes

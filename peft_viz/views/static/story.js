@@ -1,8 +1,10 @@
 // The story: a moment at a time, its sentence, one row of the batch on one grid of columns, and the
 // line of code that did it. What has not happened yet is faint.
 import { cacheBar, tokenText } from "./cells.js";
+import { adaptedBox } from "./adapted.js";
 import { likelyBox } from "./decoding.js";
 import { h, keepInView } from "./dom.js";
+import { findingsBox } from "./findings.js";
 import { methodName } from "./help.js";
 import { moveBar, showMoveBar } from "./playback.js";
 import { colourLines, dedent } from "./python.js";
@@ -112,6 +114,7 @@ export function showStory(view) {
     h("p", { class: short_ ? "say large" : "say" }, textOf(view, scene)),
     short_ ? h("p", { class: "note begin" }, h("kbd", {}, "→"), " ", view.say("begin")) : "",
     h("div", { class: beside ? "two" : "one", css: { "--n": wideOf(columns) } }, picture, beside),
+    (short_ && findingsBox(view, true)) || "",
   );
   view.paintAll();
   bringIn($.scene.querySelector(".scroll"), scene.kind === "given");
@@ -140,6 +143,7 @@ const ROLES = {
 const BESIDE = {
   attention: (view, scene, base) => attentionBeside(view, base),
   token: (view, scene, base) => likelyBox(view, base, view.row),
+  inside: (view, scene, base) => adaptedBox(view, base || scene.at.call),
 };
 
 /** @param {View} view @param {Call} base */
