@@ -96,7 +96,9 @@ def payload(
     trace: Trace,  # the recording
     lang: str = "en",  # language of the labels to begin with: `"en"` or `"zh"`
     other: Trace | None = None,  # a second recording, to be shown beside it
-) -> dict:  # plain data: `trace`, `layout`, `story`, `findings`, `marks`, `method`, `lang`; `other`, `differences`
+) -> (
+    dict
+):  # plain data: `trace`, `layout`, `story`, `findings`, `marks`, `method`, `lang`; `other`, `differences`
     "What the viewer needs to know, as plain data"
     beside = {"other": payload(other, lang), "differences": _differences(trace, other)} if other else {}
     return beside | {

@@ -37,7 +37,7 @@ export function adaptedBox(view, base) {
   const region = { class: "scroll", role: "region", "aria-label": view.say("adapted") };
   return h(
     "div",
-    {},
+    { class: "wide" },
     h("div", { class: "h4" }, view.say("adapted")),
     h(
       "div",
