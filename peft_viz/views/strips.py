@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 from ..recording import layout
 from ..recording.layout import IGNORED, MARKS
 from .sheet import LEGIBLE, SMALL, SMALLEST, Sheet, legend_height, roles_found, stripes
-from .sheet import text_width, token_text, vocabulary
+from .sheet import room, text_width, token_text, vocabulary
 
 # %% ../../nbs/views/figures/01_strips.ipynb #751b0766
 @dataclass
@@ -68,13 +68,14 @@ def longest_text(line):
     return max([len(text or glyph) for _, text, glyph in line.chips] + [1])
 
 
-def measured(blocks, n):
-    "Measure blocks of lines over `n` positions -> (width of a cell, are texts turned, height of a line) in inches"
+def measured(blocks, n, wide=12.0, most=15.0):
+    """Measure blocks of lines over `n` positions -> (width of a cell, are texts turned, height of a line) in inches;
+    over `wide` inches texts are turned, and nothing is wider than `most`"""
     longest = max(longest_text(line) for _, lines in blocks for line in lines)
     cell = max(0.27, 0.078 * longest + 0.1)
-    turned = cell * n > 12
+    turned = cell * n > wide
     if turned:
-        cell = max(0.17, min(0.27, 12 / n)) if n <= 90 else 15 / n
+        cell = min(max(0.17, min(0.27, wide / n)), most / n)
     height = lambda line: (
         max(0.25, 0.078 * longest_text(line) + 0.12)
         if turned and line.upright and cell * 72 * 0.62 >= LEGIBLE
@@ -122,12 +123,13 @@ def strips(trace, seq, ax, theme, lang, blocks, entries, below):
         below += "; " + words["more"].format(n=left_out)
     if any({"ids", "attended"} & set(row.unkept) for row in seq.rows[: len(blocks)]):
         below += "; " + words["plain"]
-    cell, turned, height = measured(blocks, n)
-    font = min(SMALL, cell * 72 * 0.62)
     names = [line.name for _, lines in blocks for line in lines]
     margin = 0.15 + max(0.078 * text_width(name) for name in names)
+    paper = room(ax, 99) - margin - 0.15  # inches for the cells
+    cell, turned, height = measured(blocks, n, min(12, paper), min(15, paper))
+    font = min(SMALL, cell * 72 * 0.62)
     left = -0.5 - margin / cell
-    right = max(n - 0.5 + 0.15 / cell, left + 4.4 / cell)
+    right = max(n - 0.5 + 0.15 / cell, left + min(4.4, paper + margin) / cell)
     total = sum(0.3 + sum(map(height, lines)) for _, lines in blocks)
     legend = legend_height(entries, (right - left) * cell)
     sheet = Sheet(
