@@ -409,8 +409,9 @@ _PAPER = 7.8  # a strip, between strips, after a chapter; the whole width
 
 def _sentence(chapter, paper):
     "The sentence of a chapter in lines that fit beside its shapes"
-    text, letter = chapter.text, 0.0675 * text_width(chapter.text) / len(chapter.text)
-    room = max(20, int((paper - 0.7 - 0.078 * text_width(chapter.shapes)) / letter))
+    text, wide = chapter.text, text_width(chapter.text) / len(chapter.text)
+    letter = 0.0675 * (wide if wide < 1.2 else max(1.1 * wide, 1.75))
+    room = max(8, int((paper - 0.7 - 0.078 * text_width(chapter.shapes)) / letter))
     lines = len(wrap(text, room))  # and then lines of about one length: no single word at the end
     return next(w for width in range(len(text) // lines, room + 1) if len(w := wrap(text, width)) <= lines)
 
