@@ -107,12 +107,13 @@ def _adapted(base):
         raise ValueError(f"{merged[0]} is merged: its update is in the weights; call unmerge_adapter() first")
     return found
 
-# %% ../../nbs/views/figures/08_importance.ipynb #66d81639
+# %% ../../nbs/views/figures/08_importance.ipynb #ce76ee40
 @contextmanager
 def _at_rest(model):
-    "While inside, the model is in `eval` mode and no gradients are kept"
+    "While inside, the model is in `eval` mode and no gradients are kept; what is set on it is taken off afterwards"
     import torch
 
+    own = set(vars(model))  # peft's `disable_adapter` leaves a `forward` on the model itself
     training = [module for module in model.modules() if module.training]
     for module in training:
         module.training = False
@@ -122,6 +123,8 @@ def _at_rest(model):
     finally:
         for module in training:
             module.training = True
+        for name in set(vars(model)) - own:
+            delattr(model, name)
 
 
 def _loss(model, batch):

@@ -276,7 +276,7 @@ def _used(trace, call, row):
             known = known and known[min(row, len(known) - 1)]
             before += known or [None] * layout.sequence(trace, other).queries
     start, own = layout.sequence(trace, call).query_start, found[min(row, len(found) - 1)]
-    return [None] * (start - len(before)) + before[len(before) - start :] * (start > 0) + own
+    return [None] * (start - len(before)) + before[max(0, len(before) - start) :] + own
 
 
 def _used_lines(trace, seq, row, words, always=False):
