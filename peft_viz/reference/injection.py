@@ -878,7 +878,7 @@ class BaseTuner(nn.Module):
             if not number().allows(weight):
                 raise ValueError(f"a weight must be a number, not {weight!r}")
 
-    def _add_combined(self, adapters, weights, adapter_name, **fields):
+    def _add_combined(self, adapters, adapter_name, **fields):
         """Put in an adapter whose targets are those of all the others together; its values are to follow. It
         is neither active nor trained."""
         several = [

@@ -78,7 +78,8 @@ def check_config(
     model."""
     if isinstance(config, type) or not hasattr(config, "peft_type"):
         raise TypeError(
-            f"peft_config must be a configuration, such as LoraConfig(task_type='CAUSAL_LM'), not {reprlib.repr(config)}"
+            f"peft_config must be a configuration, such as LoraConfig(task_type='CAUSAL_LM'), "
+            f"not {reprlib.repr(config)}"
         )
     if config.peft_type is None:
         raise ValueError(

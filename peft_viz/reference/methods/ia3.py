@@ -138,7 +138,7 @@ class IA3Model(BaseTuner):
             warn(f"there is an adapter {adapter_name!r} already; nothing is combined")
             return
         self._check_parts(adapters, weights)
-        self._add_combined(adapters, weights, adapter_name)
+        self._add_combined(adapters, adapter_name)
         for layer in self.tuner_layers():
             present = [
                 (layer.ia3_l[name], weight) for name, weight in zip(adapters, weights) if name in layer.ia3_l

@@ -471,7 +471,7 @@ class LoraModel(BaseTuner):
         kind = "linear" if len(adapters) == 1 else combination_type
         rank = self._combined_rank(adapters, kind, svd_rank)
         fields = dict(r=rank, lora_alpha=rank, rank_pattern={}, alpha_pattern={}, use_rslora=False)
-        self._add_combined(adapters, weights, adapter_name, **fields)
+        self._add_combined(adapters, adapter_name, **fields)
         svd = dict(clamp=svd_clamp, full_matrices=svd_full_matrices, driver=svd_driver)
         for layer in self.tuner_layers():
             present = {name: weight for name, weight in zip(adapters, weights) if layer.has_adapter(name)}

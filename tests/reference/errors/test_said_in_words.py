@@ -50,7 +50,9 @@ def test_what_is_no_model(model):
 
 
 @pytest.mark.parametrize("make", [a_linear_layer, without_a_head])
-@pytest.mark.parametrize("config", [lora(target_modules=["q_proj"]), prompt()], ids=lambda c: c.peft_type.value)
+@pytest.mark.parametrize(
+    "config", [lora(target_modules=["q_proj"]), prompt()], ids=lambda c: c.peft_type.value
+)
 def test_a_model_that_cannot_go_on_with_a_text(make, config):
     model = make()
     before = print_of(model)
@@ -143,7 +145,10 @@ def test_virtual_tokens_cannot_be_merged():
 
 
 def test_hints_at_targets():
-    for target, hint in (("q_proj", r"a list is of names: \['q_proj'\]"), ("all-linears", "did you mean 'all-linear'")):
+    for target, hint in (
+        ("q_proj", r"a list is of names: \['q_proj'\]"),
+        ("all-linears", "did you mean 'all-linear'"),
+    ):
         with pytest.raises(ours.NoMatchingPeftModuleError, match=hint):
             ours.get_peft_model(tiny_random("llama"), lora(target_modules=target))
     pattern = lora(target_modules=["q_proj"], rank_pattern={"k_proj": 2, "q_porj": 3})
@@ -151,7 +156,9 @@ def test_hints_at_targets():
     assert "'k_proj'" in told and told.endswith("did you mean q_proj?")  # k_proj is there, and not adapted
 
 
-@pytest.mark.parametrize("kind", [prompt, lambda **f: ours.PrefixTuningConfig(**CLM, num_virtual_tokens=2, **f)])
+@pytest.mark.parametrize(
+    "kind", [prompt, lambda **f: ours.PrefixTuningConfig(**CLM, num_virtual_tokens=2, **f)]
+)
 @pytest.mark.parametrize("size", ["num_layers", "token_dim"])
 def test_sizes_of_another_base_model(kind, size):
     told = said(lambda: ours.get_peft_model(tiny_random("llama"), kind(**{size: 9})))
@@ -185,12 +192,15 @@ def test_fields_without_effect(kind, fields):
 
 @pytest.mark.parametrize("make", [prompt, lora])
 @pytest.mark.parametrize(
-    "mask", [-1e4 * torch.tensor([[1.0, 0, 0, 0]] * 2), torch.full((2, 4), 0.5), -torch.ones(2, 4, dtype=torch.long)]
+    "mask",
+    [-1e4 * torch.tensor([[1.0, 0, 0, 0]] * 2), torch.full((2, 4), 0.5), -torch.ones(2, 4, dtype=torch.long)],
 )
 def test_a_mask_that_is_to_be_added(make, mask):
     model = ours.get_peft_model(tiny_random("llama"), make())
     for call in model, model.generate:
-        with pytest.raises(ValueError, match="attention_mask must hold 1 for tokens that are seen and 0 for padding"):
+        with pytest.raises(
+            ValueError, match="attention_mask must hold 1 for tokens that are seen and 0 for padding"
+        ):
             call(input_ids=IDS, attention_mask=mask)
 
 
@@ -226,7 +236,9 @@ def test_arguments_that_are_misspelt(make):
     model = ours.get_peft_model(tiny_random("llama"), make())
     told = said(lambda: model(input_ids=IDS, lables=IDS))
     assert "no argument 'lables', and leaves it out; did you mean 'labels'?" in told
-    assert not said(lambda: model(input_ids=IDS, labels=IDS, num_items_in_batch=8, decoder_attention_mask=None))
+    assert not said(
+        lambda: model(input_ids=IDS, labels=IDS, num_items_in_batch=8, decoder_attention_mask=None)
+    )
 
 
 def test_a_cache_that_is_none():
@@ -239,7 +251,9 @@ def test_a_cache_that_is_none():
 @pytest.mark.parametrize("make", [prompt, lora, lambda **f: lora(target_modules=f["modules_to_save"])])
 def test_shared_weights_of_which_one_is_trained(make, name):
     told = said(
-        lambda: ours.get_peft_model(tiny_random("llama", tie_word_embeddings=True), make(modules_to_save=[name]))
+        lambda: ours.get_peft_model(
+            tiny_random("llama", tie_word_embeddings=True), make(modules_to_save=[name])
+        )
     )
     assert "shares its weight with" in told
     assert not said(lambda: ours.get_peft_model(tiny_random("llama"), make(modules_to_save=[name])))
@@ -266,7 +280,8 @@ def test_embeddings_are_trained_in_full_beside_a_prompt():
 @pytest.mark.parametrize("modules_to_save", [None, ["embed_tokens"]])
 def test_the_state_has_the_embeddings_under_the_name_of_peft(modules_to_save):
     one, two = (
-        ours.get_peft_model(tiny_random("llama"), prompt(modules_to_save=modules_to_save)).eval() for _ in range(2)
+        ours.get_peft_model(tiny_random("llama"), prompt(modules_to_save=modules_to_save)).eval()
+        for _ in range(2)
     )
     right = one(input_ids=IDS).logits
     two.load_state_dict(one.state_dict())
