@@ -15,4 +15,3 @@ def __dir__():
 __all__ = sorted(HOME)
 
 from .views import viewer   # gives traces their HTML form; needs neither torch nor transformers
-from .recording import story   # gives them `story` and `history`

@@ -106,7 +106,12 @@ def stub() -> str:  # Python, for `__init__.pyi`
 class Moved:
     "Finds modules under the names that they had before there were wings."
 
-    def find_spec(self, name, _path=None, _target=None):
+    def find_spec(
+        self,
+        name,  # of a module that is imported
+        _path=None,
+        _target=None,
+    ):
         "Where `peft_viz.model` or `peft_viz.tuners.lora` is now; None for all other names."
         top, _, rest = name.partition(".")
         head, _, rest = rest.partition(".")
@@ -121,16 +126,22 @@ class Moved:
 
 
 class Known:
-    "A loader that hands out a module which is imported already, and leaves it as it is."
+    "A loader that returns a module that is imported already, without running it again."
 
-    def __init__(self, module):
+    def __init__(
+        self,
+        module,  # imported already
+    ):
         self.module, self.spec = module, module.__spec__
 
     def create_module(self, _spec):
         "The module itself, not a second one."
         return self.module
 
-    def exec_module(self, module):
+    def exec_module(
+        self,
+        module,  # the same
+    ):
         "Nothing is run again; the module keeps its own name."
         module.__spec__ = self.spec
 

@@ -103,7 +103,7 @@ def _base_call(trace: Trace, call, caches: dict) -> list:  # of str
     title = "the base model's forward" if layout.stage(trace, call)[0] == "forward" else "prefill"
     return [f"  {title}", *("    " + line for line in _columns(rows))] if rows else [f"  {title}"]
 
-
+# %% ../nbs/commands/00_cli.ipynb #8e900437
 def _decoding(trace: Trace, calls: list, caches: dict, shown: int = 3) -> list:  # of str
     "Decoding steps, a line each: the first ones and the last."
     given = [item for call in calls for item in _named(trace, call.args).items()]
@@ -212,8 +212,11 @@ def _check_output(
     return path.absolute()
 
 
-def run(options: argparse.Namespace) -> int:
-    "Become `python script.py args`, with what watches in `PYTHONPATH`."
+def run(
+    options: argparse.Namespace,  # from `parser`
+) -> int:  # exit code, where a process cannot be replaced
+    """Replace this process by `python script.py args`, with the watching code in `PYTHONPATH`. Raises `UserError` for
+    options that do not work."""
     if sys.flags.ignore_environment or sys.flags.no_site:
         raise UserError("Python's options -E, -I and -S keep the recorder out: run without them")
     if not options.module and not Path(options.script).exists():
@@ -253,27 +256,35 @@ def _written(path: Path) -> str:
     return f"{path} ({path.stat().st_size / 1000:.0f} kB): open it in a browser"
 
 
-def show(options: argparse.Namespace) -> int:
-    "Write a recording's page and print its summary."
+def show(
+    options: argparse.Namespace,  # from `parser`
+) -> int:  # exit code
+    """Write a recording's page; print its summary, and what looks wrong. Raises `UserError` for files that
+    cannot be read or written."""
     trace = _load(options.trace)
     output = options.output or options.trace.with_suffix(".html")
     if output.suffix != ".html":
         raise UserError(f"{output} has an unknown extension: a page ends in .html")
     trace.save(_check_output(output))
     print(summary(trace))
+    print(f"\n{trace.diagnose().told()}")
     print(f"\n{_written(output)}")
     return 0
 
 # %% ../nbs/commands/00_cli.ipynb #234344c0
-def compare(options: argparse.Namespace) -> int:
-    "Print where two recordings first differ. Returns 0 when nothing does, 1 when something does."
+def compare(
+    options: argparse.Namespace,  # from `parser`
+) -> int:  # exit code: 0 when nothing differs, 1 when something does
+    "Print where two recordings first differ. Raises `UserError` for files that cannot be read."
     found = compared(_load(options.a), _load(options.b), options.lang, options.tolerance)
     print(found)
     return 1 if found.differences else 0
 
 # %% ../nbs/commands/00_cli.ipynb #4e3372da
-def demo(options: argparse.Namespace) -> int:
-    "Teach a soft prompt to sort letters, record it, and leave the page."
+def demo(
+    options: argparse.Namespace,  # from `parser`
+) -> int:  # exit code
+    "Train a soft prompt that sorts letters, record it, and write the page. Raises `UserError` for a bad file name."
     output = _check_output(options.output)
     print(
         "A soft prompt learns to say `sort` to a small model that comes with the package; some seconds.",
@@ -335,7 +346,7 @@ def _subparser(commands, name: str, function, about: str, **more):
     parser.set_defaults(function=function)
     return parser
 
-
+# %% ../nbs/commands/00_cli.ipynb #1788c3ae
 def _run_parser(commands):
     parser = _subparser(
         commands,
@@ -387,7 +398,7 @@ def _compare_parser(commands):
         help="how far a loss, a probability or a digest may be off, relatively (1e-4)",
     )
 
-
+# %% ../nbs/commands/00_cli.ipynb #e83bf399
 def parser() -> argparse.ArgumentParser:
     "What `peft-viz` understands."
     top = argparse.ArgumentParser(

@@ -46,7 +46,8 @@ def record_cell(
     """Record the PEFT models that a cell runs and show the trace: `%%record [name] [--calls N] [--every K]`.
 
     Of each model the first 3 forwards and generates are kept (`--calls`), and every K-th later one. `name` holds
-    the trace afterwards; a list of them if the cell ran several models, None if it ran none."""
+    the trace afterwards; a list of them if the cell ran several models, None if it ran none. Raises ValueError for
+    other options."""
     from IPython import get_ipython
     from IPython.display import display
     from peft_viz.watching import Watcher

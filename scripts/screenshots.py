@@ -1,7 +1,7 @@
 """The pictures in nbs/images, taken of real pages in Chromium. `make pictures` takes them all anew.
 
 Each picture notes in itself which page it was taken of, as a digest. So whether it is still today's is found out
-without a browser: `stale()`, which `make check` and the tests ask.
+without a browser: `stale()`, which `make check` asks.
 """
 
 import hashlib, sys, tempfile

@@ -8,7 +8,6 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
 import specification
 from specification import ROWS
-from specification_paths import went
 from peft_viz import layout
 from peft_viz.recording.watch import statements
 
@@ -265,19 +264,16 @@ def section(name: str) -> str:
     return '<div class="sm">' + "\n".join(entry(row) for row in ROWS if row.section == name) + "</div>"
 
 
-def appendix(ways: dict) -> str:  # of tests, see specification_paths
-    "The branches to which no row leads: where they are, and a test of the given ones that takes them."
+def appendix() -> str:
+    "The branches to which no row leads, and where they are."
     lines = []
     for branch in specification.left_over():
-        name, place = branch.names[-1], f"{branch.file}:{branch.node.lineno}"
-        told = branch.file, name, branch.node, branch.outcome
-        test = next((test for test in sorted(ways) if went(ways[test][1], *told)), "")
+        place = f"{branch.file}:{branch.node.lineno}"
         lines.append(
             f"<tr><td><code>{text('.'.join(branch.names))}</code> {text(place)}</td>"
-            f"<td><code>{text(ast.unparse(branch.node.test))}</code></td><td>{badge(branch.outcome)}</td>"
-            f"<td>{text(short(test))}</td></tr>"
+            f"<td><code>{text(ast.unparse(branch.node.test))}</code></td><td>{badge(branch.outcome)}</td></tr>"
         )
-    head = "".join(f"<th scope=col>{title}</th>" for title in ("where", "condition", "it was", "a test"))
+    head = "".join(f"<th scope=col>{title}</th>" for title in ("where", "condition", "it was"))
     return (
         '<div class="sm" tabindex="0"><table class="sm-appendix">'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"

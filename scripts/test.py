@@ -49,9 +49,9 @@ PARTS = {  # part: (Python environment, lanes, pytest's options)
         ["reference"],
         ["--dist", "worksteal", "--cov", "--cov-report=term-missing:skip-covered"],
     ),
-    # What is long and cannot be divided comes first (see `pytest_collection_modifyitems` in tests/conftest.py), single
+    # What is long and cannot be divided comes first (see `pytest_xdist_make_scheduler` in tests/conftest.py), single
     # tests last: so both workers end at the same time.
-    "rest": (".venv", ["here", "watching", "broad"], ["--dist", "loadgroup", "--no-loadscope-reorder"]),
+    "rest": (".venv", ["here", "watching", "broad"], ["--dist", "loadfile", "--no-loadscope-reorder"]),
     "era4": (".venv-era4", ["reference", "broad", "watching"], ["--dist", "worksteal"]),
 }
 

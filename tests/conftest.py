@@ -25,7 +25,7 @@ os.environ.update(
 # Small models gain nothing from threads, and the sum of floats then has one order.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import asyncio, inspect, pathlib, shutil, warnings
+import asyncio, functools, gc, pathlib, shutil, signal, warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -46,15 +46,25 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "browser: needs Chromium")
 
 
-def pytest_collection_modifyitems(items):
-    """With `--dist loadgroup`, the tests of a file stay together, because they share what is expensive to make: a site,
-    a server, recordings. In the lane "broad" only those of one family do."""
-    for item in items:
-        group = item.path.stem
-        if "# lane: broad\n" in inspect.getsource(item.module):
-            params = item.callspec.params if hasattr(item, "callspec") else {}
-            group = f"{group} {params.get('family', params.get('method', item.name))}"
-        item.add_marker(pytest.mark.xdist_group(group))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With `--dist loadfile`, the tests of a file stay together, because they share what is expensive to make: a site,
+    a server, recordings. In the lane "broad" only those of one family do: what stands first in their brackets."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    @functools.cache
+    def is_broad(file):
+        return "\n# lane: broad\n" in (config.rootpath / file).read_text(encoding="utf-8")
+
+    class ByFileOrFamily(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file, _, test = nodeid.partition("::")
+            first = test.partition("[")[2].partition("-")[0].rstrip("]") or test
+            return f"{file} {first}" if is_broad(file) else file
+
+    return ByFileOrFamily(config, log)
 
 
 def find_chromium():
@@ -154,6 +164,28 @@ def new_page(browser):
 def page(new_page):
     "A fresh tab, light theme, 1280 x 900; see `Page`."
     return new_page()
+
+
+def pytest_collection_finish():
+    "What has been imported stays: it need not be looked through for garbage during every test."
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def process():
+    """`torch.manual_seed` notes for each kind of accelerator, with the text of the whole stack, that it is to be seeded
+    when it is first used: a tenth of the time of these tests. Here none is used. And Ctrl-C reaches the processes that
+    tests start, also where this one runs in the background, deaf to it."""
+    import torch
+
+    with pytest.MonkeyPatch.context() as patch:
+        for device in (torch.cuda, torch.xpu, torch.mtia):
+            if not device.is_available():
+                patch.setattr(device, "manual_seed_all", lambda seed: None)
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        yield
 
 
 def run_async(coroutine):

@@ -1,4 +1,4 @@
-"""What the tests of parity with Hugging Face peft share: the six families, the nine methods in all their
+"""What the tests of parity with Hugging Face peft share: the nine methods in all their
 variants, peft's model and ours around the same weights, and what peft itself cannot do.
 
 The order of operations is peft's, so everything is compared with `torch.equal`; no tolerance is needed anywhere
@@ -10,43 +10,20 @@ from fnmatch import fnmatch
 
 import pytest
 import torch
-import transformers as tf
 from packaging.version import Version
 
 import peft_viz.reference.causal_lm as ours
 import peft_viz.reference.config as our_config
+from small import base_model, PAD, SIX, VOCABULARY
 
 peft = pytest.importorskip("peft")
 OLD_PEFT = Version(peft.__version__) < Version(
     "0.21"
 )  # the lane of transformers 4; where that peft has no answer, a test says so
-VOCABULARY, PAD = 61, 0
-TOKENS = dict(vocab_size=VOCABULARY, bos_token_id=1, eos_token_id=2, pad_token_id=PAD)
-SMALL = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, **TOKENS)
 CLM = dict(task_type="CAUSAL_LM")
 GREEDY = dict(max_new_tokens=5, do_sample=False)
 TASKS = torch.tensor([1, 0, 2])  # of the three rows of a batch
 
-FAMILIES = {
-    "gpt2": lambda: tf.GPT2LMHeadModel(
-        tf.GPT2Config(n_positions=64, n_embd=32, n_layer=2, n_head=4, **TOKENS)
-    ),  # Conv1D
-    "llama": lambda: tf.LlamaForCausalLM(
-        tf.LlamaConfig(intermediate_size=48, num_key_value_heads=2, **SMALL)
-    ),  # rotary positions, grouped queries
-    "opt": lambda: tf.OPTForCausalLM(
-        tf.OPTConfig(ffn_dim=48, word_embed_proj_dim=32, max_position_embeddings=64, **SMALL)
-    ),  # learned positions
-    "mpt": lambda: tf.MptForCausalLM(
-        tf.MptConfig(d_model=32, n_heads=4, n_layers=2, max_seq_len=64, **TOKENS)
-    ),  # ALiBi; a branch of its own in `forward`
-    "bloom": lambda: tf.BloomForCausalLM(
-        tf.BloomConfig(hidden_size=32, n_layer=2, n_head=4, **TOKENS)
-    ),  # ALiBi, fused query, key and value
-    "gpt_neox": lambda: tf.GPTNeoXForCausalLM(
-        tf.GPTNeoXConfig(intermediate_size=48, **SMALL)
-    ),  # parallel residual
-}
 METHODS = {
     "lora": ("LoraConfig", dict(r=3, lora_alpha=5)),
     "lora-dora": ("LoraConfig", dict(r=3, lora_alpha=5, use_dora=True)),
@@ -90,7 +67,7 @@ INJECTED = [
 ]  # they change layers; the others have virtual tokens
 PROMPTS = [method for method in METHODS if method not in INJECTED]
 everywhere = pytest.mark.parametrize("method", METHODS)
-families = pytest.mark.parametrize("family", FAMILIES)
+families = pytest.mark.parametrize("family", SIX)
 some_families = pytest.mark.parametrize("family", ["gpt2", "llama", "opt"])
 
 # What peft has to be told about MPT, and we find out: set on its configuration.
@@ -129,13 +106,6 @@ def peft_failure(method, family, check):
 
 
 # --- models ----------------------------------------------------------------------------------------------------
-
-
-def base_model(family, seed=0):
-    torch.manual_seed(seed)
-    model = FAMILIES[family]().eval()
-    model.generation_config.eos_token_id = None  # texts of full length
-    return model
 
 
 def config(package, method, family=None, **more):

@@ -1257,7 +1257,7 @@ row(
     LENDING,
     "for _ in LENT #2",
     None,
-    REFERENCE + "generate_leaves_the_base_model_as_it_was[llama, grouped queries-None-lora]",
+    REFERENCE + "generate_leaves_the_base_model_as_it_was[llama-None-lora]",
     lambda: generate("lora"),
 )
 row(
@@ -1267,7 +1267,7 @@ row(
     LENDING,
     "for _ in LENT #2",
     None,
-    REFERENCE + "generate_leaves_the_base_model_as_it_was[llama, grouped queries-RuntimeError-lora]",
+    REFERENCE + "generate_leaves_the_base_model_as_it_was[llama-RuntimeError-lora]",
     lambda: failing(RuntimeError),
     ends="RuntimeError",
 )
@@ -1278,7 +1278,7 @@ row(
     LENDING,
     "for _ in LENT #2",
     None,
-    REFERENCE + "generate_leaves_the_base_model_as_it_was[llama, grouped queries-KeyboardInterrupt-prompt]",
+    REFERENCE + "generate_leaves_the_base_model_as_it_was[llama-KeyboardInterrupt-prompt]",
     lambda: failing(KeyboardInterrupt, "prompt"),
     ends="KeyboardInterrupt",
 )
@@ -1677,28 +1677,6 @@ MODULES = (
     "calls",
     "methods.cpt",
 )  # where the specification's branches are decided
-BESIDE = [  # tests that go where no row leads; the appendix names them
-    BRANCHES + "a_cache_cropped_into_the_virtual_tokens[prompted-True]",
-    BRANCHES + "corrected_positions_are_for_those_who_take_positions[PREFIX_TUNING-gpt2-True]",
-    BRANCHES + "how_each_era_is_told_what_is_new[False-prompted]",
-    BRANCHES + "positions_for_a_model_that_counts_in_the_mask[True]",
-    BRANCHES + "positions_of_a_decoding_step[True-prefixed]",
-    ERRORS + "options_that_are_not_there[llama-mixed]",
-    ERRORS + "prompt_without_a_task[llama-PromptTuningConfig]",
-    HERE + "a_prefix_behind_padding_hands_on_what_was_asked_for",
-    HERE + "a_recurrent_state_has_seen_all_but_one",
-    HERE + "attention_weights_of_a_prefix_behind_padding",
-    HERE + "behind_padding_is_as_without[prefix]",
-    HERE + "chunks_and_corrected_positions",
-    HERE + "corrected_positions_without_a_mask[prefix]",
-    HERE + "positions_in_several_directions",
-    PROMPT + "cpt_for_inference_is_a_table",
-    PROMPT + "cpt_loss[decay]",
-    PROMPT + "cpt_tokens_must_be_words[-1-False]",
-    PROMPT + "cpt_types_of_the_input_come_after_those_of_the_examples",
-    PROMPT + "cpt_warns_when_no_label_is_left[kinds1-3 is not a multiple of 4]",
-    REFERENCE + "generate_from_embeddings[embeddings-prefix]",
-]
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,6 @@
-"""A plain loop with Hugging Face accelerate. test_training.py runs it by itself and through `accelerate
-launch`, in two processes:
+"""A plain loop with Hugging Face accelerate, which test_training.py runs in one process and in two."""
 
-train_two_processes.py FOLDER METHOD...     each process writes FOLDER/<rank>.pt: for each method losses and
-                                            adapter weights
-"""
-
-import sys
+import os
 
 import torch
 from accelerate import Accelerator
@@ -58,9 +53,16 @@ def train(method):
     return dict(processes=processes, losses=torch.stack(losses), weights=weights)
 
 
-if __name__ == "__main__":
+def main(rank, processes, port, folder, methods):
+    "One of several processes: writes FOLDER/<rank>.pt, for each method losses and adapter weights."
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(processes),
+        LOCAL_WORLD_SIZE=str(processes),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+    )
     torch.set_num_threads(1)
-    folder, *methods = sys.argv[1:]
-    results = {method: train(method) for method in methods}
-    torch.save(results, f"{folder}/{Accelerator(cpu=True).process_index}.pt")
+    torch.save({method: train(method) for method in methods}, f"{folder}/{rank}.pt")
     Accelerator(cpu=True).end_training()

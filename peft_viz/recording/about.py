@@ -15,7 +15,7 @@ import torch
 from .base_model import text_config
 from .calls import PACKAGES
 from .describe import Losses, written
-from .trace import Trace
+from .trace import Trace, unpack
 
 # %% ../../nbs/recording/14_about.ipynb #112589cd
 def tuner_layers(
@@ -137,7 +137,9 @@ def trains(
     base,
     model,  # the base model, and the model given to `record`
     configs: dict,  # name of an adapter -> its configuration
-) -> dict | None:  # {"adapter": how many tensors, "base": how many, "names": the first of the latter}
+) -> (
+    dict | None
+):  # {"adapter": how many tensors, "base": how many, "names": the first of these, "training": the mode}
     "Which parameters have `requires_grad`, by whose they are; None for a model without adapters."
     if not configs:
         return None
@@ -156,6 +158,7 @@ def trains(
         adapter=sum(id(p) in own for _, p in trained),
         base=len(theirs),
         names=[written(name) for name in theirs[:3]],
+        training=bool(model.training),
     )
 
 # %% ../../nbs/recording/14_about.ipynb #6e10ef80
@@ -198,7 +201,7 @@ def texts(
 
 
 def _distinct(packed) -> set:
-    return set(packed["runs"][::2] if isinstance(packed, dict) else packed)
+    return set(packed["runs"][::2] if "runs" in packed else unpack(packed))
 
 
 def _text(tokenizer, i: int) -> str:

@@ -14,7 +14,7 @@ from . import layout, marks
 from .compare import FACTS, Moment, returned, title, UNKNOWN, when_text
 from .trace import Call, Trace
 
-# %% ../../nbs/recording/05_diagnose.ipynb #ab74a05a
+# %% ../../nbs/recording/05_diagnose.ipynb #8f057243
 @dataclass
 class Finding:
     "Something that looks wrong."
@@ -25,7 +25,8 @@ class Finding:
     base: int | None = None  # id of the call of the base model that it is about
     facts: dict = field(default_factory=dict)  # what was measured
     when: tuple | None = None  # the stage of that base call, as `layout.stage` says it
-    line: str = ""  # where in the watched code: function and number of the line
+    function: str = ""  # that was running
+    line: int | None = None  # number of the line in its file
     times: int = 1  # how many calls of the base model show it; this is the first
     lang: str = "en"
 
@@ -52,9 +53,11 @@ class Finding:
     def where(self) -> str:
         "When and where it was seen, in words."
         parts = [when_text(*self.when, self.lang)] if self.when else []
-        parts += [self.line] if self.line else []
-        parts += [_SAID[self.lang]["times"].format(self.times)] if self.times > 1 else []
-        return _SAID[self.lang]["comma"].join(parts)
+        words = _SAID[self.lang]
+        parts += [self.function] if self.function else []
+        parts += [words["line"].format(self.line)] if self.line is not None else []
+        parts += [words["times"].format(self.times)] if self.times > 1 else []
+        return words["comma"].join(parts)
 
     def to_dict(self) -> dict:
         "Plain data, the sentences in each language."
@@ -79,6 +82,7 @@ _SAID = {
         error="error",
         comma=", ",
         times="{} calls",
+        line="line {}",
         none="Nothing looks wrong.",
         unchecked="Not checked, because the recording does not have it: {}.",
         positions="positions",
@@ -91,6 +95,7 @@ _SAID = {
         error="错误",
         comma="，",
         times="共 {} 次调用",
+        line="第 {} 行代码",
         none="没有发现问题。",
         unchecked="未检查（记录中没有）：{}。",
         positions="位置编号",
@@ -99,7 +104,7 @@ _SAID = {
     ),
 }
 
-# %% ../../nbs/recording/05_diagnose.ipynb #1ab56286
+# %% ../../nbs/recording/05_diagnose.ipynb #56f725b2
 class Findings(list):
     "What looks wrong in a recording, in the order in which it was seen."
 
@@ -117,9 +122,13 @@ class Findings(list):
             else []
         )
 
-    def __str__(self):
+    def told(self) -> str:
+        "As text, without the title."
         told = [f"{n}. {finding}" for n, finding in enumerate(self, 1)] or [_SAID[self.lang]["none"]]
-        return "\n".join([self.title, *told, *self._left])
+        return "\n".join([*told, *self._left])
+
+    def __str__(self):
+        return f"{self.title}\n{self.told()}" if self.title else self.told()
 
     __repr__ = __str__
 
@@ -137,7 +146,7 @@ class Findings(list):
 
 _COLOURS = dict(note="#0067A5", warning="#B25E00", error="#B3261E")
 
-# %% ../../nbs/recording/05_diagnose.ipynb #9520a52d
+# %% ../../nbs/recording/05_diagnose.ipynb #eab5104f
 TEXTS = {
     "labels-all-ignored": dict(
         level="error",
@@ -157,12 +166,24 @@ TEXTS = {
         en=(
             "Logits come back for {logits} positions, and {what} have {n}: {k} more, one for each virtual "
             "token in the inputs.",
-            "Cut the first {k} off before you compare them with your labels: logits[:, {k}:]. The loss that "
-            "the model returns is right: its own labels were made longer, too.",
+            "Cut the first {k} off before you compare them with your labels: logits[:, {k}:]. A loss that "
+            "the model computes itself is right: there the labels are made longer, too.",
         ),
         zh=(
             "返回 {logits} 个位置的 logits，而{what}有 {n} 个：多 {k} 个，输入中的每个虚拟词元一个。",
-            "与你的标签比较之前去掉前 {k} 个：logits[:, {k}:]。模型返回的损失是对的：它自己的标签也变长了。",
+            "与你的标签比较之前去掉前 {k} 个：logits[:, {k}:]。模型自己计算的损失是对的：那里的标签也变长了。",
+        ),
+    ),
+    "labels-length": dict(
+        level="error",
+        en=(
+            "Each row has {n} labels, and {queries} inputs: the loss cannot put them side by side.",
+            "Pass one label for each token, -100 where none counts. Those of the virtual tokens are added by "
+            "the model.",
+        ),
+        zh=(
+            "每行有 {n} 个标签，但有 {queries} 个输入：损失无法把它们一一对应。",
+            "每个词元传入一个标签，不计入的写 -100。虚拟词元的标签由模型添加。",
         ),
     ),
     "mask-length": dict(
@@ -176,6 +197,19 @@ TEXTS = {
         zh=(
             "attention_mask 有 {mask} 个数，而键有 {keys} 个：缓存中 {cached} 个，输入 {queries} 个。",
             "传入的掩码应为缓存中的每个词元和每个新词元各有一个数。虚拟词元由模型添加：你传入的掩码不包括它们。",
+        ),
+    ),
+    "positions-length": dict(
+        level="error",
+        en=(
+            "The base model got {queries} inputs in each row and positions for {n}.",
+            "Pass no position_ids to a PEFT model's generate, leave the cache on (use_cache=True), and pass "
+            "no past_key_values of another model.",
+        ),
+        zh=(
+            "基础模型每行收到 {queries} 个输入，却收到 {n} 个位置编号。",
+            "不要向 PEFT 模型的 generate 传入 position_ids，不要关闭缓存（use_cache=True），也不要传入其他模"
+            "型的 past_key_values。",
         ),
     ),
     "positions-ignore-padding": dict(
@@ -296,18 +330,18 @@ TEXTS = {
     ),
 }
 
-# %% ../../nbs/recording/05_diagnose.ipynb #1d87e6e6
+# %% ../../nbs/recording/05_diagnose.ipynb #3bb7003e
 TEXTS |= {
     "adapters-off": dict(
         level="warning",
         en=(
-            "The adapters of all {layers} adapted layers are switched off{which}: the answer is that of the "
-            "base model alone.",
+            "The adapters of all {layers} adapted layers are switched off: the answer is that of the base "
+            "model alone.",
             "Call it outside of disable_adapter(), and switch them on: model.enable_adapter_layers(), "
             "model.set_adapter(name).",
         ),
         zh=(
-            "全部 {layers} 个适配层的适配器都已关闭{which}：得到的是基础模型自己的答案。",
+            "全部 {layers} 个适配层的适配器都已关闭：得到的是基础模型自己的答案。",
             "不要在 disable_adapter() 中调用，并打开适配器：model.enable_adapter_layers()、"
             "model.set_adapter(name)。",
         ),
@@ -351,6 +385,33 @@ TEXTS |= {
             "除适配器的 {adapter} 个张量外，基础模型还有 {n} 个张量在训练：{names}。它们不会随适配器一起保存。",
             "冻结它们：在 get_peft_model 之前对 base.parameters() 调用 requires_grad_(False)，之后不要再打开"
             "梯度。要完整训练并保存某个模块，请写入 modules_to_save。",
+        ),
+    ),
+    "nothing-trains": dict(
+        level="error",
+        en=(
+            "The model is in training mode, and no parameter is trained: not one has requires_grad.",
+            "An adapter that is opened again is frozen: PeftModel.from_pretrained(base, folder, "
+            "is_trainable=True). For others: model.set_adapter(name).",
+        ),
+        zh=(
+            "模型处于训练模式，但没有参数在训练：没有一个参数设置了 requires_grad。",
+            "重新打开的适配器是冻结的：请用 PeftModel.from_pretrained(base, folder, is_trainable=True)。其他"
+            "情况：model.set_adapter(name)。",
+        ),
+    ),
+    "update-zero": dict(
+        level="note",
+        en=(
+            "In all {layers} layers that were followed the update is zero: the answer is that of the base "
+            "model. A new LoRA begins like this, because B is zero.",
+            "Train it. If it was trained: were its weights loaded? load_adapter and from_pretrained warn of "
+            "names that did not fit.",
+        ),
+        zh=(
+            "在跟踪的全部 {layers} 层中更新都为零：得到的是基础模型自己的答案。新的 LoRA 都是这样开始的，因为"
+            " B 为零。",
+            "训练它。如果已经训练过：权重是否加载了？名称不符时 load_adapter 和 from_pretrained 会给出警告。",
         ),
     ),
     "prompt-unattended": dict(
@@ -474,7 +535,7 @@ def _logits_longer(case: Case) -> Iterator:
 def _wide(value) -> bool:
     return value is not None and value.kind == "tensor" and len(value.shape) > 1
 
-# %% ../../nbs/recording/05_diagnose.ipynb #92b74771
+# %% ../../nbs/recording/05_diagnose.ipynb #7448985b
 @rule
 def _mask_length(case: Case) -> Iterator:
     for root in case.trace.roots:
@@ -492,7 +553,7 @@ def _mask_of(case, m) -> Iterator:
     cached, queries, mask = m.sequence.query_start, m.queries, value.shape[-1]
     held = layout.argument(case.trace, m.call, "past_key_values")
     uncounted = held is not None and not cached and m.stage == "decode"  # a state that is no cache of keys
-    roomy = len(value.shape) == 4 and mask > cached + queries  # a cache of fixed size has empty slots
+    roomy = len(value.shape) == 4 and held is not None and held.max_length == mask  # it has empty slots
     if mask != cached + queries and not uncounted and not roomy:
         yield "mask-length", m, dict(mask=mask, keys=cached + queries, cached=cached, queries=queries)
 
@@ -511,6 +572,15 @@ def _mask_passed(case, root: Call) -> Iterator:
             root,
             dict(mask=mask.shape[1], keys=cached + queries, cached=cached, queries=queries),
         )
+
+# %% ../../nbs/recording/05_diagnose.ipynb #dbb692f6
+@rule
+def _other_lengths(case: Case) -> Iterator:
+    for m in case.moments:
+        for name, kind in (("labels", "labels-length"), ("position_ids", "positions-length")):
+            value = layout.argument(case.trace, m.call, name)
+            if m.sequence is not None and _wide(value) and value.shape[-1] != m.queries:
+                yield kind, m, dict(queries=m.queries, n=value.shape[-1])
 
 # %% ../../nbs/recording/05_diagnose.ipynb #adac2057
 def offsets(
@@ -623,7 +693,7 @@ def _beyond(case: Case) -> Iterator:
             )
             yield "position-beyond", m, dict(position=position, limit=limit, last=limit - 1, virtual=virtual)
 
-# %% ../../nbs/recording/05_diagnose.ipynb #755f65b5
+# %% ../../nbs/recording/05_diagnose.ipynb #de280c1e
 @rule
 def _missing(case: Case) -> Iterator:
     for m in case.moments if case.v else ():
@@ -642,9 +712,10 @@ _DIRECT = (
     "调用 get_peft_model 返回的模型，而不是其中的基础模型，并且不要在 disable_adapter() 中调用。",
 )
 _INDIRECT = (
-    "Look at the decisions of prepare_inputs_for_generation in this recording: they say why nothing was put "
-    "in. A cache that is passed in is the usual cause.",
-    "查看这份记录中 prepare_inputs_for_generation 的分支判断：它们说明为什么没有加入。通常的原因是传入了缓存。",
+    "Call it outside of disable_adapter(), and pass no cache that was filled without the adapter. The "
+    "decisions of prepare_inputs_for_generation in this recording say why nothing was put in.",
+    "不要在 disable_adapter() 中调用，也不要传入不经适配器填充的缓存。这份记录中 "
+    "prepare_inputs_for_generation 的分支判断说明了为什么没有加入。",
 )
 
 
@@ -665,21 +736,18 @@ def _warm_cache(case: Case) -> Iterator:
         if n and first is not None and first.sequence is not None:
             cached, told = first.sequence.query_start, case.ask("virtual tokens", first)
             filled = any(c.id < first.call.id and _left(case.trace, c) == n for c in case.trace.base_calls)
-            what = _WARM.get(
+            how = (
                 "again"
                 if told[1]
                 else "replaced"
-                if cached < n
-                else None
-                if filled and told[0]
+                if cached != n
+                else "bare"
+                if filled and not told[0]
                 else "unknown"
             )
-            if what:
-                yield (
-                    "warm-cache",
-                    first,
-                    dict(n=n, what=tuple(text.format(v=case.v, n=n, cached=cached) for text in what)),
-                )
+            if how != "unknown" or not filled:
+                what = tuple(text.format(v=case.v, cached=cached) for text in _WARM[how])
+                yield "warm-cache", first, dict(n=n, what=what)
 
 
 def _left(trace, call: Call) -> int:
@@ -696,6 +764,10 @@ _WARM = {
         "It was dropped: the base model got a cache of {cached} tokens, made by the adapter.",
         "它被丢弃：基础模型收到的是适配器产生的、有 {cached} 个词元的缓存。",
     ),
+    "bare": (
+        "It was filled without the adapter, so it holds none of the {v} virtual tokens, and none were put in.",
+        "它不是通过适配器填充的，其中没有 {v} 个虚拟词元，之后也没有加入。",
+    ),
     "unknown": (
         "So no virtual tokens were put in. That is right only if this cache was filled through the adapter "
         "and begins with its {v} virtual tokens.",
@@ -703,7 +775,7 @@ _WARM = {
     ),
 }
 
-# %% ../../nbs/recording/05_diagnose.ipynb #33dcd44d
+# %% ../../nbs/recording/05_diagnose.ipynb #810281c5
 @rule
 def _changed(case: Case) -> Iterator:
     "A tensor's count of changes is compared in the outermost call: so it does not matter how deep it was"
@@ -773,6 +845,8 @@ def _wrong_tasks(case, root: Call, value, tasks: int) -> dict | None:
         None,
     )
     ids, rows = value.data or [], inputs.shape[0] if inputs is not None else None
+    if root.raised:  # generate repeats rows for its beams
+        rows = next((len(m.names) for m in case.inside(root) if m.names), rows)
     facts = dict(ids=few(ids) or repr(value), rows="?" if rows is None else rows)
     if any(not 0 <= i < tasks for i in ids if type(i) is int):
         return facts | dict(what=(f"there are tasks 0 to {tasks - 1}", f"任务编号为 0 到 {tasks - 1}"))
@@ -781,7 +855,7 @@ def _wrong_tasks(case, root: Call, value, tasks: int) -> dict | None:
         return facts | dict(what=(f"{n} of them for {rows} rows", f"{rows} 行却有 {n} 个"))
     return None
 
-# %% ../../nbs/recording/05_diagnose.ipynb #c0ce1603
+# %% ../../nbs/recording/05_diagnose.ipynb #6c01e74f
 @rule
 def _state(case: Case) -> Iterator:
     injected = case.about.get("adapters") and not case.v and case.kinds != [""]
@@ -800,7 +874,7 @@ def _state(case: Case) -> Iterator:
         if nowhere:
             yield "adapters-nowhere", m, facts | dict(what=_WHAT[nowhere[0]])
         elif state.off == state.layers:
-            yield "adapters-off", m, facts | dict(which=("", ""))
+            yield "adapters-off", m, facts
         elif state.merged:
             yield "adapters-merged", m, facts
 
@@ -818,8 +892,22 @@ _WHAT = {
 
 
 @rule
+def _zero(case: Case) -> Iterator:
+    for m in case.moments:
+        ratios = [layer.ratio for layer in layout.lora(case.trace, m.call)]
+        if ratios and all(ratio == 0 for ratio in ratios):
+            yield "update-zero", m, dict(layers=len(ratios))
+
+
+@rule
 def _base_trains(case: Case) -> Iterator:
     trains = case.about.get("trains")
+    if (
+        isinstance(trains, dict)
+        and trains.get("training")
+        and not (trains.get("adapter") or trains.get("base"))
+    ):
+        yield "nothing-trains", None, {}
     if isinstance(trains, dict) and case.about.get("adapters") and trains.get("base"):
         names = ", ".join(map(str, trains.get("names") or [])) + (
             " …" if trains["base"] > len(trains.get("names") or []) else ""
@@ -854,7 +942,7 @@ def _raised(case: Case) -> Iterator:
             )
             yield "raised", (root, last) if last is not None else root, facts
 
-# %% ../../nbs/recording/05_diagnose.ipynb #941a5117
+# %% ../../nbs/recording/05_diagnose.ipynb #68933227
 def diagnose(
     trace: Trace,  # the recording
     lang: str = "en",  # of the sentences: `"en"` or `"zh"`
@@ -871,7 +959,11 @@ def diagnose(
                 found[kind].times += 1
             else:
                 found[kind] = Finding(kind, **_place(trace, where), facts=facts, lang=lang)
-    ordered = sorted(found.values(), key=lambda f: (-1 if f.call is None else f.base or f.call, f.step or 0))
+    last = len(trace.calls)
+    at = lambda f: (
+        last if f.kind == "raised" else -1 if f.call is None else f.call if f.base is None else f.base
+    )
+    ordered = sorted(found.values(), key=lambda f: (at(f), f.step or 0))
     unchecked = [x for x in case.unchecked if x in _SAID["en"]]
     return Findings(ordered, title(trace, lang), tuple(unchecked), lang)
 
@@ -886,5 +978,5 @@ def _place(trace, where) -> dict:
         made_by = where.call.parent if where.call.parent_step is not None else None
         where = (where.call, None) if made_by is None else (trace.calls[made_by], where.call.parent_step)
     call, step = where if isinstance(where, tuple) else (where, None)
-    line = f"{call.function}, line {call.steps[step].line}" if step is not None else call.function
-    return dict(call=call.id, step=step, base=base, when=when, line=line)
+    line = call.steps[step].line if step is not None else None
+    return dict(call=call.id, step=step, base=base, when=when, function=call.function, line=line)

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['LINES', 'entry', 'key_of', 'Code', 'heads', 'Place', 'Flow', 'flow_of', 'Origin', 'History', 'history']
 
-# %% ../../nbs/recording/06_history.ipynb #91c8b963
+# %% ../../nbs/recording/06_history.ipynb #ecabb1f2
 import ast, textwrap
 from dataclasses import dataclass, field
 
 from . import layout
-from .trace import Trace, Value
+from .trace import Value
 
-# %% ../../nbs/recording/06_history.ipynb #e964e08d
+# %% ../../nbs/recording/06_history.ipynb #27b0671e
 @dataclass
 class _Write:
     "A name got a value."
@@ -37,7 +37,7 @@ def key_of(
     "`kwargs['labels']` goes by `labels`."
     return name.rpartition("['")[2].removesuffix("']") or name
 
-
+# %% ../../nbs/recording/06_history.ipynb #a6f99a15
 class _Names:
     "The writes of one call, by name, in order."
 
@@ -70,7 +70,7 @@ class _Names:
         "The write of `name` by this step."
         return next((w for w in reversed(self.writes.get(name, ())) if w.step == step), None)
 
-# %% ../../nbs/recording/06_history.ipynb #2242c9be
+# %% ../../nbs/recording/06_history.ipynb #35807843
 _ABOUT = frozenset(  # what is asked of a tensor here is about it, and not what is in it
     "shape dtype device ndim dim size numel new_ones new_zeros new_full new_empty get_seq_length max_cache_len".split()
 )
@@ -104,7 +104,7 @@ class Code:
         lines, k = self.text.splitlines(), line - self.first
         return lines[k].split("  #")[0].strip() if 0 <= k < len(lines) else ""
 
-
+# %% ../../nbs/recording/06_history.ipynb #a5d69dc1
 def heads(node) -> list:
     "The expressions of a statement that run at its own line: of an `if` its condition."
     found = [v for _, v in ast.iter_fields(node) if isinstance(v, ast.expr)]
@@ -113,7 +113,7 @@ def heads(node) -> list:
     ]
     return found + [i.context_expr for i in getattr(node, "items", ())]
 
-# %% ../../nbs/recording/06_history.ipynb #2ff16af9
+# %% ../../nbs/recording/06_history.ipynb #40970513
 def _target(node) -> str | None:
     "The name that is written: `x`, or `x['key']`; for another place inside of `x`, `x`."
     if isinstance(node, ast.Name):
@@ -155,7 +155,7 @@ def _writes(node) -> list:
     walrus = (n for head in heads(node) for n in ast.walk(head) if isinstance(n, ast.NamedExpr))
     return found + [(_target(n.target), n.value) for n in walrus]
 
-# %% ../../nbs/recording/06_history.ipynb #2c87fea6
+# %% ../../nbs/recording/06_history.ipynb #b9f16fde
 @dataclass(frozen=True)
 class Place:
     "A name in a call, after a step: -1 is its beginning; `return` is what it gave back."
@@ -164,7 +164,7 @@ class Place:
     step: int
     name: str
 
-
+# %% ../../nbs/recording/06_history.ipynb #a76d9a03
 class Flow:
     "Which places of a trace were made from which."
 
@@ -216,7 +216,7 @@ class Flow:
         items = value.items.values() if isinstance(value.items, dict) else value.items
         return any(self.is_data(i) for i in items)
 
-# %% ../../nbs/recording/06_history.ipynb #e57586ed
+# %% ../../nbs/recording/06_history.ipynb #e0afdb4f
 class _Reader:
     "Finds the places that an expression reads, in a call, before a step."
 
@@ -281,7 +281,7 @@ class _Reader:
             return
         self.read(node.value, key), self.read(node.slice)
 
-# %% ../../nbs/recording/06_history.ipynb #d3be5133
+# %% ../../nbs/recording/06_history.ipynb #2f7620f0
 _HANDS_OUT = ("get", "pop", "setdefault")  # methods of a dictionary that give one entry
 
 
@@ -330,7 +330,7 @@ def _is_base(call, node) -> bool:
 
 _Reader._Call = _call_expression
 
-# %% ../../nbs/recording/06_history.ipynb #99be36d3
+# %% ../../nbs/recording/06_history.ipynb #db381b84
 def _made_from(self: Flow, place: Place) -> list:
     "The places that a place was made from, the likeliest first."
     call = self.trace.calls[place.call]
@@ -357,7 +357,7 @@ def _made_from(self: Flow, place: Place) -> list:
         reader.found.insert(0, Place(call.id, old.step, place.name))
     return list(dict.fromkeys(p for p in reader.found if p != place))
 
-
+# %% ../../nbs/recording/06_history.ipynb #9e1acf52
 def _by_name(self: Flow, call, place: Place) -> list:
     "What comes out of an object, into which the recording does not see: what went by the same name before."
     step, key = place.step, key_of(place.name)
@@ -370,7 +370,7 @@ def _by_name(self: Flow, call, place: Place) -> list:
         step = -1 if step is None else step
     return []
 
-
+# %% ../../nbs/recording/06_history.ipynb #923697db
 def _inside(self: Flow, call, place: Place) -> list:
     "Where a function that the line called wrote the same into the same dictionary."
     write = self.names(call).at(place.name, place.step)
@@ -404,7 +404,7 @@ def _returned(self: Flow, call, key: str | None) -> list:
 Flow.made_from, Flow._by_name = _made_from, _by_name
 Flow._inside, Flow._returned = _inside, _returned
 
-# %% ../../nbs/recording/06_history.ipynb #0bf59a3f
+# %% ../../nbs/recording/06_history.ipynb #de10fc0c
 def _passed_to(self: Flow, call, name: str) -> list:
     "What a call got for an argument comes from the line that called it."
     if call.parent is None:
@@ -427,7 +427,7 @@ def _passed_to(self: Flow, call, name: str) -> list:
     self._argument(reader, node, call, name)
     return list(dict.fromkeys(reader.found))
 
-
+# %% ../../nbs/recording/06_history.ipynb #2ce8824c
 def _calling(self: Flow, parent, step: int, call):
     "The expression that made a call, or None when it was made by lines that were not recorded."
     node, name = self.statement(parent, step), _last(call.function)
@@ -443,7 +443,7 @@ def _calling(self: Flow, parent, step: int, call):
 
 Flow._passed, Flow._calling = _passed_to, _calling
 
-# %% ../../nbs/recording/06_history.ipynb #b671414a
+# %% ../../nbs/recording/06_history.ipynb #b7c1f0cf
 def _argument(self: Flow, reader: _Reader, node, call, name: str):
     "Read what a calling expression passes for one parameter, or for one entry of `**kwargs`."
     code, key = self.code(call), key_of(name) if "[" in name else None
@@ -467,7 +467,7 @@ def _argument(self: Flow, reader: _Reader, node, call, name: str):
             if isinstance(part, ast.Starred) or not names:
                 reader.read(part, key)
 
-
+# %% ../../nbs/recording/06_history.ipynb #dfb8876d
 def _same_name(self: Flow, call, parent, step: int, name: str) -> list:
     "Across lines that were not recorded: what went by the same name in the function that called them."
     left = None
@@ -488,7 +488,7 @@ def _same_name(self: Flow, call, parent, step: int, name: str) -> list:
 
 Flow._argument, Flow._same_name = _argument, _same_name
 
-# %% ../../nbs/recording/06_history.ipynb #a81ec1b7
+# %% ../../nbs/recording/06_history.ipynb #68bf91d5
 def _clock(trace) -> dict:
     "(call, step) -> a number that grows with time: a step is over when the calls that it made are over."
     times, now = {}, 0
@@ -509,7 +509,7 @@ def _clock(trace) -> dict:
         stack += [("call", c) for c in reversed(children.get((item.id, None), []))]
     return times
 
-
+# %% ../../nbs/recording/06_history.ipynb #7f3d7e8d
 def _slice(self: Flow, place: Place) -> dict:
     "Every place that this one was made from, itself included -> those that it was made from directly."
     found, open_ = {}, [place]
@@ -540,7 +540,7 @@ def _path(self: Flow, place: Place, names=()) -> list:
 
 Flow.slice, Flow.path = _slice, _path
 
-
+# %% ../../nbs/recording/06_history.ipynb #2ec677d1
 def flow_of(trace) -> Flow:
     "The flow of a trace, worked out once."
     memory = layout._memory(trace)
@@ -548,7 +548,7 @@ def flow_of(trace) -> Flow:
         memory["flow"] = Flow(trace)
     return memory["flow"]
 
-# %% ../../nbs/recording/06_history.ipynb #3be05113
+# %% ../../nbs/recording/06_history.ipynb #b423fad7
 LINES = {  # what happened -> in English, in Chinese
     "reached": ("{name} reaches the base model: {value}", "{name} 到达基础模型：{value}"),
     "called": ("{name} is an argument of {function}: {value}", "{name} 是 {function} 的参数：{value}"),
@@ -587,7 +587,7 @@ class Origin:
         "The sentence."
         return self.texts[self.lang]
 
-
+# %% ../../nbs/recording/06_history.ipynb #cb11cbff
 class History(list):
     "The lines that made a tensor, the newest first."
 
@@ -598,7 +598,7 @@ class History(list):
 
     __repr__ = __str__
 
-# %% ../../nbs/recording/06_history.ipynb #b1d693e9
+# %% ../../nbs/recording/06_history.ipynb #3ae6ce2c
 def _origin(flow: Flow, place: Place, sources: list, lang: str) -> Origin | None:
     "A place in words; None where a value is only handed on."
     trace, call = flow.trace, flow.trace.calls[place.call]
@@ -620,10 +620,17 @@ def _origin(flow: Flow, place: Place, sources: list, lang: str) -> Origin | None
     line = call.steps[step].line if step is not None else call.raised and None
     code, names = flow.code(call), tuple(dict.fromkeys(_short(s, trace) for s in sources))
     value = trace.value(after)
-    facts = dict(name=place.name, function=call.function, value=value, sources=names)
+    facts = dict(name=place.name, function=call.function, value=_shown(value), sources=names)
     said = code.said(line) if code and line is not None else ""
     texts = {k: _line(kind, n, facts) for n, k in enumerate(("en", "zh"))}
     return Origin(kind, place.name, call.id, step, line, said, trace.value(before), value, names, texts, lang)
+
+# %% ../../nbs/recording/06_history.ipynb #3bdae9c9
+def _shown(value: Value | None) -> str:
+    "A value as it stands in a sentence: `int64 [2, 6]`."
+    if value is None or value.kind != "tensor":
+        return "–" if value is None else repr(value)
+    return f"{value.dtype} {list(value.shape)}"
 
 
 def _is_return(flow, call, k) -> bool:
@@ -644,7 +651,7 @@ def _line(kind: str, n: int, facts: dict) -> str:
     sources = (", ", "、")[n].join(facts["sources"])
     return LINES[kind][n].format(**facts | {"sources": sources})
 
-# %% ../../nbs/recording/06_history.ipynb #559de744
+# %% ../../nbs/recording/06_history.ipynb #c1a2c655
 def history(
     trace,  # the trace
     name: str | Value,  # an argument of the base model (or a name in a watched call), or a value of the trace
@@ -664,7 +671,7 @@ def history(
     items = [_origin(flow, p, found[p], lang) for p in order]
     return History(item for item in items if item is not None)
 
-
+# %% ../../nbs/recording/06_history.ipynb #570b45a8
 def _wanted(flow: Flow, name, call) -> Place:
     "Where to begin."
     trace = flow.trace
@@ -684,6 +691,3 @@ def _wanted(flow: Flow, name, call) -> Place:
     )
     there = ", ".join(known) or "nothing"
     raise ValueError(f"{where} got or holds {str(name)!r:.80}; there is {there}")
-
-
-Trace.history = history

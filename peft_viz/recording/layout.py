@@ -361,7 +361,12 @@ def _previous(trace, call):
     cached, group = _cached(trace, call), generate_call(trace, call)
     if not cached or not _was_given_cache(trace, call):
         return None
-    candidates = _left_behind(trace).get((group and group.id, cached), [])
+    left = _left_behind(trace)
+    candidates = left.get((group and group.id, cached), [])
+    if (
+        group is not None and stage(trace, call)[0] == "prefill"
+    ):  # a cache that an earlier call left was passed in
+        candidates = left.get((None, cached), [])
     place = bisect_left(candidates, call.id, key=lambda c: c.id)
     return candidates[place - 1] if place else None
 
@@ -419,8 +424,13 @@ def _geometry(trace, call):
     inputs = _inputs(trace, call)
     if inputs is None:
         raise ValueError(
+<<<<<<< HEAD
             f"call {call.id} ({call.function}) got neither input_ids nor inputs_embeds of "
             "two dimensions or more, with a row"
+=======
+            f"call {call.id} ({call.function}) got neither input_ids nor inputs_embeds of two dimensions or more, "
+            "with a row"
+>>>>>>> main
         )
     virtual = _virtual(trace, call)
     return _Geometry(*_shape(inputs), _cached(trace, call), virtual, _prompt_end(trace, call, virtual))

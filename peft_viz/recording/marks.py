@@ -8,7 +8,13 @@ __all__ = ['LANGUAGES', 'METHODS', 'method']
 # %% ../../nbs/recording/20_marks.ipynb #19a00004
 LANGUAGES = ("en", "zh")
 
-METHODS = {  # peft_type -> its name inside a sentence, in English and Chinese
+_SPELT = (
+    "AdaMSS BOFT BEFT LoHa LoKr OFT VeRA PVeRA FourierFT GLoRA HRA HiRA SHiRA MiSS RandLora RoAd C3A WaveFT OSF "
+    "DeLoRA GraLoRA TinyLoRA PSOFT FRoD UniLoRA"
+)
+METHODS = {
+    name.upper(): (name, name) for name in _SPELT.split()
+} | {  # peft_type -> its name inside a sentence, in English and Chinese
     "PROMPT_TUNING": ("prompt tuning", "提示微调"),
     "PREFIX_TUNING": ("prefix tuning", "前缀微调"),
     "P_TUNING": ("P-tuning", "P-tuning"),
@@ -18,6 +24,9 @@ METHODS = {  # peft_type -> its name inside a sentence, in English and Chinese
     "ADALORA": ("AdaLoRA", "AdaLoRA"),
     "IA3": ("IA³", "IA³"),
     "POLY": ("Poly", "Poly"),
+    "ADAPTION_PROMPT": ("adaption prompt", "适配提示"),
+    "TRAINABLE_TOKENS": ("trainable tokens", "可训练词元"),
+    "LN_TUNING": ("LayerNorm tuning", "层归一化微调"),
     None: ("no adapter", "无适配器"),
 }
 

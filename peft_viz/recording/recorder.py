@@ -13,7 +13,7 @@ from functools import partial
 from .about import about, decoder, texts, tuner_layers, UNKNOWN
 from .base_model import attention_layers, AttentionVisit, BaseVisit, decoder_blocks
 from .calls import Compiling, ENTRY_POINTS, Visit, Watched
-from .describe import struck
+from .describe import Reader, struck
 from .doors import Door
 from peft_viz.recording.measured import (
     DigestVisit,
@@ -70,6 +70,20 @@ def _count(name: str, given, what: str) -> int:
     if n < 0:
         raise ValueError(f"{name} should be 0 or more, got {n}")
     return n
+
+# %% ../../nbs/recording/00_recorder.ipynb #5e0a0011
+def _keepers(model, base) -> list:
+    """Objects that keep the base model's `forward` as one of their own. What they keep is older than our door, and
+    does not pass it: peft's `AdaptionPromptModel`, and a model whose adapter is switched off."""
+    kept = [(m, vars(m).get("forward")) for m in (model, *model.modules()) if m is not base]
+    kept = {
+        id(m): m for m, f in kept if getattr(f, "__self__", None) is base and not hasattr(f.__func__, "_slot")
+    }
+    return list(kept.values())
+
+
+def _visit_base(recorder, _keeper, base) -> BaseVisit:
+    return BaseVisit(recorder, base)
 
 # %% ../../nbs/recording/00_recorder.ipynb #bcdd5fc9
 class Recorder:
@@ -138,6 +152,7 @@ class Recorder:
             self._close()  # once more, for an interrupt within the first
         if was_on:
             self._note_compiled()
+            self._read()
             self.trace.tokens = texts(self.trace, self.tokenizer, self.ledger.losses)
             try:
                 if tell:
@@ -179,6 +194,9 @@ class Recorder:
             (self.model, name, Visit) for name in names if (self.model, name) != (self.base, "forward")
         ]
         found = [*entries, (self.base, "forward", BaseVisit), (self.base, "forward", StateVisit)]
+        found += [
+            (m, "forward", partial(_visit_base, base=self.base)) for m in _keepers(self.model, self.base)
+        ]
         found += [(m, "forward", partial(AttentionVisit, layer=i)) for i, m in attention_layers(self.base)]
         found += [
             (m, "forward", partial(PositionVisit, how=how, tables=tables)) for m, how, tables in self.places
@@ -203,6 +221,12 @@ class Recorder:
                 raise
             self.ledger.losses.add("what was watched", error)
             self.trace.about = UNKNOWN | dict(model_class=type(self.base).__name__)
+
+    def _read(self):
+        "What is still on an accelerator: what the last call returned, say."
+        reader = Reader(self.ledger.losses)
+        self.ledger.album.ask(reader)
+        reader.read()
 
     def _note_compiled(self):
         "Compiled code has no lines and no doors: say so where something is missing."

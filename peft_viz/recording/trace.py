@@ -16,6 +16,7 @@ import sys
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field
+from importlib import import_module
 from itertools import chain, groupby
 from math import prod
 from pathlib import Path
@@ -56,15 +57,25 @@ Lines = Annotated[list[Natural], Meta(min_length=2, max_length=2)]  # first, las
 # %% ../../nbs/recording/01_trace.ipynb #b7e1fdf0
 def pack(
     numbers: list,  # flat numbers, row-major
-) -> list | dict:  # the list itself, or `{"runs": [value, count, ...]}` when that is shorter
-    "Run-length encode `numbers` where it pays."
-    runs = []
+) -> (
+    list | dict
+):  # the shortest: the list, `{"runs": [value, count, ...]}` or `{"ramps": [first, count, ...]}`
+    "Encode `numbers` where it pays: as runs of equal numbers, or as ramps of numbers that count up by one."
+    runs, ramps = _stretches(numbers, 0), _stretches(numbers, 1)
+    short = min(len(runs), len(ramps))
+    if short >= len(numbers):
+        return list(numbers)
+    return {"runs": runs} if len(runs) == short else {"ramps": ramps}
+
+
+def _stretches(numbers: list, step: int) -> list:
+    found = []
     for n in numbers:
-        if runs and runs[-2] == n:
-            runs[-1] += 1
+        if found and n == found[-2] + step * found[-1]:
+            found[-1] += 1
         else:
-            runs += [n, 1]
-    return {"runs": runs} if len(runs) < len(numbers) else list(numbers)
+            found += [n, 1]
+    return found
 
 
 def unpack(
@@ -73,8 +84,9 @@ def unpack(
     "Undo `pack`."
     if not isinstance(data, dict):
         return data
-    runs = data["runs"]
-    return list(chain.from_iterable([v] * n for v, n in zip(runs[::2], runs[1::2])))
+    ((form, pairs),) = data.items()
+    stretch = (lambda v, n: [v] * n) if form == "runs" else (lambda v, n: range(v, v + n))
+    return list(chain.from_iterable(map(stretch, pairs[::2], pairs[1::2])))
 
 # %% ../../nbs/recording/01_trace.ipynb #745662d5
 class Value(Struct, frozen=True, forbid_unknown_fields=True):
@@ -86,7 +98,7 @@ class Value(Struct, frozen=True, forbid_unknown_fields=True):
     dtype: str | None = None  # "int64", "float32", ...
     device: str | None = None  # "cpu", "cuda:0", ...
     role: Literal[ROLES] | None = None  # one of `ROLES`
-    packed: list[Number] | dict[Literal["runs"], list[Number]] | None = msgspec.field(
+    packed: list[Number] | dict[Literal["runs", "ramps"], list[Number]] | None = msgspec.field(
         default=None, name="data"
     )  # the numbers as stored; read them through `data` or `nested`
     truncated: bool = False  # only the first numbers (or items) were kept
@@ -319,6 +331,11 @@ class Call(Struct, forbid_unknown_fields=True):
         return f"Call {self.id}: {self.function} ({end})"
 
 # %% ../../nbs/recording/01_trace.ipynb #b4bc630a
+def _reader(name: str):
+    "What reads a trace: a function in a module of the same name, which is built on this one."
+    return getattr(import_module(f"peft_viz.recording.{name}"), name)
+
+
 @dataclass
 class Trace:
     "A recording: calls in order of entry, with the sources and values they refer to."
@@ -359,14 +376,30 @@ class Trace:
         "The text of a token, None when the trace does not know it."
         return (self.tokens or {}).get(str(id))
 
+    def story(
+        self,
+        lang: str = "en",  # of the sentences: `"en"` or `"zh"`
+    ) -> list:  # of moments with `text`, `kind`, `call`, `step`
+        """The moments that matter, in words. Raises ValueError for another language; see `recording.story`."""
+        return _reader("story")(self, lang)
+
+    def history(
+        self,
+        name: str | Value,  # an argument of the base model, a name in a watched call, or a value of the trace
+        call=None,  # a call, its id, or None: the first call of the base model that got it
+        lang: str = "en",  # of the sentences: `"en"` or `"zh"`
+    ) -> list:  # of origins, the newest first
+        """The lines that made a tensor, back to what the caller passed. Raises ValueError where nothing goes by
+        that name, or for another language; see `recording.history`."""
+        return _reader("history")(self, name, call, lang)
+
     def diagnose(
         self,
         lang: str = "en",  # of the sentences: `"en"` or `"zh"`
     ) -> list:  # of findings with `kind`, `text`, `advice`, `call`, `step`
-        "What looks wrong in this recording, what it means, and what to do; see `recording.diagnose`."
-        from peft_viz.recording.diagnose import diagnose
-
-        return diagnose(self, lang)
+        """What looks wrong in this recording, what it means, and what to do. Raises ValueError for another language;
+        see `recording.diagnose`."""
+        return _reader("diagnose")(self, lang)
 
     def __repr__(self):
         return "\n".join([_headline(self)] + [f"  {line}" for line in _outlines(self)])
@@ -557,11 +590,7 @@ def _in_document(name: str) -> str:
 def _count(v: Value, where: str) -> int:
     "How many numbers a tensor holds."
     if isinstance(v.packed, dict):
-        runs = v.packed.get("runs")
-        counts = runs[1::2] if runs is not None else ()
-        if runs is None or len(runs) % 2 or any(type(n) is not int or n < 1 for n in counts):
-            raise TraceError(f"{where}.data.runs is not a list of value, count, value, count, ...")
-        n = sum(counts)
+        n = sum(_counts(v.packed, where))
     else:
         n = len(v.packed)
     full = prod(v.shape)
@@ -570,6 +599,17 @@ def _count(v: Value, where: str) -> int:
     if n > MAX_NUMBERS:
         raise TraceError(f"{where} stands for {n} numbers; {MAX_NUMBERS} are the most that is read")
     return n
+
+
+def _counts(packed: dict, where: str) -> list:
+    "The lengths of runs or ramps."
+    if len(packed) != 1:
+        raise TraceError(f"{where}.data should have runs or ramps")
+    ((form, pairs),) = packed.items()
+    whole = pairs[1::2] if form == "runs" else pairs
+    if len(pairs) % 2 or any(type(n) is not int for n in whole) or any(n < 1 for n in pairs[1::2]):
+        raise TraceError(f"{where}.data.{form} is not a list of value, count, value, count, ...")
+    return pairs[1::2]
 
 
 def _measure(v: Value, i: int, sizes: list, where: str) -> tuple[int, int]:

@@ -19,8 +19,8 @@ __all__ = ['CONFIG_NAMES', 'LIMITED', 'MORE_ROWS', 'KEY_VALUE_HEADS', 'NEEDS_IDS
            'Dimensions', 'text_config', 'has_position_table', 'maximum_length', 'KeyValues', 'key_value_shapes',
            'causal_lm_class', 'dimensions', 'accepts', 'takes_positions', 'takes_prompts', 'embeds_again',
            'check_cache_name', 'check_generates', 'counts_in_mask', 'encoders', 'prefix_layout', 'prefix_goes_behind',
-           'counts_pictures', 'BaseModelFacts', 'is_conv1d', 'is_linear', 'linear_names', 'default_targets',
-           'lora_targets', 'adalora_targets', 'ia3_targets']
+           'counts_pictures', 'KnownFacts', 'BaseModelFacts', 'is_conv1d', 'is_linear', 'linear_names',
+           'default_targets', 'lora_targets', 'adalora_targets', 'ia3_targets']
 
 # %% ../../nbs/reference/41_architectures.ipynb #4c65dcbb
 @dataclass(frozen=True)
@@ -50,8 +50,10 @@ CONFIG_NAMES = {
 }
 
 
-def text_config(config):  # a transformers configuration
-    "The part of it that describes the decoder: of a multimodal or encoder-decoder model a part, else all."
+def text_config(
+    config,  # a transformers configuration
+):  # a transformers configuration
+    "The part of a configuration that describes the decoder. In most models, that is the whole configuration."
     return config.get_text_config(decoder=True)
 
 
@@ -70,19 +72,17 @@ LIMITED = {  # families that end without a table of positions -> where
     "mpt": "the biases of its attention",
     "reformer": "its table of positions, which is a product of two",
 }
-MORE_ROWS = (
-    4  # a table may have a few more rows than there are positions: OPT's begins with two that are not used
-)
+MORE_ROWS = 4  # that a table may have beyond the positions: OPT's begins with two that are not used
 
 
 def has_position_table(
     model: nn.Module,  # a base model
     maximum: int,  # positions, from the configuration
 ) -> bool:
-    """Does the model look positions up in a table? Then there is none for a token behind its end.
+    """Does the model look positions up in a table? Then there is no position for a token behind its end.
 
     Such a table is an embedding, or a buffer of two dimensions, with a row for each position. Rotary
-    positions are computed, and have no end."""
+    positions are computed, for any number of tokens."""
     words = model.get_input_embeddings()
     embeddings = (m.num_embeddings for m in model.modules() if isinstance(m, nn.Embedding) and m is not words)
     kept = [
@@ -96,7 +96,8 @@ def has_position_table(
 def maximum_length(
     model: nn.Module,  # a base model
 ) -> int | None:
-    "How many tokens the model has positions for; None where it has no table of them, or names no limit."
+    """How many tokens the model has positions for. None where it has no table of positions, or where its configuration
+    has no limit."""
     found = _first(text_config(model.config), "maximum_length", default=-1)
     return found if found > 0 and has_position_table(model, found) else None
 
@@ -104,11 +105,11 @@ def maximum_length(
 class KeyValues(NamedTuple):
     "What a layer keeps in the key/value cache for every token: `heads * (key_dim + value_dim)` numbers."
 
-    heads: int
-    key_dim: int
-    value_dim: int
+    heads: int  # key/value heads
+    key_dim: int  # width of a key in one head
+    value_dim: int  # width of a value in one head
 
-
+# %% ../../nbs/reference/41_architectures.ipynb #2c4bb568
 # families whose cache does not have `num_key_value_heads` (or, without that, all) heads
 _multi_query = lambda config, _sliding: (
     1
@@ -125,7 +126,8 @@ KEY_VALUE_HEADS = {
 def key_value_shapes(
     config,  # a transformers configuration of a model with attention
 ) -> list[KeyValues]:
-    "The sizes of keys and values, layer by layer, whether or not the layer keeps them (see `prefix_layout`)."
+    """The sizes of keys and values, layer by layer, whether or not the layer keeps them (see `prefix_layout`). Raises
+    ValueError where the configuration does not say a size."""
     part = text_config(config)
     layers = _layers(part)
     kinds = getattr(part, "layer_types", None) or [""] * len(layers)
@@ -160,15 +162,17 @@ def _shape(config, sliding, compressed):
 
 
 def _reads_latents(base):
-    """Latent attention is cached compressed by transformers 5, expanded by 4.57; code that expands what it
-    finds in the cache tells."""
+    """Does the model read compressed vectors from its cache (transformers 5)? Then its module has a function that
+    expands them. transformers 4.57 caches them expanded."""
     return base is not None and any(
         hasattr(thing, "expand_kv") for thing in vars(sys.modules[base.__module__]).values()
     )
 
-
-def causal_lm_class(config):  # a transformers configuration
-    "The class that `AutoModelForCausalLM` makes of it; None when it is none of transformers'."
+# %% ../../nbs/reference/41_architectures.ipynb #3892ec3c
+def causal_lm_class(
+    config,  # a transformers configuration
+) -> type | None:
+    "The class of the causal language model that this configuration is for; None when transformers has none."
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
     return MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
@@ -177,8 +181,8 @@ def causal_lm_class(config):  # a transformers configuration
 def dimensions(
     config,  # a transformers configuration; of a composite model, the decoder counts
 ) -> Dimensions:
-    """Read the sizes off a configuration. Raises ValueError, naming what was looked for, when it has none of
-    the known names."""
+    """Read the sizes from a configuration. Raises ValueError when it has none of the known names for a size; the
+    message lists them."""
     part = text_config(config)
     heads = max(_first(layer, "num_attention_heads", 0) for layer in _layers(part))
     shapes = key_value_shapes(config) if heads else [KeyValues(0, 0, 0)]
@@ -204,7 +208,7 @@ def accepts(
 def takes_positions(
     model: nn.Module,  # a base model
 ) -> bool:
-    "Does `forward` have `position_ids`, or hand on what it does not know to a decoder that has?"
+    "Does `forward` take `position_ids`, or pass on what it does not know to a decoder that takes them?"
     hands_on = any(
         parameter.kind is parameter.VAR_KEYWORD
         for parameter in inspect.signature(model.forward).parameters.values()
@@ -222,7 +226,7 @@ NEEDS_IDS = {  # families that look at the ids, besides embedding them -> when, 
 def takes_prompts(
     model,  # a base model
 ) -> tuple[bool, str]:
-    "Can embeddings of no token stand before those of the input? If not, why."
+    "Can virtual tokens stand before the input, as embeddings? If not, the second value says why."
     part = text_config(model.config)
     needs, purpose = NEEDS_IDS.get(part.model_type, (lambda _config: False, ""))
     if not accepts(model, "inputs_embeds"):
@@ -236,8 +240,8 @@ EMBEDS_AGAIN = {"gemma4_text"}  # families that embed the ids once more, for eac
 def embeds_again(
     model: nn.Module,  # a base model
 ) -> dict:  # keyword of `forward` -> what makes it of ids or, if they are None, of embeddings
-    """What `forward` needs to know of tokens besides their embeddings: `[batch, sequence, layers, width]`. In
-    most families, nothing."""
+    """What `forward` needs of the tokens besides their embeddings, `[batch, sequence, layers, width]`: the keyword,
+    and a function that computes it. Empty in most families."""
     part = text_config(model.config)
     if part.model_type not in EMBEDS_AGAIN or not part.hidden_size_per_layer_input:
         return {}
@@ -248,15 +252,13 @@ def embeds_again(
     )
 
 # %% ../../nbs/reference/41_architectures.ipynb #5e0a2019
-PREPARES_IDS = {
-    "reformer",
-    "xlnet",
-}  # families that prepare more for a decoding step than a token, and from ids alone
+# families that prepare more for a decoding step than a token, and from ids alone
+PREPARES_IDS = {"reformer", "xlnet"}
 
 
 def check_cache_name():
-    """Virtual tokens need to know what stands in the cache. Raises RuntimeError where transformers gives it a name
-    that is not known here; generate would go on and give wrong tokens."""
+    """Raises RuntimeError where transformers calls the cache by a name that is not known here. Virtual tokens depend
+    on what is in the cache; without this check `generate` would go on and give wrong tokens."""
     import transformers
     from transformers.modeling_outputs import CausalLMOutputWithPast
 
@@ -270,7 +272,7 @@ def check_cache_name():
 def check_generates(
     config,  # a transformers configuration
 ):
-    "Can `generate` begin with embeddings of no token? Raises ValueError if it cannot."
+    "Raises ValueError where `generate` cannot begin with virtual tokens, which have no ids."
     if config.model_type in PREPARES_IDS:
         raise ValueError(
             f"{config.model_type} prepares ids of its own for each step of generate, where virtual tokens "
@@ -281,9 +283,8 @@ def check_generates(
 def counts_in_mask(
     model: nn.Module,  # a base model
 ) -> bool:
-    """Does it count positions in the attention mask, without padding, when none are passed?
-
-    Then an embedding of it takes the mask."""
+    """Does the model count positions in the attention mask, without padding, when no positions are passed? Such a
+    model has an embedding whose `forward` takes the mask."""
     return any(
         isinstance(module, nn.Embedding) and accepts(module, "attention_mask") for module in model.modules()
     )
@@ -299,7 +300,7 @@ CACHE_LAYERS = {
     "DummyLayer": False,
 }
 
-# what cannot be seen from outside
+# families whose reason cannot be read from configuration or cache -> the reason
 NO_PREFIX = {
     "cpmant": "it puts a prompt of its own before every input and cannot tell another one from it",
     "recurrent_gemma": "its layers keep their recurrent state to themselves, "
@@ -321,9 +322,9 @@ def encoders() -> frozenset[str]:
 def prefix_layout(
     config,  # a transformers configuration
 ) -> list[KeyValues | None]:
-    """What a prefix has to bring for each layer; None where it brings nothing.
+    """The sizes of a prefix's keys and values for each layer; None for a layer that gets none.
 
-    Raises ValueError with the reason where a prefix is impossible."""
+    Raises ValueError where prefix tuning cannot work with the model; the message has the reason."""
     obstacle = _obstacle(config)
     if obstacle:
         raise ValueError(f"prefix tuning cannot work with {config.model_type}: {obstacle}")
@@ -337,9 +338,8 @@ def prefix_layout(
     cross = getattr(text_config(config), "cross_attention_layers", None) or ()
     shapes = key_value_shapes(config)
     own = [CACHE_LAYERS[layer] and i not in cross for i, layer in enumerate(layers)]
-    own += [False] * (
-        len(shapes) - len(layers)
-    )  # transformers 4.57: the last layers of some models use the cache of earlier ones
+    # transformers 4.57: the last layers of some models use the cache of earlier ones
+    own += [False] * (len(shapes) - len(layers))
     if not any(own):
         raise ValueError(
             f"prefix tuning cannot work with this {config.model_type}: none of its layers keeps keys and values"
@@ -347,28 +347,12 @@ def prefix_layout(
     return [shape if has_place else None for shape, has_place in zip(shapes, own)]
 
 
-def prefix_goes_behind(
-    config,  # a transformers configuration
-) -> bool:
-    """Can a prefix have places in the sequence, behind padding? Not where a recurrent state would see what
-    stands in them; there it stays in front.
-
-    Raises ValueError where that does not help: layers with a window as well notice the padding in between."""
-    layers = _layer_classes(config)
-    if "LinearAttentionAndSlidingWindowAttentionLayer" in layers:
-        raise ValueError(
-            f"{config.model_type} counts what stands between a prefix and the text, so it must not be "
-            "padding; pass rows of equal length, or use corrected_positions=False"
-        )
-    return not any(layer.startswith("LinearAttention") for layer in layers)
-
-
 def _layer_classes(config):
     from transformers import DynamicCache
 
     return [type(layer).__name__ for layer in DynamicCache(config=config).layers]
 
-
+# %% ../../nbs/reference/41_architectures.ipynb #226af917
 def _obstacle(config):
     base = causal_lm_class(config)
     family = config.model_type
@@ -387,25 +371,42 @@ def _obstacle(config):
         )
     return None
 
+
+def prefix_goes_behind(
+    config,  # a transformers configuration
+) -> bool:
+    """Can a prefix have columns in the sequence, behind padding? Not where a recurrent layer would read what is in
+    these columns; then the prefix stays in front.
+
+    Raises ValueError where it can be in neither place: in layers that also have a window, the padding between prefix
+    and text counts."""
+    layers = _layer_classes(config)
+    if "LinearAttentionAndSlidingWindowAttentionLayer" in layers:
+        raise ValueError(
+            f"{config.model_type} counts what stands between a prefix and the text, so it must not be "
+            "padding; pass rows of equal length, or use corrected_positions=False"
+        )
+    return not any(layer.startswith("LinearAttention") for layer in layers)
+
 # %% ../../nbs/reference/41_architectures.ipynb #2871b02a
-# arguments with what is not text; the last one holds it when `generate` has encoded it
+# arguments that hold pictures and sound; the last one holds them after `generate` has encoded them
 PICTURES = "pixel_values", "pixel_values_videos", "input_features", "input_values", "mm_encoder_outputs"
 
 
 def counts_pictures(
     model: nn.Module,  # a base model
 ) -> bool:
-    """Does it count positions in several directions, height and width of a picture for instance? It does so
-    from the ids."""
+    """Does the model count positions in several directions, for example height and width of a picture? Such a model
+    needs the ids for it."""
     return any(hasattr(module, "get_rope_index") for module in model.modules())
 
 # %% ../../nbs/reference/41_architectures.ipynb #97c5f783
 @dataclass(frozen=True, eq=False)
-class BaseModelFacts:
-    """What a call has to know about its base model. Asked once, when the model gets its adapter:
-    `BaseModelFacts.of(model)`."""
+class KnownFacts:
+    """What a call has to know about its base model. `BaseModelFacts.of(model)` finds it out once, when the model gets
+    its adapter."""
 
-    model: nn.Module
+    model: nn.Module  # the base model
     takes_positions: bool  # see `takes_positions`
     counts_in_mask: bool  # see `counts_in_mask`
     maximum_length: int | None  # see `maximum_length`
@@ -414,7 +415,10 @@ class BaseModelFacts:
     counts_pictures: bool  # see `counts_pictures`
 
     @classmethod
-    def of(cls, model: nn.Module) -> BaseModelFacts:
+    def of(
+        cls,
+        model: nn.Module,  # a base model
+    ):  # an object of this class
         "The facts about a base model."
         checkpointed = [module for module in model.modules() if hasattr(module, "gradient_checkpointing")]
         facts = takes_positions(model), counts_in_mask(model), maximum_length(model), embeds_again(model)
@@ -425,9 +429,13 @@ class BaseModelFacts:
         input_ids,  # [batch, sequence]
         inputs_embeds,  # [batch, sequence, hidden], instead of `input_ids`
     ) -> dict:  # keyword of the base model -> [batch, sequence, layers, width]
-        "What the base model embeds once more; in most families nothing."
+        "What the base model embeds once more (see `embeds_again`). Empty in most families."
         ids = input_ids if inputs_embeds is None else None
         return {name: embed(ids, inputs_embeds) for name, embed in self.embeds.items()}
+
+# %% ../../nbs/reference/41_architectures.ipynb #3fed88a2
+class BaseModelFacts(KnownFacts):
+    "The facts about a base model, and what they forbid."
 
     def check_length(
         self,
@@ -446,7 +454,7 @@ class BaseModelFacts:
         kwargs: dict,  # arguments of a call
         keeps_positions: bool,  # are `position_ids` among them used?
     ):
-        "Raises ValueError when the base model would have to count the positions of a picture from the ids."
+        "Raises ValueError when the base model would need the ids to count the positions of a picture."
         given = [name for name in PICTURES if kwargs.get(name) is not None and len(kwargs[name])]
         counted = keeps_positions and kwargs.get("position_ids") is not None
         if self.counts_pictures and given and not counted:
@@ -456,7 +464,7 @@ class BaseModelFacts:
             )
 
     def check_keeps_cache(self):
-        "Raises ValueError when the base model recomputes its layers in the backward pass: then it drops the cache."
+        "Raises ValueError when the base model uses gradient checkpointing, because it then drops the cache."
         if any(module.gradient_checkpointing and module.training for module in self.checkpointed):
             raise ValueError(
                 "prefix tuning fills the key/value cache, which gradient checkpointing cannot use; "
@@ -501,6 +509,7 @@ FEEDFORWARD = (
     "feed_forward.output",
 )
 
+# %% ../../nbs/reference/41_architectures.ipynb #7e340c20
 # what peft chose otherwise: family -> layers; for IA3, after the bar, those rescaled at the input
 LORA_TARGETS = {
     "phi": "q_proj v_proj fc1 fc2",
@@ -529,7 +538,7 @@ IA3_TARGETS = {
     "phi4_multimodal": "qkv_proj | mlp.down_proj",
 }
 
-
+# %% ../../nbs/reference/41_architectures.ipynb #e0f4c4e0
 def is_conv1d(
     module: nn.Module,  # any
 ) -> bool:
@@ -546,8 +555,7 @@ def is_linear(
 
 
 def _linear(model):
-    """Full names of the linear layers; one that has been adapted already goes by its own name, not by that of
-    the original inside."""
+    "Full names of the linear layers. Of a layer that is adapted already, the name without `.base_layer`."
     return [name.removesuffix(".base_layer") for name, module in model.named_modules() if is_linear(module)]
 
 
@@ -571,19 +579,18 @@ def _in_decoder(model):
     names = _linear(model)
     decoder = model.get_decoder() if hasattr(model, "get_decoder") else model
     prefix = next((f"{name}." for name, module in model.named_modules() if module is decoder and name), "")
-    return names, [
-        name for name in names if name.startswith(prefix)
-    ] or names  # (some models call another part their decoder)
+    inside = [name for name in names if name.startswith(prefix)]
+    return names, inside or names  # (some models call another part their decoder)
 
-
+# %% ../../nbs/reference/41_architectures.ipynb #fdf73f11
 def default_targets(
     model: nn.Module,  # a base model
     table: dict[str, str],  # the exceptions
     column: int,  # of `ATTENTION`
     feedforward: tuple = (),  # names of feed-forward layers to add, if the model has one of them
 ) -> tuple[set[str], set[str]]:
-    """Layers to adapt, and which of them are feed-forward layers. Raises ValueError, saying what could be
-    passed, when neither the table nor the layers' names settle it."""
+    """Layers to adapt, and which of them are feed-forward layers. Raises ValueError when neither the table nor the
+    names of the layers say it; the message lists the linear layers."""
     family = getattr(getattr(model, "config", None), "model_type", None)
     if family in table:
         rest, _, last = table[family].partition("|")
@@ -603,17 +610,23 @@ def default_targets(
     return targets, {name for name in targets if _ends(name, last)}
 
 
-def lora_targets(model: nn.Module) -> set[str]:
-    "The layers LoRA and POLY adapt by default. Raises ValueError when nothing settles it."
+def lora_targets(
+    model: nn.Module,  # a base model
+) -> set[str]:  # names, or ends of names
+    "The layers that LoRA and POLY adapt by default. Raises what `default_targets` raises."
     return default_targets(model, LORA_TARGETS, 0)[0]
 
 
-def adalora_targets(model: nn.Module) -> set[str]:
-    "The layers AdaLoRA adapts by default. Raises ValueError when nothing settles it."
+def adalora_targets(
+    model: nn.Module,  # a base model
+) -> set[str]:  # names, or ends of names
+    "The layers that AdaLoRA adapts by default. Raises what `default_targets` raises."
     return default_targets(model, ADALORA_TARGETS, 0)[0]
 
 
-def ia3_targets(model: nn.Module) -> tuple[set[str], set[str]]:
-    """The layers IA3 rescales by default, and those of them that it rescales at the input. Raises ValueError
-    when nothing settles it."""
+def ia3_targets(
+    model: nn.Module,  # a base model
+) -> tuple[set[str], set[str]]:  # names, or ends of names
+    """The layers that IA3 rescales by default, and those of them that it rescales at the input. Raises what
+    `default_targets` raises."""
     return default_targets(model, IA3_TARGETS, 1, FEEDFORWARD)

@@ -32,17 +32,18 @@ MEANT = (
 def by_name(
     method,  # of a class
     args: tuple,  # positional arguments, without self
-    kwargs: dict,
+    kwargs: dict,  # keyword arguments
 ) -> tuple[tuple, dict]:
-    "The arguments with their names, as far as the method names them; the rest of the positional ones."
+    "The positional arguments that the method has no name for, and all others by name."
     kinds = inspect.signature(method).parameters.values()
     names = [p.name for p in kinds if p.kind is p.POSITIONAL_OR_KEYWORD][1:]
     return args[len(names) :], {**dict(zip(names, args)), **kwargs}
 
 
-def unless_switched_off(method):
-    """A method of the PEFT model. While the adapters are switched off, the base model's method of this name
-    runs instead."""
+def unless_switched_off(
+    method,  # of the PEFT model; the base model has one of the same name
+):
+    "A decorator: while the adapters are switched off, the base model's method of this name runs instead."
 
     @wraps(method)
     def chosen(self, *args, **kwargs):
@@ -64,7 +65,7 @@ def need(
     condition,  # what must hold
     message: str,  # what to say if it does not
 ):
-    "Raises ValueError with the message unless the condition holds."
+    "Raises ValueError with the message if the condition is false."
     if not condition:
         raise ValueError(message)
 
@@ -111,7 +112,7 @@ FLOATS = "floating-point numbers"
 def can_be_read(
     tensor,  # what was passed, or None
 ) -> bool:
-    "May its numbers be looked at? On an accelerator the host would have to wait for them."
+    "May the numbers of a tensor be read here? Not on an accelerator, where this would make the program wait."
     return (
         isinstance(tensor, torch.Tensor)
         and tensor.device.type == "cpu"
@@ -123,7 +124,8 @@ def can_be_read(
 def check_mask(
     attention_mask: torch.Tensor,  # [batch, sequence]
 ):
-    "Raises ValueError for a mask of two dimensions that is to be added: 0 would hide there, and -10000 show."
+    """Raises ValueError for a mask of two dimensions with negative numbers or fractions. Such a mask is meant to be
+    added to the scores, where 0 means seen; in two dimensions 0 means padding."""
     if attention_mask.dtype == torch.bool or not can_be_read(attention_mask):
         return
     smallest = float(attention_mask.min())
@@ -134,7 +136,7 @@ def check_mask(
         + ("" if whole else ", and not all are whole"),
     )
 
-
+# %% ../../nbs/reference/03_calls.ipynb #d4c577f2
 def check_inputs(
     input_ids=None,  # [batch, sequence]
     inputs_embeds=None,  # [batch, sequence, hidden], instead of `input_ids`
@@ -143,7 +145,7 @@ def check_inputs(
     position_ids=None,  # [..., sequence]; behind a cache they may be those of all tokens so far
     is_first: bool = True,  # does no cache come with the call?
 ):
-    "Raises ValueError, saying what does not fit, unless the inputs belong together."
+    "Raises ValueError unless the inputs fit together; the message says which do not."
     need_tensor("input_ids", input_ids, (None, None), "[batch, sequence]")
     need_tensor("inputs_embeds", inputs_embeds, (None, None, None), "[batch, sequence, hidden]", FLOATS)
     inputs = input_ids if input_ids is not None else inputs_embeds
@@ -194,7 +196,7 @@ def check_prompt_inputs(
     word_embeddings: torch.nn.Embedding,  # of the base model
     given: dict,  # the arguments of the call
 ):
-    "Raises ValueError for what prompt learning cannot take; warns of arguments that it drops."
+    "Raises ValueError for arguments that do not go with virtual tokens; warns of arguments that are dropped."
     input_ids, inputs_embeds = given.get("input_ids"), given.get("inputs_embeds")
     need(input_ids is None or inputs_embeds is None, "pass input_ids or inputs_embeds, not both")
     setting.base.check_takes(given, setting.keeps_positions)
@@ -216,7 +218,7 @@ def check_labels(
     model,  # a PeftModel
     given: dict,  # the arguments of the call
 ):
-    "Raises ValueError for labels that are neither -100 nor in the vocabulary, where the loss is the usual one."
+    "Raises ValueError for labels that are neither -100 nor in the vocabulary, if the loss is the usual one."
     labels, head = given.get("labels"), model.get_output_embeddings()
     size = getattr(head, "out_features", None)
     usual = (
@@ -239,17 +241,17 @@ def _names(kind: type) -> frozenset:
 
 def warn_of_misspelt(
     kind: type,  # of the base model
-    known: set[str],  # arguments of ours
+    known: set[str],  # arguments that the PEFT model takes
     given: dict,  # the arguments of the call
 ):
-    "Warn of arguments that neither model has and that look like one: transformers says nothing of them."
+    "Warn of unknown arguments that look like a known one. transformers ignores them without a warning."
     unknown = [name for name in given if name not in known and name not in _names(kind)]
     for name in unknown:
         close = difflib.get_close_matches(name, MEANT, n=1, cutoff=0.75)
         if close and not name.endswith(f"_{close[0]}"):  # (others have a `decoder_attention_mask`)
             warn(f"the base model has no argument {name!r}, and leaves it out; did you mean {close[0]!r}?")
 
-
+# %% ../../nbs/reference/03_calls.ipynb #5018562a
 def is_first_call(
     given: dict,  # the arguments of a call
 ) -> bool:
@@ -257,8 +259,10 @@ def is_first_call(
     return all(given.get(name) is None for name in ("past_key_values", *STATES))
 
 
-def with_checked_inputs(method):
-    "`forward` of the PEFT model, after `check_inputs`."
+def with_checked_inputs(
+    method,  # `forward` of the PEFT model
+):
+    "A decorator: the inputs are checked before the method runs. Raises what the checks raise, ValueError."
 
     @wraps(method)
     def checked(self, *args, **kwargs):
@@ -282,9 +286,11 @@ def with_checked_inputs(method):
     return checked
 
 
-def with_checked_beginning(generate):
-    """`generate` of the PEFT model, after `check_inputs`. Without any input it begins by itself, and there is
-    nothing to check."""
+def with_checked_beginning(
+    generate,  # of the PEFT model
+):
+    """A decorator: the inputs are checked before `generate` runs. Raises what the checks raise, ValueError. Without any
+    input `generate` begins by itself, and there is nothing to check."""
 
     @wraps(generate)
     def checked(self, *args, **kwargs):

@@ -53,7 +53,7 @@ class CausalLM(PeftModel):
         self,
         name: str,  # of a method that both models have
     ):  # the base model's, bound
-        "The base model's own method, also while ours is lent to it."
+        "The base model's own method, also while it has ours in its place."
         own = {
             "forward": self.get_base_model(),
             "prepare_inputs_for_generation": self.base_model_prepare_inputs_for_generation,
@@ -66,7 +66,9 @@ class CausalLMWithCPT(CausalLM):
     "With `_cpt_forward`."
 
     def _cpt_forward(self, input_ids, inputs_embeds, place, labels=None, input_type_mask=None, **kwargs):
-        "Virtual tokens among the embeddings, their labels and types in front, and a loss over the answers."
+        """The virtual tokens go among the embeddings, their labels and types in front; the loss is over the answers.
+
+        Source: the specification, section *_cpt_forward*."""
         peft_config = self.active_peft_config
         if input_type_mask is None:
             input_type_mask = torch.full(
@@ -105,9 +107,10 @@ class CausalLMWithForward(CausalLMWithCPT):
         output_hidden_states: bool | None = None,  # }
         return_dict: bool | None = None,  # }
         task_ids: torch.Tensor | None = None,  # [batch], for methods with tasks
-        **kwargs,  # handed through; CPT takes `input_type_mask`, [batch, sequence], out
+        **kwargs,  # passed on; CPT takes `input_type_mask`, [batch, sequence], out
     ):  # what the base model returns; logits are [batch, sequence, vocabulary], virtual tokens in the sequence included
-        "One pass. Raises ValueError when the inputs do not fit together or are too long for the base model."
+        """One pass. Raises ValueError for inputs that do not fit together or are too long, AssertionError for
+        `inputs_embeds` with MPT. Source: the specification, section *forward*."""
         peft_config = self.active_peft_config
         kwargs.update(
             output_attentions=output_attentions,
@@ -156,9 +159,15 @@ class CausalLMWithGenerate(CausalLMWithForward):
 
     @unless_switched_off
     @with_checked_beginning
-    def generate(self, *args, **kwargs):
-        """The base model's `generate`. At each step it asks our `prepare_inputs_for_generation`; afterwards
-        it is as before."""
+    def generate(
+        self,
+        *args,  # as the base model's `generate` has them
+        **kwargs,  # the same; `task_ids` for methods with tasks, `adapter_names` for LoRA
+    ):  # what the base model's `generate` returns; virtual tokens are not in it
+        """The base model's `generate`. At each step it calls our `prepare_inputs_for_generation`. Raises ValueError for
+        inputs that do not fit together.
+
+        Source: the specification, section *generate*."""
         peft_config = self.active_peft_config
         with lent_to_base_model(self):
             if not peft_config.is_prompt_learning:
@@ -193,7 +202,9 @@ class PeftModelForCausalLM(CausalLMWithGenerate):
         task_ids: torch.Tensor | None = None,  # [batch], for methods with tasks
         **kwargs,  # `past_key_values`, `attention_mask`, ... as the base model's method has them
     ) -> dict:  # arguments for one call of the base model
-        "The inputs of one decoding step."
+        """The inputs of one decoding step.
+
+        Source: the specification, section *prepare_inputs_for_generation*."""
         peft_config, prepare = self.active_peft_config, self.base_model_prepare_inputs_for_generation
         if not peft_config.is_prompt_learning:
             model_kwargs = prepare(input_ids, inputs_embeds=inputs_embeds, **kwargs)
@@ -236,26 +247,25 @@ def get_peft_model(
     model: nn.Module,  # the base model; methods like LoRA replace layers in it
     peft_config: PeftConfig,  # what to train
     adapter_name: str = "default",  # name of this first adapter
-    mixed: bool = False,  # several methods in one model: not here
+    mixed: bool = False,  # several methods in one model: not implemented
     autocast_adapter_dtype: bool = True,  # keep float16 and bfloat16 adapters of injected layers in float32
     revision: str | None = None,  # the base model's version, noted in the configuration
-    low_cpu_mem_usage: bool = False,  # adapters on the meta device: not here
+    low_cpu_mem_usage: bool = False,  # adapters on the meta device: not implemented
     # virtual tokens behind the padding of a row, and positions that do not count it; False: as peft
     corrected_positions: bool = False,
 ) -> PeftModel:
     """A base model with an adapter. Without a `task_type`, methods that change layers give a plain `PeftModel`.
 
-    Raises ValueError for a configuration that does not fit and NotImplementedError for what is not there yet,
-    both before anything in the base model is changed."""
+    Raises ValueError for a model or a configuration that does not fit, TypeError for what is no model or no
+    configuration, and NotImplementedError for what is not implemented, before anything in the base model is changed."""
     if mixed or low_cpu_mem_usage:
         raise NotImplementedError("mixed=True and low_cpu_mem_usage=True are not implemented in peft_viz")
     refuse_second_wrapper(model, "add another one with add_adapter")
     check_config(peft_config)
     if peft_config.task_type is None and peft_config.is_prompt_learning:
         raise ValueError(f"{type(peft_config).__name__} needs to know the task; pass task_type='CAUSAL_LM'")
-    options = (
-        dict(corrected_positions=True) if corrected_positions and peft_config.task_type else {}
-    )  # (without a task there are no virtual tokens)
+    # (without a task there are no virtual tokens)
+    options = dict(corrected_positions=True) if corrected_positions and peft_config.task_type else {}
     with all_or_nothing(model):
         peft_model = model_class(peft_config.task_type)(
             model, copy.copy(peft_config), adapter_name, autocast_adapter_dtype, **options

@@ -48,8 +48,8 @@ from .methods.multitask import read_state_dict
 __all__ = ['NOT_SAVED', 'EMBEDDING_LAYER_NAMES', 'CARD', 'FINISHED', 'own_keys', 'prompt_keys', 'get_prompt_embedding_to_save',
            'bias_keys', 'targets_embeddings', 'vocabulary_was_resized', 'embedding_keys', 'get_peft_model_state_dict',
            'config_to_save', 'load_peft_weights', 'card_metadata', 'model_card', 'create_or_update_model_card',
-           'save_pretrained', 'write_adapter', 'expected', 'check_fit', 'set_peft_model_state_dict', 'without_weights',
-           'rehearsal', 'config_to_load']
+           'save_pretrained', 'write_adapter', 'expected', 'keys_of_file', 'check_fit', 'set_peft_model_state_dict',
+           'without_weights', 'rehearsal', 'config_to_load']
 
 # %% ../../nbs/reference/30_checkpoint.ipynb #f9f74411
 NOT_SAVED = {"base_layer", "original_module", "ranknum"}
@@ -59,7 +59,7 @@ def own_keys(
     model: Any,  # a PeftModel
     adapter_name: str,  # whose tensors
 ) -> dict[str, str]:
-    "The tensors that an adapter has inside of the base model: their names in a file, and in the model's state."
+    "The tensors that an adapter has inside of the base model: name in a file -> name in the model's state."
     keys = {}
     for module_name, module in model.named_modules():
         if isinstance(module, (BaseTunerLayer, ModulesToSaveWrapper)):
@@ -82,7 +82,7 @@ def prompt_keys(
     model: Any,  # a PeftModel
     adapter_name: str,  # whose tensors
 ) -> dict[str, str]:
-    "The tensors that an adapter has beside the base model, in a file and in the model's state."
+    "The tensors that an adapter has beside the base model: name in a file -> name in the model's state."
     if not model.peft_config[adapter_name].is_prompt_learning:
         return {}
     names = {"prompt_embeddings": "embedding.weight"}
@@ -95,17 +95,16 @@ def get_prompt_embedding_to_save(
     model: Any,  # a PeftModel
     adapter_name: str,  # whose prompt
 ) -> torch.Tensor:  # [virtual, token_dim]; for a prefix [virtual, layers * 2 * token_dim]
-    """The virtual tokens as inference will see them: without dropout, even in the middle of a training. (peft
-    0.21.2 saves whatever an LSTM with dropout gave that time.)"""
+    """The virtual tokens as inference uses them: without dropout, also in the middle of a training. (peft 0.21.2
+    leaves dropout on, and saves random values where an LSTM has some.)"""
     encoder = model.prompt_encoder[adapter_name]
     if model.peft_config[adapter_name].peft_type == PeftType.MULTITASK_PROMPT_TUNING:
         return encoder.embedding.weight.detach()
     was_training = encoder.training
     encoder.eval()
     try:
-        return encoder(model.prompt_tokens[adapter_name][None].to(encoder.embedding.weight.device))[
-            0
-        ].detach()
+        tokens = model.prompt_tokens[adapter_name].to(encoder.embedding.weight.device)
+        return encoder(tokens[None])[0].detach()
     finally:
         encoder.train(was_training)
 
@@ -114,7 +113,7 @@ def bias_keys(
     model: Any,  # a PeftModel
     adapter_name: str,  # whose configuration asks for biases
 ) -> dict[str, str]:
-    "The biases of the base model that are trained with an adapter, in a file and in the model's state."
+    "The biases of the base model that are trained with an adapter: name in a file -> name in the model's state."
     which, state = getattr(model.peft_config[adapter_name], "bias", "none"), model.state_dict()
     if which == "all":
         others = _of_others(model, adapter_name)
@@ -180,7 +179,7 @@ def _saved_vocabulary(
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
 
-
+# %% ../../nbs/reference/30_checkpoint.ipynb #253d8d58
 def vocabulary_was_resized(
     model: Any,  # a PeftModel
     adapter_name: str,  # whose configuration says where the base model is from
@@ -200,12 +199,12 @@ def vocabulary_was_resized(
         return False
     return size != model.get_base_model().config.get_text_config().vocab_size
 
-
+# %% ../../nbs/reference/30_checkpoint.ipynb #84e90aee
 def embedding_keys(
     model: Any,  # a PeftModel
     adapter_name: str,  # whose parts of an adapted embedding belong to it
 ) -> dict[str, str]:
-    "The base model's embeddings, in a file and in the model's state."
+    "The base model's embeddings: name in a file -> name in the model's state."
     targeted, keys = targets_embeddings(model, adapter_name), {}
     names = {module: name for name, module in model.named_modules()}
     others = _of_others(model, adapter_name)
@@ -225,15 +224,15 @@ def embedding_keys(
 # %% ../../nbs/reference/30_checkpoint.ipynb #3d78a33b
 def get_peft_model_state_dict(
     model: Any,  # a PeftModel
-    state_dict: dict[str, torch.Tensor]
-    | None = None,  # its state, where someone else gathered it; a prompt is always taken from the model
+    # its state, where a trainer has gathered it; a prompt is always taken from the model
+    state_dict: dict[str, torch.Tensor] | None = None,
     adapter_name: str = "default",  # which adapter
     unwrap_compiled: bool = False,  # the model comes from torch.compile
     save_embedding_layers: bool
-    | str = "auto",  # with the base model's embeddings? "auto": if they were changed
+    | str = "auto",  # the base model's embeddings too? "auto": if they were changed
 ) -> dict[str, torch.Tensor]:
-    """An adapter's tensors, by their names in a file. Raises ValueError where something is missing in
-    `state_dict`, or the embeddings to be saved have an adapter merged into them."""
+    """An adapter's tensors, by their names in a file. Raises TypeError for what is no PeftModel, ValueError for an
+    unknown adapter, where `state_dict` lacks something, or where an adapter is merged into the embeddings to save."""
     if unwrap_compiled:
         model = getattr(model, "_orig_mod", model)
     config = _config_of(model, adapter_name)
@@ -270,7 +269,7 @@ def _config_of(model, adapter_name):
     check_known(adapter_name, configs)
     return configs[adapter_name]
 
-
+# %% ../../nbs/reference/30_checkpoint.ipynb #2391e1c6
 def _rank_pattern(model, adapter_name):
     config = _config_of(model, adapter_name)
     return config.rank_pattern if config.peft_type == PeftType.ADALORA else None
@@ -291,7 +290,8 @@ def config_to_save(
     model: Any,  # a PeftModel
     adapter_name: str,  # which adapter
 ) -> PeftConfig:
-    "A copy of an adapter's configuration with everything that a file should say. The model's own stays as it is."
+    """A copy of an adapter's configuration, as it is saved. The model's own does not change. Raises ValueError for an
+    unknown adapter, TypeError for what is no PeftModel."""
     config, base = copy.copy(_config_of(model, adapter_name)), model.get_base_model()
     config.inference_mode = True
     config.base_model_name_or_path = (
@@ -314,8 +314,8 @@ def load_peft_weights(
     device: str | None = None,  # where the tensors are to be; None: in main memory
     subfolder: str | None = None,  # in the folder
 ) -> dict[str, torch.Tensor]:
-    """The tensors in a folder, by their names in the file. Raises ValueError, with the file's name, if there
-    are none or the file is damaged."""
+    """The tensors in a folder, by their names in the file. Raises ValueError, with the file's name, if there is no
+    file, or if it is damaged or holds something else."""
     folder = folder_to_read(model_id, subfolder)
     path = existing(folder, SAFETENSORS_WEIGHTS_NAME) or existing(folder, WEIGHTS_NAME)
     if path is None:
@@ -343,7 +343,7 @@ def card_metadata(
     model: Any,  # a PeftModel
     adapter_name: str,  # which adapter
 ) -> dict:  # for the head of a model card
-    "What peft says of an adapter: base model, library, what it is for, and tags."
+    "What peft writes about an adapter: base model, library, kind of task, and tags."
     from transformers import PreTrainedModel
 
     base = model.get_base_model()
@@ -376,13 +376,13 @@ model = PeftModel.from_pretrained(model, "the folder of this file")
 - PEFT {version}
 """
 
-
+# %% ../../nbs/reference/30_checkpoint.ipynb #f9c4b857
 def model_card(
     model: Any,  # a PeftModel
     adapter_name: str,  # which adapter
     folder: Path,  # where a card may be already
-) -> str | None:  # None: what is there is no card that can be read, and stays
-    "The text of the `README.md` beside an adapter; one that is there keeps all but the entries of `card_metadata`."
+) -> str | None:  # None: there is a file that is not read as a card, and it stays
+    "The text of the `README.md` beside an adapter. In one that is there, only the entries of `card_metadata` change."
     from huggingface_hub import ModelCard
 
     said, path = card_metadata(model, adapter_name), existing(folder, CARD_NAME)
@@ -408,7 +408,7 @@ def create_or_update_model_card(
     output_dir: str | os.PathLike,  # it is made if it is not there
     adapter_name: str | None = None,  # None: the active one
 ):
-    "Write `README.md`, or bring the head of the one that is there up to date."
+    "Write `README.md`, or update the head of the one that is there. Raises ValueError where it cannot be written."
     folder = folder_to_write(output_dir, CARD_NAME)
     text = model_card(model, adapter_name or model.active_adapters[0], folder)
     if text is not None:
@@ -421,14 +421,14 @@ def save_pretrained(
     safe_serialization: bool = True,  # a safetensors file; False: a pickle
     selected_adapters: list[str] | None = None,  # None: all
     save_embedding_layers: bool
-    | str = "auto",  # with the base model's embeddings? "auto": if they were changed
+    | str = "auto",  # the base model's embeddings too? "auto": if they were changed
     is_main_process: bool = True,  # False: another process writes the files
-    state_dict: dict[str, torch.Tensor] | None = None,  # the model's state, where someone else gathered it
+    state_dict: dict[str, torch.Tensor] | None = None,  # the model's state, where a trainer has gathered it
 ):
     """Write each adapter's `adapter_config.json`, `adapter_model.safetensors` and `README.md`.
 
-    Raises ValueError, before anything is written, for an adapter that is not there, a name that is no name of
-    a folder, or a place that is taken."""
+    Raises ValueError, before anything is written, for an adapter that is not there, for a name that cannot be the
+    name of a folder, or where something else is in the place of a file or folder."""
     names = list(model.peft_config) if selected_adapters is None else selected_adapters
     check_all_known(names, model.peft_config)
     contents = {}
@@ -450,14 +450,14 @@ def write_adapter(
     safe_serialization: bool = True,  # a safetensors file; False: a pickle
     card: str | None = None,  # the text of the model card; None: leave what is there
 ):
-    "Write the files of an adapter together. Until all are complete, what was there before stays."
+    """Write the files of an adapter together. The old files stay until all new ones are complete. Raises ValueError
+    where something else is in the place of a file or folder."""
     from safetensors.torch import save_file
 
     name, other = (SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME)[:: 1 if safe_serialization else -1]
     folder = folder_to_write(folder, name, other, CONFIG_NAME, CARD_NAME)
-    copies = {
-        k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()
-    }  # tied tensors apart, views whole
+    whole = dict(memory_format=torch.contiguous_format)  # each tensor on its own, also tied ones and views
+    copies = {name: tensor.detach().cpu().clone(**whole) for name, tensor in tensors.items()}
 
     def weights(path):
         if safe_serialization:
@@ -473,29 +473,32 @@ def expected(
     model: Any,  # a PeftModel
     adapter_name: str,  # which adapter
 ) -> dict[str, torch.Tensor]:
-    """What a file for this adapter holds: tensors of the right shapes, by their names in the file. For
-    AdaLoRA, as they are once the layers have been pruned to the configuration's `rank_pattern`."""
+    """What a file for this adapter must hold: tensors of the right shapes, by their names in the file. For AdaLoRA,
+    as they are after the layers have been resized to the configuration's `rank_pattern`. Raises ValueError for an
+    unknown adapter, or a pattern that does not fit, TypeError for what is no PeftModel."""
     pattern = _rank_pattern(model, adapter_name)
     if pattern:
         model = without_weights(model)
         model.resize_modules_by_rank_pattern(pattern, adapter_name)
-    keys, state = (
-        {
-            **own_keys(model, adapter_name),
-            **bias_keys(model, adapter_name),
-            **prompt_keys(model, adapter_name),
-        },
-        model.state_dict(),
-    )
-    return {saved: state[key] for saved, key in keys.items()}
+    state = model.state_dict()
+    return {saved: state[key] for saved, key in keys_of_file(model, adapter_name).items()}
 
 
+def keys_of_file(
+    model: Any,  # a PeftModel
+    adapter_name: str,  # which adapter
+) -> dict[str, str]:
+    "All tensors of an adapter: name in a file -> name in the model's state."
+    beside = prompt_keys(model, adapter_name)
+    return {**own_keys(model, adapter_name), **bias_keys(model, adapter_name), **beside}
+
+# %% ../../nbs/reference/30_checkpoint.ipynb #875bdf72
 def check_fit(
     model: Any,  # a PeftModel
     tensors: dict[str, torch.Tensor],  # from a file
     adapter_name: str,  # where they are to go
 ) -> bool:  # are there biases of `bias="lora_only"` that the file does not have?
-    "Raises ValueError unless the tensors fit the adapter, and says which do not."
+    "Raises ValueError unless the tensors fit the adapter; the message names those that do not."
     places, state = expected(model, adapter_name), model.state_dict()
     allowed = {**{saved: state[key] for saved, key in embedding_keys(model, adapter_name).items()}, **places}
     biases = (
@@ -505,15 +508,10 @@ def check_fit(
     )
     forgotten = bool(biases) and tensors.keys().isdisjoint(biases)
     both = [(name, tensor, allowed[name]) for name, tensor in tensors.items() if name in allowed]
+    missing = {name for name in places if name not in tensors and not (forgotten and name in biases)}
     problems = {
-        "missing": [
-            f"{name} {list(place.shape)}"
-            for name, place in places.items()
-            if name not in tensors and not (forgotten and name in biases)
-        ],
-        "unexpected": [
-            f"{name} {list(tensor.shape)}" for name, tensor in tensors.items() if name not in allowed
-        ],
+        "missing": [f"{name} {list(place.shape)}" for name, place in places.items() if name in missing],
+        "unexpected": [f"{name} {list(t.shape)}" for name, t in tensors.items() if name not in allowed],
         "of another shape": [
             f"{name} {list(tensor.shape)} instead of {list(place.shape)}"
             for name, tensor, place in both
@@ -546,12 +544,8 @@ def _hint(problems):
     )
 
 # %% ../../nbs/reference/30_checkpoint.ipynb #462cc3dc
-FINISHED = {
-    "embedding.weight",
-    "delta_embedding.weight",
-    "prefix_task_cols",
-    "prefix_task_rows",
-}  # of prompts without a network
+# the tensors of prompts without a network
+FINISHED = {"embedding.weight", "delta_embedding.weight", "prefix_task_cols", "prefix_task_rows"}
 
 
 @torch.no_grad()
@@ -560,8 +554,8 @@ def set_peft_model_state_dict(
     peft_model_state_dict: dict[str, torch.Tensor],  # by their names in a file
     adapter_name: str = "default",  # where they are to go
 ) -> _IncompatibleKeys:  # nothing missing, nothing unexpected
-    """Load an adapter's tensors. Raises ValueError, before anything is changed, if they do not fit, or the
-    adapter cannot take them as it is."""
+    """Load an adapter's tensors. Raises ValueError, before anything is changed, for an unknown adapter, if the tensors
+    do not fit, or if the adapter is merged or has a network; TypeError for what is no model or no tensors by name."""
     config = _config_of(model, adapter_name)
     _refuse_merged(model, {adapter_name}, "loading")
     if not _are_tensors(peft_model_state_dict):
@@ -581,15 +575,8 @@ def set_peft_model_state_dict(
         )
     if _rank_pattern(model, adapter_name):
         model.resize_modules_by_rank_pattern(config.rank_pattern, adapter_name)
-    keys, state = (
-        {
-            **embedding_keys(model, adapter_name),
-            **own_keys(model, adapter_name),
-            **bias_keys(model, adapter_name),
-            **prompt_keys(model, adapter_name),
-        },
-        model.state_dict(),
-    )
+    keys = {**embedding_keys(model, adapter_name), **keys_of_file(model, adapter_name)}
+    state = model.state_dict()
     for saved, tensor in peft_model_state_dict.items():
         state[keys[saved]].copy_(tensor)
     if config.peft_type == PeftType.CPT:
@@ -598,7 +585,7 @@ def set_peft_model_state_dict(
 
 
 def _warn_of_another_base(model, config):
-    "Virtual tokens mean something to the base model that they were trained with, and fit any other of the same width."
+    "Virtual tokens work only with the base model that they were trained for, but fit all others of the same width."
     trained, here = config.base_model_name_or_path, getattr(model.get_base_model(), "name_or_path", None)
     if not config.is_prompt_learning or not trained or not here:
         return
@@ -621,14 +608,13 @@ def without_weights(
         )
     for value in itertools.chain.from_iterable(vars(module).values() for module in model.modules()):
         if isinstance(value, torch.Tensor):
-            empty.setdefault(
-                id(value), value.detach().clone()
-            )  # something that was computed and kept cannot be copied with its history
-    return copy.deepcopy(model, empty)  # deepcopy believes that these have been copied already
+            # a result that a module keeps cannot be copied with its graph
+            empty.setdefault(id(value), value.detach().clone())
+    return copy.deepcopy(model, empty)  # deepcopy takes these for copied already
 
 
 class _NothingLarge(TorchFunctionMode):
-    "What is made meanwhile and has many numbers gets shapes only, like the copy that it goes into."
+    "A tensor with many numbers that is made meanwhile gets a shape only, like those of the copy."
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -641,37 +627,29 @@ class _NothingLarge(TorchFunctionMode):
         return function(*args, **kwargs)
 
 
-_MAKERS = {
-    torch.empty,
-    torch.zeros,
-    torch.ones,
-    torch.full,
-    torch.rand,
-    torch.randn,
-    torch.arange,
-    torch.normal,
-}
+_MAKERS = {torch.empty, torch.zeros, torch.ones, torch.full}
+_MAKERS |= {torch.rand, torch.randn, torch.arange, torch.normal}
 
 
 @contextmanager
 def rehearsal(
-    model: nn.Module,  # that something is about to be done to
+    model: nn.Module,  # that will be changed
 ):
-    "A copy without weights to try it on. Random numbers that are drawn meanwhile, and warnings, do not count."
+    "A copy without weights, to try the change on. It draws no random numbers of the program, and shows no warnings."
     shadow = without_weights(model)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), _NothingLarge():
         warnings.simplefilter("ignore")
         yield shadow
 
-
+# %% ../../nbs/reference/30_checkpoint.ipynb #b47575e3
 def config_to_load(
     model_id: str | os.PathLike,  # a folder
     is_trainable: bool = False,  # go on training?
     config: PeftConfig | None = None,  # instead of the one in the folder
     subfolder: str | None = None,  # in the folder
 ) -> PeftConfig:
-    """The configuration of an adapter that is about to be added. Raises ValueError for a finished prompt that
-    is to be trained, as peft does."""
+    """The configuration of an adapter that will be added. Raises ValueError for something that is no configuration, and
+    for a finished prompt that is to be trained, as peft does."""
     config = read_config(model_id, subfolder) if config is None else copy.copy(config)
     if not isinstance(config, PeftConfig):
         raise ValueError(

@@ -21,24 +21,27 @@ from typing import Any, TypeVar
 from .files import CONFIG_NAME, existing, folder_to_read, folder_to_write, write
 
 # %% auto #0
-__all__ = ['BETWEEN', 'Member', 'FLAG', 'TEXT', 'NAME', 'PATTERN', 'NAMES', 'MODULES', 'MAPPING', 'FRACTION', 'NOT_NEGATIVE',
-           'BETWEEN_0_AND_1', 'STEPS', 'FIELDS', 'RULES', 'INITIALISATIONS_OF_PEFT', 'CONFIGS', 'FORGOTTEN',
-           'PEFT_FORMAT', 'RUNTIME_ONLY', 'PeftError', 'NoMatchingPeftModuleError', 'UnknownAdapterError',
+__all__ = ['IGNORED', 'BETWEEN', 'Member', 'FLAG', 'TEXT', 'NAME', 'PATTERN', 'NAMES', 'MODULES', 'MAPPING', 'FRACTION',
+           'NOT_NEGATIVE', 'BETWEEN_0_AND_1', 'STEPS', 'FIELDS', 'RULES', 'INITIALISATIONS_OF_PEFT', 'CONFIGS',
+           'FORGOTTEN', 'PEFT_FORMAT', 'RUNTIME_ONLY', 'PeftError', 'NoMatchingPeftModuleError', 'UnknownAdapterError',
            'check_known', 'check_all_known', 'PeftWarning', 'warn', 'PeftType', 'TaskType', 'PromptTuningInit',
            'MultitaskPromptTuningInit', 'PromptEncoderReparameterizationType', 'member', 'Rule', 'whole', 'number',
-           'choice', 'maybe', 'several', 'either', 'is_pattern', 'by_name', 'rules', 'check_fields', 'PeftConfig',
-           'PromptLearningConfig', 'PromptTuningConfig', 'MultitaskPromptTuningConfig', 'PrefixTuningConfig',
-           'PromptEncoderConfig', 'CPTConfig', 'LoraConfig', 'check_initialisation', 'AdaLoraConfig', 'PolyConfig',
-           'IA3Config', 'config_class', 'get_peft_config', 'config_to_json', 'write_config', 'read_config', 'some',
-           'config_from_json']
+           'choice', 'maybe', 'several', 'either', 'is_pattern', 'by_name', 'rules', 'check_fields', 'PeftFields',
+           'PeftConfig', 'PromptLearningConfig', 'PromptTuningConfig', 'MultitaskPromptTuningConfig',
+           'PrefixTuningConfig', 'PromptEncoderConfig', 'CPTConfig', 'LoraConfig', 'check_initialisation',
+           'AdaLoraConfig', 'PolyConfig', 'IA3Config', 'config_class', 'get_peft_config', 'config_to_json',
+           'write_config', 'read_config', 'some', 'config_from_json']
 
 # %% ../../nbs/reference/40_config.ipynb #3b1f0c02
+IGNORED = -100  # a label that the loss skips
+
+
 class PeftError(Exception):
     "Something that has to do with adapters went wrong."
 
 
 class NoMatchingPeftModuleError(PeftError, ValueError):
-    "A configuration speaks of modules that the base model does not have."
+    "A configuration names modules that the base model does not have."
 
 
 class UnknownAdapterError(PeftError, ValueError, KeyError):
@@ -51,7 +54,7 @@ def check_known(
     adapter_name: str,  # what the caller says
     configs: dict[str, Any],  # the adapters that there are
 ):
-    "Raises UnknownAdapterError for an adapter that there is not, TypeError for what is no name."
+    "Raises UnknownAdapterError for an adapter that is not there, TypeError for what is no name."
     if not isinstance(adapter_name, str):
         raise TypeError(f"expected the name of one adapter, a text, not {reprlib.repr(adapter_name)}")
     if adapter_name not in configs:
@@ -62,7 +65,7 @@ def check_all_known(
     adapter_names: list[str],  # what the caller says
     configs: dict[str, Any],  # the adapters that there are
 ):
-    "The same for a list of names."
+    "Raises UnknownAdapterError if one of the adapters is not there, TypeError for what is no list of names."
     if isinstance(adapter_names, str):
         raise TypeError(f"expected a list of names of adapters; write [{adapter_names!r}]")
     for name in adapter_names:
@@ -73,7 +76,12 @@ class PeftWarning(UserWarning):
     "Something that has to do with adapters is not as the caller may believe."
 
 
-BETWEEN = ("peft_viz", "torch", "transformers", "contextlib")  # packages that stand between a caller and us
+BETWEEN = (
+    "peft_viz",
+    "torch",
+    "transformers",
+    "contextlib",
+)  # packages between the caller's script and `warn`
 
 
 def warn(
@@ -131,7 +139,7 @@ class MultitaskPromptTuningInit(str, enum.Enum):
 
 
 class PromptEncoderReparameterizationType(str, enum.Enum):
-    "The network that produces P-tuning's virtual tokens."
+    "The network that computes P-tuning's virtual tokens."
 
     MLP = "MLP"
     LSTM = "LSTM"
@@ -217,7 +225,7 @@ def either(
 def is_pattern(
     value: Any,  # perhaps a text
 ) -> bool:
-    "Is it a regular expression, whole and as a part of another one?"
+    "Is the value a regular expression that also works as a part of another one?"
     try:
         return (
             isinstance(value, str) and bool(value) and bool(re.compile(value) and re.compile(f"(?:{value})"))
@@ -300,7 +308,7 @@ def rules(
     kind: type,  # a configuration class
 ) -> dict[str, Rule]:
     """What each field of a class may be, in the order of its fields. Fields that are not implemented have no
-    rule: they are left at their defaults."""
+    rule: they must have their defaults."""
     found = {
         f.name: RULES.get(f"{kind.__name__}.{f.name}", RULES.get(f.name)) for f in dataclasses.fields(kind)
     }
@@ -310,7 +318,7 @@ def rules(
 def check_fields(
     config,  # of any method
 ):
-    "Raises ValueError for the first field that is not what it may be."
+    "Raises ValueError for the first field with a value that `FIELDS` does not allow."
     for name, rule in rules(type(config)).items():
         value = getattr(config, name)
         if not rule.allows(value):
@@ -320,8 +328,8 @@ def check_fields(
 
 # %% ../../nbs/reference/40_config.ipynb #85ead654
 @dataclass(repr=False)
-class PeftConfig:
-    "The fields that all methods share; use the class of a method, such as `LoraConfig`, to train something."
+class PeftFields:
+    "The fields that all methods share, and how they are checked."
 
     task_type: TaskType | None = None  # what the base model is for
     peft_type: PeftType | None = None  # the method; each subclass fills it in
@@ -342,7 +350,7 @@ class PeftConfig:
     no_effect = {}  # no field: name of a field -> function(config): has it no effect?
 
     def _warn_of_no_effect(self):
-        "A file names every field; who writes a configuration means something by it."
+        "Only for a configuration that is written in a program: a file names every field."
         for name, unused in self.no_effect.items():
             value = getattr(self, name)
             if (
@@ -363,36 +371,6 @@ class PeftConfig:
         "Does the method put virtual tokens before the real ones? If not, it changes layers of the base model."
         return False
 
-    def to_dict(self) -> dict[str, Any]:
-        "Plain data, ready for JSON: enumerations as strings, sets as sorted lists."
-        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        pretrained_model_name_or_path,  # a folder with `adapter_config.json`
-        subfolder: str | None = None,  # in it
-        **kwargs,  # what peft's method takes besides, for the Hugging Face Hub: it says nothing about a folder  # noqa: ARG003
-    ) -> PeftConfig:  # of the method that the file names
-        "The configuration of a saved adapter."
-        return read_config(pretrained_model_name_or_path, subfolder)
-
-    def save_pretrained(
-        self,
-        save_directory,  # a folder
-        **kwargs,  # as in `from_pretrained`  # noqa: ARG002
-    ):
-        "Write `adapter_config.json`."
-        write_config(self, save_directory)
-
-    def __repr__(self) -> str:
-        "Only what differs from the defaults."
-        said = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "peft_type"}
-        fields = [
-            f"{n}={_plain(v)!r}" for n, v in said.items() if v != _default(self.__dataclass_fields__[n])
-        ]
-        return f"{type(self).__name__}({', '.join(fields)})"
-
 # %% ../../nbs/reference/40_config.ipynb #3b1f0c08
 def _plain(value):
     if isinstance(value, enum.Enum):
@@ -407,10 +385,45 @@ def _default(f: dataclasses.Field):
 
 
 def _names_as_sets(config, *fields):
-    "Order and repetition mean nothing in a list of module names."
+    "Lists of module names as sets: order and repetition mean nothing in them."
     for name in fields:
         if isinstance(getattr(config, name), (list, tuple)):
             setattr(config, name, set(getattr(config, name)))
+
+# %% ../../nbs/reference/40_config.ipynb #4346bffa
+@dataclass(repr=False)
+class PeftConfig(PeftFields):
+    "The fields that all methods share; use the class of a method, such as `LoraConfig`, to train something."
+
+    def to_dict(self) -> dict[str, Any]:
+        "Plain data, ready for JSON: enumerations as strings, sets as sorted lists."
+        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path,  # a folder with `adapter_config.json`
+        subfolder: str | None = None,  # in it
+        **kwargs,  # what peft's method takes besides, for the Hugging Face Hub; not used for a folder  # noqa: ARG003
+    ) -> PeftConfig:  # of the method that the file names
+        "The configuration of a saved adapter. Raises what `read_config` raises."
+        return read_config(pretrained_model_name_or_path, subfolder)
+
+    def save_pretrained(
+        self,
+        save_directory,  # a folder
+        **kwargs,  # as in `from_pretrained`  # noqa: ARG002
+    ):
+        "Write `adapter_config.json`. Raises ValueError where it cannot be written."
+        write_config(self, save_directory)
+
+    def __repr__(self) -> str:
+        "The class, and the fields that differ from their defaults."
+        said = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "peft_type"}
+        fields = [
+            f"{n}={_plain(v)!r}" for n, v in said.items() if v != _default(self.__dataclass_fields__[n])
+        ]
+        return f"{type(self).__name__}({', '.join(fields)})"
 
 # %% ../../nbs/reference/40_config.ipynb #31de0bf3
 @dataclass(repr=False)
@@ -472,9 +485,8 @@ class PromptTuningConfig(PromptLearningConfig):
 class MultitaskPromptTuningConfig(PromptTuningConfig):
     "A shared prompt, and a low-rank factor of it for each task ([Wang et al. 2023](https://arxiv.org/abs/2303.02861))."
 
-    prompt_tuning_init: MultitaskPromptTuningInit | str = (
-        MultitaskPromptTuningInit.RANDOM
-    )  # RANDOM, TEXT, or one of the three that load
+    # RANDOM, TEXT, or one of the three that load
+    prompt_tuning_init: MultitaskPromptTuningInit | str = MultitaskPromptTuningInit.RANDOM
     prompt_tuning_init_state_dict_path: str | None = None  # loading: the file
     prompt_tuning_init_task: int | None = 0  # EXACT_SOURCE_TASK: which of its tasks
     num_ranks: int | None = 1  # rank of the factors
@@ -515,7 +527,7 @@ class PrefixTuningConfig(PromptLearningConfig):
 
     init_weights: str | None = None  # "zero": keys and values start at zero; None: at random
     encoder_hidden_size: int | None = None  # width of the projection's hidden layer; None: token_dim
-    prefix_projection: bool = False  # produce keys and values from a small embedding by a two-layer network
+    prefix_projection: bool = False  # compute keys and values from a small embedding, by a two-layer network
     no_effect = {"encoder_hidden_size": lambda self: not self.prefix_projection}
 
     def __post_init__(self):
@@ -525,11 +537,12 @@ class PrefixTuningConfig(PromptLearningConfig):
 # %% ../../nbs/reference/40_config.ipynb #d23a598c
 @dataclass(repr=False)
 class PromptEncoderConfig(PromptLearningConfig):
-    "Virtual tokens produced by a small network ([Liu et al. 2021](https://arxiv.org/abs/2103.10385))."
+    "Virtual tokens that a small network computes ([Liu et al. 2021](https://arxiv.org/abs/2103.10385))."
 
+    # MLP or LSTM
     encoder_reparameterization_type: str | PromptEncoderReparameterizationType = (
         PromptEncoderReparameterizationType.MLP
-    )  # MLP or LSTM
+    )
     encoder_hidden_size: int | None = None  # width of the network; None: token_dim
     encoder_num_layers: int = 2  # LSTM: layers; an MLP always has three
     encoder_dropout: float = 0.0  # LSTM: dropout between its layers while training
@@ -610,9 +623,8 @@ class _LoraFields(PeftConfig):
     "What works here; the variants follow in `LoraConfig`."
 
     r: int = 8  # rank of the product
-    target_modules: list[str] | set[str] | str | None = (
-        None  # names (or ends of names), a regular expression, "all-linear"; None: by family
-    )
+    # names (or ends of names), a regular expression, or "all-linear"; None: by family
+    target_modules: list[str] | set[str] | str | None = None
     exclude_modules: list[str] | set[str] | str | None = None  # the same, for layers to leave alone
     lora_alpha: int = 8  # the product is scaled by lora_alpha / r
     lora_dropout: float = 0.0  # dropout on the product's input while training
@@ -634,27 +646,27 @@ class LoraConfig(_LoraFields):
     """A trained product of two thin matrices beside each target layer ([Hu et al.
     2021](https://arxiv.org/abs/2106.09685))."""
 
-    megatron_config: dict | None = _only(None)
-    megatron_core: str | None = _only("megatron.core")
-    trainable_token_indices: list | dict | None = _only(None)
-    loftq_config: dict = _only({})
-    eva_config: Any = _only(None)
-    corda_config: Any = _only(None)
-    lora_ga_config: Any = _only(None)
+    megatron_config: dict | None = _only(None)  # not implemented
+    megatron_core: str | None = _only("megatron.core")  # not implemented
+    trainable_token_indices: list | dict | None = _only(None)  # not implemented
+    loftq_config: dict = _only({})  # not implemented
+    eva_config: Any = _only(None)  # not implemented
+    corda_config: Any = _only(None)  # not implemented
+    lora_ga_config: Any = _only(None)  # not implemented
     use_dora: bool = False  # train direction (by the product) and length of the weights apart
-    velora_config: Any = _only(None)
-    alora_invocation_tokens: list[int] | None = _only(None)
-    use_qalora: bool = _only(False)
-    qalora_group_size: int = _only(16)
-    monteclora_config: Any = _only(None)
-    layer_replication: list | None = _only(None)
-    runtime_config: Any = _only(None)
-    lora_bias: bool = _only(False)
-    target_parameters: list[str] | None = _only(None)
-    use_bdlora: Any = _only(None)
-    arrow_config: Any = _only(None)
-    kasa_config: Any = _only(None)
-    ensure_weight_tying: bool = _only(False)
+    velora_config: Any = _only(None)  # not implemented
+    alora_invocation_tokens: list[int] | None = _only(None)  # not implemented
+    use_qalora: bool = _only(False)  # not implemented
+    qalora_group_size: int = _only(16)  # not implemented
+    monteclora_config: Any = _only(None)  # not implemented
+    layer_replication: list | None = _only(None)  # not implemented
+    runtime_config: Any = _only(None)  # not implemented
+    lora_bias: bool = _only(False)  # not implemented
+    target_parameters: list[str] | None = _only(None)  # not implemented
+    use_bdlora: Any = _only(None)  # not implemented
+    arrow_config: Any = _only(None)  # not implemented
+    kasa_config: Any = _only(None)  # not implemented
+    ensure_weight_tying: bool = _only(False)  # not implemented
 
     def __post_init__(self):
         self.peft_type = PeftType.LORA
@@ -677,17 +689,8 @@ class LoraConfig(_LoraFields):
             )
 
 # %% ../../nbs/reference/40_config.ipynb #3b1f0c0b
-INITIALISATIONS_OF_PEFT = (
-    "eva",
-    "olora",
-    "pissa",
-    "pissa_niter_",
-    "corda",
-    "loftq",
-    "orthogonal",
-    "lora_ga",
-    "mica",
-)
+# a name with an underscore at its end is the beginning of several
+INITIALISATIONS_OF_PEFT = "eva olora pissa pissa_niter_ corda loftq orthogonal lora_ga mica".split()
 
 
 def check_initialisation(
@@ -729,9 +732,7 @@ class AdaLoraConfig(LoraConfig):
     beta2: float = 0.85  # smoothing of its uncertainty
     orth_reg_weight: float = 0.5  # weight of the penalty that keeps the factors orthogonal
     total_step: int | None = None  # steps of the whole training
-    rank_pattern: dict | None = (
-        None  # which singular values are left, by layer; written at the end of the pruning
-    )
+    rank_pattern: dict | None = None  # which singular values are left, by layer; written while it trains
 
     def __post_init__(self):
         super().__post_init__()
@@ -771,9 +772,8 @@ class PolyConfig(PeftConfig):
     `n_splits`, one for each part of the layer ([Caccia et al. 2022](https://arxiv.org/abs/2211.03831))."""
 
     r: int = 8  # rank of each skill
-    target_modules: list[str] | set[str] | str | None = (
-        None  # names (or ends of names), a regular expression, "all-linear"; None: by family
-    )
+    # names (or ends of names), a regular expression, or "all-linear"; None: by family
+    target_modules: list[str] | set[str] | str | None = None
     exclude_modules: list[str] | set[str] | str | None = None  # the same, for layers to leave alone
     modules_to_save: list[str] | None = None  # modules of the base model to train in full besides
     init_weights: bool = True  # each skill starts as nothing; False: at random
@@ -795,12 +795,11 @@ class PolyConfig(PeftConfig):
 class IA3Config(PeftConfig):
     "A trained factor per channel of each target layer ([Liu et al. 2022](https://arxiv.org/abs/2205.05638))."
 
-    target_modules: list[str] | set[str] | str | None = (
-        None  # names (or ends of names), a regular expression, "all-linear"; None: by family
-    )
+    # names (or ends of names), a regular expression, or "all-linear"; None: by family
+    target_modules: list[str] | set[str] | str | None = None
     exclude_modules: list[str] | set[str] | str | None = None  # the same, for layers to leave alone
     feedforward_modules: list[str] | set[str] | str | None = (
-        None  # those of them that are rescaled at their input; None: by family
+        None  # targets rescaled at their input; None: by family
     )
     fan_in_fan_out: bool = False  # weights stored (in, out); found out per layer
     modules_to_save: list[str] | None = None  # modules of the base model to train in full besides

@@ -62,7 +62,7 @@ def _open(folder: str | os.PathLike) -> int | None:
     except OSError:
         return None
 
-
+# %% ../../nbs/reference/42_files.ipynb #98f80fc9
 @contextmanager
 def _workshop(folder: Path):
     "A new folder for temporary files, locked while it is used; afterwards it is gone."
@@ -108,7 +108,7 @@ JOURNAL = ".peft_viz-journal"  # what is about to be put in place; JSON: "worksh
 
 
 def _journal(folder: Path) -> dict:
-    "What an interrupted writer left to be done. A journal that is none counts as empty."
+    "The journal of an interrupted writer. A file that is no journal counts as empty."
     try:
         found = json.loads((folder / JOURNAL).read_bytes())
         names = [*found["files"], *found["removed"]]
@@ -121,7 +121,7 @@ def _journal(folder: Path) -> dict:
 def to_read(
     path: str | os.PathLike,  # of a file
 ) -> Path:  # where its content is
-    "Where to read a file: at its path or, where its writer was stopped before the last step, in the workshop."
+    "Where to read a file: at its path or, if its writer was stopped before the last step, in the workshop."
     path = Path(path)
     journal = _journal(path.parent)
     if path.name not in journal.get("files", ()):
@@ -129,7 +129,7 @@ def to_read(
     waiting = path.parent / journal["workshop"] / path.name
     return waiting if waiting.is_file() else path
 
-
+# %% ../../nbs/reference/42_files.ipynb #ee8ca638
 def _settle(folder: Path):
     "Do what the journal says, and remove it."
     journal = _journal(folder)
@@ -157,7 +157,7 @@ def _tidy(folder: Path):
 
 @contextmanager
 def _alone(folder: Path):
-    "Be the only one who puts files in place in a folder; finish and tidy up what others left there."
+    "Lock a folder while files are put in place; finish what an interrupted writer began, and remove what it left."
     descriptor = _open(folder.resolve())
     try:
         locked = descriptor is not None and _lock(descriptor)
@@ -177,10 +177,10 @@ def write_together(
     folder: str | os.PathLike,  # where to; it must be there
     contents: dict[str, _Content | None],  # by the files' names; None: there is to be no such file
 ):
-    """Write files: afterwards all of them are new or all of them are old, and nothing temporary is left.
+    """Write files: afterwards all of them are new or all of them are old, and no temporary file is left.
 
-    A name that is a link becomes a file; what the link points to stays as it is. Raises OSError where the
-    operating system cannot do it, before anything is changed."""
+    A name that is a link becomes a file; what the link points to stays as it is. Raises OSError where a directory has
+    the name of a file, or where the operating system cannot write, before anything is changed."""
     folder = Path(folder)
     ready = {name: encode(c) if isinstance(c, str) else c for name, c in contents.items()}
     removed = [name for name, content in ready.items() if content is None]
@@ -207,7 +207,7 @@ def write(
     path: str | os.PathLike,  # of the file; what is there already is replaced
     content: _Content,  # a text, bytes, or a function that writes to the path that it gets
 ):
-    "Write one file: afterwards it is the old one or the new one, and whole. See `write_together`."
+    "Write one file: afterwards it is the old one or the new one, and complete. Raises what `write_together` raises."
     path = Path(path)
     write_together(path.parent, {path.name: content})
 
@@ -270,7 +270,7 @@ def match(
     whole: bool = True,  # must it match the whole name? False: its beginning
     seconds: float = 0.2,  # time that it may take
 ):  # regex.Match | None
-    "Match a name. Raises ValueError for a pattern that is no regular expression, or does not come to an end."
+    "Match a name. Raises ValueError for a pattern that is no regular expression, or takes longer than `seconds`."
     import regex
 
     try:

@@ -23,7 +23,7 @@ from peft_viz.reference.place import (
 
 # %% auto #0
 __all__ = ['LENT', 'SLICES_BY_LENGTH', 'lent_to_base_model', 'room_for_virtual_tokens', 'empty_where_cropped', 'count_new_tokens',
-           'DecodingStep']
+           'StepWithPlace', 'DecodingStep']
 
 # %% ../../nbs/reference/02_generation.ipynb #769f851d
 LENT = "prepare_inputs_for_generation", "_prepare_cache_for_generation", "generation_config"
@@ -33,7 +33,7 @@ LENT = "prepare_inputs_for_generation", "_prepare_cache_for_generation", "genera
 def lent_to_base_model(
     peft_model,  # a `PeftModelForCausalLM`
 ):
-    "The base model has the methods in `LENT` from the PEFT model, as long as the context lasts."
+    "As long as the context lasts, the base model has the PEFT model's methods and settings that `LENT` names."
     transformer = peft_model.get_base_model()
     had = {name: vars(transformer)[name] for name in LENT if name in vars(transformer)}
     try:
@@ -59,7 +59,7 @@ SLICES_BY_LENGTH = "next_sequence_length: int" in _GENERATION.read_text(encoding
 
 
 def room_for_virtual_tokens(
-    setting: Setting,
+    setting: Setting,  # what holds for every call
     generation_config,  # transformers' settings for this call of generate
     model_kwargs: dict,  # its arguments; `cache_position` may be added
 ) -> int:
@@ -73,10 +73,8 @@ def room_for_virtual_tokens(
         raise ValueError(
             "prefill_chunk_size cuts between padding and virtual tokens; leave it out, or use corrected_positions=False"
         )
-    past_length, attention_mask = (
-        cache_length(model_kwargs.get("past_key_values")),
-        model_kwargs.get("attention_mask"),
-    )
+    past_length = cache_length(model_kwargs.get("past_key_values"))
+    attention_mask = model_kwargs.get("attention_mask")
     if past_length and is_plain(attention_mask) and not SLICES_BY_LENGTH:
         first, end = past_length - setting.virtual, attention_mask.shape[1]
         model_kwargs["cache_position"] = torch.arange(first, end, device=attention_mask.device)
@@ -85,7 +83,7 @@ def room_for_virtual_tokens(
 # %% ../../nbs/reference/02_generation.ipynb #c8e96716
 def empty_where_cropped(
     cache,  # a transformers cache, or None; emptied in place
-    setting: Setting,
+    setting: Setting,  # what holds for every call
     attention_mask,  # [batch, sequence], or another form, or None
 ):
     "Empty a cache that holds only a part of the virtual tokens."
@@ -104,7 +102,7 @@ def count_new_tokens(
     virtual: int,  # how many virtual tokens
     kwargs: dict,  # what else `generate` passes
 ) -> int:
-    "How many real tokens the base model has not seen."
+    "How many real tokens the base model has not seen yet."
     seen = max(past.length - virtual, 0)
     told = kwargs.get("next_sequence_length")
     if past.has_state:
@@ -118,12 +116,12 @@ def count_new_tokens(
     return input_ids.shape[1] - (seen if seen < input_ids.shape[1] else 0)
 
 # %% ../../nbs/reference/02_generation.ipynb #7980bde5
-class DecodingStep:
-    "One step of `generate`: its place, and which tokens are new."
+class StepWithPlace:
+    "One step of `generate`: the place of its virtual tokens, and which tokens are new."
 
     def __init__(
         self,
-        setting: Setting,
+        setting: Setting,  # what holds for every call
         input_ids: torch.Tensor,  # [batch, all tokens so far]
         inputs_embeds: torch.Tensor | None,  # [batch, sequence, hidden], at the first step
         kwargs: dict,  # what else `generate` passes
@@ -143,7 +141,7 @@ class DecodingStep:
         self,
         kwargs: dict,  # what `generate` passes; the mask has the virtual tokens in it
     ) -> dict:  # new keyword arguments
-        "What the base model slices and counts by, virtual tokens counted."
+        "The arguments by which the base model slices and counts, with the virtual tokens counted."
         given = kwargs.get("cache_position")
         told = {
             "next_sequence_length": self.place.queries if SLICES_BY_LENGTH else None,  # transformers 5
@@ -154,14 +152,21 @@ class DecodingStep:
             **{name: value for name, value in told.items() if value is not None},
         }
 
-    def cache_position(self, given):
-        "Where the queries stand in the cache, `[queries]`. Behind a recurrent state only `generate` knows it."
+    def cache_position(
+        self,
+        given: torch.Tensor,  # [tokens], from `generate`
+    ) -> torch.Tensor:  # [queries]
+        "The columns of the queries in the cache. Behind a recurrent state only `generate` knows them."
         first = given[:1] + self.place.virtual if self.past.has_state else self.place.past
         return torch.arange(self.place.queries, device=self.input_ids.device) + first
 
+# %% ../../nbs/reference/02_generation.ipynb #74a168b8
+class DecodingStep(StepWithPlace):
+    "One step of `generate`: its place, which tokens are new, and what the base model prepares for it."
+
     @property
-    def placeholders(self):
-        """The ids so far, and zeros in front for virtual tokens and for tokens that were passed as embeddings
+    def placeholders(self) -> torch.Tensor:  # [batch, columns of the cache and of this call]
+        """The ids so far, with zeros in front for the virtual tokens and for tokens that were passed as embeddings
         or earlier."""
         missing = max(self.place.past + self.place.queries - self.input_ids.shape[1], self.place.virtual)
         return torch.cat((self.input_ids.new_zeros(len(self.input_ids), missing), self.input_ids), dim=1)
@@ -171,8 +176,8 @@ class DecodingStep:
         base_model_prepare,  # the base model's own `prepare_inputs_for_generation`
         kwargs: dict,  # from `tell`
     ) -> dict:  # arguments for one call of the base model
-        """What the base model prepares. A mask that is not `[batch, sequence]` is not shown to it, and comes
-        back as it is."""
+        """What the base model prepares. It does not see a mask that is not `[batch, sequence]`; such a mask is put into
+        the result as it is."""
         shown = kwargs if self.mask_is_plain else {**kwargs, "attention_mask": None}
         model_kwargs = base_model_prepare(self.placeholders, **shown)
         if shown["attention_mask"] is not kwargs["attention_mask"]:
@@ -184,10 +189,10 @@ class DecodingStep:
         model_kwargs: dict,  # what the base model prepared
         told: dict,  # what it was told
     ) -> dict:  # `model_kwargs` with fewer entries
-        """Without counts that were made for the real tokens alone. The base model counts by itself, in its
-        cache, and there are the virtual tokens.
+        """What the base model prepared, without positions that were counted for the real tokens alone. The base model
+        then counts in its cache, where the virtual tokens are.
 
-        A model that counts positions in the mask cannot do so in four dimensions: it gets what it would count."""
+        A model that counts positions in a plain mask gets them counted here if its mask has four dimensions."""
         positions = {"position_ids"} - told.keys()
         dropped = positions if self.cache_position_stays else positions | {"cache_position"}
         prepared = {name: value for name, value in model_kwargs.items() if name not in dropped}
@@ -204,12 +209,12 @@ class DecodingStep:
         self,
         model_kwargs: dict,  # what the base model prepared
     ) -> dict:  # `input_ids` or `inputs_embeds`
-        "The tokens that are computed when no prompt goes in: the new ones alone."
+        "The tokens to compute in a step that takes no prompt: only the new ones."
         if isinstance(self.place, PrefixInSequence):
             ids = model_kwargs["input_ids"][:, self.place.virtual :]
             return {"input_ids": None, **self.place.inputs(ids, self.inputs_embeds)}
         if self.inputs_embeds is not None and self.input_ids.shape[1] < self.tokens:
             return dict(input_ids=None, inputs_embeds=self.inputs_embeds[:, -self.tokens :])
         if self.past.has_state:
-            return {}  # the base model knows
+            return {}  # those that the base model prepared
         return dict(input_ids=self.input_ids[:, -self.tokens :])

@@ -32,7 +32,7 @@ KEPT_AS_LOADED = (
 
 def prepare_model_for_kbit_training(
     model: nn.Module,  # a transformers model, perhaps loaded in 8 or 4 bits
-    use_gradient_checkpointing: bool = True,  # for quantized models: compute layers twice, remember less
+    use_gradient_checkpointing: bool = True,  # for quantized models: compute layers twice, keep less in memory
     gradient_checkpointing_kwargs: dict | None = None,  # for `torch.utils.checkpoint.checkpoint`
     auto_clear_cache: bool = True,  # give memory of an accelerator back that is not used any more
 ) -> nn.Module:  # the same
@@ -62,7 +62,7 @@ def cast_mixed_precision_params(
     model: nn.Module,  # with adapters
     dtype: torch.dtype,  # float16 or bfloat16, for what is frozen
 ):
-    "Frozen parameters in few bits, trained ones in 32: what mixed precision wants."
+    "Turn frozen parameters into `dtype` and trained ones into float32, as mixed precision needs."
     for parameter in model.parameters():
         parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else dtype)
 
@@ -71,11 +71,12 @@ def inject_adapter_in_model(
     peft_config: PeftConfig,  # of a method that changes layers
     model: nn.Module,  # any model with target layers in it, changed in place
     adapter_name: str = "default",  # a new name
-    low_cpu_mem_usage: bool = False,  # parts without values: not here
-    state_dict: dict | None = None,  # targets found in a checkpoint: not here
+    low_cpu_mem_usage: bool = False,  # parts without values: not implemented
+    state_dict: dict | None = None,  # targets found in a checkpoint: not implemented
 ) -> nn.Module:  # the same model
     """Put an adapter's layers into a model, and make it the active one. `model.peft_config` says what is in
-    it. Raises ValueError for a method without layers, and for POLY, which needs its wrapper."""
+    it. Raises ValueError for a method without layers, and for POLY, which needs its wrapper; NotImplementedError for
+    what is not implemented."""
     if low_cpu_mem_usage or state_dict is not None:
         raise NotImplementedError("low_cpu_mem_usage=True and state_dict=... are not implemented in peft_viz")
     check_config(peft_config)
@@ -96,7 +97,7 @@ def inject_adapter_in_model(
 def base_keys(
     model: nn.Module,  # a PeftModel
 ) -> dict[str, str]:  # the base model's own name of a tensor -> the present one
-    "What of the state is the base model's, and what it is called without adapters."
+    "The base model's tensors: name without adapters -> present name in the state."
     base, keys = model.get_base_model(), {}
     for key in base.state_dict():
         own, module = [], base
@@ -139,7 +140,8 @@ def set_base_model_state_dict(
 
 # %% ../../nbs/reference/32_helpers.ipynb #3c00020e
 class AutoPeftModelForCausalLM:
-    "A base model and an adapter from the adapter's folder: `AutoPeftModelForCausalLM.from_pretrained(folder)`."
+    """A base model and an adapter from the adapter's folder: `AutoPeftModelForCausalLM.from_pretrained(folder)`. To
+    make an object of this class raises OSError, as in peft."""
 
     def __init__(self):
         raise OSError("write AutoPeftModelForCausalLM.from_pretrained(folder)")
@@ -155,7 +157,8 @@ class AutoPeftModelForCausalLM:
         import_allowlist: list[str] | None = None,  # packages that may be imported: nothing is  # noqa: ARG003
         **kwargs,  # for `PeftModel.from_pretrained` what is a parameter of it, the rest for the base model
     ) -> PeftModel:
-        "Raises ValueError where the configuration names no base model, or another task."
+        """A base model with an adapter. Raises ValueError where the configuration names no base model or another task,
+        and what `PeftModel.from_pretrained` raises."""
         folder = pretrained_model_name_or_path
         own = inspect.signature(PeftModel.from_pretrained).parameters
         ours = {name: kwargs.pop(name) for name in list(kwargs) if name in own}

@@ -26,19 +26,18 @@ from peft_viz.reference.config import (
 from .files import match
 
 # %% auto #0
-__all__ = ['name_matches', 'layer_number', 'is_target', 'all_linear', 'find_targets', 'fitting_pattern', 'without_effect',
-           'warn_of_no_effect', 'check_adapter_name', 'is_for_training', 'new_parts_like', 'features',
-           'check_changeable', 'AdapterHolder', 'BaseTunerLayer', 'rows_by_adapter', 'ModulesToSaveWrapper',
-           'add_modules_to_save', 'warn_of_tied', 'check_modules_to_save', 'saved_names', 'replace', 'all_or_nothing',
-           'BaseTuner', 'TunerLayerStatus', 'TunerModelStatus', 'LayerStatusList', 'get_layer_status',
-           'get_model_status']
+__all__ = ['name_matches', 'layer_number', 'is_target', 'all_linear', 'fill_targets', 'find_targets', 'fitting_pattern',
+           'without_effect', 'warn_of_no_effect', 'check_adapter_name', 'is_for_training', 'new_parts_like', 'features',
+           'check_is_linear', 'check_changeable', 'AdapterHolder', 'LayerAround', 'LayerAroundWithState',
+           'BaseTunerLayer', 'rows_by_adapter', 'ModulesToSaveWrapper', 'saved_names', 'replace', 'add_modules_to_save',
+           'warn_of_tied', 'check_modules_to_save', 'all_or_nothing', 'AroundBaseModel', 'TunerWithMerging',
+           'TunerWithUnloading', 'TunerWithAdapters', 'TunerWithInjection', 'TunerWithCombining', 'BaseTuner',
+           'TunerLayerStatus', 'TunerModelStatus', 'LayerStatusList', 'get_layer_status', 'get_model_status']
 
 # %% ../../nbs/reference/20_injection.ipynb #4ba5d95a
 def name_matches(
-    names: str
-    | set[str]
-    | list[str]
-    | None,  # a regular expression for the whole name, or names and ends of names
+    # a regular expression for the whole name, or names and ends of names; None: nothing matches
+    names: str | set[str] | list[str] | None,
     name: str,  # full name of a module, such as "model.layers.0.self_attn.q_proj"
 ) -> bool:
     "Does a module's name match a regular expression, or (the end of) one of several names?"
@@ -51,11 +50,10 @@ def name_matches(
 
 def layer_number(
     name: str,  # full name of a module
-    layers_pattern: list[str]
-    | str
-    | None,  # name of the list of layers; None: whatever stands before the first number
+    # name of the list of layers, or several; None: any name before the first number
+    layers_pattern: list[str] | str | None,
 ) -> int | None:
-    "The number of the decoder layer a module is in, None if it is in none."
+    "The number of the decoder layer that a module is in; None if it is in none."
     patterns = [layers_pattern] if isinstance(layers_pattern, str) else layers_pattern or [r"[^.]+"]
     for pattern in patterns:
         found = match(rf"(?:.*?\.)??(?:{pattern})\.(?P<layer_number>\d+)\.", name, whole=False)
@@ -68,7 +66,7 @@ def is_target(
     config: PeftConfig,  # with `target_modules` and its relatives
     name: str,  # full name of a module
 ) -> bool:
-    "Is this module to be adapted?"
+    "Does the configuration say that this module is adapted?"
     in_saved = any(saved in name.split(".") for saved in config.modules_to_save or [])
     if (
         in_saved
@@ -90,14 +88,26 @@ def all_linear(
     return {name for name, module in model.named_modules() if is_linear(module) and module is not output}
 
 
+def fill_targets(
+    config: PeftConfig,  # changed in place
+    model: nn.Module,  # a base model
+    default,  # function of the base model: the targets where the configuration names none
+):
+    'Fill in `target_modules`: the default targets for None, the names of all linear layers for "all-linear".'
+    if config.target_modules is None:
+        config.target_modules = default(model)
+    elif isinstance(config.target_modules, str) and config.target_modules.lower() == "all-linear":
+        config.target_modules = all_linear(model)
+
+# %% ../../nbs/reference/20_injection.ipynb #8c65ed3e
 def find_targets(
     model: nn.Module,  # a base model, possibly with adapted layers already
     config: PeftConfig,  # with `target_modules` filled in
 ) -> dict[str, nn.Module]:
-    """The modules to adapt, by full name, in the order of the model; inside of layers that are already adapted
-    nothing is looked for.
+    """The modules to adapt, by full name, in the order of the model. Layers that are adapted already are not
+    searched inside.
 
-    Raises ValueError when nothing matches, with names that would."""
+    Raises ValueError when nothing matches; the message has names that would match."""
     targets, adapted = {}, []
     for name, module in model.named_modules():
         if any(name.startswith(outer) for outer in adapted):
@@ -151,7 +161,7 @@ def without_effect(
     names: list[str],  # of all modules
     targets: list[str],  # of those that are adapted
 ) -> list[tuple[str, str | int]]:  # such as ("target_modules", "v_porj")
-    "What a configuration says, by field, and nothing in the model fits."
+    "Field and entry of all that a configuration names and no module of the model fits."
     told = []
     for field, among in (
         ("target_modules", targets),
@@ -188,7 +198,7 @@ def warn_of_no_effect(
     model: nn.Module,  # the base model
     targets: list[str],  # the full names of the modules that are adapted
 ):
-    "One warning for everything that fits nothing, with the names that are closest."
+    "Warn once about all names that fit no module, with the closest names that there are."
     names = [name for name, _ in model.named_modules()]
     told = without_effect(config, names, targets)
     if told:
@@ -203,7 +213,7 @@ def warn_of_no_effect(
 def check_adapter_name(
     name: str,  # what the caller would like to call an adapter
 ):
-    "Raises ValueError for a name that no module, tensor or folder can have."
+    "Raises ValueError for a name that cannot be the name of a module, a tensor or a folder."
     advice = "choose a plain name, such as 'default' or 'french-v2'"
     if not isinstance(name, str) or not name:
         raise ValueError(f"the name of an adapter must be a text that is not empty, not {name!r}; {advice}")
@@ -226,14 +236,14 @@ def check_adapter_name(
 def is_for_training(
     dtype: torch.dtype,  # of a weight
 ) -> bool:
-    "Floating-point numbers of at least 16 bits can be trained, and can take a change that is added to them."
+    "Can weights of this dtype be trained or changed? Floating-point numbers of at least 16 bits can."
     return dtype.is_floating_point and dtype.itemsize > 1
 
 
 def new_parts_like(
     layer: nn.Module,  # of the base model
 ) -> dict:  # `device` and `dtype`, for `tensor.to`
-    "Where the parts of a new adapter go, and of which kind they are."
+    "Device and dtype for the parts of a new adapter: those of the layer, but float32 where it is quantized."
     some = itertools.chain(
         [getattr(layer, "weight", None)], layer.parameters(), layer.buffers(), [torch.empty(0)]
     )
@@ -244,10 +254,24 @@ def new_parts_like(
 def features(
     layer: nn.Module,  # nn.Linear, transformers' Conv1D or nn.Embedding
 ) -> tuple[int, int]:
-    "The widths of its input and its output."
+    "The widths of a layer's input and of its output, in numbers per token."
     if isinstance(layer, nn.Linear):
         return layer.in_features, layer.out_features
     return tuple(layer.weight.shape)
+
+
+def check_is_linear(
+    module: nn.Module,  # of the base model, or adapted already
+    name: str,  # its full name
+    layer_cls: type[nn.Module],  # the method's layer, which is linear too
+    method: str,  # what it is called in the message
+):
+    "Raises ValueError for a module that is no linear layer."
+    if not is_linear(module) and not isinstance(module, layer_cls):
+        raise ValueError(
+            f"{method} adapts nn.Linear and transformers' Conv1D, but the target {name!r} is "
+            f"{type(module).__name__}; narrow target_modules down"
+        )
 
 
 def check_changeable(
@@ -255,7 +279,7 @@ def check_changeable(
     name: str,  # its full name
     what: str,  # what is about to be done
 ):
-    "Raises ValueError where the weights are none that can be changed."
+    "Raises ValueError where a layer has no weights that can be changed, for example quantized ones."
     dtype = next((p.dtype for p in layer.parameters(recurse=False) if not is_for_training(p.dtype)), None)
     if dtype is not None or getattr(layer, "weight", None) is None:
         kind = dtype or "no plain form"
@@ -266,11 +290,11 @@ def check_changeable(
 
 # %% ../../nbs/reference/20_injection.ipynb #2668bead
 class AdapterHolder(nn.Module):
-    "A module with parts of adapters in it, by adapter name."
+    "A module that holds parts of adapters, by adapter name."
 
     adapter_layer_names: tuple[str, ...] = ()  # attributes that hold trained parts, by adapter name
     other_param_names: tuple[str, ...] = ()  # attributes that hold anything else, by adapter name
-    module_type: str | None = None  # what peft's reports call it; None: as the class is called
+    module_type: str | None = None  # what peft's reports call it; None: the name of the class
 
     def __init__(self):
         super().__init__()
@@ -279,18 +303,28 @@ class AdapterHolder(nn.Module):
         self.disable_adapters = False
         self.inference_mode = False
 
-    def has_adapter(self, name: str) -> bool:
+    def has_adapter(
+        self,
+        name: str,  # of an adapter
+    ) -> bool:
         "Are there trained parts of this adapter here?"
         return any(name in getattr(self, attribute) for attribute in self.adapter_layer_names)
 
-    def set_adapter(self, names: list[str], inference_mode: bool = False):
-        "Make these adapters, and no others, active and (unless for inference) trainable."
+    def set_adapter(
+        self,
+        names: list[str],  # of adapters, with or without parts here
+        inference_mode: bool = False,  # True: they compute, and are not trained
+    ):
+        "Make these adapters active, and no others. They are trained, unless it is for inference."
         self.active_adapters = list(names)
         self.inference_mode = inference_mode
         self._train_only([] if inference_mode else names)
 
-    def enable_adapters(self, enabled: bool):
-        "Switch what the adapters do on or off; what is switched off is not trained either."
+    def enable_adapters(
+        self,
+        enabled: bool,  # False: the adapters do nothing
+    ):
+        "Switch the adapters on or off. While they are off, they are not trained either."
         self.disable_adapters = not enabled
         if enabled:
             self.set_adapter(self.active_adapters, self.inference_mode)
@@ -302,8 +336,11 @@ class AdapterHolder(nn.Module):
             for name, part in getattr(self, attribute).items():
                 part.requires_grad_(name in names)
 
-    def delete_adapter(self, name: str):
-        "Forget an adapter's parts."
+    def delete_adapter(
+        self,
+        name: str,  # of an adapter, with or without parts here
+    ):
+        "Delete the parts of an adapter."
         self.active_adapters = [n for n in self.active_adapters if n != name]
         for attribute in self.adapter_layer_names + self.other_param_names:
             parts = getattr(self, attribute)
@@ -311,20 +348,20 @@ class AdapterHolder(nn.Module):
                 del parts[name]
 
 # %% ../../nbs/reference/20_injection.ipynb #75407afe
-class BaseTunerLayer(AdapterHolder):
-    """A layer around a layer of the base model. Subclasses add trained parts, `forward`, and
-    `get_delta_weight` or the two `..._parameters`."""
+class LayerAround(AdapterHolder):
+    """A layer around a layer of the base model: what it is made of, and what merging would make of it.
+    Subclasses add trained parts, `forward`, and `get_delta_weight` or the two `..._parameters`."""
 
-    mergeable = True  # can the base layer alone do what base layer and adapter do?
+    mergeable = True  # can the base layer alone compute what base layer and adapter compute together?
     base_layer: Any  # nn.Linear, transformers' Conv1D or nn.Embedding
 
     def __init__(
         self,
-        base_layer: nn.Module,  # the original, unchanged until something is merged
+        base_layer: nn.Module,  # the original; it does not change until an adapter is merged
     ):
         super().__init__()
         self.base_layer = base_layer
-        self._shared_weight = ()  # the base layer's own parameter, while a copy stands in for it (see `untie`)
+        self._shared_weight = ()  # the base layer's own parameter, while a copy is in its place (see `untie`)
 
     def get_base_layer(self) -> nn.Module:
         "The layer of the base model."
@@ -332,28 +369,82 @@ class BaseTunerLayer(AdapterHolder):
 
     @property
     def weight(self) -> torch.Tensor:
+        "The weight of the base layer, in its layout; merged adapters are in it."
         return self.base_layer.weight
 
     @property
     def bias(self) -> torch.Tensor | None:
+        "The bias of the base layer, `[out_features]`; None if it has none."
         return self.base_layer.bias
 
     @property
     def merged(self) -> bool:
-        "Does the base layer compute alone, because adapters are merged into it?"
+        "Are adapters merged? Then the base layer computes alone."
         return bool(self.merged_adapters)
 
-    def get_delta_weight(self, adapter_name: str) -> torch.Tensor:
-        "What an adapter adds to the base layer's weight, in its layout."
+    def get_delta_weight(
+        self,
+        adapter_name: str,  # of which adapter
+    ) -> torch.Tensor:  # in the layout of the base layer's weight
+        "What an adapter adds to the base layer's weight."
         raise NotImplementedError
 
-    def merged_parameters(self, adapter_name: str) -> dict[str, torch.Tensor]:
-        "The base layer's parameters, by name, with one more adapter in them: new tensors."
+    def merged_parameters(
+        self,
+        adapter_name: str,  # of the adapter to merge
+    ) -> dict[str, torch.Tensor]:  # by name, such as "weight"
+        "The base layer's parameters with one more adapter in them: new tensors."
         return {"weight": self.weight.data + self.get_delta_weight(adapter_name)}
 
-    def unmerged_parameters(self, adapter_name: str) -> dict[str, torch.Tensor]:
-        "The base layer's parameters, by name, without the adapter that was merged last: new tensors."
+    def unmerged_parameters(
+        self,
+        adapter_name: str,  # of the adapter that was merged last
+    ) -> dict[str, torch.Tensor]:  # by name, such as "weight"
+        "The base layer's parameters without the adapter that was merged last: new tensors."
         return {"weight": self.weight.data - self.get_delta_weight(adapter_name)}
+
+# %% ../../nbs/reference/20_injection.ipynb #2a45dd49
+class LayerAroundWithState(LayerAround):
+    "A layer around a layer of the base model, whose parameters can be assigned and put back."
+
+    def untie(self):
+        """Put a copy in the place of the weight, because another layer uses the weight too. Adapters are merged
+        into the copy; `unmerge` puts the weight back."""
+        self._shared_weight = (self.weight,)
+        self.base_layer.weight = nn.Parameter(
+            self.weight.detach().clone(), requires_grad=self.weight.requires_grad
+        )
+
+    def _assign(self, parameters):
+        for name, value in parameters.items():
+            parameter = getattr(self.base_layer, name)
+            parameter.data = value.to(parameter.dtype)
+
+    def merge_state(self) -> dict:  # attributes by name, and "parameters"
+        "All that merging changes, for `restore`. Nothing is copied, because merging makes new tensors."
+        parameters = {n: (p, p.data) for n, p in self.base_layer.named_parameters(recurse=False)}
+        return dict(
+            parameters=parameters,
+            merged_adapters=list(self.merged_adapters),
+            _shared_weight=self._shared_weight,
+        )
+
+    def restore(
+        self,
+        state: dict,  # what `merge_state` returned
+    ):
+        "Put everything back, bit for bit."
+        for name, (parameter, data) in state["parameters"].items():
+            parameter.data = data
+            setattr(self.base_layer, name, parameter)
+        for name, value in state.items():
+            if name != "parameters":
+                setattr(self, name, value)
+
+# %% ../../nbs/reference/20_injection.ipynb #c7486ad8
+class BaseTunerLayer(LayerAroundWithState):
+    """A layer around a layer of the base model, into which adapters can be merged. Subclasses add trained
+    parts, `forward`, and `get_delta_weight` or the two `..._parameters`."""
 
     @torch.no_grad()
     def merge(
@@ -361,7 +452,8 @@ class BaseTunerLayer(AdapterHolder):
         safe_merge: bool = False,  # look at the result before it is used
         adapter_names: list[str] | None = None,  # None: the active ones
     ):
-        "Merge adapters, one after the other. With `safe_merge`, raises ValueError where that gives infinities or NaNs."
+        """Merge adapters, one after the other. With `safe_merge`, raises ValueError where the result would hold
+        infinities or NaNs."""
         for name in self.to_merge(adapter_names):
             parameters = self.merged_parameters(name)
             if safe_merge and not all(p.isfinite().all() for p in parameters.values()):
@@ -372,8 +464,11 @@ class BaseTunerLayer(AdapterHolder):
             self._assign(parameters)
             self.merged_adapters.append(name)
 
-    def to_merge(self, adapter_names: list[str] | None = None) -> list[str]:
-        "Those of the (active) adapters that are in this layer and not merged yet; a warning where some are."
+    def to_merge(
+        self,
+        adapter_names: list[str] | None = None,  # None: the active ones
+    ) -> list[str]:
+        "Those of the adapters that are in this layer and not merged yet. Warns if some are merged already."
         wanted = self.active_adapters if adapter_names is None else adapter_names
         names = [name for name in wanted if name not in self.merged_adapters]
         if self.merged and names:
@@ -386,7 +481,7 @@ class BaseTunerLayer(AdapterHolder):
 
     @torch.no_grad()
     def unmerge(self):
-        "Take everything that was merged out again, last in, first out. The weights come back up to rounding."
+        "Take all merged adapters out again, the last one first. The weights come back up to rounding."
         if not self.merged:
             warn("nothing is merged; there is nothing to do")
         while self.merged_adapters:
@@ -394,36 +489,6 @@ class BaseTunerLayer(AdapterHolder):
         if self._shared_weight:
             (self.base_layer.weight,) = self._shared_weight
             self._shared_weight = ()
-
-    def untie(self):
-        "Merge into a copy of the weight, because the weight itself is used elsewhere too; `unmerge` puts it back."
-        self._shared_weight = (self.weight,)
-        self.base_layer.weight = nn.Parameter(
-            self.weight.detach().clone(), requires_grad=self.weight.requires_grad
-        )
-
-    def _assign(self, parameters):
-        for name, value in parameters.items():
-            parameter = getattr(self.base_layer, name)
-            parameter.data = value.to(parameter.dtype)
-
-    def merge_state(self) -> dict:
-        "All that merging changes, for `restore`; nothing is copied, because merging makes new tensors."
-        parameters = {n: (p, p.data) for n, p in self.base_layer.named_parameters(recurse=False)}
-        return dict(
-            parameters=parameters,
-            merged_adapters=list(self.merged_adapters),
-            _shared_weight=self._shared_weight,
-        )
-
-    def restore(self, state: dict):
-        "Put everything back, bit for bit."
-        for name, (parameter, data) in state["parameters"].items():
-            parameter.data = data
-            setattr(self.base_layer, name, parameter)
-        for name, value in state.items():
-            if name != "parameters":
-                setattr(self, name, value)
 
 # %% ../../nbs/reference/20_injection.ipynb #4d4033c1
 def rows_by_adapter(
@@ -449,14 +514,17 @@ class ModulesToSaveWrapper(AdapterHolder):
 
     def __init__(
         self,
-        original_module: nn.Module,  # stays as it is
+        original_module: nn.Module,  # it does not change
     ):
         super().__init__()
         self.original_module = original_module
         self.modules_to_save = nn.ModuleDict()
 
-    def add_adapter(self, name: str):
-        "A copy for one more adapter."
+    def add_adapter(
+        self,
+        name: str,  # of an adapter
+    ):
+        "Make a copy of the module for one more adapter."
         self.modules_to_save[name] = copy.deepcopy(self.original_module)
         self.original_module.requires_grad_(False)
 
@@ -476,7 +544,13 @@ class ModulesToSaveWrapper(AdapterHolder):
         except AttributeError:
             return getattr(self.used(), name)  # `weight` and the like
 
-    def forward(self, *args, adapter_names: list[str] | None = None, **kwargs):
+    def forward(
+        self,
+        *args,  # the module's inputs
+        adapter_names: list[str] | None = None,  # one for each row; None: the active adapter for all rows
+        **kwargs,  # the module's inputs
+    ):  # what the module returns
+        "The module in use. Raises TypeError if a mixed batch comes with more than one input."
         if adapter_names is None or self.disable_adapters:
             return self.used()(*args, **kwargs)
         if len(args) != 1 or kwargs:
@@ -495,12 +569,37 @@ class ModulesToSaveWrapper(AdapterHolder):
         return torch.stack(results)
 
 # %% ../../nbs/reference/20_injection.ipynb #a47e0f8c
+def saved_names(
+    model: nn.Module,  # a base model
+    names: list[str] | None,  # ends of module names
+) -> list[str]:  # full names
+    "The modules that `modules_to_save` means. Parts of adapters are not among them."
+    inside = [
+        n + "." for n, m in model.named_modules() if isinstance(m, (ModulesToSaveWrapper, BaseTunerLayer))
+    ]
+    return [
+        n
+        for n, _ in model.named_modules()
+        if name_matches(list(names or []), n) and not n.startswith(tuple(inside))
+    ]
+
+
+def replace(
+    model: nn.Module,  # that contains it
+    name: str,  # full name of a module in it
+    module: nn.Module,  # what to put there
+):
+    "Put another module in the place of the one with this name."
+    parent, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(parent), attribute, module)
+
+
 def add_modules_to_save(
     model: nn.Module,  # a base model
     names: list[str] | None,  # ends of module names
     adapter_name: str,  # whose copies these are
 ):
-    "Wrap the named modules and make copies for this adapter. `check_modules_to_save` has made sure that they exist."
+    "Wrap the named modules and make copies for this adapter. They exist: see `check_modules_to_save`."
     for name in saved_names(model, names):
         module = model.get_submodule(name)
         if not isinstance(module, ModulesToSaveWrapper):
@@ -528,12 +627,12 @@ def warn_of_tied(
                 "one of them does not change the other"
             )
 
-
+# %% ../../nbs/reference/20_injection.ipynb #6c91f4c7
 def check_modules_to_save(
     model: nn.Module,  # a base model
     names: list[str] | None,  # ends of module names
 ):
-    "Raises ValueError if there is a name among `modules_to_save` that no module has."
+    "Raises ValueError if no module has one of these names, or if such a module cannot be trained."
     for name in names or []:
         if not saved_names(model, [name]):
             top = ", ".join(
@@ -549,37 +648,12 @@ def check_modules_to_save(
                 if next(module.parameters(recurse=False), None) is not None:
                     check_changeable(module, f"{saved}.{part}".rstrip("."), "training in full")
 
-
-def saved_names(
-    model: nn.Module,  # a base model
-    names: list[str] | None,  # ends of module names
-) -> list[str]:  # full names
-    "The modules that `modules_to_save` means, but for parts of adapters."
-    inside = [
-        n + "." for n, m in model.named_modules() if isinstance(m, (ModulesToSaveWrapper, BaseTunerLayer))
-    ]
-    return [
-        n
-        for n, _ in model.named_modules()
-        if name_matches(list(names or []), n) and not n.startswith(tuple(inside))
-    ]
-
-
-def replace(
-    model: nn.Module,  # that contains it
-    name: str,  # full name of a module in it
-    module: nn.Module,  # what to put there
-):
-    "Put another module in the place of one."
-    parent, _, attribute = name.rpartition(".")
-    setattr(model.get_submodule(parent), attribute, module)
-
 # %% ../../nbs/reference/20_injection.ipynb #3b1f0d0a
 @contextmanager
 def all_or_nothing(
     model: nn.Module,  # that is about to be changed
 ):
-    "If the block raises, every module and parameter of the model is what it was before."
+    "Undo what the block did to the model, if the block raises: its modules, parameters and their values."
     parameters = [(p, p.data, p.requires_grad) for p in model.parameters()]
     modules = [
         (vars(m), {name: (value, _contents(value)) for name, value in vars(m).items()})
@@ -600,7 +674,7 @@ def all_or_nothing(
 
 
 def _contents(value):
-    "What is in a table or list; a copy, because it is about to change."
+    "A copy of what is in a table or list, because that may change."
     return value.copy() if isinstance(value, (dict, list, set)) else None
 
 
@@ -611,9 +685,9 @@ def _put_back(value, contents):
     value.extend(contents) if isinstance(value, list) else value.update(contents)
 
 # %% ../../nbs/reference/20_injection.ipynb #90b33ba4
-class BaseTuner(nn.Module):
-    """The base model with adapted layers in it. Subclasses name their layer class, and fill in a configuration
-    and make a layer."""
+class AroundBaseModel(nn.Module):
+    """A base model and what a method says about its layers. The base model's attributes are reachable through
+    it."""
 
     tuner_layer_cls: type[BaseTunerLayer]
     prefix: str = ""  # what the names of the method's own parts begin with
@@ -622,32 +696,238 @@ class BaseTuner(nn.Module):
         self,
         model: nn.Module,  # base model; its target layers are replaced
         peft_config: dict[str, Any],  # configurations by adapter name
-        adapter_name: str,  # the one to begin with
+        adapter_name: str,  # the first active adapter
     ):
         super().__init__()
         self.model = model
         self.peft_config = peft_config
         self.active_adapters = [adapter_name]
-        self.inject_adapter(adapter_name)
 
-    # --- what a method has to say -----------------------------------------------------------------------------
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "model":
+                raise
+            return getattr(self.model, name)  # the base model's attributes are reachable
 
-    def prepare_config(self, config: PeftConfig):
+    def prepare_config(
+        self,
+        config: PeftConfig,  # changed in place
+    ):
         "Fill in what the base model decides, such as the default targets."
         raise NotImplementedError
 
-    def check_target(self, name: str, module: nn.Module, config: PeftConfig):
-        "Raise ValueError if this module cannot be adapted."
+    def check_target(
+        self,
+        name: str,  # full name of a module
+        module: nn.Module,  # of the base model, or adapted already
+        config: PeftConfig,  # of the adapter that is put in
+    ):
+        "Raises ValueError if this module cannot be adapted."
         raise NotImplementedError
 
-    def create_layer(self, name: str, module: nn.Module, config: PeftConfig) -> BaseTunerLayer:
+    def create_layer(
+        self,
+        name: str,  # full name of a module
+        module: nn.Module,  # of the base model
+        config: PeftConfig,  # of the adapter that is put in
+    ) -> BaseTunerLayer:
         "The method's layer around a module, still without adapters."
         raise NotImplementedError
 
-    # --- adapters by name -------------------------------------------------------------------------------------
+    def adapted(self) -> list[AdapterHolder]:
+        "All modules that hold parts of adapters."
+        return [m for m in self.model.modules() if isinstance(m, AdapterHolder)]
 
-    def inject_adapter(self, adapter_name: str):
-        "Put an adapter, whose configuration is in `peft_config`, into the model; if that fails, nothing is changed."
+    def tuner_layers(self) -> list[BaseTunerLayer]:
+        "All layers that stand around a layer of the base model."
+        return [m for m in self.model.modules() if isinstance(m, BaseTunerLayer)]
+
+# %% ../../nbs/reference/20_injection.ipynb #b7e42950
+class TunerWithMerging(AroundBaseModel):
+    "A tuner that merges adapters into the base model's weights."
+
+    def merge_adapter(
+        self,
+        adapter_names: list[str] | None = None,  # None: the active ones
+        safe_merge: bool = False,  # all or nothing: nothing is merged if a weight would become infinite or NaN
+        progressbar: bool = False,  # show how far it is
+    ):
+        """Merge adapters into the base model's weights. They can be taken out again: `unmerge_adapter`.
+
+        Raises ValueError for an unknown adapter, for weights that are quantized, and with `safe_merge` for
+        an adapter with broken weights; TypeError for a name instead of a list of names; NotImplementedError for a
+        method that cannot be merged."""
+        self._check_names(adapter_names or [])
+        layers = self.tuner_layers()
+        if not all(layer.mergeable for layer in layers):
+            raise NotImplementedError(
+                f"{type(self).__name__} cannot be merged: what it adds is no fixed change of "
+                "the weights. unload() gives the base model back"
+            )
+        wanted = self.active_adapters if adapter_names is None else adapter_names
+        for name, module in self.model.named_modules():
+            if isinstance(module, BaseTunerLayer) and any(module.has_adapter(n) for n in wanted):
+                check_changeable(module.base_layer, name, "merging an adapter")
+        before = [(layer, layer.merge_state()) for layer in layers] if safe_merge else []
+        try:
+            self._untie([layer for layer in layers if any(layer.has_adapter(name) for name in wanted)])
+            from transformers.utils.logging import tqdm
+
+            for layer in tqdm(layers, disable=not progressbar, desc="Merging"):
+                layer.merge(safe_merge=safe_merge, adapter_names=adapter_names)
+        except Exception:
+            for layer, state in before:
+                layer.restore(state)
+            raise
+
+    def _untie(self, layers):
+        "Give each of these layers that shares its weight a weight of its own."
+        users = Counter(id(p) for m in self.model.modules() for p in m._parameters.values())
+        for layer in layers:
+            if users[id(layer.weight)] > 1:
+                warn(
+                    "a layer to merge into shares its weight with another one "
+                    "(tie_word_embeddings); it gets a weight of its own, until it is "
+                    "unmerged"
+                )
+                users[id(layer.weight)] -= 1
+                layer.untie()
+
+    def _check_names(self, names):
+        check_all_known(names, self.peft_config)
+
+# %% ../../nbs/reference/20_injection.ipynb #bb54fff0
+class TunerWithUnloading(TunerWithMerging):
+    "A tuner that also takes merged adapters out again, and gives the base model back."
+
+    def unmerge_adapter(self):
+        "Take all merged adapters out of the base model's weights again."
+        if not self._unmerge_all():
+            warn("nothing is merged; there is nothing to do")
+
+    def _unmerge_all(self):
+        merged = [layer for layer in self.tuner_layers() if layer.merged]
+        for layer in merged:
+            layer.unmerge()
+        return merged
+
+    def _unmerge_first(self, reason):
+        if self._unmerge_all():
+            warn(f"{reason}, so the merged adapters were unmerged")
+
+    def unload(self) -> nn.Module:
+        """The base model without its adapters. What is merged stays merged. The tuner is empty afterwards."""
+        return self._unload([])
+
+    def merge_and_unload(
+        self,
+        progressbar: bool = False,  # show how far it is
+        safe_merge: bool = False,  # as in `merge_adapter`
+        adapter_names: list[str] | None = None,  # None: the active ones
+    ) -> nn.Module:
+        """The base model with the adapters merged into it, and with the modules that they train in full: a model
+        of its class, without a layer of ours. The tuner is empty afterwards. Raises what `merge_adapter` raises."""
+        self.merge_adapter(adapter_names, safe_merge, progressbar)
+        model = self._unload(self.active_adapters if adapter_names is None else adapter_names)
+        _settle_tying(model)
+        return model
+
+    def _unload(self, kept):
+        for name, module in list(self.model.named_modules()):
+            if isinstance(module, BaseTunerLayer):
+                replace(self.model, name, module.get_base_layer())
+            elif isinstance(module, ModulesToSaveWrapper):
+                copies = [module.modules_to_save[n] for n in kept if n in module.modules_to_save]
+                replace(self.model, name, (copies or [module.original_module])[0])
+        return self.model
+
+
+def _settle_tying(model):
+    """Write into the configuration of a model that its embeddings differ. Otherwise they would be tied again when
+    it is saved and loaded."""
+    if getattr(getattr(model, "config", None), "tie_word_embeddings", False):
+        modules = model.get_input_embeddings(), model.get_output_embeddings()
+        if None not in modules and modules[0].weight is not modules[1].weight:
+            model.config.tie_word_embeddings = False
+            warn(
+                "input and output embeddings are not the same any more; tie_word_embeddings "
+                "is now False in the model's config"
+            )
+
+# %% ../../nbs/reference/20_injection.ipynb #e1623ca5
+class TunerWithAdapters(TunerWithUnloading):
+    "A tuner that also activates, switches off and deletes adapters by name."
+
+    def set_adapter(
+        self,
+        adapter_name: str | list[str],  # one, or several at once
+        inference_mode: bool = False,  # True: they compute, and are not trained
+    ):
+        """Make adapters active, and no others. They are trained, unless it is for inference. Merged adapters are
+        unmerged, with a warning. Raises ValueError for an unknown name."""
+        names = [adapter_name] if isinstance(adapter_name, str) else list(adapter_name)
+        self._check_names(names)
+        self._unmerge_first("another adapter becomes active")
+        self.active_adapters = names
+        for module in self.adapted():
+            module.set_adapter(names, inference_mode)
+
+    def delete_adapter(
+        self,
+        adapter_name: str,  # that is not merged
+    ):
+        """Delete an adapter. If it was the only active one, the first of the others becomes active. Raises
+        ValueError for one that is unknown or merged."""
+        self._check_names([adapter_name])
+        if any(adapter_name in layer.merged_adapters for layer in self.tuner_layers()):
+            raise ValueError(f"the adapter {adapter_name!r} is merged; call unmerge_adapter() first")
+        del self.peft_config[adapter_name]
+        for module in self.adapted():
+            module.delete_adapter(adapter_name)
+        if adapter_name in self.active_adapters:
+            left = [n for n in self.active_adapters if n != adapter_name] or list(self.peft_config)[:1]
+            self.set_adapter(left, any(self.peft_config[n].inference_mode for n in left))
+
+    def enable_adapters(
+        self,
+        enabled: bool,  # False: the base model computes alone
+    ):
+        "Switch all adapters on or off. What is merged is unmerged before it is switched off."
+        if not enabled:
+            self._warn_about_biases()
+            self._unmerge_all()
+        for module in self.adapted():
+            module.enable_adapters(enabled)
+
+    def disable_adapter_layers(self):
+        "The base model alone, until `enable_adapter_layers` is called."
+        self.enable_adapters(False)
+
+    def enable_adapter_layers(self):
+        "The adapters compute again."
+        self.enable_adapters(True)
+
+    def _warn_about_biases(self):
+        for name in self.active_adapters:
+            if self.peft_config[name].bias != "none":
+                warn(
+                    f"the adapter {name!r} trains biases of the base model itself "
+                    f"(bias={self.peft_config[name].bias!r}); they stay as trained while it "
+                    "is switched off"
+                )
+
+# %% ../../nbs/reference/20_injection.ipynb #0670a1db
+class TunerWithInjection(TunerWithAdapters):
+    "A tuner that also puts adapters into the base model."
+
+    def inject_adapter(
+        self,
+        adapter_name: str,  # its configuration is in `peft_config`
+    ):
+        """Put an adapter into the model; if that fails, nothing is changed. Raises ValueError for a name or a
+        configuration that does not fit the model or the other adapters."""
         check_adapter_name(adapter_name)
         config = self.peft_config[adapter_name]
         given = copy.copy(config)
@@ -667,7 +947,7 @@ class BaseTuner(nn.Module):
         trained = [(p, p.requires_grad) for p in self.model.parameters()] if self.adapted() else []
         if not trained:
             self.model.requires_grad_(False)  # the first adapter freezes the base model
-            self._train_biases(config.bias, targets)
+            _train_biases(self.model, config.bias, targets)
         layers = {}
         for name, module in targets.items():
             layers[name] = (
@@ -683,29 +963,8 @@ class BaseTuner(nn.Module):
 
     def _new_layer(self, name, module, config):
         if hasattr(config, "fan_in_fan_out") and not isinstance(module, nn.Embedding):
-            config.fan_in_fan_out = is_conv1d(module)  # nothing here looks at it, but checkpoints carry it
+            config.fan_in_fan_out = is_conv1d(module)  # for checkpoints alone: it is not read here
         return self.create_layer(name, module, config)
-
-    def adapted(self) -> list[AdapterHolder]:
-        "All modules that hold parts of adapters."
-        return [m for m in self.model.modules() if isinstance(m, AdapterHolder)]
-
-    def tuner_layers(self) -> list[BaseTunerLayer]:
-        "All layers that stand around a layer of the base model."
-        return [m for m in self.model.modules() if isinstance(m, BaseTunerLayer)]
-
-    def set_adapter(self, adapter_name: str | list[str], inference_mode: bool = False):
-        """Make one adapter, or several at once, active and, unless for inference, trainable. Merged adapters
-        are unmerged, with a warning."""
-        names = [adapter_name] if isinstance(adapter_name, str) else list(adapter_name)
-        self._check_names(names)
-        self._unmerge_first("another adapter becomes active")
-        self.active_adapters = names
-        for module in self.adapted():
-            module.set_adapter(names, inference_mode)
-
-    def _check_names(self, names):
-        check_all_known(names, self.peft_config)
 
     def _check_biases(self):
         with_bias = [name for name, config in self.peft_config.items() if config.bias != "none"]
@@ -715,157 +974,41 @@ class BaseTuner(nn.Module):
                 f"are {' and '.join(with_bias)}; set bias='none' for the others"
             )
 
-    def _train_biases(self, which, targets):
-        if which == "none":
-            return
-        modules = self.model.modules() if which == "all" else targets.values()
-        for module in modules:
-            if isinstance(getattr(module, "bias", None), nn.Parameter):
-                module.bias.requires_grad_(True)
+# %% ../../nbs/reference/20_injection.ipynb #f973c33f
+def _train_biases(model, which, targets):
+    if which == "none":
+        return
+    modules = model.modules() if which == "all" else targets.values()
+    for module in modules:
+        if isinstance(getattr(module, "bias", None), nn.Parameter):
+            module.bias.requires_grad_(True)
 
-    def delete_adapter(self, adapter_name: str):
-        """Forget an adapter; if it was the only active one, the first of the others becomes active. Raises
-        ValueError for one that is unknown or merged."""
-        self._check_names([adapter_name])
-        if any(adapter_name in layer.merged_adapters for layer in self.tuner_layers()):
-            raise ValueError(f"the adapter {adapter_name!r} is merged; call unmerge_adapter() first")
-        del self.peft_config[adapter_name]
-        for module in self.adapted():
-            module.delete_adapter(adapter_name)
-        if adapter_name in self.active_adapters:
-            left = [n for n in self.active_adapters if n != adapter_name] or list(self.peft_config)[:1]
-            self.set_adapter(left, any(self.peft_config[n].inference_mode for n in left))
 
-    def enable_adapters(self, enabled: bool):
-        "Switch what all adapters do on or off. What is merged is unmerged before it is switched off."
-        if not enabled:
-            self._warn_about_biases()
-            self._unmerge_all()
-        for module in self.adapted():
-            module.enable_adapters(enabled)
+def _to_float32(part):
+    for parameter in [part] if isinstance(part, nn.Parameter) else part.parameters():
+        if parameter.dtype in (torch.float16, torch.bfloat16):
+            parameter.data = parameter.data.to(torch.float32)
 
-    def disable_adapter_layers(self):
-        "The base model alone, until `enable_adapter_layers`."
-        self.enable_adapters(False)
 
-    def enable_adapter_layers(self):
-        "The adapters again."
-        self.enable_adapters(True)
+def _all_names(field, lists):
+    if len({isinstance(names, str) for names in lists}) > 1:
+        raise ValueError(
+            f"{field} must be lists of names for all adapters, or regular expressions for all, to be combined"
+        )
+    if isinstance(lists[0], str):
+        return "|".join(f"({pattern})" for pattern in lists)
+    return set().union(*lists)
 
-    def _warn_about_biases(self):
-        for name in self.active_adapters:
-            if self.peft_config[name].bias != "none":
-                warn(
-                    f"the adapter {name!r} trains biases of the base model itself "
-                    f"(bias={self.peft_config[name].bias!r}); they stay as trained while it "
-                    "is switched off"
-                )
+# %% ../../nbs/reference/20_injection.ipynb #b5c0a31a
+class TunerWithCombining(TunerWithInjection):
+    "A tuner that can also begin an adapter that is made out of several."
 
-    def cast_adapter_dtype(self, adapter_name: str):
-        "Keep an adapter's float16 or bfloat16 parameters in float32, as stable training needs."
-        for layer in self.tuner_layers():
-            for attribute in layer.adapter_layer_names:
-                parts = getattr(layer, attribute)
-                if adapter_name in parts:
-                    _to_float32(parts[adapter_name])
-
-    # --- merging ----------------------------------------------------------------------------------------------
-
-    def merge_adapter(
+    def add_weighted_adapter(
         self,
-        adapter_names: list[str] | None = None,  # None: the active ones
-        safe_merge: bool = False,  # all or nothing: nothing is merged if a weight would become infinite or NaN
-        progressbar: bool = False,  # show how far it is
+        *args,  # what the method takes  # noqa: ARG002
+        **kwargs,  # what the method takes  # noqa: ARG002
     ):
-        """Merge adapters into the base model's weights. They can be taken out again: `unmerge_adapter`.
-
-        Raises ValueError for an unknown adapter, and with `safe_merge` for one with broken weights;
-        NotImplementedError for a method that cannot be merged."""
-        self._check_names(adapter_names or [])
-        layers = self.tuner_layers()
-        if not all(layer.mergeable for layer in layers):
-            raise NotImplementedError(
-                f"{type(self).__name__} cannot be merged: what it adds is no fixed change of "
-                "the weights. unload() gives the base model back"
-            )
-        for name, module in self.model.named_modules():
-            wanted = self.active_adapters if adapter_names is None else adapter_names
-            if isinstance(module, BaseTunerLayer) and any(module.has_adapter(n) for n in wanted):
-                check_changeable(module.base_layer, name, "merging an adapter")
-        before = [(layer, layer.merge_state()) for layer in layers] if safe_merge else []
-        try:
-            self._untie(layers, adapter_names)
-            from transformers.utils.logging import tqdm
-
-            for layer in tqdm(layers, disable=not progressbar, desc="Merging"):
-                layer.merge(safe_merge=safe_merge, adapter_names=adapter_names)
-        except Exception:
-            for layer, state in before:
-                layer.restore(state)
-            raise
-
-    def _untie(self, layers, adapter_names):
-        "Give each layer that will be changed, and shares its weight, a weight of its own."
-        users = Counter(id(p) for m in self.model.modules() for p in m._parameters.values())
-        for layer in layers:
-            wanted = self.active_adapters if adapter_names is None else adapter_names
-            if not any(layer.has_adapter(name) for name in wanted):
-                continue
-            if users[id(layer.weight)] > 1:
-                warn(
-                    "a layer to merge into shares its weight with another one "
-                    "(tie_word_embeddings); it gets a weight of its own, until it is "
-                    "unmerged"
-                )
-                users[id(layer.weight)] -= 1
-                layer.untie()
-
-    def unmerge_adapter(self):
-        "Take all merged adapters out of the base model's weights again."
-        if not self._unmerge_all():
-            warn("nothing is merged; there is nothing to do")
-
-    def _unmerge_all(self):
-        merged = [layer for layer in self.tuner_layers() if layer.merged]
-        for layer in merged:
-            layer.unmerge()
-        return merged
-
-    def _unmerge_first(self, reason):
-        if self._unmerge_all():
-            warn(f"{reason}, so the merged adapters were unmerged")
-
-    def unload(self) -> nn.Module:
-        """The base model, without a trace of adapters, except for what is merged: that stays. The tuner is
-        empty afterwards."""
-        return self._unload([])
-
-    def merge_and_unload(
-        self,
-        progressbar: bool = False,  # show how far it is
-        safe_merge: bool = False,  # as in `merge_adapter`
-        adapter_names: list[str] | None = None,  # None: the active ones
-    ) -> nn.Module:
-        """The base model with the adapters merged into it, and with the modules they train in full: a model of
-        its class, and nothing else. The tuner is empty afterwards."""
-        self.merge_adapter(adapter_names, safe_merge, progressbar)
-        model = self._unload(self.active_adapters if adapter_names is None else adapter_names)
-        _settle_tying(model)
-        return model
-
-    def _unload(self, kept):
-        for name, module in list(self.model.named_modules()):
-            if isinstance(module, BaseTunerLayer):
-                replace(self.model, name, module.get_base_layer())
-            elif isinstance(module, ModulesToSaveWrapper):
-                copies = [module.modules_to_save[n] for n in kept if n in module.modules_to_save]
-                replace(self.model, name, (copies or [module.original_module])[0])
-        return self.model
-
-    # --- several into one -------------------------------------------------------------------------------------
-
-    def add_weighted_adapter(self, *args, **kwargs):  # noqa: ARG002
-        "Make an adapter out of several; methods that can do it say how."
+        "Make an adapter out of several. Raises TypeError; methods that can do it have a method of their own."
         raise TypeError(f"{type(self).__name__} cannot combine adapters; LoRA and IA3 can")
 
     def _check_parts(self, adapters, weights):
@@ -902,7 +1045,30 @@ class BaseTuner(nn.Module):
             del self.peft_config[adapter_name]
             raise
 
-    # --- running ----------------------------------------------------------------------------------------------
+# %% ../../nbs/reference/20_injection.ipynb #fefa44b6
+class BaseTuner(TunerWithCombining):
+    """The base model with adapted layers in it. Subclasses name their layer class, fill in a configuration and
+    make a layer."""
+
+    def __init__(
+        self,
+        model: nn.Module,  # base model; its target layers are replaced
+        peft_config: dict[str, Any],  # configurations by adapter name
+        adapter_name: str,  # the one to begin with
+    ):
+        super().__init__(model, peft_config, adapter_name)
+        self.inject_adapter(adapter_name)
+
+    def cast_adapter_dtype(
+        self,
+        adapter_name: str,  # of which adapter
+    ):
+        "Turn an adapter's float16 or bfloat16 parameters into float32, as stable training needs."
+        for layer in self.tuner_layers():
+            for attribute in layer.adapter_layer_names:
+                parts = getattr(layer, attribute)
+                if adapter_name in parts:
+                    _to_float32(parts[adapter_name])
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *args, adapter_names: list[str] | None = None, **kwargs):  # noqa: ARG002
@@ -914,48 +1080,17 @@ class BaseTuner(nn.Module):
             )
         yield
 
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if name == "model":
-                raise
-            return getattr(self.model, name)  # the base model's attributes are reachable
-
-    def forward(self, *args, adapter_names: list[str] | None = None, **kwargs):
-        """The base model with its adapted layers. `adapter_names`, one for each row, are for our hooks, not
-        for the base model."""
+    def forward(
+        self,
+        *args,  # the base model's inputs
+        adapter_names: list[str]
+        | None = None,  # one for each row; they are for our hooks, not for the base model
+        **kwargs,  # the base model's inputs
+    ):  # what the base model returns
+        """The base model with its adapted layers. Raises ValueError for `adapter_names` where the method has no
+        adapter for each row."""
         with self._enable_peft_forward_hooks(adapter_names=adapter_names):
             return self.model(*args, **kwargs)
-
-# %% ../../nbs/reference/20_injection.ipynb #f973c33f
-def _all_names(field, lists):
-    if len({isinstance(names, str) for names in lists}) > 1:
-        raise ValueError(
-            f"{field} must be lists of names for all adapters, or regular expressions for all, to be combined"
-        )
-    if isinstance(lists[0], str):
-        return "|".join(f"({pattern})" for pattern in lists)
-    return set().union(*lists)
-
-
-def _to_float32(part):
-    for parameter in [part] if isinstance(part, nn.Parameter) else part.parameters():
-        if parameter.dtype in (torch.float16, torch.bfloat16):
-            parameter.data = parameter.data.to(torch.float32)
-
-
-def _settle_tying(model):
-    """A model whose embeddings came apart must say so in its configuration, or they would be tied again when
-    it is saved and loaded."""
-    if getattr(getattr(model, "config", None), "tie_word_embeddings", False):
-        modules = model.get_input_embeddings(), model.get_output_embeddings()
-        if None not in modules and modules[0].weight is not modules[1].weight:
-            model.config.tie_word_embeddings = False
-            warn(
-                "input and output embeddings are not the same any more; tie_word_embeddings "
-                "is now False in the model's config"
-            )
 
 # %% ../../nbs/reference/20_injection.ipynb #98af82e2
 @dataclass
@@ -1046,7 +1181,8 @@ def get_layer_status(
 def get_model_status(
     model: nn.Module,  # as in `get_layer_status`
 ) -> TunerModelStatus:
-    "The state of all adapters of a model. Raises ValueError when there are no adapted layers."
+    """The state of all adapters of a model. Raises ValueError when there are no adapted layers, TypeError for a
+    model with virtual tokens."""
     layers = get_layer_status(model)
     is_tuner, tuner = _tuner_of(model)
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]

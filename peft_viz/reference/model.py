@@ -38,8 +38,10 @@ from peft_viz.reference.injection import (
     check_modules_to_save,
     get_layer_status,
     get_model_status,
+    LayerStatusList,
     ModulesToSaveWrapper,
     saved_names,
+    TunerModelStatus,
     warn_of_tied,
 )
 from .methods.lora import LoraModel
@@ -51,8 +53,10 @@ from .methods.prompt_tuning import PromptEmbedding
 
 # %% auto #0
 __all__ = ['TUNERS', 'OF_LAYERS', 'PROMPT_ENCODERS', 'HUB', 'PLACED', 'LOADING', 'CLASSES', 'check_config', 'fit_to_model',
-           'uses_checkpointing', 'check_loading', 'PeftModel', 'model_class', 'check_is_causal_lm',
-           'refuse_second_wrapper']
+           'uses_checkpointing', 'check_loading', 'NamedAdapters', 'AroundModel', 'PeftModelWithPromptEncoder',
+           'PeftModelWithPrompt', 'PeftModelWithAdapters', 'PeftModelWithMoreAdapters', 'PeftModelWithForward',
+           'PeftModelWithSaving', 'PeftModelFromPretrained', 'PeftModelWithLoading', 'PeftModel', 'model_class',
+           'check_is_causal_lm', 'refuse_second_wrapper']
 
 # %% ../../nbs/reference/04_model.ipynb #a8bbe6c5
 TUNERS = {  # methods that put layers into the base model
@@ -74,11 +78,15 @@ PROMPT_ENCODERS = {  # methods that put virtual tokens before the real ones
 def check_config(
     config: PeftConfig,  # what the caller asks for
 ):
-    """Raises TypeError for what is no configuration, ValueError for one that cannot work with a causal language
+    """Raises TypeError for what is no configuration, ValueError for one that does not work with a causal language
     model."""
     if isinstance(config, type) or not hasattr(config, "peft_type"):
         raise TypeError(
+<<<<<<< HEAD
             f"peft_config must be a configuration, such as LoraConfig(task_type='CAUSAL_LM'), "
+=======
+            "peft_config must be a configuration, such as LoraConfig(task_type='CAUSAL_LM'), "
+>>>>>>> main
             f"not {reprlib.repr(config)}"
         )
     if config.peft_type is None:
@@ -111,8 +119,8 @@ def fit_to_model(
     model_config,  # the base model's configuration
     word_embeddings: nn.Module,  # its input embeddings
 ):
-    """Fill in the sizes that the base model decides, with a warning for others that were there before. Raises
-    ValueError where it can take no prefix."""
+    """Fill in the sizes that the base model decides. Warns of other sizes that were in the configuration. Raises
+    ValueError where prefix tuning does not work with the base model."""
     size = dimensions(model_config)
     said = dict(num_layers=config.num_layers, token_dim=config.token_dim)
     config.num_transformer_submodules = 1
@@ -135,7 +143,9 @@ def fit_to_model(
         )
 
 # %% ../../nbs/reference/04_model.ipynb #3b1f0e01
-def uses_checkpointing(model: nn.Module) -> bool:
+def uses_checkpointing(
+    model: nn.Module,  # a base model
+) -> bool:
     "Has gradient checkpointing been switched on?"
     return any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
 
@@ -161,7 +171,8 @@ def check_loading(
     kwargs: dict,  # arguments that loading has no parameter for
     model: nn.Module,  # the base model
 ):
-    "Raises NotImplementedError for what is not here, TypeError for what is no argument; warns of what has no effect."
+    """Raises NotImplementedError for an argument that is not implemented, TypeError for one that does not exist; warns
+    of one that has no effect."""
     for name, value in kwargs.items():
         if name not in LOADING:
             close = difflib.get_close_matches(
@@ -184,49 +195,25 @@ def check_loading(
         )
 
 # %% ../../nbs/reference/04_model.ipynb #16b65769
-class PeftModel(nn.Module):
-    """A frozen base model with named adapters. Attributes of the base model are reachable through it.
-
-    The configuration that it is given becomes `peft_config[adapter_name]`, completed; `get_peft_model` and
-    `add_adapter` copy the caller's before."""
+class NamedAdapters(nn.Module):
+    "A base model and the configurations of its adapters, by name."
 
     base_model: Any  # the base model itself or, for methods that change layers, the tuner around it
-    prompt_encoder: Any  # by adapter name: what gives the virtual tokens
+    prompt_encoder: Any  # by adapter name: the modules that compute the virtual tokens
 
     def __init__(
         self,
-        model: nn.Module,  # the base model; methods like LoRA replace layers in it
-        peft_config: PeftConfig,  # what to train
-        adapter_name: str = "default",  # name of this first adapter
-        autocast_adapter_dtype: bool = True,  # keep float16 and bfloat16 adapters of injected layers in float32
+        model: nn.Module,  # the base model
+        peft_config: PeftConfig,  # of the first adapter
+        adapter_name: str,  # name of the first adapter, which is the active one
     ):
         super().__init__()
-        make_known(PeftModel)
-        check_config(peft_config)
-        check_adapter_name(adapter_name)
+        self.base_model = model
         self.peft_type = peft_config.peft_type
         self.peft_config: dict[str, PeftConfig] = {adapter_name: peft_config}
         self.active_adapter = adapter_name
         self.special_peft_forward_args = {"adapter_names"}  # for our hooks, not for the base model
         self._adapters_disabled = False
-        with all_or_nothing(model):
-            if peft_config.is_prompt_learning:
-                self.base_model = model
-                self._add_prompt_encoder(adapter_name, peft_config)
-            else:
-                self.base_model = TUNERS[self.peft_type](model, self.peft_config, adapter_name)
-                if autocast_adapter_dtype:
-                    self.base_model.cast_adapter_dtype(adapter_name)
-            if uses_checkpointing(model):
-                self.prepare_model_for_gradient_checkpointing(model)
-
-    def prepare_model_for_gradient_checkpointing(
-        self,
-        model: nn.Module,  # the base model
-    ) -> nn.Module:  # the same
-        "Let gradients reach the layers that are computed again: the frozen embeddings' output has to ask for them."
-        model.enable_input_require_grads()
-        return model
 
     @property
     def active_peft_config(self) -> PeftConfig:
@@ -235,25 +222,29 @@ class PeftModel(nn.Module):
 
     @property
     def active_adapters(self) -> list[str]:
-        "Names of the active adapters; injected layers can have several."
+        "Names of the active adapters. Methods that change layers can have several at once."
         if self.active_peft_config.is_prompt_learning:
             return [self.active_adapter]
         return self.base_model.active_adapters
 
     @property
     def modules_to_save(self) -> set[str] | None:
-        "Names of base model modules that some adapter trains in full."
+        "Names of base model modules that some adapter trains in full. None if there are none."
         return {name for config in self.peft_config.values() for name in config.modules_to_save or []} or None
 
     @property
     def base_model_torch_dtype(self) -> torch.dtype | None:
-        "The dtype of the base model's weights."
+        "The dtype of the base model's weights. None if it does not say."
         return getattr(self.base_model, "dtype", None)
 
     @property
     def has_active_enabled_adapter(self) -> bool:
-        "Does an adapter take part at present?"
+        "Does an adapter compute at present?"
         return not self._adapters_disabled
+
+# %% ../../nbs/reference/04_model.ipynb #d5475249
+class AroundModel(NamedAdapters):
+    "A base model and its configurations. The base model's attributes are reachable through it."
 
     @property
     def word_embeddings(self) -> nn.Module:
@@ -279,39 +270,9 @@ class PeftModel(nn.Module):
                 ) from None
             return getattr(self.base_model, name)
 
-    # --- adapters by name -------------------------------------------------------------------------------------
-
-    def add_adapter(
-        self,
-        adapter_name: str,  # a new name
-        peft_config: PeftConfig,  # of the same method as the first
-        low_cpu_mem_usage: bool = False,  # parts without values, which are to be loaded later: not here
-        autocast_adapter_dtype: bool = True,  # as in the constructor
-    ):
-        "Add an adapter. It does not become active; if it does not fit, nothing is changed."
-        check_adapter_name(adapter_name)
-        if adapter_name in self.peft_config:
-            raise ValueError(
-                f"there is an adapter {adapter_name!r} already; choose another name or "
-                f"delete_adapter({adapter_name!r}) first"
-            )
-        check_config(peft_config)
-        if peft_config.peft_type != self.peft_type:
-            raise ValueError(
-                f"one model holds adapters of one method: this one {self.peft_type.value}, "
-                f"not {peft_config.peft_type.value}"
-            )
-        if low_cpu_mem_usage:
-            raise NotImplementedError("add_adapter(low_cpu_mem_usage=True) is not implemented in peft_viz")
-        peft_config = copy.copy(peft_config)
-        with all_or_nothing(self):
-            self.peft_config[adapter_name] = peft_config
-            if peft_config.is_prompt_learning:
-                self._add_prompt_encoder(adapter_name, peft_config)
-            else:
-                self.base_model.inject_adapter(adapter_name)
-                if autocast_adapter_dtype:
-                    self.base_model.cast_adapter_dtype(adapter_name)
+# %% ../../nbs/reference/04_model.ipynb #8e00bc8b
+class PeftModelWithPromptEncoder(AroundModel):
+    "A base model, and beside it the prompt encoders of adapters with virtual tokens."
 
     def _add_prompt_encoder(self, adapter_name, peft_config):
         model = self.base_model
@@ -346,8 +307,94 @@ class PeftModel(nn.Module):
         add_modules_to_save(model, peft_config.modules_to_save, adapter_name)
         self._activate_saved_modules(self.active_peft_config.inference_mode)
 
-    def set_adapter(self, adapter_name: str, inference_mode: bool = False):
-        "Make this adapter the active one, and trainable unless it is for inference."
+    def _saved_modules(self):
+        return [m for m in self.base_model.modules() if isinstance(m, ModulesToSaveWrapper)]
+
+    def _activate_saved_modules(self, inference_mode=False):
+        for module in self._saved_modules():
+            module.set_adapter([self.active_adapter], inference_mode)
+
+# %% ../../nbs/reference/04_model.ipynb #304d5936
+class PeftModelWithPrompt(PeftModelWithPromptEncoder):
+    "A base model with prompt encoders, and the virtual tokens that they compute."
+
+    @property
+    def prefix_dtype(self) -> torch.dtype:
+        "The dtype of keys and values: the base model's, unless it has eight bits or fewer; then float32."
+        dtype = self.base_model.dtype
+        return dtype if is_for_training(dtype) else torch.float32
+
+    def get_prompt(
+        self,
+        batch_size: int,  # rows
+        task_ids: torch.Tensor | None = None,  # [batch], for methods with tasks
+        past_key_values=None,  # an empty cache for prefix tuning to fill; None: a new one
+        columns: torch.Tensor | None = None,  # [batch, virtual], for a prefix behind padding; see `to_cache`
+    ):  # [batch, virtual, token_dim], or a cache with the virtual tokens in it
+        """The virtual tokens of the active adapter: embeddings, or keys and values in a cache.
+
+        Source: the specification, section *get_prompt*."""
+        prompt_encoder = self.prompt_encoder[self.active_adapter]
+        prompt_tokens = self.prompt_tokens[self.active_adapter].to(prompt_encoder.embedding.weight.device)
+        if self.peft_type == PeftType.PREFIX_TUNING:
+            rows = prompt_encoder(
+                prompt_tokens.expand(batch_size, -1)
+            )  # [batch, virtual, layers * 2 * token_dim]
+            key_values = split_key_values(rows.to(self.prefix_dtype), self.active_peft_config)
+            return to_cache(key_values, self.prefix_layout, self.base_model.config, past_key_values, columns)
+        elif self.peft_type == PeftType.MULTITASK_PROMPT_TUNING:
+            return prompt_encoder(prompt_tokens.expand(batch_size, -1), task_ids)  # of the task of each row
+        else:
+            return prompt_encoder(prompt_tokens[None]).repeat(batch_size, 1, 1)
+
+    def get_prompt_embedding_to_save(
+        self,
+        adapter_name: str,  # of which adapter
+    ) -> torch.Tensor:  # [virtual, token_dim]; for prefix tuning [virtual, layers * 2 * token_dim]
+        "The virtual tokens of an adapter as a checkpoint holds them, on the CPU."
+        return checkpoint.get_prompt_embedding_to_save(self, adapter_name).detach().cpu()
+
+# %% ../../nbs/reference/04_model.ipynb #b06ce578
+class PeftModelWithAdapters(PeftModelWithPrompt):
+    "A base model and its adapters. The first one is put in when the model is made."
+
+    def __init__(
+        self,
+        model: nn.Module,  # the base model; methods like LoRA replace layers in it
+        peft_config: PeftConfig,  # what to train
+        adapter_name: str = "default",  # name of this first adapter
+        autocast_adapter_dtype: bool = True,  # keep float16 and bfloat16 adapters of injected layers in float32
+    ):
+        make_known(NamedAdapters)
+        check_config(peft_config)
+        check_adapter_name(adapter_name)
+        super().__init__(model, peft_config, adapter_name)
+        with all_or_nothing(model):
+            if peft_config.is_prompt_learning:
+                self._add_prompt_encoder(adapter_name, peft_config)
+            else:
+                self.base_model = TUNERS[self.peft_type](model, self.peft_config, adapter_name)
+                if autocast_adapter_dtype:
+                    self.base_model.cast_adapter_dtype(adapter_name)
+            if uses_checkpointing(model):
+                self.prepare_model_for_gradient_checkpointing(model)
+
+    def prepare_model_for_gradient_checkpointing(
+        self,
+        model: nn.Module,  # the base model
+    ) -> nn.Module:  # the same
+        """Let gradients reach the layers that are computed again: for this, the output of the frozen embeddings must
+        require gradients."""
+        model.enable_input_require_grads()
+        return model
+
+    def set_adapter(
+        self,
+        adapter_name: str,  # of this model
+        inference_mode: bool = False,  # True: the adapter computes, and is not trained
+    ):
+        """Make this adapter the active one. It is trained, unless it is for inference. Raises ValueError for an unknown
+        name."""
         check_known(adapter_name, self.peft_config)
         self.active_adapter = adapter_name
         if self.active_peft_config.is_prompt_learning:
@@ -355,17 +402,57 @@ class PeftModel(nn.Module):
         else:
             self.base_model.set_adapter(adapter_name, inference_mode)
 
-    def delete_adapter(self, adapter_name: str):
-        "Forget an adapter. If it was active, the first of the others becomes active; the last one stays."
+# %% ../../nbs/reference/04_model.ipynb #02fd7094
+class PeftModelWithMoreAdapters(PeftModelWithAdapters):
+    "A base model to which adapters can be added, and from which they can be deleted."
+
+    def add_adapter(
+        self,
+        adapter_name: str,  # a new name
+        peft_config: PeftConfig,  # of the same method as the first
+        low_cpu_mem_usage: bool = False,  # parts without values, which are to be loaded later: not implemented
+        autocast_adapter_dtype: bool = True,  # as in the constructor
+    ):
+        """Add an adapter. It does not become active; if it does not fit, nothing is changed.
+
+        Raises ValueError for a name that is taken or cannot be used, and for a configuration that does not fit the
+        model or its other adapters; NotImplementedError for `low_cpu_mem_usage`."""
+        check_adapter_name(adapter_name)
+        if adapter_name in self.peft_config:
+            raise ValueError(
+                f"there is an adapter {adapter_name!r} already; choose another name or "
+                f"delete_adapter({adapter_name!r}) first"
+            )
+        check_config(peft_config)
+        if peft_config.peft_type != self.peft_type:
+            raise ValueError(
+                f"one model holds adapters of one method: this one {self.peft_type.value}, "
+                f"not {peft_config.peft_type.value}"
+            )
+        if low_cpu_mem_usage:
+            raise NotImplementedError("add_adapter(low_cpu_mem_usage=True) is not implemented in peft_viz")
+        peft_config = copy.copy(peft_config)
+        with all_or_nothing(self):
+            self.peft_config[adapter_name] = peft_config
+            if peft_config.is_prompt_learning:
+                self._add_prompt_encoder(adapter_name, peft_config)
+            else:
+                self.base_model.inject_adapter(adapter_name)
+                if autocast_adapter_dtype:
+                    self.base_model.cast_adapter_dtype(adapter_name)
+
+    def delete_adapter(
+        self,
+        adapter_name: str,  # of this model
+    ):
+        """Delete an adapter. If it was active, the first of the others becomes active. Raises ValueError for an
+        unknown name, and for the only adapter."""
         check_known(adapter_name, self.peft_config)
         if len(self.peft_config) == 1:
             raise ValueError(f"{adapter_name!r} is the only adapter; add another one first")
         if self.active_peft_config.is_prompt_learning:
-            del (
-                self.peft_config[adapter_name],
-                self.prompt_encoder[adapter_name],
-                self.prompt_tokens[adapter_name],
-            )
+            for parts in self.peft_config, self.prompt_encoder, self.prompt_tokens:
+                del parts[adapter_name]
             for module in self._saved_modules():
                 module.delete_adapter(adapter_name)
         else:
@@ -373,12 +460,9 @@ class PeftModel(nn.Module):
         if adapter_name == self.active_adapter:
             self.set_adapter(next(iter(self.peft_config)))
 
-    def _saved_modules(self):
-        return [m for m in self.base_model.modules() if isinstance(m, ModulesToSaveWrapper)]
-
-    def _activate_saved_modules(self, inference_mode=False):
-        for module in self._saved_modules():
-            module.set_adapter([self.active_adapter], inference_mode)
+# %% ../../nbs/reference/04_model.ipynb #79ae7451
+class PeftModelWithForward(PeftModelWithMoreAdapters):
+    "A base model with adapters that runs, with the adapters or without."
 
     @contextmanager
     def disable_adapter(self):
@@ -391,11 +475,11 @@ class PeftModel(nn.Module):
             self._switch(off=was_disabled)
 
     def disable_adapter_layers(self):
-        "The base model alone, until `enable_adapter_layers`."
+        "The base model alone, until `enable_adapter_layers` is called."
         self._switch(off=True)
 
     def enable_adapter_layers(self):
-        "The adapters again."
+        "The adapters compute again."
         self._switch(off=False)
 
     def _switch(self, off):
@@ -405,40 +489,6 @@ class PeftModel(nn.Module):
                 module.enable_adapters(not off)
         else:
             self.base_model.enable_adapters(not off)
-
-    # --- the prompt -------------------------------------------------------------------------------------------
-
-    @property
-    def prefix_dtype(self) -> torch.dtype:
-        "The dtype of keys and values: the base model's, unless it has eight bits or fewer."
-        dtype = self.base_model.dtype
-        return dtype if is_for_training(dtype) else torch.float32
-
-    def get_prompt(
-        self,
-        batch_size: int,  # rows
-        task_ids: torch.Tensor | None = None,  # [batch], for methods with tasks
-        past_key_values=None,  # an empty cache to fill, for methods that do; None: a new one
-        columns: torch.Tensor
-        | None = None,  # [batch, virtual], where a prefix stands behind padding; see `to_cache`
-    ):  # [batch, virtual, token_dim], or a cache with the virtual tokens in it
-        "The virtual tokens of the active adapter: embeddings, or keys and values in a cache."
-        prompt_encoder = self.prompt_encoder[self.active_adapter]
-        prompt_tokens = self.prompt_tokens[self.active_adapter].to(prompt_encoder.embedding.weight.device)
-        if self.peft_type == PeftType.PREFIX_TUNING:
-            rows = prompt_encoder(
-                prompt_tokens.expand(batch_size, -1)
-            )  # [batch, virtual, layers * 2 * token_dim]
-            key_values = split_key_values(rows.to(self.prefix_dtype), self.active_peft_config)
-            return to_cache(key_values, self.prefix_layout, self.base_model.config, past_key_values, columns)
-        elif self.peft_type == PeftType.MULTITASK_PROMPT_TUNING:
-            return prompt_encoder(
-                prompt_tokens.expand(batch_size, -1), task_ids
-            )  # a prompt for the task of each row
-        else:
-            return prompt_encoder(prompt_tokens[None]).repeat(batch_size, 1, 1)
-
-    # --- running ----------------------------------------------------------------------------------------------
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *args, **kwargs):
@@ -452,21 +502,27 @@ class PeftModel(nn.Module):
     def _without_special_args(self, kwargs):
         return {k: v for k, v in kwargs.items() if k not in self.special_peft_forward_args}
 
-    def forward(self, *args, **kwargs):
-        "The base model with its adapted layers; for virtual tokens see `PeftModelForCausalLM`."
+    def forward(
+        self,
+        *args,  # the base model's inputs
+        **kwargs,  # the base model's inputs, and `adapter_names` for LoRA
+    ):  # what the base model returns
+        "The base model with its adapted layers, without virtual tokens; for those see `PeftModelForCausalLM`."
         with self._enable_peft_forward_hooks(*args, **kwargs):
             return self.base_model(*args, **self._without_special_args(kwargs))
 
-    def generate(self, *args, **kwargs):
-        "The base model's `generate` with its adapted layers."
+    def generate(
+        self,
+        *args,  # as the base model's `generate` has them
+        **kwargs,  # the same, and `adapter_names` for LoRA
+    ):  # what the base model's `generate` returns
+        "The base model's `generate` with its adapted layers, without virtual tokens."
         with self._enable_peft_forward_hooks(*args, **kwargs):
             return self.get_base_model().generate(*args, **self._without_special_args(kwargs))
 
-    # --- saving and loading -----------------------------------------------------------------------------------
-
-    def get_prompt_embedding_to_save(self, adapter_name: str) -> torch.Tensor:
-        "The virtual tokens of an adapter, finished, on the CPU."
-        return checkpoint.get_prompt_embedding_to_save(self, adapter_name).detach().cpu()
+# %% ../../nbs/reference/04_model.ipynb #3608deb5
+class PeftModelWithSaving(PeftModelWithForward):
+    "A base model whose adapters can be saved."
 
     def save_pretrained(
         self,
@@ -474,17 +530,18 @@ class PeftModel(nn.Module):
         safe_serialization: bool = True,  # a safetensors file; False: a pickle
         selected_adapters: list[str] | None = None,  # None: all
         save_embedding_layers: bool
-        | str = "auto",  # with the base model's embeddings? "auto": if they were changed
+        | str = "auto",  # the base model's embeddings too? "auto": if they were changed
         is_main_process: bool = True,  # False: another process writes the files
-        state_dict: dict | None = None,  # the model's state, where a trainer gathered it
-        push_to_hub: bool = False,  # not here
-        path_initial_model_for_weight_conversion: str
-        | None = None,  # not here: for initialisations that change the base model
-        **kwargs,  # whatever else transformers' method takes; it does not concern adapters  # noqa: ARG002
+        state_dict: dict | None = None,  # the model's state, where a trainer has gathered it
+        push_to_hub: bool = False,  # not implemented
+        path_initial_model_for_weight_conversion: str | None = None,  # not implemented
+        **kwargs,  # what else transformers' method takes; it has no effect on adapters  # noqa: ARG002
     ):
-        """Write `adapter_config.json` and `adapter_model.safetensors`.
+        """Write `adapter_config.json` and `adapter_model.safetensors`. Adapters that are not called "default" get a
+        subfolder of their name.
 
-        Adapters that are not called "default" get a subfolder."""
+        Raises NotImplementedError for what is not implemented, ValueError for unknown adapters, and OSError for a
+        folder that cannot be written to."""
         if push_to_hub:
             raise NotImplementedError(
                 "push_to_hub=True is not implemented in peft_viz; save to a folder and upload that"
@@ -504,13 +561,35 @@ class PeftModel(nn.Module):
             state_dict,
         )
 
+    def create_or_update_model_card(
+        self,
+        output_dir,  # the folder of a saved adapter
+    ):
+        """Write into the folder's `README.md` what the adapter is, for people and for the Hub. What the file says
+        already stays."""
+        checkpoint.create_or_update_model_card(self, output_dir)
+
+    def push_to_hub(
+        self,
+        *args,  # not used  # noqa: ARG002
+        **kwargs,  # not used  # noqa: ARG002
+    ):
+        "Raises NotImplementedError: this package does not use the network."
+        raise NotImplementedError(
+            "push_to_hub is not implemented in peft_viz; save_pretrained(folder), then: hf upload NAME FOLDER"
+        )
+
+# %% ../../nbs/reference/04_model.ipynb #7ab612c4
+class PeftModelFromPretrained(PeftModelWithSaving):
+    "A base model with adapters that can be made from a base model and a saved adapter."
+
     @classmethod
     def from_pretrained(
         cls,
         model: nn.Module,  # the base model; methods like LoRA replace layers in it
         model_id,  # a folder with an adapter
         adapter_name: str = "default",  # what to call it here
-        is_trainable: bool = False,  # go on training; otherwise it is frozen, and the model in `eval` mode
+        is_trainable: bool = False,  # go on training; False: it is frozen, and the model in `eval` mode
         config: PeftConfig
         | None = None,  # instead of the one in the folder; this very object becomes the model's
         autocast_adapter_dtype: bool = True,  # as in the constructor
@@ -520,7 +599,10 @@ class PeftModel(nn.Module):
         corrected_positions: bool = False,  # see `PeftModelForCausalLM`
         **kwargs,  # what else peft and transformers take: see `LOADING`
     ) -> PeftModel:  # of the class for the configuration's task
-        "A base model with an adapter from a folder. If it does not fit, nothing is changed."
+        """A base model with an adapter from a folder. If it does not fit, nothing is changed.
+
+        Raises ValueError for an adapter that does not fit the base model, and for a base model with adapters; OSError
+        for files that cannot be read; what `check_loading` raises for other arguments."""
         refuse_second_wrapper(model, "load another one with load_adapter")
         check_loading(kwargs, model)
         loaded = checkpoint.config_to_load(model_id, is_trainable, config, subfolder)
@@ -544,17 +626,24 @@ class PeftModel(nn.Module):
             checkpoint.set_peft_model_state_dict(peft_model, tensors, adapter_name)
         return peft_model if is_trainable else peft_model.eval()
 
+# %% ../../nbs/reference/04_model.ipynb #9e432af0
+class PeftModelWithLoading(PeftModelFromPretrained):
+    "A base model with adapters that can load more of them."
+
     def load_adapter(
         self,
         model_id,  # a folder with an adapter
         adapter_name: str,  # a new name, or an adapter that takes these values
-        is_trainable: bool = False,  # go on training; otherwise a new adapter is frozen, and the model in `eval` mode
+        is_trainable: bool = False,  # go on training; False: a new adapter is frozen, and the model in `eval` mode
         torch_device: str | None = None,  # where to read the file to
         autocast_adapter_dtype: bool = True,  # as in the constructor
         subfolder: str | None = None,  # in the folder
         **kwargs,  # what else peft and transformers take: see `LOADING`
-    ):  # what is missing and what is unexpected: nothing
-        "Load an adapter beside the others. It does not become active; if it does not fit, nothing is changed."
+    ):  # what is missing and what is unexpected: both are empty
+        """Load an adapter beside the others. It does not become active; if it does not fit, nothing is changed.
+
+        Raises ValueError for an adapter that does not fit, OSError for files that cannot be read, and what
+        `check_loading` raises for other arguments."""
         check_loading(kwargs, self.get_base_model())
         is_new = adapter_name not in self.peft_config
         config = (
@@ -579,59 +668,46 @@ class PeftModel(nn.Module):
             raise ValueError(
                 f"adapter {adapter_name!r} is {self.peft_type.value}, but the checkpoint is {config.peft_type.value}"
             )
-        elif config.peft_type == PeftType.ADALORA:
-            self.peft_config[
-                adapter_name
-            ].rank_pattern = config.rank_pattern  # the pruning went on after this adapter was made
+        elif (
+            config.peft_type == PeftType.ADALORA
+        ):  # more ranks may have been removed since this adapter was made
+            self.peft_config[adapter_name].rank_pattern = config.rank_pattern
         return checkpoint.set_peft_model_state_dict(self, tensors, adapter_name)
+
+# %% ../../nbs/reference/04_model.ipynb #557c5e55
+class PeftModel(PeftModelWithLoading):
+    """A frozen base model with named adapters. The base model's attributes are reachable through it.
+
+    The configuration that it is given becomes `peft_config[adapter_name]`, completed; `get_peft_model` and
+    `add_adapter` copy the caller's before. Raises ValueError for a configuration or a name that does not fit, before
+    anything in the base model is changed."""
 
     def set_requires_grad(
         self,
         adapter_names: str | list[str],  # one or several
         requires_grad: bool = True,  # False: freeze them
     ):
-        "Train adapters in the base model's layers, active or not. Virtual tokens are always trained."
+        """Train adapters in the base model's layers, active or not. Raises ValueError for an unknown name, and
+        TypeError for virtual tokens, which are always trained."""
         self._needs_layers("set_requires_grad")
         names = [adapter_names] if isinstance(adapter_names, str) else adapter_names
         check_all_known(names, self.peft_config)
         for module in self.base_model.adapted():
-            for attribute in (
-                ("modules_to_save",)
-                if isinstance(module, ModulesToSaveWrapper)
-                else module.adapter_layer_names
-            ):
+            is_saved = isinstance(module, ModulesToSaveWrapper)
+            for attribute in ("modules_to_save",) if is_saved else module.adapter_layer_names:
                 for name, part in getattr(module, attribute).items():
                     if name in names:
                         part.requires_grad_(requires_grad)
 
-    def create_or_update_model_card(
-        self,
-        output_dir,  # the folder of a saved adapter
-    ):
-        """Write what the adapter is into the folder's `README.md`, for people and for the Hub; what stands
-        there already stays."""
-        checkpoint.create_or_update_model_card(self, output_dir)
-
-    def push_to_hub(self, *args, **kwargs):
-        "Not here: nothing in this package uses the network."
-        raise NotImplementedError(
-            "push_to_hub is not implemented in peft_viz; save_pretrained(folder), then: hf upload NAME FOLDER"
-        )
-
-    def supports_lora_conversion(self, adapter_name: str = "default") -> bool:  # noqa: ARG002
-        "Could an adapter be turned into a LoRA adapter? That is not implemented here."
-        return False
-
-    # --- counting ---------------------------------------------------------------------------------------------
-
-    def get_layer_status(self):
-        """A table of the adapted layers: their adapters, which are active, merged, trained. Raises TypeError
-        where there are none."""
+    def get_layer_status(self) -> LayerStatusList:  # of `TunerLayerStatus`
+        """A table of the adapted layers: their adapters, and which of them are active, merged, trained. Raises
+        TypeError where the adapters are virtual tokens."""
         self._needs_layers("get_layer_status")
         return get_layer_status(self)
 
-    def get_model_status(self):
-        "The same for the model as a whole; what differs from layer to layer is called irregular."
+    def get_model_status(self) -> TunerModelStatus:
+        """The same for the model as a whole; what differs from layer to layer is called irregular. Raises TypeError
+        where the adapters are virtual tokens."""
         self._needs_layers("get_model_status")
         return get_model_status(self)
 
@@ -641,13 +717,20 @@ class PeftModel(nn.Module):
                 f"{what} is for adapters in the base model's layers, which {self.peft_type.value} does not have"
             )
 
+    def supports_lora_conversion(
+        self,
+        adapter_name: str = "default",  # not used  # noqa: ARG002
+    ) -> bool:  # False
+        "Could an adapter be turned into a LoRA adapter? That is not implemented here."
+        return False
+
     def get_nb_trainable_parameters(self) -> tuple[int, int]:
-        "Numbers of trained parameters and of all parameters."
+        "How many numbers are trained, and how many there are in all."
         sizes = [(p.numel(), p.requires_grad) for p in self.parameters()]
         return sum(n for n, trained in sizes if trained), sum(n for n, _ in sizes)
 
     def print_trainable_parameters(self):
-        "Say how small the trained part is."
+        "Print how many numbers are trained, how many there are in all, and the percentage."
         trainable, total = self.get_nb_trainable_parameters()
         print(
             f"trainable params: {trainable} || all params: {total} || trainable%: {100 * trainable / total}"
@@ -672,7 +755,7 @@ def model_class(
 def check_is_causal_lm(
     model: nn.Module,  # the base model
 ):
-    "Raises ValueError for a model that cannot go on with a text."
+    "Raises ValueError for a model that is not a causal language model of transformers."
     missing = [name for name in ("config", "prepare_inputs_for_generation") if not hasattr(model, name)]
     if missing:
         raise ValueError(

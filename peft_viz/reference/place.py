@@ -7,27 +7,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 import torch
 from .architectures import BaseModelFacts, prefix_goes_behind
-from .config import PeftType, PromptLearningConfig
+from .config import IGNORED, PeftType, PromptLearningConfig
 
-IGNORED = -100  # a label that the loss skips
 MADE_WITHOUT = "position_ids", "token_type_ids"  # arguments that count or mark the tokens of the caller
-STATES = (
-    "cache_params",
-    "state",
-    "mems",
-    "past_buckets_states",
-)  # what recurrent models keep instead of a cache
+# arguments with what recurrent models keep instead of a cache
+STATES = "cache_params", "state", "mems", "past_buckets_states"
 
 
 def is_plain(
     attention_mask,  # what the caller passed, of any form
 ) -> bool:
-    "Is it `[batch, sequence]`? Such a mask says where padding is, and positions can be counted in it."
+    "Is the mask `[batch, sequence]`? Such a mask says where padding is, and positions can be counted in it."
     return isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 2
 
 # %% auto #0
-__all__ = ['IGNORED', 'MADE_WITHOUT', 'STATES', 'is_plain', 'InFront', 'BehindPadding', 'Setting', 'Past', 'cache_length',
-           'with_columns', 'only_mask', 'count_positions', 'Place', 'InSequence', 'InCache', 'take_columns',
+__all__ = ['MADE_WITHOUT', 'STATES', 'is_plain', 'InFront', 'BehindPadding', 'Setting', 'Past', 'cache_length', 'with_columns',
+           'only_mask', 'count_positions', 'PlaceWithMask', 'Place', 'InSequence', 'InCache', 'take_columns',
            'take_attentions', 'PrefixInSequence', 'find_place']
 
 # %% ../../nbs/reference/01_place.ipynb #b6fb0fd9
@@ -78,7 +73,7 @@ class BehindPadding:
         virtual: torch.Tensor,  # [batch, virtual, ...]
         real: torch.Tensor,  # [batch, sequence, ...], of the same dtype
     ) -> torch.Tensor:  # [batch, virtual + sequence, ...], a new tensor
-        "The padding, the virtual tokens, the rest. Tokens that the mask did not know of stay at the end."
+        "The padding, the virtual tokens, the rest. Tokens behind the end of the mask stay at the end."
         joined = torch.cat((virtual, real), dim=1)
         index = self.index()
         wide = index.view(*index.shape, *[1] * (joined.dim() - 2)).expand(-1, -1, *joined.shape[2:])
@@ -129,7 +124,7 @@ class Setting:
 
 # %% ../../nbs/reference/01_place.ipynb #3e2d163c
 class Past:
-    "What the base model has seen already: tokens in the cache, or a recurrent state."
+    "What the base model has seen already: tokens in the cache, or a recurrent state. False if it has seen nothing."
 
     def __init__(
         self,
@@ -146,8 +141,7 @@ class Past:
 
 
 def cache_length(
-    # a transformers cache, or keys and values layer by layer in tuples (as before there were cache classes),
-    # or None
+    # a transformers cache, or a tuple of keys and values for each layer (as in older versions), or None
     cache,
 ) -> int:  # tokens, virtual ones included
     "How many tokens a cache holds."
@@ -197,13 +191,13 @@ def count_positions(
 
 # %% ../../nbs/reference/01_place.ipynb #7f29d087
 @dataclass(frozen=True, eq=False)
-class Place:
-    """Where the virtual tokens of one call stand.
+class PlaceWithMask:
+    """Where the virtual tokens of one call stand, and the attention mask with them in it.
 
     Raises ValueError when the sequence is longer than the base model's table of positions."""
 
-    setting: Setting
-    order: InFront | BehindPadding
+    setting: Setting  # what holds for every call
+    order: InFront | BehindPadding  # of virtual and real tokens
     batch_size: int  # rows
     tokens: int  # real tokens of this call, in each row
     past: int = 0  # tokens in the cache when the base model begins, virtual ones included
@@ -240,11 +234,18 @@ class Place:
             return self.mask(only_mask(attention_mask))
         return with_columns(attention_mask, self.virtual, are_queries=self.queries > self.tokens)
 
+# %% ../../nbs/reference/01_place.ipynb #a293e110
+class Place(PlaceWithMask):
+    """Where the virtual tokens of one call stand.
+
+    Raises ValueError when the sequence is longer than the base model's table of positions."""
+
     def positions(
         self,
         kwargs: dict,  # of the call; its `attention_mask` has the virtual tokens in it
     ) -> dict:  # the same, with other `position_ids` or none, and without `token_type_ids`
-        "What was made for the sequence without virtual tokens is shifted, counted anew, or dropped."
+        """The arguments of a call with positions that count the virtual tokens: the caller's are shifted, counted anew,
+        or dropped."""
         others = {name: value for name, value in kwargs.items() if name not in MADE_WITHOUT}
         return {**others, **self._own_positions(kwargs)} if self.setting.keeps_positions else others
 
@@ -255,8 +256,11 @@ class Place:
             return dict(position_ids=self.counted(kwargs.get("attention_mask")))
         return {}
 
-    def counted(self, attention_mask):
-        "Positions of this call's queries: counted in the mask or, if it cannot be counted in, in the cache."
+    def counted(
+        self,
+        attention_mask,  # with the virtual tokens in it; of any form, or None
+    ) -> torch.Tensor:  # [batch, queries]
+        "Positions of this call's queries: counted in a plain mask, or else in the cache."
         if is_plain(attention_mask):
             return count_positions(attention_mask, self.queries)
         positions = torch.arange(self.past, self.past + self.queries, device=self.setting.base.model.device)
@@ -286,7 +290,7 @@ class InSequence(Place):
         input_ids: torch.Tensor | None,  # [batch, sequence]
         inputs_embeds: torch.Tensor | None,  # [batch, sequence, hidden], instead of `input_ids`
     ) -> dict:  # keyword of the base model -> [batch, virtual + sequence, layers, width]
-        "What a few base models embed once more, for each layer. Virtual tokens are not in the vocabulary: zeros."
+        "What a few base models embed once more, for each layer. Virtual tokens get zeros: they have no ids."
         if not self.setting.base.embeds:
             return {}
         again = self.setting.base.embed_again(
@@ -312,7 +316,7 @@ class InSequence(Place):
         self,
         position_ids: torch.Tensor,  # [batch or 1, sequence], without virtual tokens; or such for each direction
     ) -> torch.Tensor:  # [batch or 1, virtual + sequence], or such for each direction
-        "The virtual tokens have the first positions, the others come later."
+        "Positions with the virtual tokens counted: these have the first ones."
         if position_ids.dim() == 3:
             return torch.stack([self.shifted(direction) for direction in position_ids])
         first = torch.arange(self.virtual, device=position_ids.device).expand(*position_ids.shape[:-1], -1)
@@ -335,7 +339,7 @@ class InCache(Place):
         self,
         position_ids: torch.Tensor,  # [batch or 1, sequence], of the sequence without virtual tokens
     ) -> torch.Tensor:  # [batch or 1, sequence]
-        "Every token comes later."
+        "Positions behind the virtual tokens."
         return position_ids + self.virtual
 
     def output(
@@ -343,8 +347,8 @@ class InCache(Place):
         base_model,  # it is called with the arguments that follow
         input_ids: torch.Tensor | None,  # [batch, sequence]
         inputs_embeds: torch.Tensor | None,  # [batch, sequence, hidden], instead of `input_ids`
-        **kwargs,  # handed through
-    ):  # what it returns
+        **kwargs,  # passed on
+    ):  # what the base model returns
         "What the base model returns, for the caller's tokens."
         return base_model(input_ids=input_ids, inputs_embeds=inputs_embeds, **kwargs)
 
@@ -397,8 +401,16 @@ class PrefixInSequence(InSequence):
         return labels.scatter(1, first, IGNORED)
 
     def output(
-        self, base_model, input_ids, inputs_embeds, labels=None, return_dict=None, logits_to_keep=0, **kwargs
-    ):
+        self,
+        base_model,  # it is called with the arguments that follow
+        input_ids: torch.Tensor | None,  # [batch, sequence]
+        inputs_embeds: torch.Tensor | None,  # [batch, sequence, hidden], instead of `input_ids`
+        labels: torch.Tensor | None = None,  # [batch, sequence]
+        return_dict: bool | None = None,  # False: a tuple
+        logits_to_keep: int
+        | torch.Tensor = 0,  # how many, from the end, or which of the caller's tokens; 0: all
+        **kwargs,  # passed on
+    ):  # what the base model returns
         "What the base model returns, without the columns of the virtual tokens."
         inputs = self.inputs(input_ids, inputs_embeds)
         output = base_model(**inputs, labels=self.labels(labels), return_dict=True, **kwargs)
@@ -414,7 +426,7 @@ class PrefixInSequence(InSequence):
 
 # %% ../../nbs/reference/01_place.ipynb #8fad6f64
 def find_place(
-    setting: Setting,
+    setting: Setting,  # what holds for every call
     attention_mask,  # [batch, all real tokens so far], or another form, or None
     batch_size: int,  # rows
     tokens: int,  # real tokens of this call, in each row

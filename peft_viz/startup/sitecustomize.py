@@ -25,8 +25,13 @@ class Finder:
     ):
         self.after, self.asking = after, False
 
-    def find_spec(self, name, path=None, target=None):
-        "Where a module is, for those in `PLACES`; about others nothing is known here."
+    def find_spec(
+        self,
+        name,  # of a module that is imported
+        path=None,  # where its package is
+        target=None,  # a module that is loaded again, or None
+    ):
+        "The module as the other finders find it, for those in `PLACES`; None for all others."
         if name not in PLACES or self.asking:
             return None
         self.asking = True
@@ -39,8 +44,11 @@ class Finder:
             self.follow(spec.loader)
         return spec
 
-    def follow(self, loader):
-        "Let a loader call `after`, once."
+    def follow(
+        self,
+        loader,  # of a module of `PLACES`
+    ):
+        "Make a loader call `after` when it has run its module, once."
         original = loader.exec_module
 
         def exec_module(module):

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['PARAMETERS', 'UPDATES', 'parameter_counts', 'parameters', 'lora']
 
-# %% ../../nbs/views/figures/07_parameters.ipynb #b4069152
+# %% ../../nbs/views/figures/07_parameters.ipynb #e6a6482a
 import math
 
 import matplotlib.pyplot as plt
 
-from ..recording import layout
+from ..recording import layout, marks
 from ..recording.layout import MARKS
 from .sheet import SMALL, Sheet, legend_height, room, shortened, text_width, vocabulary
 
@@ -124,7 +124,7 @@ def parameters(
     sheet.legend(entries, y, bits=("", ""))
     return sheet.ax
 
-# %% ../../nbs/views/figures/07_parameters.ipynb #967cdc2e
+# %% ../../nbs/views/figures/07_parameters.ipynb #0144b308
 def _squares(sheet, counts, y, scale):
     "The square of the base model, and those of the adapters beside it; what is trained fills them from below"
     edge, left = scale * math.sqrt(sum(counts[None])), 0.12
@@ -154,7 +154,7 @@ def _captions(sheet, model, counts, y, left, words, lang):
 def _adapter(model, name, lang):
     "The method of an adapter, and its name where it is not the usual one"
     kind = getattr(model.peft_config[name], "peft_type", None)
-    said = layout.marks.method(getattr(kind, "value", kind), lang)
+    said = marks.method(getattr(kind, "value", kind), lang)
     return said if name == "default" else f"{said} “{name}”"
 
 # %% ../../nbs/views/figures/07_parameters.ipynb #a3f6279b

@@ -134,11 +134,22 @@ def _search(c: str, known: int) -> str | None:  # noqa: ARG001
 _FOUND = {}  # families that had letters which the reader's own fonts lack, in the order they were found
 
 
+_GENERIC = ("serif", "sans-serif", "cursive", "fantasy", "monospace")  # names of lists of families
+
+
 def _own_fonts(mono: bool = False) -> list:  # of families
     "Those of the reader's `rcParams` that are there, then matplotlib's own"
-    rc, wanted = plt.rcParams, ["monospace"] * mono + list(plt.rcParams["font.family"]) + ["sans-serif"]
-    wanted = [name for family in wanted for name in rc.get(f"font.{family.replace(' ', '-')}", [family])]
-    return list(dict.fromkeys(name for name in (*wanted, "DejaVu Sans") if name in _installed()))
+    lists = tuple(tuple(plt.rcParams[f"font.{name}"]) for name in _GENERIC)
+    wanted = ("monospace",) * mono + (*plt.rcParams["font.family"], "sans-serif")
+    return list(_there(wanted, lists, len(font_manager.fontManager.ttflist)))
+
+
+@lru_cache(64)
+def _there(wanted: tuple, lists: tuple, known: int) -> tuple:  # noqa: ARG001
+    "The families that these names stand for, as far as they are installed"
+    meant = dict(zip(_GENERIC, lists))
+    names = [name for family in wanted for name in meant.get(family.replace(" ", "-"), (family,))]
+    return tuple(dict.fromkeys(name for name in (*names, "DejaVu Sans") if name in _installed()))
 
 
 def fonts(
@@ -146,7 +157,9 @@ def fonts(
     mono: bool = False,  # letters of one width first?
 ) -> list:  # of families
     "What a text is drawn with: the reader's `rcParams`, matplotlib's own font, and what was found for other letters"
-    own = _own_fonts(mono)
+    own, known = _own_fonts(mono), len(font_manager.fontManager.ttflist)
+    if text and set(text) <= _cover((own[0],), known):
+        return own[:1]  # matplotlib asks each of them for each text: it takes less time with one
     for c in sorted(set(text) - _cover((*own, *_FOUND), len(font_manager.fontManager.ttflist))):
         drawable(c)
     return [*own, *(family for family in _FOUND if family not in own)]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import peft_viz.views
 from ..recording import layout, marks
+from ..recording.compare import compare
 from ..recording.trace import Trace, WRITERS
 
 # %% ../../nbs/views/00_viewer.ipynb #7d5daeff
@@ -64,14 +65,42 @@ def _sequences(trace) -> list:  # the key axes of the base calls; a decoding ste
         before = sequence
     return out
 
+# %% ../../nbs/views/00_viewer.ipynb #9e0ff1f9
+def _told(d: dict) -> dict:  # without what is not there: the page fills it in again
+    return {name: x for name, x in d.items() if x is not None and x != [] and x != {}}
+
+
+def _lean(document: dict) -> dict:
+    "A trace's document without its empty fields; `Trace.from_json` reads it as well"
+    calls, values = [], []
+    for call in document["calls"]:
+        steps = []
+        for step in call["steps"]:
+            changes = [{k: x for k, x in c.items() if x != []} for c in step["changes"]]
+            steps.append(_told(step | {"changes": changes}))
+        calls.append(_told(call | {"steps": steps}))
+    for value in document["values"]:
+        values.append({k: x for k, x in value.items() if x is not None and x is not False or k == "value"})
+    return document | {"calls": calls, "values": values}
+
+# %% ../../nbs/views/00_viewer.ipynb #21ab3e21
+def _differences(a: Trace, b: Trace) -> list:  # what `compare` finds, as texts and places
+    return [
+        {"call": d.call, "step": d.step, "call_b": d.call_b, "step_b": d.step_b}
+        | {"cells": {lang: d.cells(lang) for lang in marks.LANGUAGES}}
+        for d in compare(a, b).differences
+    ]
+
 
 def payload(
     trace: Trace,  # the recording
     lang: str = "en",  # language of the labels to begin with: `"en"` or `"zh"`
-) -> dict:  # plain data: `trace`, `layout`, `marks`, `method`, `lang`
+    other: Trace | None = None,  # a second recording, to be shown beside it
+) -> dict:  # plain data: `trace`, `layout`, `story`, `marks`, `method`, `lang`; `other`, `differences`
     "What the viewer needs to know, as plain data"
-    return {
-        "trace": trace.to_dict(),
+    beside = {"other": payload(other, lang), "differences": _differences(trace, other)} if other else {}
+    return beside | {
+        "trace": _lean(trace.to_dict()),
         "layout": {
             "sequences": _sequences(trace),
             "caches": [c.to_dict() for c in _or_none(layout.cache, trace) or []],
@@ -186,8 +215,9 @@ def _row(trace, call) -> list:  # the cells of one base call
 def summary(
     trace: Trace,  # the recording
     limit: int = 8,  # base calls listed at most
+    lang: str = "en",  # language of the story: `"en"` or `"zh"`
 ) -> str:  # HTML
-    "What was recorded, as a plain table: shown where no script runs"
+    "What was recorded, as its story and a plain table: shown where no script runs"
     cell = lambda tag, text: f"<{tag}>{escape(str(text))}</{tag}>"
     rows = [_row(trace, call) for call in trace.base_calls[:limit]]
     head = ["base call", "inputs", "attention mask", "labels", "cache before", "loss"]
@@ -199,16 +229,18 @@ def summary(
         + "</table>"
     )
     more = len(trace.base_calls) - limit
+    told = [m.texts["zh" if lang.startswith("zh") else "en"] for m in trace.story()[:20]]
     return (
         f"<pre>{escape(repr(trace))}</pre>"
+        + (f"<ol>{''.join(cell('li', sentence) for sentence in told)}</ol>" if told else "")
         + (table if rows else "")
         + (f"<p>... and {more} more</p>" if more > 0 else "")
         + "<p>Trust this notebook (or save the trace as an .html file and open it) to step through the recording.</p>"
     )
 
 # %% ../../nbs/views/00_viewer.ipynb #59ec984f
-def _element(trace: Trace, lang: str, attributes: str = "") -> str:
-    inside = data_script(payload(trace, lang)) + summary(trace)
+def _element(trace: Trace, lang: str, attributes: str = "", other: Trace | None = None) -> str:
+    inside = data_script(payload(trace, lang, other)) + summary(trace, lang=lang)
     return f'<peft-viz-trace data-lm-suppress-shortcuts="true"{attributes}>{inside}</peft-viz-trace>'
 
 
@@ -216,10 +248,11 @@ def fragment(
     trace: Trace,  # the recording
     height: int | None = None,  # in pixels; 740 unless told otherwise
     lang: str = "en",  # language of the labels to begin with: `"en"` or `"zh"`
+    other: Trace | None = None,  # a second recording, to be shown beside it
 ) -> str:  # HTML
     "The viewer as a piece of HTML that works alone: what a notebook shows for a trace"
     style = f' style="height:{int(height)}px"' if height else ""
-    return f"{_element(trace, lang, style)}<script>{code()}</script>"
+    return f"{_element(trace, lang, style, other)}<script>{code()}</script>"
 
 # %% ../../nbs/views/00_viewer.ipynb #c5b0a0e2
 _STYLE = """
@@ -276,6 +309,7 @@ def page(
     title: str | None = None,  # of the browser's tab; says what was recorded unless told otherwise
     lang: str = "en",  # language of the labels to begin with: `"en"` or `"zh"`
     lead: str | None = None,  # text above the viewer: what the reader looks at, and what to press
+    other: Trace | None = None,  # a second recording, to be shown beside it
 ) -> str:  # HTML
     """The viewer as a whole HTML file. It needs no network, and its content security policy lets no script
     run but the viewer's own, nothing be fetched and no form be sent."""
@@ -286,7 +320,7 @@ def page(
         title=escape(title or f"{layout.method(trace)} on {trace.about.get('model_class')}"),
         style=_STYLE,
         lead=f'<p class="lead">{escape(lead)}</p>\n' if lead else "",
-        body=_element(trace, lang, " full autofocus"),
+        body=_element(trace, lang, " full autofocus", other),
         code=script,
     )
 

@@ -4,6 +4,7 @@ import { test } from "node:test";
 import { align, count, maskOfRow, unpack } from "../../peft_viz/views/static/numbers.js";
 import { onAxis, pairs, stretches } from "../../peft_viz/views/static/grid.js";
 import { colourLines, dedent } from "../../peft_viz/views/static/python.js";
+import { unequal } from "../../peft_viz/views/static/compare.js";
 import { readHash, stepOfHash } from "../../peft_viz/views/static/links.js";
 import { madeAt, sheet, tellingRow } from "../../peft_viz/views/static/sheet.js";
 import { axis, Recording } from "../../peft_viz/views/static/steps.js";
@@ -279,15 +280,15 @@ test("a story's moments are steps of the recording; those that point nowhere are
   const r = new Recording({ trace, layout: {}, story });
   assert.deepEqual(
     r.story.map((s) => s.k),
-    [0, 1, 3, 4],
+    [0, 0, 1, 3, 4],
   );
-  assert.equal(r.sceneAt(2), 1);
+  assert.equal(r.sceneAt(2), 2);
   assert.ok(!r.inHelper(r.moments[1]) && r.isInside(r.calls[1], r.calls[0]));
 });
 
 test("an address names a moment or a step, a view, a language, a theme", () => {
   assert.deepEqual(readHash("#moment=3&lang=zh&theme=dark"), {
-    moment: 2,
+    moment: 3,
     lang: 1,
     theme: "dark",
   });
@@ -301,4 +302,21 @@ test("an address names a moment or a step, a view, a language, a theme", () => {
   assert.equal(stepOfHash("#lang=zh&step=3", 200), 2);
   assert.equal(stepOfHash("#step=900", 200), 199);
   assert.equal(stepOfHash("#else", 200), null);
+});
+
+test("two sheets are compared token by token, virtual token by virtual token", () => {
+  const line = (role, values) => ({ role, values, born: [] });
+  const of = (roles, ids, mask) => ({
+    roles,
+    ids,
+    start: 0,
+    passed: [],
+    reached: [line("ids", [...roles]), line("attention_mask", mask)],
+  });
+  const a = of("vtt", [null, 4, 5], [1, 1, 1]);
+  const b = of("vvtt", [null, null, 4, 6], [1, 1, 0, 1]);
+  const [inA, inB] = unequal(a, b);
+  assert.deepEqual([...inA].sort(), ["attention_mask 1", "ids 2"]);
+  assert.deepEqual([...inB].sort(), ["attention_mask 1", "attention_mask 2", "ids 1", "ids 3"]);
+  assert.deepEqual(unequal(a, a), [new Set(), new Set()]);
 });

@@ -68,17 +68,6 @@ def test_no_link_within_the_site_is_broken(site):
     assert not broken
 
 
-def test_saved_pictures_are_of_todays_pages():
-    "`make pictures` takes them again."
-    done = subprocess.run(
-        [sys.executable, "-c", "import screenshots; print('stale:', screenshots.stale())"],
-        cwd=ROOT / "scripts",
-        capture_output=True,
-        text=True,
-    )
-    assert done.stdout.endswith("stale: []\n"), done.stdout + done.stderr
-
-
 @pytest.fixture(scope="module")
 def walk(site, browser):
     """A walk through every page, each opened once, on a phone; the tab, and what was seen: page -> (is its title

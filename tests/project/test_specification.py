@@ -1,5 +1,5 @@
-"""The map of the specification is true: every row has its line, its recording shows it, its test goes there, and the
-appendix is up to date. (That the rest of the page is: the test of its notebook.)"""
+"""The map of the specification is true: every row has its line, its recording shows it, and its test goes there. (That
+the page is up to date is what the test of its notebook asks.)"""
 
 import ast
 import inspect
@@ -22,7 +22,6 @@ from specification_paths import ways_of, went
 from conftest import ROOT
 
 NOTEBOOK = ROOT / "nbs" / "reference" / "50_specification.ipynb"
-AGAIN = "make notebooks NB=nbs/reference/50_specification.ipynb"
 
 
 # --- the table ----------------------------------------------------------------------------------------------------
@@ -111,13 +110,9 @@ def test_a_recording_that_goes_another_way_is_noticed():
 # --- the tests that the rows name ---------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def ways():
-    "The tests that the rows and the appendix name, run once."
-    return ways_of([*(row.test for row in ROWS), *spec.BESIDE])
+def test_tests_go_there():
+    ways = ways_of([row.test for row in ROWS])
 
-
-def test_tests_go_there(ways):
     def check(row):
         assert row.test in ways, f"there is no test {row.test}"
         outcome, way = ways[row.test]
@@ -129,12 +124,6 @@ def test_tests_go_there(ways):
             )
 
     assert wrong(check) == {}
-
-
-@pytest.mark.skipif(spec.ERA_4, reason="the page shows what happens with transformers 5")
-def test_the_appendix_is_what_the_code_gives_now(ways):
-    if saved()[-1] != pages.appendix(ways):
-        pytest.fail(f"the appendix is older than the code; run {AGAIN}", pytrace=False)
 
 
 # --- branches that no other test reaches --------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from transformers import (
     OPTForCausalLM,
 )
 
+import small
 import peft_viz
 from families import tiny_model, V5
 from peft_viz.recording.about import _text
@@ -47,12 +48,8 @@ GREEDY = dict(max_new_tokens=5, do_sample=False, pad_token_id=0)
 def make(method="PROMPT_TUNING", package=peft_viz, family="llama", seed=0):
     torch.manual_seed(seed)
     base = FAMILIES[family]().eval()
-    config = dict(
-        LORA=lambda: package.LoraConfig(task_type="CAUSAL_LM", init_lora_weights=False),
-        PROMPT_TUNING=lambda: package.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4),
-        PREFIX_TUNING=lambda: package.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4),
-    )[method]()
-    return package.get_peft_model(base, config)
+    random = dict(init_lora_weights=False) if method == "LORA" else {}
+    return package.get_peft_model(base, small.config(method, package, **random))
 
 
 @pytest.fixture(params=IMPLEMENTATIONS, ids=lambda p: p.__name__)

@@ -267,8 +267,8 @@ def test_every_truncation_is_refused(tmp_path):
         ("\x00\x01", "not a trace"),
         (b"\xff\xfe\x80", "not a trace"),
         ("{}", "not a trace"),
-        (json.dumps({"format": "peft_viz.recording.trace"}), "version"),
-        (json.dumps({"format": "peft_viz.recording.trace", "version": 2}), "version 2"),
+        (json.dumps({"format": "peft_viz.trace"}), "version"),
+        (json.dumps({"format": "peft_viz.trace", "version": 2}), "version 2"),
         ("[" * 100000, "not a trace"),
     ],
 )

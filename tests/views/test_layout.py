@@ -13,6 +13,7 @@ from transformers import (
     MistralForCausalLM,
 )
 
+import small
 import peft_viz
 from peft_viz import layout, record
 from peft_viz import trace as trace_module
@@ -40,22 +41,15 @@ def base(eager=False, family=(LlamaForCausalLM, LlamaConfig), **more):
 
 
 def make(method, package=peft_viz, **kw):
-    config = dict(
-        LORA=lambda: package.LoraConfig(task_type="CAUSAL_LM", init_lora_weights=False),
-        PROMPT_TUNING=lambda: package.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=V),
-        PREFIX_TUNING=lambda: package.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=V),
-    )[method]()
+    random = dict(init_lora_weights=False) if method == "LORA" else {}
+    config = small.config(method, package, **random)
     model = base(**kw)
     torch.manual_seed(1)
     return package.get_peft_model(model, config).eval()
 
 
 def batch(side="left", labels=False):
-    width = max(map(len, TEXTS))
-    pad = lambda row: [0] * (width - len(row)) + row if side == "left" else row + [0] * (width - len(row))
-    ids = torch.tensor([pad(row) for row in TEXTS])
-    made = dict(input_ids=ids, attention_mask=(ids > 0).long())
-    return made | dict(labels=ids.masked_fill(ids == 0, -100)) if labels else made
+    return small.batch(*TEXTS, side=side, labels=labels)
 
 
 def recorded(model, run, tokenizer=None):
@@ -315,7 +309,8 @@ def test_prompt_is_always_visible():
         for call in trace.base_calls:
             att = layout.attention(trace, call)
             for row, queries in zip(att.attended, att.query_roles):
-                assert all(query[:V] == [1] * V for query, role in zip(row, queries) if role != "virtual")
+                seen = [query[:V] for query, role in zip(row, queries) if role != "virtual"]
+                assert seen and all(query == [1] * V for query in seen)
 
 
 def test_layers_that_were_not_measured():

@@ -11,10 +11,9 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import font_manager
 from transformers import LlamaConfig, LlamaForCausalLM
 
+import small
+from small import batch
 from peft_viz import (
-    LoraConfig,
-    PrefixTuningConfig,
-    PromptTuningConfig,
     Trace,
     get_peft_model,
     layout,
@@ -41,11 +40,7 @@ WORDS = [
     "d",
     "e",
 ]
-METHODS = dict(
-    LORA=lambda: LoraConfig(task_type="CAUSAL_LM"),
-    PROMPT_TUNING=lambda: PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4),
-    PREFIX_TUNING=lambda: PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4),
-)
+METHODS = ("LORA", "PROMPT_TUNING", "PREFIX_TUNING")
 FIGURES = (plot.attention, plot.labels, plot.sequence, plot.story)
 
 
@@ -57,18 +52,6 @@ class Tokenizer:
 
     def decode(self, ids):
         return WORDS[ids[0] % 16]
-
-
-def batch(*rows, side="left", labels=True):
-    width = max(map(len, rows))
-    ids = torch.tensor(
-        [
-            [0] * (width - len(r)) + r if side == "left" else r + [0] * (width - len(r))
-            for r in map(list, rows)
-        ]
-    )
-    made = dict(input_ids=ids, attention_mask=(ids > 0).long())
-    return made | dict(labels=ids.masked_fill(ids == 0, -100)) if labels else made
 
 
 TOKENIZER = Tokenizer()
@@ -88,7 +71,7 @@ def recorded(method, b, tokenizer=TOKENIZER, generate=0, keep=None, **options):
             eos_token_id=63,
         )
     )
-    model = get_peft_model(base.eval(), METHODS[method](), **options).eval()
+    model = get_peft_model(base.eval(), small.config(method), **options).eval()
     with record(model, tokenizer) as trace, torch.no_grad():
         if keep is not None:
             keep.append(trace)

@@ -184,7 +184,6 @@ def test_the_file_is_the_viewer_and_its_payload_is_the_trace(trace, tmp_path):
     assert WRITERS[".html"] is viewer.page
     html = trace.save(tmp_path / "x.html").read_text(encoding="utf-8")
     data = json.loads(re.search(r'<script type="application/json">(.*?)</script>', html, re.S)[1])
-    assert data["trace"] == json.loads(trace.to_json())
     assert Trace.from_json(data["trace"]).to_json() == trace.to_json()
     sequences, whole = {s["call"]: s for s in data["layout"]["sequences"]}, {}
     for call in trace.base_calls:  # a decoding step is sent as what it adds to the one before
@@ -658,10 +657,11 @@ def test_a_mask_that_was_not_kept_says_the_same_everywhere(trace, page):
     html = viewer.fragment(trace)
     document = json.loads(re.search(r'<script type="application/json">(.*?)</script>', html, re.S)[1])
     for call in document["trace"]["calls"]:
-        for measured in call["attention"]:
+        for measured in call.get("attention", []):
             document["trace"]["values"][measured["value"]] |= {"data": None, "truncated": True}
     page.show(f"<!doctype html><body>{viewer.fragment(trace)}")
     page.evaluate(f"p => {{ document.querySelector('{TAG}').payload = p; }}", document)
+    open_view(page)
     assert "The attention mask [2, 1, 11, 11] was too large to be kept." in text(page, ".attention")
     assert "no mask" not in text(page, ".root") and page.problems == []
 
@@ -718,7 +718,7 @@ def test_next_change_and_next_decision(trace, opened):
 @pytest.mark.browser
 def test_a_link_leads_to_a_step_and_is_kept_on_reload(trace, opened, page):
     opened(trace)
-    assert "#" not in page.url
+    page.keyboard.press("Home")
     for _ in range(4):
         page.keyboard.press("ArrowRight")
     assert page.url.endswith("#step=5") and text(page, ".count").startswith("step 5 of")
@@ -853,6 +853,7 @@ def test_two_viewers_on_one_page(trace, prefix, page):
     page.show(f"<!doctype html><body>{viewer.fragment(trace)}{viewer.fragment(prefix)}")
     page.wait_for_function(f"[...document.querySelectorAll('{TAG}')].every(v => v.steps)")
     page.raw.locator(f"{TAG} .root").nth(1).focus()
+    page.keyboard.press("2")
     for _ in range(3):
         page.keyboard.press("ArrowRight")
     assert page.evaluate(f"[...document.querySelectorAll('{TAG}')].map(v => v.step)") == [0, 3]
@@ -889,6 +890,7 @@ def test_output_put_in_like_a_notebook_does(trace, page):
 def test_keys_only_with_the_focus(trace, page, opened):
     page.show(f"<!doctype html><body><input id=other>{viewer.fragment(trace)}")
     page.wait_for_selector(f"{TAG} .root")
+    open_view(page)
     page.keyboard.press("ArrowRight")  # nothing has the focus yet
     page.raw.locator("#other").click()
     page.keyboard.press("ArrowRight")
@@ -990,6 +992,7 @@ def test_chinese(trace, opened, page):
     page.evaluate(f"document.querySelector('{TAG}').lang = 'en'")
     assert "Variables" in text(page, ".root")
     page.show(viewer.fragment(trace, lang="zh"))
+    open_view(page)
     assert "变量" in text(page, ".root") and page.problems == []
 
 
@@ -1036,7 +1039,7 @@ def test_fits_its_place(trace, page, width):
 
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_accessible(trace, raised, tmp_path, new_page, scheme):
+def test_the_lines_are_accessible(trace, raised, tmp_path, new_page, scheme):
     axe = pytest.importorskip(
         "axe_playwright_python", reason="axe is not installed: pip install axe-playwright-python"
     )
@@ -1044,6 +1047,7 @@ def test_accessible(trace, raised, tmp_path, new_page, scheme):
     for name, recording in (("run", trace), ("raised", raised)):
         page = new_page(color_scheme=scheme, bypass_csp=True)
         page.show(recording.save(tmp_path / f"{name}.html"))
+        open_view(page)
         page.add_script_tag(content=script)
         base = [k for k, (_, line) in enumerate(moments(recording)) if line is None]
         steps = sorted(

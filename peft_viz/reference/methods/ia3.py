@@ -6,25 +6,24 @@
 from __future__ import annotations
 import torch
 from torch import nn
-from ..architectures import is_conv1d, is_linear, ia3_targets
+from ..architectures import is_conv1d, ia3_targets
 from ..config import IA3Config, warn
 from peft_viz.reference.injection import (
-    all_linear,
     BaseTuner,
     BaseTunerLayer,
+    check_is_linear,
     features,
+    fill_targets,
     name_matches,
     new_parts_like,
 )
 
 # %% auto #0
-__all__ = ['IA3Layer', 'rescaled', 'IA3Model']
+__all__ = ['IA3Parts', 'IA3Layer', 'rescaled', 'IA3Model']
 
 # %% ../../../nbs/reference/17_ia3.ipynb #28c6a31e
-class IA3Layer(BaseTunerLayer):
-    """A linear layer whose output (or, in a feed-forward layer, input) is rescaled channel by channel.
-
-    Input `[..., in_features]`, output `[..., out_features]`. Source: Liu et al. 2022, arXiv:2205.05638, section 3.3."""
+class IA3Parts(BaseTunerLayer):
+    "What each adapter has in a layer: a vector of factors."
 
     adapter_layer_names = ("ia3_l",)
     module_type = "Linear"
@@ -50,7 +49,23 @@ class IA3Layer(BaseTunerLayer):
         factors = torch.ones(shape) if config.init_ia3_weights else torch.randn(shape)
         self.ia3_l[adapter_name] = nn.Parameter(factors.to(**new_parts_like(self.base_layer)))
 
-    def forward(self, x: torch.Tensor, *args, **kwargs) -> torch.Tensor:
+    def extra_repr(self) -> str:
+        "Which side is rescaled, for `print(model)`."
+        return f"rescales its {'input' if self.is_feedforward else 'output'}"
+
+# %% ../../../nbs/reference/17_ia3.ipynb #e31482ca
+class IA3Layer(IA3Parts):
+    """A linear layer whose output (or, in a feed-forward layer, input) is rescaled channel by channel.
+
+    Input `[..., in_features]`, output `[..., out_features]`. Source: Liu et al. 2022, arXiv:2205.05638, section 3.3."""
+
+    def forward(
+        self,
+        x: torch.Tensor,  # [..., in_features]
+        *args,  # for the base layer
+        **kwargs,  # for the base layer
+    ) -> torch.Tensor:  # [..., out_features]
+        "The base layer's output, with each channel of it (or of the input) times its factors."
         factors = [self.ia3_l[name].flatten() for name in self.active_adapters if name in self.ia3_l]
         if self.disable_adapters or self.merged or not factors:
             return self.base_layer(x, *args, **kwargs)
@@ -59,8 +74,7 @@ class IA3Layer(BaseTunerLayer):
         return rescaled(self.base_layer(x, *args, **kwargs), factors)
 
     def _factors(self, adapter_name):
-        """An adapter's factors in the shapes in which they meet the base layer's parameters; the bias belongs
-        to the output."""
+        "An adapter's factors, in shapes that fit weight and bias. The bias belongs to the output."
         factors = self.ia3_l[adapter_name].data
         by_name = {"weight": factors.T if is_conv1d(self.base_layer) else factors}
         if self.bias is not None and not self.is_feedforward:
@@ -68,19 +82,13 @@ class IA3Layer(BaseTunerLayer):
         return by_name
 
     def merged_parameters(self, adapter_name: str) -> dict[str, torch.Tensor]:
-        return {
-            name: getattr(self, name).data * factors for name, factors in self._factors(adapter_name).items()
-        }
+        return {n: getattr(self, n).data * factors for n, factors in self._factors(adapter_name).items()}
 
     def unmerged_parameters(self, adapter_name: str) -> dict[str, torch.Tensor]:
-        "Division is all there is to undo a multiplication; a channel that was switched off stays off."
+        "The parameters divided by the factors. A channel that was multiplied by zero stays zero."
         return {
-            name: getattr(self, name).data / (factors + 1e-8)
-            for name, factors in self._factors(adapter_name).items()
+            n: getattr(self, n).data / (factors + 1e-8) for n, factors in self._factors(adapter_name).items()
         }
-
-    def extra_repr(self) -> str:
-        return f"rescales its {'input' if self.is_feedforward else 'output'}"
 
 # %% ../../../nbs/reference/17_ia3.ipynb #ed6ca186
 def rescaled(
@@ -101,21 +109,12 @@ class IA3Model(BaseTuner):
     prefix = "ia3_"
 
     def prepare_config(self, config: IA3Config):
-        if config.target_modules is None or config.feedforward_modules is None:
-            targets, feedforward = ia3_targets(self.model)
-            config.target_modules = targets if config.target_modules is None else config.target_modules
-            config.feedforward_modules = (
-                feedforward if config.feedforward_modules is None else config.feedforward_modules
-            )
-        if isinstance(config.target_modules, str) and config.target_modules.lower() == "all-linear":
-            config.target_modules = all_linear(self.model)
+        fill_targets(config, self.model, lambda model: ia3_targets(model)[0])
+        if config.feedforward_modules is None:
+            config.feedforward_modules = ia3_targets(self.model)[1]
 
     def check_target(self, name: str, module: nn.Module, config: IA3Config):
-        if not is_linear(module) and not isinstance(module, IA3Layer):
-            raise ValueError(
-                f"IA3 adapts nn.Linear and transformers' Conv1D, but the target {name!r} is "
-                f"{type(module).__name__}; narrow target_modules down"
-            )
+        check_is_linear(module, name, IA3Layer, "IA3")
         if isinstance(module, IA3Layer) and module.is_feedforward != name_matches(
             config.feedforward_modules, name
         ):
@@ -133,7 +132,8 @@ class IA3Model(BaseTuner):
         weights: list[float],  # one for each
         adapter_name: str,  # a new name
     ):
-        "Make an adapter whose factors are weighted sums of those of others. It is neither active nor trained."
+        """Make an adapter whose factors are weighted sums of those of others. It is neither active nor trained. Raises
+        ValueError where they cannot be combined."""
         if adapter_name in self.peft_config:
             warn(f"there is an adapter {adapter_name!r} already; nothing is combined")
             return

@@ -1,6 +1,200 @@
-// later
+// Attention, as large as there is room: who may attend to whom, the weights where they were kept,
+// and a map of layers and heads by the share that falls on virtual tokens.
 import { h } from "./dom.js";
+import { drawGrid, onAxis, pairs } from "./grid.js";
+import { meanShare, weightsOf } from "./measured.js";
+import { axesOf, pairText, pick, stageOf } from "./model.js";
+import { clamp, range, spans } from "./text.js";
+
+/**
+ * @typedef {import("./element.js").PeftVizTrace} View
+ * @typedef {import("./steps.js").Call} Call
+ */
+
+/** @param {View} view */
 export function attentionPanel(view) {
-  return h("div", {}, "attention");
+  const { $ } = view;
+  $.attention = h("div", { class: "attention-inner" });
+  const region = { tabindex: "0", role: "region", "aria-label": view.say("attention") };
+  return h("div", { class: "body attention-view", ...region }, $.attention);
 }
-export function showAttention(view) {}
+
+/** @param {View} view */
+export function showAttention(view) {
+  const { $, rec } = view;
+  const i = view.baseIndex();
+  const base = rec.bases[i];
+  const seq = rec.sequence(base.id);
+  view.row = clamp(view.row, 0, Math.max(0, (seq?.rows.length || 1) - 1));
+  const kept = weightsOf(base);
+  view.layer = kept.some((w) => w.layer === view.layer) ? view.layer : (kept[0]?.layer ?? null);
+  const measured = base.attention.filter((a) => rec.value(a.value)?.kind === "tensor");
+  const groups = measured.filter((a) => rec.whole(a.value));
+  const group =
+    groups.find((a) => view.layer != null && a.layers.includes(view.layer)) ||
+    groups[view.group] ||
+    groups[0];
+  const mask = group && seq && rec.mask(group, view.row);
+  const heads = kept.find((w) => w.layer === view.layer);
+  const bar = pickers(view, i, seq, groups, kept, heads);
+  const label = view.say("attention");
+  if (!mask) {
+    const large = measured[0] && rec.value(measured[0].value);
+    const why = large
+      ? view.say("large_attention", `[${large.shape.join(", ")}]`)
+      : view.say("no_attention");
+    $.attention.replaceChildren(bar, h("p", { class: "note" }, why));
+    return `${label}. ${why}`;
+  }
+  const shown = onAxis(mask, seq.rows[view.row].roles.length);
+  const weights = heads?.full ? oneHead(view, heads.full, shown) : null;
+  const axes = axesOf(view, seq, shown);
+  const rest = view.say("pairs", shown.queries, shown.keys, pairs(shown), shown.cells.length);
+  const hover = h("p", { class: "hover", "aria-live": "off" }, rest);
+  const tell = (q, k) => {
+    if (q == null) hover.textContent = rest;
+    else {
+      const w = weights && weights[q * shown.keys + k];
+      hover.textContent =
+        pairText(view, shown, axes, q, k) + (w == null ? "" : ` · ${w.toFixed(3)}`);
+    }
+  };
+  const wide = $.panel.clientWidth || 900;
+  const map = kept.length ? shareMap(view, base, seq, kept) : null;
+  const room = /** @type {[number, number]} */ ([
+    Math.max(180, Math.min(wide - 200 - (map && wide > 900 ? 330 : 0), 1400)),
+    Math.max(180, ($.panel.clientHeight || 600) - 260),
+  ]);
+  const words = /** @type {[string, string]} */ ([view.say("keys"), view.say("queries")]);
+  const how = { label: `${label}: ${rest}`, axes, words, most: room, tell, weights, sums: true };
+  const grid = drawGrid(view, shown, { ...how, largest: 30 });
+  const why = kept.length && !weights ? heads?.why || view.say("only_share") : null;
+  $.attention.replaceChildren(
+    bar,
+    h(
+      "div",
+      { class: "attention-two" },
+      h(
+        "div",
+        { class: "attention big scroll" },
+        grid,
+        hover,
+        kept.length ? null : h("p", { class: "note" }, view.say("no_weights")),
+        why ? h("p", { class: "note" }, why) : null,
+      ),
+      map,
+    ),
+  );
+  return `${label}. ${rest}`;
+}
+
+/** What to look at: the call, the row, the layers, the head. @param {View} view */
+function pickers(view, i, seq, groups, kept, heads) {
+  const { rec } = view;
+  const again = (word, change) => (x) => {
+    change(x);
+    view.redraw();
+    view.refocus(`[data-pick="${word}"]`);
+  };
+  const calls = rec.bases.slice(0, 500).map((b, n) => `${n + 1} · ${stageOf(view, b)}`);
+  const rows = (seq?.rows || []).map((_, r) => String(r));
+  const layers = kept.length
+    ? kept.map((w) => String(w.layer))
+    : groups.map((g) => spans(g.layers));
+  const layer = kept.length ? kept.findIndex((w) => w.layer === view.layer) : view.group;
+  const setLayer = (x) => {
+    if (kept.length) view.layer = kept[x].layer;
+    else view.group = x;
+  };
+  const count = heads?.full?.shape[1] || 0;
+  const names = count ? [view.say("mean_heads"), ...range(count).map(String)] : [];
+  const goCall = (x) => view.go(rec.bases[x].first);
+  return h(
+    "div",
+    { class: "picks" },
+    pick(view, "base_word", calls, i, again("base_word", goCall)),
+    pick(
+      view,
+      "batch_row",
+      rows,
+      view.row,
+      again("batch_row", (x) => (view.row = x)),
+    ),
+    pick(view, "layers", layers, layer, again("layers", setLayer)),
+    groups.length === 1 && !kept.length
+      ? h("span", { class: "soft" }, view.say("layers_all", groups[0].layers.length))
+      : null,
+    pick(
+      view,
+      "head",
+      names,
+      view.headIndex + 1,
+      again("head", (x) => (view.headIndex = x - 1)),
+    ),
+  );
+}
+
+/** Weights of one head, or the mean of all, as [query x key]. */
+function oneHead(view, full, shown) {
+  const [batch, heads, queries, keys] = full.shape;
+  if (queries !== shown.queries) return null;
+  const r = batch === 1 ? 0 : view.row;
+  const of = view.headIndex >= 0 && view.headIndex < heads ? [view.headIndex] : range(heads);
+  const out = new Float32Array(shown.queries * shown.keys);
+  const shift = keys - shown.keys; // both end with the last key
+  for (let q = 0; q < queries; q++) {
+    for (let k = 0; k < shown.keys; k++) {
+      let sum = 0;
+      if (k + shift >= 0) for (const head of of) sum += full.at(r, head, q, k + shift);
+      out[q * shown.keys + k] = sum / of.length;
+    }
+  }
+  return out;
+}
+
+/** Layers x heads, by the share of attention on virtual tokens. @param {View} view */
+function shareMap(view, base, seq, kept) {
+  const layers = kept.filter((w) => w.share);
+  if (!layers.length) return null;
+  const roles = seq.rows[view.row].roles.slice(seq.query_start);
+  const rows = layers.map((w) => {
+    const r = w.share.shape[0] === 1 ? 0 : view.row;
+    const cells = meanShare(w.share, r, roles).map((x, head) => {
+      const act = () => {
+        view.layer = w.layer;
+        view.headIndex = head;
+        view.redraw();
+        view.refocus(`[data-head="${w.layer}.${head}"]`);
+      };
+      const on = view.layer === w.layer && view.headIndex === head;
+      const percent = Math.round(100 * x);
+      const more = {
+        "data-head": `${w.layer}.${head}`,
+        "aria-pressed": String(on),
+        "aria-label": view.say("share_of", w.layer, head, percent),
+        title: view.say("share_of", w.layer, head, percent),
+        css: { "--share": `${percent}%` },
+      };
+      return h(
+        "td",
+        {},
+        h("button", { type: "button", class: "share", onclick: act, ...more }, String(percent)),
+      );
+    });
+    return h("tr", {}, h("th", { scope: "row" }, String(w.layer)), cells);
+  });
+  const heads = layers[0].share.shape[1];
+  const names = range(heads).map((n) => h("th", { scope: "col" }, String(n)));
+  return h(
+    "div",
+    { class: "sharemap scroll" },
+    h("div", { class: "h4" }, view.say("share_title")),
+    h(
+      "table",
+      { class: "shares" },
+      h("thead", {}, h("tr", {}, h("th", {}, view.say("layer_head")), names)),
+      h("tbody", {}, rows),
+    ),
+    h("p", { class: "note" }, view.say("share_note")),
+  );
+}

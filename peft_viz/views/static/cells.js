@@ -3,7 +3,7 @@
 import { h } from "./dom.js";
 import { align, count, extent, size } from "./numbers.js";
 import { hollow, range, seen } from "./text.js";
-import { drawGrid } from "./grid.js";
+import { drawGrid, stretches } from "./grid.js";
 
 /**
  * @typedef {import("./element.js").PeftVizTrace} View
@@ -225,6 +225,11 @@ export function cacheBar(view, held, base, before = null) {
   const all = [...view.rec.caches.values()].map((c) => c.max_length || c.after || c.before);
   const most = all.reduce((a, b) => Math.max(a, b), Math.max(1, held));
   const virtual = Math.min(layout ? layout.virtual : 0, held);
+  // what each key is, where the sequence of the call says it
+  const seq = base && view.rec.sequence(base.id);
+  const roles = (seq?.rows[view.row] || seq?.rows[0])?.roles || "";
+  const known = roles.length === held || (before === null && roles.length > held);
+  const letters = known ? roles.slice(0, held) : "v".repeat(virtual) + "t".repeat(held - virtual);
   const part = (from, to, cls, title) => {
     const css = { left: `${(100 * from) / most}%`, width: `${(100 * (to - from)) / most}%` };
     return to > from ? h("i", { class: cls, css, title }) : null;
@@ -232,8 +237,10 @@ export function cacheBar(view, held, base, before = null) {
   return h(
     "div",
     { class: "cachebar", role: "img", "aria-label": view.say("tokens_n", held) },
-    part(0, virtual, "m-virtual", `${virtual} × ${view.name("virtual")}`),
-    part(virtual, held, "m-token", view.say("tokens_n", held - virtual)),
+    stretches([...letters]).map(([from, to, letter]) => {
+      const role = view.roleOf(letter);
+      return part(from, to, `m-${role}`, `${to - from} × ${view.name(role)}`);
+    }),
     before == null ? null : part(before, held, "grown", view.say("added", held - before)),
   );
 }

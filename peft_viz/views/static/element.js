@@ -4,8 +4,11 @@
 // a <script type="application/json"> child, or set as the property `payload`.
 import { colour, h, icon } from "./dom.js";
 import { header, helpDialog, keyLine } from "./help.js";
+import { fitFrame } from "./hosts.js";
 import { actOf, isOurs } from "./keys.js";
 import { copyText, hashOf, readHash } from "./links.js";
+import { weightsOf } from "./measured.js";
+import { indexOf } from "./numbering.js";
 import { pace } from "./playback.js";
 import { tellingRow } from "./sheet.js";
 import { Recording } from "./steps.js";
@@ -35,9 +38,16 @@ export class PeftVizTrace extends HTMLElement {
   playing = false;
   folded = false; // helpers are stepped over
   presenting = false;
+  /** @type {Record<string, number>} shares of the room that panes have */
+  splits = { "split-code": 0.54, "split-model": 0.51 };
+  /** @type {string | null} */
+  largest = null; // the pane that has all the room
   /** @type {string | null} */
   chosenTheme = null; // the reader's, before the host's
   group = 0; // of layers with the same mask
+  /** @type {number | null} */
+  layer = null; // whose weights are shown
+  headIndex = -1; // of them; -1: the mean of all
   allRows = false;
   /** @type {Map<number, number>} first column drawn of a long sequence, by base call */
   window = new Map();
@@ -55,6 +65,7 @@ export class PeftVizTrace extends HTMLElement {
     if (!this.shadowRoot) this.attachShadow({ mode: "open", delegatesFocus: true });
     if (!this._themeWatch) this._watchHost();
     if (!this.rec && !this._failed) this._read();
+    fitFrame(this);
   }
   disconnectedCallback() {
     this.stop();
@@ -130,8 +141,9 @@ export class PeftVizTrace extends HTMLElement {
       this.row = this.firstRow = tellingRow(this.rec);
       const step = this.getAttribute("step");
       this._step = clamp(Math.trunc(+(step || 0)) || 0, 0, Math.max(0, this.steps - 1));
-      this.sceneIndex = this.rec.sceneAt(this._step);
-      const view = this.getAttribute("view") || (step == null ? "story" : "lines");
+      this.sceneIndex = this._step ? this.rec.sceneAt(this._step) : 0;
+      const first = payload.other ? "compare" : step == null ? "story" : "lines";
+      const view = this.getAttribute("view") || first;
       this.tab = tabsOf(this).includes(view) ? view : tabsOf(this)[0];
       if (this.hasAttribute("full")) this._follow(readHash(location.hash));
       this._measure();
@@ -163,7 +175,7 @@ export class PeftVizTrace extends HTMLElement {
     if (to.theme) this.chosenTheme = to.theme;
     if (to.row != null) this.row = to.row;
     if (to.moment != null && rec.story.length) {
-      this.sceneIndex = clamp(to.moment, 0, rec.story.length - 1);
+      this.sceneIndex = clamp(indexOf(this, to.moment), 0, rec.story.length - 1);
       this._step = rec.story[this.sceneIndex].k;
       this.tab = "story";
     }
@@ -353,7 +365,7 @@ export class PeftVizTrace extends HTMLElement {
     if (this.tab === "story")
       return this.goScene(clamp(this.sceneIndex + by, 0, rec.story.length));
     if (this.tab === "attention" && Number.isFinite(by)) return this.nextGroup(by);
-    if (this.tab === "decoding" || this.tab === "attention") {
+    if (["decoding", "attention", "compare"].includes(this.tab)) {
       const i = clamp(this.baseIndex() + by, 0, rec.bases.length - 1);
       return this.go(rec.bases[i].last);
     }
@@ -368,6 +380,12 @@ export class PeftVizTrace extends HTMLElement {
     return Math.max(0, this.rec.bases.filter((b) => b.first <= this._step).length - 1);
   }
   nextGroup(by) {
+    const kept = weightsOf(this.rec.bases[this.baseIndex()]).map((w) => w.layer);
+    if (kept.length) {
+      const i = kept.indexOf(/** @type {number} */ (this.layer));
+      this.layer = kept[(i + by + kept.length) % kept.length];
+      return this.redraw();
+    }
     const n = this.rec.bases[this.baseIndex()].attention.length;
     this.group = n ? (this.group + by + n) % n : 0;
     this.redraw();

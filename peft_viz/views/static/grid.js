@@ -8,6 +8,7 @@ import { clamp, range, seen } from "./text.js";
  *   glyph: string}} Tick
  */
 
+const SUMS = 46; // pixels for the sums at the right and below
 const TICK = 12; // pixels of the letters at the axes; smaller cells have none
 
 /** How many pairs may attend. @param {Mask} mask */
@@ -58,9 +59,9 @@ export function stretches(list) {
  * @param {[number, number]} most  width and height for the cells
  * @param {{keys: Tick[], queries: Tick[]} | null} axes
  */
-function measure(mask, most, axes) {
+function measure(mask, most, axes, largest) {
   const fit = Math.min(most[0] / mask.keys, most[1] / mask.queries);
-  const cell = fit < 2 ? fit : clamp(Math.floor(fit), 2, 18);
+  const cell = fit < 2 ? fit : clamp(Math.floor(fit), 2, largest);
   const tall = mask.queries === 1 ? Math.max(cell, 18) : cell;
   const named = !!axes && cell >= TICK + 1;
   const text = (x) => (x.text == null ? x.glyph : seen(x.text, 5));
@@ -93,6 +94,10 @@ function paint(canvas, mask, at, colours) {
       const line = range(mask.keys).map((k) =>
         mask.cells[q * mask.keys + k] ? colours.of(k) : "",
       );
+      if (colours.weight) {
+        paintWeights(ctx, line, q, { x, y }, colours, mask.keys);
+        continue;
+      }
       for (const [from, to, colour] of stretches(line)) {
         if (!colour) continue;
         ctx.fillStyle = colour;
@@ -104,6 +109,53 @@ function paint(canvas, mask, at, colours) {
   ctx.fillStyle = colours.rules;
   for (let k = 1; k < mask.keys; k++) ctx.fillRect(x(k) - scale / 2, 0, scale, H);
   for (let q = 1; q < mask.queries; q++) ctx.fillRect(0, y(q) - scale / 2, W, scale);
+}
+
+/** A cell is as strong as its weight; what may not be attended to is left out. */
+function paintWeights(ctx, line, q, { x, y }, colours, keys) {
+  for (let k = 0; k < keys; k++) {
+    if (!line[k]) continue;
+    const place = [x(k), y(q), x(k + 1) - x(k), y(q + 1) - y(q)];
+    ctx.fillStyle = colours.paper;
+    ctx.fillRect(...place);
+    ctx.globalAlpha = Math.min(1, 0.04 + 0.96 * Math.sqrt(colours.weight[q * keys + k]));
+    ctx.fillStyle = line[k];
+    ctx.fillRect(...place);
+    ctx.globalAlpha = 1;
+  }
+}
+
+/** Sums of each query at the right, of each key below, as bars. */
+function drawSums(svg, mask, at, weights) {
+  const { cell, tall, left, top, width, height } = at;
+  const n = (q, k) => {
+    const i = q * mask.keys + k;
+    return weights ? weights[i] : mask.cells[i];
+  };
+  const perQuery = range(mask.queries).map((q) => {
+    return range(mask.keys).reduce((sum, k) => sum + n(q, k), 0);
+  });
+  const perKey = range(mask.keys).map((k) => {
+    return range(mask.queries).reduce((sum, q) => sum + n(q, k), 0);
+  });
+  const most = (list) => list.reduce((a, b) => Math.max(a, b), 1e-9);
+  const long = SUMS - 8;
+  const text = (x) => (Number.isInteger(x) ? String(x) : x.toFixed(2));
+  const tip = (x) => s("title", {}, text(x));
+  const [mq, mk] = [most(perQuery), most(perKey)];
+  perQuery.forEach((x, q) => {
+    const box = { x: left + width + 4, y: top + q * tall, width: (long * x) / mq, class: "sum" };
+    svg.append(s("rect", { ...box, height: Math.max(1, tall - (tall > 3 ? 1 : 0)) }, tip(x)));
+  });
+  perKey.forEach((x, k) => {
+    const box = {
+      x: left + k * cell,
+      y: top + height + 4,
+      height: (long * x) / mk,
+      class: "sum",
+    };
+    svg.append(s("rect", { ...box, width: Math.max(1, cell - (cell > 3 ? 1 : 0)) }, tip(x)));
+  });
 }
 
 /** More cells than pixels: a pixel is as strong as the share of its pairs that may attend. */
@@ -157,8 +209,9 @@ function drawAxes(svg, axes, at, words) {
       const cx = left + (k + 0.5) * cell;
       const y = top - 9;
       const turn = { transform: `rotate(-90 ${cx} ${y})`, dy: "0.32em" };
-      const place = at.turned ? turn : { "text-anchor": "middle" };
-      svg.append(s("text", { x: cx, y, class: "tick", ...place }, at.text(tick)));
+      const text = at.text(tick);
+      const place = text.length > 1 ? turn : { "text-anchor": "middle" };
+      svg.append(s("text", { x: cx, y, class: "tick", ...place }, text));
     });
     axes.queries.forEach((tick, q) => {
       const y = top + (q + 0.5) * tall;
@@ -181,15 +234,27 @@ function drawAxes(svg, axes, at, words) {
  * @param {[string, string]} [how.words]  names of the axes
  * @param {[number, number]} [how.most]  room for the cells, in pixels
  * @param {((q: number | null, k?: number) => void) | null} [how.tell]  what is pointed at
+ * @param {Float32Array | null} [how.weights]  [query x key], from 0 to 1
+ * @param {boolean} [how.sums]  draw the sums at the margins
+ * @param {number} [how.largest]  pixels of a cell, at most
  */
 export function drawGrid(
   view,
   mask,
-  { label, axes = null, words, most = [290, 178], tell = null },
+  {
+    label,
+    axes = null,
+    words,
+    most = [290, 178],
+    tell = null,
+    weights = null,
+    sums = false,
+    largest = 18,
+  },
 ) {
-  const at = measure(mask, most, axes);
-  const W = at.left + at.width;
-  const H = at.top + at.height;
+  const at = measure(mask, most, axes, largest);
+  const W = at.left + at.width + (sums ? SUMS : 0);
+  const H = at.top + at.height + (sums ? SUMS : 0);
   const canvas = h("canvas", {
     css: {
       left: `${at.left}px`,
@@ -201,12 +266,15 @@ export function drawGrid(
   const box = { width: W, height: H, viewBox: `0 0 ${W} ${H}`, "aria-hidden": "true" };
   const svg = s("svg", { class: "grid", ...box });
   if (axes) drawAxes(svg, axes, at, words);
+  if (sums) drawSums(svg, mask, at, weights);
   if (tell) follow(svg, mask, at, tell);
   let painted = null; // the theme it was painted in
   view.painters.add(() => {
     const colours = {
       masked: view.paint.masked,
       rules: view.paint.paper,
+      paper: view.paint.paper,
+      weight: weights,
       of: (k) => view.paint[axes ? axes.keys[k].role : "attended"],
     };
     if (!canvas.isConnected) return false;

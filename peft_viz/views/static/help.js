@@ -6,14 +6,20 @@ import { legend } from "./sequence.js";
 
 /** @typedef {import("./element.js").PeftVizTrace} View */
 
+/** "Prompt tuning" @param {View} view */
+export function methodName(view) {
+  const type = view.rec.about.peft_type || "?";
+  const known = view.rec.payload.method || { en: type, zh: type };
+  const name = known[view.language ? "zh" : "en"];
+  return name.slice(0, 1).toUpperCase() + name.slice(1);
+}
+
 /** What one looks at, and the ways to look. @param {View} view @param {any} tabs */
 export function header(view, tabs) {
   const { $ } = view;
   const a = view.rec.about;
   const n = a.num_virtual_tokens;
-  const known = view.rec.payload.method || { en: a.peft_type || "?", zh: a.peft_type || "?" };
-  const name = known[view.language ? "zh" : "en"];
-  const method = name.slice(0, 1).toUpperCase() + name.slice(1);
+  const method = methodName(view);
   const facts = [
     n ? view.say(n === 1 ? "virtual_1" : "virtual_n", n) : null,
     `${a.implementation} ${a.implementation_version}`,

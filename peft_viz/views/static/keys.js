@@ -66,6 +66,10 @@ export const KEYS = {
       { ArrowUp: (v) => v.openTab("story"), Escape: (v) => v.openTab("story") },
     ],
   ],
+  compare: [
+    [["→", "←"], "key_decode", { ArrowRight: (v) => v.move(1), ArrowLeft: (v) => v.move(-1) }],
+    [["Esc"], "key_back", { Escape: (v) => v.openTab("story") }],
+  ],
   decoding: [
     [["→", "←"], "key_decode", { ArrowRight: (v) => v.move(1), ArrowLeft: (v) => v.move(-1) }],
     [["↓"], "key_into", { ArrowDown: (v) => v.openTab("lines") }],

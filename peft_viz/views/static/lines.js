@@ -3,6 +3,7 @@ import { h } from "./dom.js";
 import { modelPane, showModel } from "./model.js";
 import { showPath, showSource, sourcePane } from "./source.js";
 import { brief, showState, statePane } from "./state.js";
+import { splitter } from "./panes.js";
 import { pythonText } from "./text.js";
 import { controls, showControls } from "./timeline.js";
 
@@ -12,8 +13,11 @@ import { controls, showControls } from "./timeline.js";
 export function linesPanel(view) {
   const { $ } = view;
   $.shownCall = $.shownBase = null;
-  const panes = h("div", { class: "panes" }, sourcePane(view), statePane(view));
-  return h("div", { class: "by-line" }, controls(view), panes, modelPane(view));
+  const between = splitter(view, "split-code", "x", () => panes);
+  const panes = h("div", { class: "panes" }, sourcePane(view), between, statePane(view));
+  const below = splitter(view, "split-model", "y", () => rest);
+  const rest = h("div", { class: "rest" }, panes, below, modelPane(view));
+  return h("div", { class: "by-line" }, controls(view), rest);
 }
 
 /** @param {View} view */

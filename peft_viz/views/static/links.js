@@ -1,10 +1,12 @@
 // Addresses and copies: #moment=3, #step=84, with the view, the language and the theme.
+import { numberOf } from "./numbering.js";
 import { clamp } from "./text.js";
 
 /** @typedef {import("./element.js").PeftVizTrace} View */
 
 /**
- * The places that an address names, from 0; what it does not name is left out.
+ * The places that an address names: a moment as the story counts them, a step from 0; what it does
+ * not name is left out.
  * @param {string} hash
  * @returns {{moment?: number, step?: number, view?: string, lang?: 0 | 1, theme?: string,
  *   row?: number}}
@@ -18,10 +20,10 @@ export function readHash(hash) {
   );
   /** @type {any} */
   const out = {};
-  for (const name of ["moment", "step"]) {
-    if (/^\d{1,9}$/.test(found.get(name) || "")) out[name] = Math.max(0, +found.get(name) - 1);
+  for (const name of ["moment", "step", "row"]) {
+    if (/^\d{1,9}$/.test(found.get(name) || "")) out[name] = +found.get(name);
   }
-  if (/^\d{1,9}$/.test(found.get("row") || "")) out.row = +found.get("row");
+  if (out.step != null) out.step = Math.max(0, out.step - 1);
   if (/^[a-z]+$/.test(found.get("view") || "")) out.view = found.get("view");
   if (/^(en|zh)/.test(found.get("lang") || "")) out.lang = +found.get("lang").startsWith("zh");
   if (/^(light|dark)$/.test(found.get("theme") || "")) out.theme = found.get("theme");
@@ -40,7 +42,7 @@ export function stepOfHash(hash, steps) {
 /** The address of what is shown now. @param {View} view */
 export function hashOf(view) {
   const parts = [];
-  if (view.tab === "story") parts.push(`moment=${view.sceneIndex + 1}`);
+  if (view.tab === "story") parts.push(`moment=${numberOf(view, view.sceneIndex)}`);
   else parts.push(`step=${view.step + 1}`);
   if (view.tab !== "story" && view.tab !== "lines") parts.push(`view=${view.tab}`);
   if (view.row !== view.firstRow) parts.push(`row=${view.row}`);

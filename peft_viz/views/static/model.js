@@ -4,6 +4,7 @@ import { h } from "./dom.js";
 import { cacheBar } from "./cells.js";
 import { drawGrid, onAxis, pairs } from "./grid.js";
 import { lost, sequenceBox } from "./sequence.js";
+import { enlarge } from "./panes.js";
 import { typeOf } from "./state.js";
 import { clamp, hollow, range, seen, spans } from "./text.js";
 
@@ -74,7 +75,7 @@ function drawModel(view, base, upcoming, known) {
   const name = h("span", { class: "mono soft" }, base.function);
   const stage = h("span", { class: "stage" }, stageOf(view, base));
   const title = view.h(3, h("span", {}, view.say("model")), name, stage);
-  $.modelTitle.replaceChildren(title, $.when);
+  $.modelTitle.replaceChildren(title, $.when, enlarge(view, "model"));
   const note = () => h("p", { class: "note" }, view.say("no_inputs"));
   const drawn = seq?.rows.length ? sequenceBox(view, base, seq) : note();
   const left = h(
@@ -95,7 +96,7 @@ function drawModel(view, base, upcoming, known) {
 }
 
 /** A choice, where there is one. @param {View} view */
-function pick(view, word, options, chosen, act) {
+export function pick(view, word, options, chosen, act) {
   if (options.length < 2) return null;
   const made = options.map((o, i) => h("option", { value: i, selected: i === chosen }, o));
   const onchange = (e) => act(+e.target.value);
@@ -104,7 +105,7 @@ function pick(view, word, options, chosen, act) {
 }
 
 /** @param {View} view @param {Call} base @param {Sequence | null} seq @param {any} box */
-function drawAttention(view, base, seq, box) {
+export function drawAttention(view, base, seq, box) {
   const { rec } = view;
   const measured = base.attention.filter(
     (a) => a.value != null && rec.value(a.value).kind === "tensor",
@@ -165,7 +166,7 @@ function drawAttention(view, base, seq, box) {
 }
 
 /** What stands at each key and each query. @param {View} view @param {Sequence} seq */
-function axesOf(view, seq, mask) {
+export function axesOf(view, seq, mask) {
   const row = seq.rows[view.row];
   let order = 0;
   const ticks = range(row.roles.length).map((index) => {
@@ -181,7 +182,7 @@ function axesOf(view, seq, mask) {
 }
 
 /** @param {View} view */
-function pairText(view, mask, axes, q, k) {
+export function pairText(view, mask, axes, q, k) {
   const name = (x) => {
     const glyph = view.mark(x.role).glyph;
     if (x.role === "virtual") return `${glyph}${x.order + 1}`;

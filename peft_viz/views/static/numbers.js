@@ -1,18 +1,27 @@
-// The numbers of a recorded tensor: a list, or runs {"runs": [value, count, value, count, ...]}.
+// The numbers of a recorded tensor: a list, runs {"runs": [value, count, value, count, ...]}, or
+// ramps {"ramps": [first, count, ...]} of numbers that count up by one.
 // A file may say anything, so nothing here makes room for more than `MOST` numbers.
 import { range } from "./text.js";
 
 /** @typedef {number | string} Num  a number, or "nan", "inf", "-inf" */
-/** @typedef {Num[] | {runs: any[]} | null | undefined} Packed */
+/** @typedef {Num[] | {runs?: any[], ramps?: any[]} | null | undefined} Packed */
 
 export const MOST = 2 ** 22;
+
+/**
+ * Runs and ramps alike: pairs of first number and count, and what is added from number to number.
+ * @param {{runs?: any[], ramps?: any[]}} data
+ * @returns {[any[], number]}
+ */
+const pairsOf = (data) => (data.runs ? [data.runs, 0] : [data.ramps || [], 1]);
 
 /** How many numbers are kept. @param {Packed} data */
 export function count(data) {
   if (!data) return 0;
   if (Array.isArray(data)) return data.length;
+  const [pairs] = pairsOf(data);
   let n = 0;
-  for (let i = 1; i < data.runs.length; i += 2) n += data.runs[i];
+  for (let i = 1; i < pairs.length; i += 2) n += pairs[i];
   return n;
 }
 
@@ -28,9 +37,10 @@ export function unpack(data) {
   if (!data) return null;
   if (Array.isArray(data)) return data;
   if (!(count(data) <= MOST)) return null;
+  const [pairs, step] = pairsOf(data);
   const out = [];
-  for (let i = 0; i < data.runs.length; i += 2) {
-    for (let n = 0; n < data.runs[i + 1]; n++) out.push(data.runs[i]);
+  for (let i = 0; i < pairs.length; i += 2) {
+    for (let n = 0; n < pairs[i + 1]; n++) out.push(step ? pairs[i] + n : pairs[i]);
   }
   return out;
 }
@@ -82,14 +92,15 @@ export function maskOfRow(v, row) {
     }
   };
   const data = v.data;
-  if (Array.isArray(data)) {
-    data.forEach((x, i) => {
+  const runs = (!Array.isArray(data) && data?.runs) || null;
+  if (runs) {
+    for (let i = 0, at = 0; i < runs.length; at += runs[i + 1], i += 2) {
+      if (runs[i]) mark(at, at + runs[i + 1]);
+    }
+  } else {
+    (unpack(data) || []).forEach((x, i) => {
       if (x) mark(i, i + 1);
     });
-  } else {
-    for (let i = 0, at = 0; i < data.runs.length; at += data.runs[i + 1], i += 2) {
-      if (data.runs[i]) mark(at, at + data.runs[i + 1]);
-    }
   }
   return { cells, queries, keys };
 }

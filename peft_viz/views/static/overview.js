@@ -73,7 +73,8 @@ function baseTable(view) {
     const arg = (name) => rec.value(base.args[name]);
     const inputs = ["inputs_embeds", "input_ids"].find((n) => arg(n)?.shape);
     const cache = rec.caches.get(base.id);
-    const loss = rec.value(base.outputs.loss)?.kind === "tensor" && rec.numbers(base.outputs.loss);
+    const loss =
+      rec.value(base.outputs.loss)?.kind === "tensor" && rec.numbers(base.outputs.loss);
     const count = rec.sequence(base.id)?.rows.length || 0;
     const taken = range(Math.min(count, 8)).map((r) => takenAfter(rec, base, r));
     const shown = taken.some((x) => x != null)
@@ -84,7 +85,9 @@ function baseTable(view) {
       stageOf(view, base),
       inputs ? `${inputs} ${sizeText(arg(inputs))}` : "",
       ...given.map((n) => sizeText(arg(n))),
-      cache && (cache.before || cache.after != null) ? `${cache.before} → ${cache.after ?? "?"}` : "",
+      cache && (cache.before || cache.after != null)
+        ? `${cache.before} → ${cache.after ?? "?"}`
+        : "",
       sizeText(rec.value(base.outputs.logits)),
       loss ? String(loss[0]).slice(0, 8) : "",
       shown,
@@ -92,10 +95,20 @@ function baseTable(view) {
     const number = h("th", { scope: "row" }, h("button", go, `${i + 1}`));
     const title = view.say("go");
     const act = { "data-base": base.id, title, onclick: () => goLines(view, base.first) };
-    return h("tr", act, number, cells.map((c) => h("td", {}, c)));
+    return h(
+      "tr",
+      act,
+      number,
+      cells.map((c) => h("td", {}, c)),
+    );
   });
   const names = head.map((n) => h("th", { scope: "col" }, view.say(`col_${n}`)));
-  const table = h("table", { class: "list" }, h("thead", {}, h("tr", {}, names)), h("tbody", {}, rows));
+  const table = h(
+    "table",
+    { class: "list" },
+    h("thead", {}, h("tr", {}, names)),
+    h("tbody", {}, rows),
+  );
   const region = { class: "scroll", role: "region", "aria-label": view.say("base_calls") };
   return rows.length ? h("div", region, table) : h("p", { class: "note" }, view.say("no_base"));
 }
@@ -113,7 +126,9 @@ function decisionTree(view) {
     seenFunctions.set(call.function, mine);
   }
   const made = [...seenFunctions].map(([name, calls], i) => functionTree(view, name, calls, !i));
-  return made.length ? h("div", { class: "trees" }, made) : h("p", { class: "note" }, view.say("none"));
+  return made.length
+    ? h("div", { class: "trees" }, made)
+    : h("p", { class: "note" }, view.say("none"));
 }
 
 /** @param {View} view @param {string} name @param {Call[]} calls @param {boolean} open */
@@ -149,10 +164,15 @@ function conditions(view, call) {
   call.steps.forEach((step, i) => {
     if (step.branch != null) outcome.set(step.line, [step.branch, call.at[i]]);
   });
-  const around = (b) =>
-    source.branches.filter((o) => o !== b && o.line < b.line && b.line <= (o.orelse || o.body)[1]);
+  const holds = (o, line) => o.line < line && line <= (o.orelse || o.body)[1];
+  /** An elif stands as deep as its if; all else is one deeper than what it stands in. */
+  const depthOf = (b) => {
+    const around = source.branches.filter((o) => o !== b && holds(o, b.line)).pop();
+    if (!around) return 0;
+    return depthOf(around) + (around.orelse?.[0] === b.line ? 0 : 1);
+  };
   return source.branches.map((b) => {
-    const depth = around(b).length;
+    const depth = depthOf(b);
     const [yes, k] = outcome.get(b.line) || [null, null];
     const badge =
       yes == null
@@ -179,7 +199,10 @@ function otherWay(view, b, yes, text) {
   const inline = b.body[0] <= b.end;
   const span = yes ? b.orelse && [b.orelse[0], b.orelse[1]] : b.body;
   const word = pythonText(!yes);
-  if (!span || inline) return h("div", { class: "other" }, view.say("other_none", word));
+  if (inline) return null;
+  if (!span) {
+    return h("div", { class: "other" }, view.say("other_skip", word, b.body[0], b.body[1]));
+  }
   let first = span[0];
   while (first < span[1] && /^(else:|#|$)/.test(text(first))) first++;
   return h(
@@ -192,7 +215,7 @@ function otherWay(view, b, yes, text) {
 }
 
 // ------------------------------------------------------------ search
-/** Everything that can be found: [what it is, its text, the step it leads to]. @param {View} view */
+/** All that can be found: [what it is, its text, the step it leads to]. @param {View} view */
 function searchIndex(view) {
   const { rec } = view;
   if (view.$.index) return view.$.index;
@@ -220,6 +243,8 @@ function searchIndex(view) {
       if (text) add("line", `${step.line}  ${text}`, call.at[i]);
     });
   }
+  const order = ["function", "variable", "line"];
+  out.sort((a, b) => order.indexOf(a[0]) - order.indexOf(b[0]));
   return (view.$.index = out);
 }
 
@@ -232,9 +257,14 @@ function showFound(view) {
   const made = all.slice(0, FOUND).map(([kind, text, k]) => {
     const go = { type: "button", class: "hit", onclick: () => goLines(view, k) };
     const what = h("span", { class: "soft" }, view.say(`found_${kind}`));
-    return h("button", go, what, h("span", { class: "mono" }, text), h("small", {}, view.say("step_n", k + 1)));
+    return h(
+      "button",
+      go,
+      what,
+      h("span", { class: "mono" }, text),
+      h("small", {}, view.say("step_n", k + 1)),
+    );
   });
   const count = h("p", { class: "note" }, view.say("found_n", all.length));
   $.found.replaceChildren(count, ...made);
 }
-

@@ -2,6 +2,7 @@
 // of columns, mask under token, label under mask, position under label.
 import { h } from "./dom.js";
 import { tokenText } from "./cells.js";
+import { positionsOf } from "./measured.js";
 import { clamp, range, seen } from "./text.js";
 
 /**
@@ -68,9 +69,11 @@ function rowLines(view, seq, row, r, columns) {
   if (row.attended) lines.push(line(view.say("mask"), columns, mask));
   if (some(row.labels)) lines.push(line(view.say("label"), columns, label));
   gone("labels", "label");
-  const position = (i) => ["num", row.positions[i] ?? ""];
-  if (some(row.positions)) lines.push(line(view.say("position"), columns, position));
-  gone("positions", "position");
+  const used = positionsOf(view.rec, view.rec.calls[seq.call], r);
+  const before = row.roles.length - (used?.length || 0);
+  const position = (i) => ["num", (used ? used[i - before] : row.positions[i]) ?? ""];
+  if (used || some(row.positions)) lines.push(line(view.say("position"), columns, position));
+  if (!used) gone("positions", "position");
   return h("tbody", {}, lines);
 }
 
@@ -108,7 +111,7 @@ export function lost(view, base, seq) {
     ids: told("ids"),
     labels: told("labels"),
     attention_mask: seq?.rows.some((r) => /[01]/.test(r.attended || "")) || gone("attended"),
-    positions: told("positions"),
+    positions: told("positions") || !!base.measured?.positions,
   };
   const words = new Set();
   const look = (i, deep) => {
@@ -197,15 +200,14 @@ function pager(view, base, from, total) {
 /**
  * @param {View} view
  * @param {string[]} names  of marks
- * @param {boolean} [story]  say what an outline and a faint cell mean, too
+ * @param {Record<string, any>} [more]  a class of cells -> the word that says what it means
  */
-export function legend(view, names, story = false) {
+export function legend(view, names, more = {}) {
   const one = (n) => {
     return h("span", {}, h("i", { class: `key m-${n}` }, view.mark(n).glyph), view.name(n));
   };
-  const cell = (cls, text, word) => {
-    return h("span", {}, h("i", { class: `key m-token ${cls}` }, text), view.say(word));
+  const cell = ([cls, word]) => {
+    return word && h("span", {}, h("i", { class: `key m-plain ${cls}` }, "1"), view.say(word));
   };
-  const more = story && [cell("fresh", " ", "new_here"), cell("unborn", "a", "faint")];
-  return h("p", { class: "legend" }, names.map(one), more);
+  return h("p", { class: "legend" }, names.map(one), Object.entries(more).map(cell));
 }

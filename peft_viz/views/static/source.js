@@ -1,5 +1,6 @@
 // The pane with the code: which line runs, which ran, how the conditions came out.
 import { h, keepInView } from "./dom.js";
+import { enlarge } from "./panes.js";
 import { colourLines, dedent } from "./python.js";
 import { owner, short } from "./text.js";
 import { reached } from "./state.js";
@@ -18,7 +19,7 @@ export function sourcePane(view) {
     const row = e.target.closest?.("[data-line]");
     if (row) view.jumpLine(+row.dataset.line);
   });
-  const title = h("div", { class: "title code-title" }, $.path, $.file);
+  const title = h("div", { class: "title code-title" }, $.path, $.file, enlarge(view, "source"));
   return h("div", { class: "pane source" }, title, $.code);
 }
 

@@ -1,6 +1,7 @@
 // The pane with the variables: what the line changed first, then the rest.
 import { h } from "./dom.js";
 import { beforeAfter, beside, figure } from "./cells.js";
+import { enlarge } from "./panes.js";
 import { pythonText, short } from "./text.js";
 
 /**
@@ -27,7 +28,8 @@ export function statePane(view) {
     }
   };
   $.state.addEventListener("scroll", follow, true);
-  return h("div", { class: "pane" }, h("div", { class: "title" }, $.stateTitle), $.state);
+  const title = h("div", { class: "title" }, $.stateTitle, enlarge(view, "variables"));
+  return h("div", { class: "pane variables" }, title, $.state);
 }
 
 /** @param {View} view @param {Moment} m @param {number} k */

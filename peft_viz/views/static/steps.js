@@ -63,6 +63,27 @@ const AFTERWARDS = new Set(
 );
 const DEEPEST = 1000; // calls inside one another; Python itself stops there
 
+const NO_LIST = /** @type {any[]} */ (Object.freeze([]));
+const NO_NAMES = Object.freeze({});
+
+/** Put in again what a payload leaves out because it is empty. @param {Call} c */
+function filled(c) {
+  c.parent ??= null;
+  c.source ??= null;
+  c.returned ??= null;
+  c.raised ??= null;
+  c.args ||= NO_NAMES;
+  c.outputs ||= NO_NAMES;
+  c.steps ||= NO_LIST;
+  c.attention ||= NO_LIST;
+  for (const step of c.steps) {
+    step.branch ??= null;
+    step.calls ||= NO_LIST;
+    step.changes ||= NO_LIST;
+    for (const change of step.changes) change.aliases ||= NO_LIST;
+  }
+}
+
 export class Recording {
   /** @param {any} payload */
   constructor(payload) {
@@ -81,6 +102,7 @@ export class Recording {
     /** @type {number[][]} */
     this.inner = this.calls.map(() => []);
     this.calls.forEach((c, i) => {
+      filled(c);
       c.id = i;
       if (c.parent != null) this.inner[c.parent].push(i);
     });
@@ -94,6 +116,11 @@ export class Recording {
     this.decodes = this.bases.some((b) => this.caches.get(b.id)?.stage === "decode");
     /** @type {Scene[]} */
     this.story = (payload.story || []).flatMap((scene) => this._scene(scene));
+    const first = this.bases[0];
+    if (this.story.length && first) {
+      const at = { call: this.root(first), step: -1 };
+      this.story.unshift({ kind: "short", text: "", k: 0, base: first, at });
+    }
   }
 
   // A moment of the story and the step at which it happens; none where it points to nothing.
@@ -108,7 +135,7 @@ export class Recording {
 
   /** The moment of the story that a step belongs to: the last one up to it. @param {number} k */
   sceneAt(k) {
-    let found = 0;
+    let found = 0; // the sentence in short, where one begins
     this.story.forEach((scene, i) => {
       if (scene.k <= k) found = i;
     });

@@ -1,14 +1,17 @@
 // The story: a moment at a time, its sentence, one row of the batch on one grid of columns, and the
 // line of code that did it. What has not happened yet is faint.
 import { cacheBar, tokenText } from "./cells.js";
+import { likelyBox } from "./decoding.js";
 import { h, keepInView } from "./dom.js";
+import { methodName } from "./help.js";
 import { moveBar, showMoveBar } from "./playback.js";
 import { colourLines, dedent } from "./python.js";
 import { legend } from "./sequence.js";
+import { numberOf } from "./numbering.js";
 import { sheet } from "./sheet.js";
-import { brief, typeOf } from "./state.js";
+import { typeOf } from "./state.js";
 import { clamp, range, seen, short } from "./text.js";
-import { stageOf } from "./model.js";
+import { drawAttention, stageOf } from "./model.js";
 
 /**
  * @typedef {import("./element.js").PeftVizTrace} View
@@ -51,9 +54,9 @@ export function storyPanel(view) {
 /** @param {View} view @param {Scene} scene @param {number} i */
 function sceneButton(view, scene, i) {
   const cls = `scene-button kind-${/^[\w-]+$/.test(scene.kind) ? scene.kind : "other"}`;
-  const number = h("span", { class: "no" }, scene.kind === "decision" ? "?" : String(i + 1));
-  const sizes = sizesOf(view, scene);
-  const text = h("span", { class: "what" }, textOf(view, scene), sizes && h("small", {}, sizes));
+  const sign = { decision: "?", short: "◆" }[scene.kind] || String(numberOf(view, i));
+  const number = h("span", { class: "no" }, sign);
+  const text = h("span", { class: "what" }, textOf(view, scene));
   return h(
     "button",
     { type: "button", class: cls, onclick: () => view.goScene(i) },
@@ -62,19 +65,26 @@ function sceneButton(view, scene, i) {
   );
 }
 
+/** What the method did to the batch, in one sentence of measured facts. @param {View} view */
+function inShort(view) {
+  const { rec } = view;
+  const name = methodName(view);
+  const seq = rec.sequence(rec.bases[0].id);
+  const row = seq?.rows[Math.min(view.firstRow, seq.rows.length - 1)];
+  const count = [...(row?.roles || "")].filter((c) => c === "v").length;
+  if (!count) return view.say(rec.about.peft_type ? "short_inside" : "short_alone", name);
+  const cached = row.roles.indexOf("v") < seq.query_start;
+  if (cached) return view.say("short_cache", name, count, view.say("keeps_length"));
+  const labels = row.labels?.some((x) => x != null);
+  const place = /^p+v/.test(row.roles) ? "short_behind" : "short_front";
+  return view.say(place, name, count, view.say(labels ? "grows_both" : "grows_mask", count));
+}
+
 /** The sentence of a moment in the reader's language. @param {View} view @param {Scene} scene */
 export function textOf(view, scene) {
   const { text } = scene;
+  if (scene.kind === "short") return inShort(view);
   return typeof text === "string" ? text : text[view.language ? "zh" : "en"] || text.en || "";
-}
-
-/** "[2, 6] → [2, 10]": what a tensor was and is. @param {View} view @param {Scene} scene */
-function sizesOf(view, scene) {
-  const told = [scene.before, scene.after].map((x) => {
-    return typeof x === "number" && view.rec.value(x) ? brief(view, x) : null;
-  });
-  if (!told[1]) return null;
-  return told[0] && told[0] !== told[1] ? `${told[0]} → ${told[1]}` : told[1];
 }
 
 /** @param {View} view */
@@ -87,15 +97,59 @@ export function showStory(view) {
     if (j === i) b.setAttribute("aria-current", "step");
     else b.removeAttribute("aria-current");
   });
-  showMoveBar(view, i, rec.story.length, view.say("moment_of", i + 1, rec.story.length));
+  const [n, of] = [numberOf(view, i), numberOf(view, rec.story.length - 1)];
+  const count = n ? view.say("moment_of", n, of) : view.say("short_of", of);
+  showMoveBar(view, i, rec.story.length, count);
   const base = scene.base || rec.nextBase(scene.k);
   const from = i ? Math.min(rec.story[i - 1].k, scene.k - 1) : -1;
-  const picture = base ? sheetBox(view, base, from, scene.k) : noGrid(view);
+  const short_ = scene.kind === "short";
+  const when = short_ ? { from: base.last, now: base.last, added: true } : { from, now: scene.k };
+  const names = new Set((scene.names || []).map((name) => ROLES[name] || name));
+  const picture = base ? sheetBox(view, base, { ...when, names }) : noGrid(view);
+  const columns = base && view.rec.sequence(base.id)?.rows[0]?.roles.length;
+  const beside = short_ ? null : (BESIDE[scene.kind] || cause)(view, scene, base);
   $.scene.replaceChildren(
-    h("p", { class: "say" }, textOf(view, scene)),
-    h("div", { class: "two" }, picture, cause(view, scene)),
+    h("p", { class: short_ ? "say large" : "say" }, textOf(view, scene)),
+    short_ ? h("p", { class: "note begin" }, h("kbd", {}, "→"), " ", view.say("begin")) : "",
+    h("div", { class: beside ? "two" : "one", css: { "--n": wideOf(columns) } }, picture, beside),
   );
+  view.paintAll();
+  bringIn($.scene.querySelector(".scroll"), scene.kind === "given");
   keepInView($.scenes, $.sceneButtons[i]);
+}
+
+/** Scroll a wide grid to what is new. @param {any} box @param {boolean} given */
+function bringIn(box, given) {
+  if (!box || box.scrollWidth <= box.clientWidth) return;
+  const cell = box.querySelector(given ? ".passed td:not(.gap)" : ".reached .fresh");
+  if (cell) box.scrollLeft = Math.max(0, cell.offsetLeft - 100);
+}
+
+/** Columns that the grid would like to show. */
+const wideOf = (columns) => Math.min(columns || 8, COLUMNS_SHOWN);
+
+const ROLES = {
+  input_ids: "ids",
+  inputs_embeds: "ids",
+  position_ids: "positions",
+  token_type_ids: "type_mask",
+  input_type_mask: "type_mask",
+};
+
+/** What stands beside the grid: the code, or what this moment is about. */
+const BESIDE = {
+  attention: (view, scene, base) => attentionBeside(view, base),
+  token: (view, scene, base) => likelyBox(view, base, view.row),
+};
+
+/** @param {View} view @param {Call} base */
+function attentionBeside(view, base) {
+  const box = h("div", { class: "attention" });
+  drawAttention(view, base, view.rec.sequence(base.id), box);
+  const open = () => view.openTab("attention");
+  const more = h("button", { type: "button", class: "soft more", onclick: open });
+  more.append(view.say("larger"), " ▸");
+  return h("div", {}, box, more);
 }
 
 const noGrid = (view) => h("p", { class: "note" }, view.say("no_base"));
@@ -104,10 +158,15 @@ const noGrid = (view) => h("p", { class: "note" }, view.say("no_base"));
 /**
  * @param {View} view
  * @param {Call} base
- * @param {number} from  the step behind which a cell is new
- * @param {number} now  the step before which a cell has happened
+ * @param {object} when
+ * @param {number} when.from  the step behind which a cell is new
+ * @param {number} when.now  the step before which a cell has happened
+ * @param {boolean} [when.added]  mark what was added, whenever it was
+ * @param {boolean} [when.fed]  mark what is fed to the base model
+ * @param {Set<string>} [when.names]  the lines that this is about
+ * @param {(role: string, column: number) => boolean} [when.marks]  mark these cells, and no others
  */
-export function sheetBox(view, base, from, now) {
+export function sheetBox(view, base, when) {
   const seq = view.rec.sequence(base.id);
   if (!seq?.rows.length) return h("p", { class: "note" }, view.say("no_inputs"));
   view.row = clamp(view.row, 0, seq.rows.length - 1);
@@ -115,10 +174,14 @@ export function sheetBox(view, base, from, now) {
   const total = data.roles.length;
   const first = clamp(view.window.get(base.id) ?? total - COLUMNS_SHOWN, 0, total);
   const columns = range(Math.min(COLUMNS_SHOWN, total - first)).map((i) => first + i);
-  const when = { from, now };
+  const known = data.reached.map((line) => line.role);
+  const named = known.filter((role) => when.names?.has(role));
+  const marked = new Set(named.length ? named : known);
   const above = data.passed.map((line) => lineOf(view, data, line, columns, when, true));
-  const below = data.reached.map((line) => lineOf(view, data, line, columns, when, false));
-  const reached = now >= base.first;
+  const below = data.reached.map((line) =>
+    lineOf(view, data, line, columns, { ...when, marked }, false),
+  );
+  const reached = when.now >= base.first;
   const heading = (word, cls) => {
     const cell = { colspan: columns.length + 1, scope: "rowgroup", class: cls };
     return h("tr", {}, h("th", cell, h("span", {}, word)));
@@ -144,12 +207,21 @@ export function sheetBox(view, base, from, now) {
   return h(
     "div",
     { class: "sheetbox" },
-    rowPicker(view, seq.rows.length, data),
-    total > COLUMNS_SHOWN ? turner(view, base, first, total) : null,
+    when.marks ? null : rowPicker(view, seq.rows.length, data),
+    total > COLUMNS_SHOWN && !when.marks ? turner(view, base, first, total) : null,
     box,
-    cameBackLine(view, base, now),
-    legend(view, names, true),
+    cameBackLine(view, base, when),
+    legend(view, names, {
+      fresh: table.querySelector(".fresh") && wordOf(when),
+      unborn: table.querySelector(".unborn") && "faint",
+    }),
   );
+}
+
+/** What an outline means. */
+function wordOf(when) {
+  if (when.marks) return "differs_here";
+  return when.added ? "added_here" : when.fed ? "fed_here" : "new_here";
 }
 
 /** Which columns lie in the cache already, and which are this call's inputs. */
@@ -169,8 +241,10 @@ function parts(view, data, columns) {
 }
 
 /** @param {View} view @param {Line} line */
-function lineOf(view, data, line, columns, { from, now }, given) {
-  const name = h("th", { scope: "row" }, view.say(LINE_NAMES[line.role]));
+function lineOf(view, data, line, columns, when, given) {
+  const about = !given && when.names?.has(line.role);
+  const cls = about ? "about" : null;
+  const name = h("th", { scope: "row", class: cls }, view.say(LINE_NAMES[line.role]));
   if (line.lost) {
     const cell = { class: "unkept", colspan: columns.length };
     return h("tr", {}, name, h("td", cell, view.say("unkept")));
@@ -179,9 +253,13 @@ function lineOf(view, data, line, columns, { from, now }, given) {
     const x = line.values[c];
     if (x == null) return h("td", { class: "gap" });
     const [cls, text, title] = cellOf(view, data, line.role, x, c, given);
-    const later = line.born[c] > now;
-    const fresh = !given && !later && line.born[c] > from;
-    const more = `${later ? " unborn" : ""}${fresh ? " fresh" : ""}`;
+    const later = line.born[c] > when.now;
+    const born = when.added
+      ? data.roles[c] === "v"
+      : line.born[c] > when.from && when.marked?.has(line.role);
+    const fed = when.fed && data.start && line.role === "ids" && c >= data.start;
+    const fresh = when.marks ? when.marks(line.role, c) : !later && (born || fed);
+    const more = `${later ? " unborn" : ""}${fresh && !given ? " fresh" : ""}`;
     const told = later ? `${title} · ${view.say("not_yet_short")}` : title;
     return h("td", { class: cls + more, title: told }, text);
   });
@@ -267,7 +345,7 @@ function turner(view, base, first, total) {
 }
 
 /** Loss, logits and cache that came back; until then: not yet. @param {View} view */
-function cameBackLine(view, base, now) {
+function cameBackLine(view, base, { now, fed = false }) {
   const known = now >= base.last;
   const entries = Object.entries(base.outputs).filter(([, i]) => {
     return view.rec.value(i)?.value !== null;
@@ -278,17 +356,18 @@ function cameBackLine(view, base, now) {
     const x = v.role === "loss" && !v.shape?.length ? view.rec.numbers(i)?.[0] : null;
     return x == null ? typeOf(view, v) : h("b", { class: "mono" }, String(x).slice(0, 7));
   };
-  const told = known
-    ? entries.map(([n, i]) => [h("dt", { class: "mono" }, n), h("dd", {}, number(i))])
-    : h("dt", {}, view.say("not_yet_short"));
-  const failed = base.raised && known ? h("dt", {}, view.say("nothing_back")) : told;
-  const cache = known && view.rec.caches.get(base.id);
+  const one = ([n, i]) => [h("dt", { class: "mono" }, n), h("dd", {}, number(i))];
+  const word = !known ? "not_yet_short" : base.raised ? "nothing_back" : null;
+  const told = word
+    ? h("span", {}, view.say(word))
+    : h("dl", { class: "came" }, entries.map(one));
+  const cache = known && !fed && view.rec.caches.get(base.id);
   const bar = cache && cache.after ? cacheBar(view, cache.after, base, cache.before) : null;
   return h(
     "div",
     { class: `back${known ? "" : " waits"}` },
     h("div", { class: "h4" }, view.say("came_back")),
-    h("dl", { class: "came" }, failed),
+    told,
     bar,
   );
 }
@@ -299,13 +378,29 @@ function cause(view, scene) {
   const { call, step } = scene.at;
   const open = () => view.openTab("lines");
   const source = view.rec.sources[call.source];
+  const more = h("button", { type: "button", class: "soft more", onclick: open });
+  more.append(h("kbd", {}, "↓"));
   if (!source?.text) {
-    const more = h("button", { type: "button", class: "soft more", onclick: open }, [
-      h("kbd", {}, "↓"),
-      view.say("its_inputs"),
-    ]);
+    more.append(view.say("its_inputs"));
     return h("div", { class: "cause" }, h("p", { class: "mono soft" }, call.function), more);
   }
+  more.append(view.say("all_lines", source.text.replace(/\n$/, "").split("\n").length));
+  const act = (line, here) => {
+    open();
+    if (!here) view.jumpLine(line);
+  };
+  return h("div", { class: "cause" }, snippet(view, call, step, act), more);
+}
+
+/**
+ * A line of code with those around it.
+ * @param {View} view
+ * @param {Call} call
+ * @param {number} step
+ * @param {((line: number, here: boolean) => void) | null} act  when one clicks a line
+ */
+export function snippet(view, call, step, act) {
+  const source = view.rec.sources[call.source];
   const lines = dedent(source.text.replace(/\n$/, "")).split("\n");
   const coloured = colourLines(lines.join("\n"));
   const def = lines.findIndex((l) => /^(async )?def /.test(l));
@@ -323,36 +418,22 @@ function cause(view, scene) {
   });
   const file = source.file.split("/").pop();
   const digits = String(source.first_line + lines.length).length;
-  return h(
-    "div",
-    { class: "cause" },
+  const listed = {
+    class: "lines snippet scroll",
+    role: "list",
+    "aria-label": view.say("did_it"),
+  };
+  const onclick = (e) => {
+    const row = e.target.closest("[data-line]");
+    if (row && act) act(+row.dataset.line, row.classList.contains("here"));
+  };
+  return [
     h(
       "div",
       { class: "cause-head" },
       h("span", {}, view.say("did_it")),
       h("span", { class: "mono", title: source.file }, `${file}:${line}`),
     ),
-    h(
-      "div",
-      {
-        class: "lines snippet scroll",
-        role: "list",
-        "aria-label": view.say("did_it"),
-        css: { "--digits": `${digits}ch` },
-        onclick: (e) => {
-          const row = e.target.closest("[data-line]");
-          if (!row) return;
-          open();
-          if (!row.classList.contains("here")) view.jumpLine(+row.dataset.line);
-        },
-      },
-      made,
-    ),
-    h(
-      "button",
-      { type: "button", class: "soft more", onclick: open },
-      h("kbd", {}, "↓"),
-      view.say("all_lines", lines.length),
-    ),
-  );
+    h("div", { ...listed, css: { "--digits": `${digits}ch` }, onclick }, made),
+  ];
 }

@@ -1,5 +1,6 @@
 // The views of one recording, and the row of tabs that leads to them.
 import { attentionPanel, showAttention } from "./attention.js";
+import { comparePanel, showCompare } from "./compare.js";
 import { decodingPanel, showDecoding } from "./decoding.js";
 import { h } from "./dom.js";
 import { linesPanel, showLines } from "./lines.js";
@@ -22,6 +23,7 @@ export const TABS = {
   overview: { build: overviewPanel, show: showOverview, there: (rec) => rec.moments.length > 0 },
   attention: { build: attentionPanel, show: showAttention, there: (rec) => rec.bases.length > 0 },
   decoding: { build: decodingPanel, show: showDecoding, there: (rec) => rec.decodes },
+  compare: { build: comparePanel, show: showCompare, there: (rec) => !!rec.payload.other },
 };
 
 /** Names of the tabs that this recording has. @param {View} view */
@@ -66,6 +68,7 @@ export function enterTab(view, name) {
   $.moveBar = $.play = null;
   $.panel.className = `panel panel-${name}`;
   $.panel.setAttribute("aria-label", view.say(`tab_${name}`));
+  $.panel.dataset.largest = view.largest || "";
   view.painters.clear();
   $.panel.replaceChildren(TABS[name].build(view));
 }

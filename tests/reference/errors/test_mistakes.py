@@ -12,20 +12,13 @@ from torch import nn
 from torch.nn import functional as F
 
 import peft_viz as ours
+import small
 from peft_viz import config as c
 from peft_viz.reference import injection
 
 CLM = dict(task_type="CAUSAL_LM")
 IDS = torch.tensor([[3, 4, 5, 6], [7, 8, 9, 10]])
 BASE = ours.tiny_random("llama")
-CONFIGS = {
-    "lora": lambda **fields: ours.LoraConfig(**CLM, **fields),
-    "ia3": lambda **fields: ours.IA3Config(**CLM, **fields),
-    "adalora": lambda **fields: ours.AdaLoraConfig(**{"total_step": 10, **CLM, **fields}),
-    "poly": lambda **fields: ours.PolyConfig(**CLM, **fields),
-    "prompt": lambda **fields: ours.PromptTuningConfig(**{"num_virtual_tokens": 2, **CLM, **fields}),
-    "prefix": lambda **fields: ours.PrefixTuningConfig(**{"num_virtual_tokens": 2, **CLM, **fields}),
-}
 
 
 def state(model):
@@ -103,12 +96,12 @@ def test_no_field_is_without_a_rule():
 )
 def test_a_schedule_that_cannot_be_kept(fields):
     with pytest.raises(ValueError, match=next(iter(fields))):
-        CONFIGS["adalora"](**fields)
+        small.config("adalora", **fields)
 
 
 @pytest.mark.parametrize("step", [-1, 1.5, "3", None])
 def test_a_step_that_is_none(step):
-    model = ours.get_peft_model(ours.tiny_random("llama"), CONFIGS["adalora"]())
+    model = ours.get_peft_model(ours.tiny_random("llama"), small.config("adalora"))
     with pytest.raises(ValueError, match="global_step=.*; it must be a whole number"):
         model.base_model.update_and_allocate(step)
 
@@ -116,15 +109,15 @@ def test_a_step_that_is_none(step):
 def test_initialisations():
     for known in "pissa", "pissa_niter_16", "olora", "eva", "loftq":
         with pytest.raises(NotImplementedError, match=known):
-            CONFIGS["lora"](init_lora_weights=known)
+            small.config("lora", init_lora_weights=known)
     for unknown in "gausian", "piss", 1, None, ["gaussian"]:
         with pytest.raises(ValueError, match="unknown, here and to peft"):
-            CONFIGS["lora"](init_lora_weights=unknown)
+            small.config("lora", init_lora_weights=unknown)
 
 
 def test_settings_of_adalora_without_effect():
     with pytest.warns(ours.PeftWarning, match="alpha_pattern=.* not used by AdaLoRA"):
-        CONFIGS["adalora"](alpha_pattern={"q_proj": 3})
+        small.config("adalora", alpha_pattern={"q_proj": 3})
 
 
 def test_examples_that_are_empty():
@@ -157,15 +150,15 @@ def test_examples_that_are_empty():
     ],
 )
 def test_names_that_no_adapter_can_have(base, name):
-    for make in CONFIGS["lora"], CONFIGS["prompt"]:
+    for method in "lora", "prompt":
         with pytest.raises(ValueError, match="adapter"):
-            ours.get_peft_model(base, make(), name)
+            ours.get_peft_model(base, small.config(method), name)
 
 
 @pytest.mark.parametrize("name", ["lora", "weight", "a b", "é", "team-model_0", "lora_A", "default"])
 def test_names_that_work(name, tmp_path):
     model = ours.get_peft_model(
-        ours.tiny_random("llama"), CONFIGS["lora"](init_lora_weights=False), name
+        ours.tiny_random("llama"), small.config("lora", init_lora_weights=False), name
     ).eval()
     model.save_pretrained(tmp_path)
     folder = tmp_path if name == "default" else tmp_path / name
@@ -183,7 +176,7 @@ def broken(monkeypatch, where):
     monkeypatch.setattr(where[0], where[1], fail)
 
 
-@pytest.mark.parametrize("method", CONFIGS)
+@pytest.mark.parametrize("method", small.CONFIGS)
 @pytest.mark.parametrize("where", ["add_modules_to_save", "set_adapter"])
 def test_a_failure_in_the_middle_leaves_the_base_model(base, method, where, monkeypatch):
     "Whatever goes wrong, and however late."
@@ -195,17 +188,17 @@ def test_a_failure_in_the_middle_leaves_the_base_model(base, method, where, monk
     else:
         broken(monkeypatch, (injection.AdapterHolder, where))
     with pytest.raises(MemoryError):
-        ours.get_peft_model(base, CONFIGS[method]())
+        ours.get_peft_model(base, small.config(method))
 
 
 @pytest.mark.parametrize("method", ["lora", "ia3", "poly", "prompt", "prefix"])
 def test_a_second_adapter_that_fails_leaves_the_first(method, monkeypatch):
-    model = ours.get_peft_model(ours.tiny_random("llama"), CONFIGS[method](modules_to_save=["lm_head"]))
+    model = ours.get_peft_model(ours.tiny_random("llama"), small.config(method, modules_to_save=["lm_head"]))
     before, values = state(model), {n: t.clone() for n, t in model.state_dict().items()}
     for module in injection, ours.model:
         broken(monkeypatch, (module, "add_modules_to_save"))
     with pytest.raises(MemoryError):
-        model.add_adapter("second", CONFIGS[method](modules_to_save=["norm"]))
+        model.add_adapter("second", small.config(method, modules_to_save=["norm"]))
     assert state(model) == before and list(model.peft_config) == ["default"]
     assert all(torch.equal(t, values[n]) for n, t in model.state_dict().items())
 
@@ -259,7 +252,7 @@ EFFECT = [
 @pytest.mark.parametrize("method, fields, message", NO_EFFECT, ids=str)
 def test_what_fits_nothing_is_told(method, fields, message):
     with pytest.warns(ours.PeftWarning, match=message) as heard:
-        ours.get_peft_model(ours.tiny_random("llama"), CONFIGS[method](**fields))
+        ours.get_peft_model(ours.tiny_random("llama"), small.config(method, **fields))
     assert [w.filename for w in heard] == [__file__]  # it points here, where the call is
 
 
@@ -267,7 +260,7 @@ def test_what_fits_nothing_is_told(method, fields, message):
 def test_what_fits_is_not_complained_about(method, fields):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        ours.get_peft_model(ours.tiny_random("llama"), CONFIGS[method](**fields))
+        ours.get_peft_model(ours.tiny_random("llama"), small.config(method, **fields))
 
 
 # --- weights that cannot be trained -------------------------------------------------------------------------------
@@ -298,18 +291,18 @@ def shrunk(dtype):
 @pytest.mark.parametrize("method", ["lora", "ia3", "adalora", "poly", "prefix"])
 def test_adapters_beside_weights_of_eight_bits(method, dtype):
     fields = dict(init_weights="zero") if method == "prefix" else {}
-    model = ours.get_peft_model(shrunk(dtype), CONFIGS[method](**fields))
+    model = ours.get_peft_model(shrunk(dtype), small.config(method, **fields))
     extra = dict(task_ids=torch.tensor([0, 0])) if method == "poly" else {}
     out = model.eval()(input_ids=IDS, labels=IDS, **extra)
     out.loss.backward()
     trained = [p for p in model.parameters() if p.requires_grad]
-    assert all(p.dtype == torch.float32 and p.grad is not None for p in trained)
+    assert trained and all(p.dtype == torch.float32 and p.grad is not None for p in trained)
     if method != "prefix":
         torch.testing.assert_close(out.logits, shrunk(dtype)(IDS).logits)
 
 
 def test_what_cannot_be_done_with_them():
-    model = ours.get_peft_model(shrunk(torch.int8), CONFIGS["lora"](target_modules=["q_proj"]))
+    model = ours.get_peft_model(shrunk(torch.int8), small.config("lora", target_modules=["q_proj"]))
     before = state(model)
     with pytest.raises(
         ValueError, match="merging an adapter is not possible for .*q_proj.* weights of torch.int8"
@@ -323,7 +316,7 @@ def test_what_cannot_be_done_with_them():
         base = shrunk(torch.int8)
         before = state(base)
         with pytest.raises(ValueError, match=message):
-            ours.get_peft_model(base, CONFIGS["lora"](**fields))
+            ours.get_peft_model(base, small.config("lora", **fields))
         assert state(base) == before
 
 
@@ -457,7 +450,7 @@ def test_a_pattern_with_groups_of_its_own():
 
 def test_a_finished_adapter_needs_no_schedule():
     "Files of trainings that never came to prune can be read; only training on is refused."
-    config = CONFIGS["adalora"](init_r=4, target_r=8, inference_mode=True)
+    config = small.config("adalora", init_r=4, target_r=8, inference_mode=True)
     assert ours.get_peft_model(ours.tiny_random("llama"), config).peft_config["default"].target_r == 8
     config.inference_mode = False
     with pytest.raises(ValueError, match="target_r=8 is more than init_r=4"):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
+import small
 from peft_viz.reference.causal_lm import get_peft_model, PeftModelForCausalLM
 from peft_viz.reference.config import (
     get_peft_config,
@@ -261,17 +262,11 @@ def test_options_that_are_not_there(model, option):
 
 # --- adapters --------------------------------------------------------------------------------------------------
 
-CONFIGS = {
-    "lora": lambda: LoraConfig(**CLM),
-    "prompt": lambda: PromptTuningConfig(num_virtual_tokens=2, **CLM),
-    "prefix": lambda: PrefixTuningConfig(num_virtual_tokens=2, **CLM),
-}
 
-
-@pytest.fixture(params=CONFIGS)
+@pytest.fixture(params=["lora", "prompt", "prefix"])
 def wrapped(request):
     torch.manual_seed(0)
-    wrapped = get_peft_model(MODELS["llama"](), CONFIGS[request.param]())
+    wrapped = get_peft_model(MODELS["llama"](), small.config(request.param))
     before = (
         fingerprint(wrapped.base_model),
         list(wrapped.peft_config),
@@ -305,7 +300,7 @@ def test_second_adapter_of_the_same_name(wrapped):
 
 
 def test_second_adapter_of_another_method(wrapped):
-    other = CONFIGS["prompt" if wrapped.peft_type == "LORA" else "lora"]()
+    other = small.config("prompt" if wrapped.peft_type == "LORA" else "lora")
     with pytest.raises(ValueError, match="adapters of one method"):
         wrapped.add_adapter("other", other)
 
@@ -352,7 +347,7 @@ def test_rows_for_an_adapter_that_does_not_exist():
 
 @pytest.mark.parametrize("config", ["prompt", "prefix"])
 def test_neither_or_both_inputs(config):
-    wrapped = get_peft_model(MODELS["llama"](), CONFIGS[config]())
+    wrapped = get_peft_model(MODELS["llama"](), small.config(config))
     with pytest.raises(ValueError, match="pass input_ids or inputs_embeds$"):
         wrapped()
     ids = torch.tensor([[3, 4]])

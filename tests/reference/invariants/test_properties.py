@@ -8,17 +8,16 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
+import small
 import matrix
 import peft_viz.reference.causal_lm as ours
-import peft_viz.reference.config as our_config
 from matrix import close, same_text
 from peft_viz.reference.place import BehindPadding, InFront
 
-CLM = dict(task_type="CAUSAL_LM")
 CONFIGS = {
-    "prompt": lambda n: our_config.PromptTuningConfig(num_virtual_tokens=n, **CLM),
-    "prefix": lambda n: our_config.PrefixTuningConfig(num_virtual_tokens=n, **CLM),
-    "lora": lambda n: our_config.LoraConfig(r=n, lora_alpha=n, **CLM),
+    "prompt": lambda n: small.config("prompt", num_virtual_tokens=n),
+    "prefix": lambda n: small.config("prefix", num_virtual_tokens=n),
+    "lora": lambda n: small.config("lora", r=n, lora_alpha=n),
 }
 methods = pytest.mark.parametrize("method", CONFIGS)
 NEW = 3  # tokens to generate

@@ -9,6 +9,8 @@ import pytest
 import torch
 import transformers as tf
 
+import small
+from small import base_model
 from peft_viz.reference.architectures import dimensions, lora_targets
 from peft_viz.reference.causal_lm import get_peft_model, PeftModelForCausalLM
 from peft_viz.reference.config import (
@@ -16,8 +18,6 @@ from peft_viz.reference.config import (
     get_peft_config,
     LoraConfig,
     PeftType,
-    PrefixTuningConfig,
-    PromptTuningConfig,
 )
 from peft_viz.reference.model import PeftModel
 
@@ -34,61 +34,17 @@ SPECIFICATION = {
     "prefix_projection": False,
     "postprocess_past_key_value_function": None,
 }
-TOKENS = dict(vocab_size=61, bos_token_id=1, eos_token_id=2, pad_token_id=0)
-SMALL = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, **TOKENS)
-GLU = dict(intermediate_size=48, **SMALL)
-
-FAMILIES = {
-    "gpt2": lambda: tf.GPT2LMHeadModel(
-        tf.GPT2Config(n_positions=64, n_embd=32, n_layer=2, n_head=4, **TOKENS)
-    ),
-    "llama, grouped queries": lambda: tf.LlamaForCausalLM(tf.LlamaConfig(num_key_value_heads=2, **GLU)),
-    "opt": lambda: tf.OPTForCausalLM(
-        tf.OPTConfig(ffn_dim=48, word_embed_proj_dim=32, max_position_embeddings=64, **SMALL)
-    ),
-    "opt, narrow embeddings": lambda: tf.OPTForCausalLM(
-        tf.OPTConfig(ffn_dim=48, word_embed_proj_dim=16, max_position_embeddings=64, **SMALL)
-    ),
-    "mpt": lambda: tf.MptForCausalLM(
-        tf.MptConfig(d_model=32, n_heads=4, n_layers=2, max_seq_len=64, **TOKENS)
-    ),
-    "bloom": lambda: tf.BloomForCausalLM(tf.BloomConfig(hidden_size=32, n_layer=2, n_head=4, **TOKENS)),
-    "gpt_neox": lambda: tf.GPTNeoXForCausalLM(tf.GPTNeoXConfig(**GLU)),
-    "falcon, multi-query": lambda: tf.FalconForCausalLM(tf.FalconConfig(**SMALL)),
-    "falcon, new": lambda: tf.FalconForCausalLM(
-        tf.FalconConfig(new_decoder_architecture=True, num_kv_heads=2, **SMALL)
-    ),
-    "falcon, plain": lambda: tf.FalconForCausalLM(tf.FalconConfig(multi_query=False, **SMALL)),
-    "gpt_bigcode, multi-query": lambda: tf.GPTBigCodeForCausalLM(
-        tf.GPTBigCodeConfig(n_embd=32, n_layer=2, n_head=4, n_positions=64, **TOKENS)
-    ),
-    "mistral": lambda: tf.MistralForCausalLM(tf.MistralConfig(num_key_value_heads=2, **GLU)),
-    "qwen3, wide heads": lambda: tf.Qwen3ForCausalLM(
-        tf.Qwen3Config(num_key_value_heads=2, head_dim=16, **GLU)
-    ),
-    "gemma2, wide heads": lambda: tf.Gemma2ForCausalLM(
-        tf.Gemma2Config(num_key_value_heads=2, head_dim=16, sliding_window=8, **GLU)
-    ),
-    "phi3": lambda: tf.Phi3ForCausalLM(tf.Phi3Config(num_key_value_heads=2, **GLU)),
-}
 METHODS = {
-    "lora": lambda: LoraConfig(task_type="CAUSAL_LM", r=2, init_lora_weights=False),
-    "prompt": lambda: PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3),
-    "prefix": lambda: PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3),
+    "lora": lambda: small.config("lora", r=2, init_lora_weights=False),
+    "prompt": lambda: small.config("prompt", num_virtual_tokens=3),
+    "prefix": lambda: small.config("prefix", num_virtual_tokens=3),
 }
 methods = pytest.mark.parametrize("method", METHODS)
 IDS = torch.tensor([[0, 0, 5, 6, 7], [8, 9, 10, 11, 12]])
 GREEDY = dict(max_new_tokens=5, do_sample=False)
 
 
-def base_model(family="llama, grouped queries"):
-    torch.manual_seed(0)
-    model = FAMILIES[family]().eval()
-    model.generation_config.eos_token_id = None
-    return model
-
-
-def model_with(method, family="llama, grouped queries"):
+def model_with(method, family="llama"):
     torch.manual_seed(1)
     return get_peft_model(base_model(family), METHODS[method]()).eval()
 
@@ -109,7 +65,7 @@ def test_the_specifications_example(capsys):
     )
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", small.FAMILIES)
 @methods
 def test_families(family, method):
     "Every family trains, and generates what a single pass over the result says."
@@ -133,7 +89,7 @@ def test_widths():
         return model_with(method, family).active_peft_config.token_dim
 
     assert width("opt, narrow embeddings", "prompt") == 16 and width("opt, narrow embeddings", "prefix") == 32
-    assert width("llama, grouped queries", "prompt") == 32 and width("llama, grouped queries", "prefix") == 16
+    assert width("llama", "prompt") == 32 and width("llama", "prefix") == 16
     assert width("qwen3, wide heads", "prefix") == 32 and width("falcon, multi-query", "prefix") == 8
 
 
@@ -161,7 +117,7 @@ def state(model):
 
 @methods
 @pytest.mark.parametrize("error", [None, RuntimeError, KeyboardInterrupt, SystemExit, GeneratorExit])
-@pytest.mark.parametrize("family", ["gpt2", "llama, grouped queries"])
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_generate_leaves_the_base_model_as_it_was(family, method, error):
     model = model_with(method, family)
     base = model.get_base_model()
@@ -321,7 +277,7 @@ def test_lora_without_a_task_is_a_plain_model():
 # --- architectures ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", small.FAMILIES)
 def test_dimensions_are_what_the_cache_says(family):
     model = base_model(family)
     size = dimensions(model.config)
@@ -331,7 +287,7 @@ def test_dimensions_are_what_the_cache_says(family):
     assert {(l.keys.shape[1], l.keys.shape[3]) for l in layers} == {(size.num_key_value_heads, size.head_dim)}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", small.FAMILIES)
 def test_default_targets_exist(family):
     model = base_model(family)
     names = {n.split(".")[-1] for n, _ in model.named_modules()}

@@ -1,6 +1,6 @@
 """Right everywhere, besides the invariant matrix: half precision, torch.compile, sampling, beams, assisted
 generation, what transformers refuses, maximum lengths, and continuing from a cache."""
-# lane: broad
+# lane: reference
 
 import copy
 import inspect

@@ -27,7 +27,8 @@ import peft_viz.reference.checkpoint as checkpoint
 import peft_viz.reference.config as our_config
 from peft_viz.reference.config import LoraConfig, PromptEncoderConfig, PromptTuningConfig
 from peft_viz.reference.model import PeftModel
-from parity import assert_equal, base_model, batch, OLD_PEFT, TOKENS, VOCABULARY
+from parity import assert_equal, base_model, batch, OLD_PEFT, VOCABULARY
+from small import TOKENS
 
 pytestmark = pytest.mark.usefixtures("quiet_and_single")
 

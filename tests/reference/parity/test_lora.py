@@ -16,14 +16,14 @@ import peft_viz.reference.causal_lm as ours
 import peft_viz.reference.config as our_config
 from peft_viz.reference.methods.lora import by_pattern, LoraEmbedding, LoraLayer, LoraLinear
 from parity import assert_equal, batch, gradients, OLD_PEFT, share_random_weights
-from test_reference import FAMILIES
+from small import base_model
 
 pytestmark = pytest.mark.usefixtures("quiet_and_single")
 
 peft = pytest.importorskip("peft")
 EMBEDDINGS = {
     "gpt2": "wte",
-    "llama, grouped queries": "embed_tokens",
+    "llama": "embed_tokens",
     "opt": "embed_tokens",
     "gpt_neox": "embed_in",
     "bloom": "word_embeddings",
@@ -31,16 +31,14 @@ EMBEDDINGS = {
 }
 LINEAR = {
     "gpt2": "c_attn",
-    "llama, grouped queries": "q_proj v_proj",
+    "llama": "q_proj v_proj",
     "opt": "q_proj v_proj",
     "gpt_neox": "query_key_value",
     "bloom": "query_key_value",
     "mpt": "Wqkv",
 }
 families = pytest.mark.parametrize("family", EMBEDDINGS)
-pairs = pytest.mark.parametrize(
-    "family", ["gpt2", "llama, grouped queries"]
-)  # Conv1D, tied; Linear, not tied
+pairs = pytest.mark.parametrize("family", ["gpt2", "llama"])  # Conv1D, tied; Linear, not tied
 
 VARIANTS = {  # "E" stands for the embeddings, "L" for the linear layers
     "dora": dict(targets="L", use_dora=True),
@@ -50,13 +48,6 @@ VARIANTS = {  # "E" stands for the embeddings, "L" for the linear layers
     "dora dropout": dict(targets="EL", use_dora=True, lora_dropout=0.4),
 }
 variants = pytest.mark.parametrize("variant", VARIANTS)
-
-
-def base_model(family, seed=0):
-    torch.manual_seed(seed)
-    model = FAMILIES[family]().eval()
-    model.generation_config.eos_token_id = None  # texts of full length
-    return model
 
 
 def targets(family, kinds):
@@ -232,11 +223,11 @@ class Scaled(nn.Embedding):
 @pytest.mark.parametrize("scale", [3.0, torch.tensor(3.0)])
 def test_embeddings_that_scale(dora, scale):
     "As in Gemma 3: the detour is scaled with what it is added to."
-    base = base_model("llama, grouped queries")
+    base = base_model("llama")
     table = base.model.embed_tokens
     base.model.embed_tokens = Scaled(table.num_embeddings, table.embedding_dim, _weight=table.weight.data)
     base.model.embed_tokens.embed_scale = scale
-    models = share_random_weights(*wrap(base, "llama, grouped queries", targets="E", use_dora=dora))
+    models = share_random_weights(*wrap(base, "llama", targets="E", use_dora=dora))
     theirs, ours_ = [m(**batch("left")).logits for m in models]
     assert torch.equal(theirs, ours_)
     merged = models[1].merge_and_unload()
@@ -256,10 +247,10 @@ def test_embeddings_that_scale(dora, scale):
 )
 def test_embeddings_with_settings(settings):
     "The factors are picked with the settings of the table."
-    base = base_model("llama, grouped queries")
+    base = base_model("llama")
     base.model.embed_tokens = nn.Embedding(61, 32, **settings)
     results = []
-    for model in share_random_weights(*wrap(base, "llama, grouped queries", targets="E")):
+    for model in share_random_weights(*wrap(base, "llama", targets="E")):
         try:
             output = model(**batch("left"))
             output.loss.backward()
@@ -404,7 +395,7 @@ def test_adapter_names_are_for_inference():
 
 
 def test_adapter_names_and_merged_adapters():
-    theirs, ours_ = pair("llama, grouped queries")
+    theirs, ours_ = pair("llama")
     for model, message in (theirs, "merged adapters"), (ours_, "not merged; call unmerge_adapter"):
         model.eval().merge_adapter()
         with pytest.raises(ValueError, match=message):
@@ -412,7 +403,7 @@ def test_adapter_names_and_merged_adapters():
 
 
 def test_adapter_names_and_modules_that_take_more():
-    _, model = pair("llama, grouped queries", modules_to_save=["self_attn"], targets="E")
+    _, model = pair("llama", modules_to_save=["self_attn"], targets="E")
     with pytest.raises(TypeError, match="LlamaAttention takes more"):
         model.eval()(**batch(labels=False), adapter_names=["default"] * 3)
 
@@ -484,7 +475,7 @@ def test_patterns():
 
 def test_dora_is_directions_and_lengths():
     "The rows of the weight the layer computes with have the trained lengths, whatever the detour is."
-    for family in "gpt2", "llama, grouped queries":
+    for family in "gpt2", "llama":
         _, model = pair(family, use_dora=True)
         for layer in [m for m in model.modules() if isinstance(m, LoraLayer)]:
             merged = layer.oriented(layer.merged_parameters("default")["weight"])

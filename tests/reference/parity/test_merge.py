@@ -26,7 +26,8 @@ from peft_viz.reference.injection import (
     name_matches,
     rows_by_adapter,
 )
-from test_lora import base_model, families, pairs, targets
+from small import base_model
+from test_lora import families, pairs, targets
 from parity import assert_equal, batch, OLD_PEFT
 
 pytestmark = pytest.mark.usefixtures("quiet_and_single")
@@ -41,7 +42,7 @@ METHODS = {
     "adalora": ("AdaLoraConfig", dict(target_r=2, init_r=3, total_step=10)),
 }
 methods = pytest.mark.parametrize("method", METHODS)
-LLAMA = "llama, grouped queries"
+LLAMA = "llama"
 
 
 def config(package, family, method, **fields):

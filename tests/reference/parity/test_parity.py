@@ -24,7 +24,7 @@ from parity import (
     everywhere,
     extra,
     families,
-    FAMILIES,
+    SIX,
     GREEDY,
     gradients,
     INJECTED,
@@ -46,7 +46,7 @@ from parity import (
 
 pytestmark = pytest.mark.usefixtures("quiet_and_single")
 
-ALL = [(method, family) for method in METHODS for family in FAMILIES]
+ALL = [(method, family) for method in METHODS for family in SIX]
 LLAMA = [(method, "llama") for method in METHODS]
 
 

@@ -20,7 +20,6 @@ from parity import (
     CLM,
     config,
     extra,
-    FAMILIES,
     gradients,
     GREEDY,
     OLD_PEFT,
@@ -32,15 +31,10 @@ from parity import (
     VOCABULARY,
     wrap,
 )
-from test_reference import FAMILIES as MORE_FAMILIES
+from small import OTHERS
 
 pytestmark = pytest.mark.usefixtures("quiet_and_single")
 
-FAMILIES_PEFT_DOES_NOT_KNOW = [
-    family
-    for family in MORE_FAMILIES
-    if family.split(",")[0] not in FAMILIES or family == "opt, narrow embeddings"
-]
 MORE_METHODS = [
     "ia3",
     "p-tuning",
@@ -51,14 +45,11 @@ MORE_METHODS = [
 ]  # the others are in test_reference, test_adalora and test_poly
 
 
-@pytest.mark.parametrize("family", FAMILIES_PEFT_DOES_NOT_KNOW)
+@pytest.mark.parametrize("family", OTHERS)
 @pytest.mark.parametrize("method", MORE_METHODS)
 def test_other_families_train_and_generate(family, method):
     "Every adapter parameter gets a gradient, and a text is what one pass over it says."
-    torch.manual_seed(0)
-    base = MORE_FAMILIES[family]().eval()
-    base.generation_config.eos_token_id = None
-    model = ours.get_peft_model(base, config(our_config, method)).eval()
+    model = ours.get_peft_model(base_model(family), config(our_config, method)).eval()
     ids = torch.tensor([[5, 6, 7, 8]])
     task = {k: v[:1] for k, v in extra(method).items()}
     model(ids, labels=ids, **task).loss.backward()

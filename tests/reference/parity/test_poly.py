@@ -15,29 +15,19 @@ from torch import nn
 import peft_viz.reference.causal_lm as ours
 import peft_viz.reference.config as our_config
 from peft_viz.reference.methods.poly import features, knowing, PolyLayer, PolyModel
-from parity import assert_equal, base_model as parity_model, batch, gradients, OLD_PEFT
-from test_reference import FAMILIES as MORE_FAMILIES
+from parity import assert_equal, base_model, batch, gradients, OLD_PEFT
+from small import SIX
 
 pytestmark = pytest.mark.usefixtures("quiet_and_single")
 
 peft = pytest.importorskip("peft")
 FIELDS = dict(task_type="CAUSAL_LM", r=3, n_tasks=3, n_skills=2)
-FAMILIES = ["gpt2", "llama", "opt", "mpt", "bloom", "gpt_neox"]
-KNOWN_TO_PEFT = [f for f in FAMILIES if f not in ("gpt2", "mpt")]
-families = pytest.mark.parametrize("family", FAMILIES)
+KNOWN_TO_PEFT = [f for f in SIX if f not in ("gpt2", "mpt")]
+families = pytest.mark.parametrize("family", SIX)
 splits = pytest.mark.parametrize("n_splits", [1, 2])
 TASKS = torch.tensor([2, 0, 1])
 GREEDY = dict(max_new_tokens=5, do_sample=False)
 REFUSES_GPT2 = "Conv1D.*is not supported"
-
-
-def base_model(family):
-    if family in ("gpt2", "llama", "opt"):
-        return parity_model(family)
-    torch.manual_seed(0)
-    model = MORE_FAMILIES[family]().eval()
-    model.generation_config.eos_token_id = None
-    return model
 
 
 def wrap(base, seed=None, **more):
@@ -318,7 +308,7 @@ def test_several_sampled_texts_are_samples_of_repeated_rows(family):
     assert texts[0].shape == (6, 12) and torch.equal(*texts)
 
 
-@pytest.mark.parametrize("family", [f for f in FAMILIES if f != "mpt"])
+@pytest.mark.parametrize("family", [f for f in SIX if f != "mpt"])
 def test_generate_from_embeddings(family):
     model, ids = mine(family), batch(labels=False)["input_ids"]
     embeddings = model.get_input_embeddings()(ids)
@@ -338,7 +328,7 @@ def test_a_row_is_the_same_alone_as_in_a_mixed_batch(family):
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", SIX)
 def test_gradient_checkpointing(family, reentrant):
     """Two calls with different tasks before one backward pass: each is computed again with its own tasks, and
     with its own coins."""
@@ -604,7 +594,7 @@ def test_no_adapter_for_each_row():
 
 
 def test_default_targets_are_loras():
-    for family in FAMILIES:
+    for family in SIX:
         poly = mine(family)
         lora = ours.get_peft_model(base_model(family), our_config.LoraConfig(task_type="CAUSAL_LM"))
         assert poly.active_peft_config.target_modules == lora.active_peft_config.target_modules

@@ -5,10 +5,8 @@ processes. The frozen base model stays as it was, bit for bit."""
 
 import copy
 import hashlib
-import os
+import multiprocessing
 import socket
-import subprocess
-import sys
 from contextlib import nullcontext
 
 import pytest
@@ -20,7 +18,6 @@ import peft_viz.reference.config as our_config
 import train_two_processes
 from peft_viz.reference.model import PeftModel
 from parity import assert_as_peft, assert_equal, assert_repeats, base_model, gradients, PAD, VOCABULARY
-from conftest import ROOT
 
 pytestmark = pytest.mark.usefixtures("quiet_and_single")
 
@@ -317,40 +314,22 @@ def free_port():
 
 
 def test_two_processes(tmp_path):
-    "Each has half of the rows; they end with the same weights, and these are those of one process with all rows."
+    """Each has half of the rows; they end with the same weights, and these are those of one process with all rows.
+
+    (That `accelerate launch` starts such processes is tested with the command.)"""
     methods = list(train_two_processes.METHODS)
-    # On a CPU `accelerate launch` starts several processes only where it is told --multi_gpu; the script asks
-    # for the CPU, and gloo.
-    command = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--multi_gpu",
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
-        "--mixed_precision",
-        "no",
-        "--dynamo_backend",
-        "no",
-        "--main_process_ip",
-        "127.0.0.1",
-        "--main_process_port",
-        str(free_port()),
-        str(ROOT / "tests" / "train_two_processes.py"),
-        str(tmp_path),
-        *methods,
+    context = multiprocessing.get_context("forkserver")  # what is imported there is imported once
+    context.set_forkserver_preload(["torch", "accelerate", "transformers.models.llama.modeling_llama"])
+    port = free_port()
+    processes = [
+        context.Process(target=train_two_processes.main, args=(rank, 2, port, tmp_path, methods))
+        for rank in (0, 1)
     ]
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(300)
+        assert process.exitcode == 0
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
     for method in methods:
         first, second, alone = ranks[0][method], ranks[1][method], train_two_processes.train(method)

@@ -21,7 +21,8 @@ import parity
 import peft_viz.reference.causal_lm as ours
 from peft_viz import generation, place
 from peft_viz.reference.config import CPTConfig, IA3Config, LoraConfig, PrefixTuningConfig, PromptTuningConfig
-from parity import base_model, OLD_PEFT, PAD, TOKENS, VOCABULARY
+from parity import base_model, OLD_PEFT, PAD, VOCABULARY
+from small import TOKENS
 
 pytestmark = pytest.mark.usefixtures("quiet_and_single")
 

@@ -1,0 +1,60 @@
+"""How long an explorer takes: from a knob to its figures, and from the call to the first figure.
+
+Run with `python bench/explore.py`. Beside the seconds on the clock stand those of the processor, which a busy
+machine does not change."""
+
+import argparse, statistics, time
+
+from tqdm.auto import tqdm
+
+from peft_viz import explore
+from peft_viz.views import plot, widgets
+
+
+def timed(go) -> tuple:
+    "Milliseconds on the clock and of the processor."
+    clock, processor = time.perf_counter(), time.process_time()
+    go()
+    return 1000 * (time.perf_counter() - clock), 1000 * (time.process_time() - processor)
+
+
+def told(name, found):
+    "A line: the median and the worst."
+    clock, processor = zip(*found)
+    print(
+        f"{name:42} {statistics.median(clock):6.0f} ms   processor {statistics.median(processor):6.0f} ms"
+        f"   worst {max(clock):6.0f} ms"
+    )
+
+
+def main():
+    ask = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    ask.add_argument("--rounds", type=int, default=3)
+    rounds = ask.parse_args().rounds
+    told("the first figure", [timed(explore)])
+    told("another explorer", [timed(explore) for _ in range(rounds)])
+    explorer, found = explore(), {}
+    for turn in tqdm(range(rounds), leave=False):
+        for method in widgets.METHODS:
+            explorer.texts = ("tea=aet", f"{'abcdefgh'[: 1 + turn % 8]}=")
+            explorer.method = method
+            knob = "rank" if method in ("LORA", "ADALORA", "POLY") else "num_virtual_tokens"
+            turns = found.setdefault(method, [])
+            turns.append(timed(lambda: explorer.set_trait(knob, 3 if getattr(explorer, knob) == 5 else 5)))  # noqa: B023
+            explorer._seen.clear()
+    for method, turns in found.items():
+        told(f"a knob, {method}", turns)
+    explorer.mode = "generate"
+    generated = [timed(lambda n=n: explorer.set_trait("new_tokens", n)) for n in range(2, 5)]
+    told("a knob, generate", generated)
+    told("a row", [timed(lambda r=r: explorer.set_trait("row", r)) for r in (1, 0, 1, 0)])
+    trace = explorer.trace
+    for name, figure in plot.FIGURES.items():
+        if name not in ("labels", "lora"):
+            told(
+                f"figure: {name}", [timed(lambda f=figure: widgets.picture(f(trace))) for _ in range(rounds)]
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,443 @@
+"""What looks wrong is found, in recordings of peft as it is installed; and nothing is found that is not there.
+
+Each kind of finding has a recording that shows it and one like it, without the fault, that does not."""
+
+import json
+import random
+from functools import partial
+
+import peft
+import pytest
+import torch
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+)
+
+import peft_viz
+from damage import damage
+from families import V5
+from peft_viz import Trace, TraceError, record
+from peft_viz.recording.diagnose import TEXTS
+
+SMALL = dict(vocab_size=64, num_hidden_layers=2, num_attention_heads=4, hidden_size=32)
+TOKENS = dict(pad_token_id=0, bos_token_id=1, eos_token_id=63)
+FAMILIES = dict(
+    llama=(LlamaForCausalLM, LlamaConfig, dict(SMALL, intermediate_size=48, num_key_value_heads=2)),
+    mistral=(MistralForCausalLM, MistralConfig, dict(SMALL, intermediate_size=48, num_key_value_heads=2)),
+    gpt2=(GPT2LMHeadModel, GPT2Config, dict(vocab_size=64, n_layer=2, n_head=4, n_embd=32, n_positions=64)),
+)
+SOFT = dict(num_virtual_tokens=4)
+METHODS = {
+    "LORA": ("LoraConfig", dict(init_lora_weights=False)),
+    "ADALORA": ("AdaLoraConfig", dict(total_step=100)),
+    "IA3": ("IA3Config", {}),
+    "POLY": ("PolyConfig", dict(n_tasks=2)),
+    "PROMPT_TUNING": ("PromptTuningConfig", SOFT),
+    "P_TUNING": ("PromptEncoderConfig", SOFT),
+    "MULTITASK_PROMPT_TUNING": ("MultitaskPromptTuningConfig", dict(SOFT, num_tasks=2)),
+    "PREFIX_TUNING": ("PrefixTuningConfig", SOFT),
+    "CPT": ("CPTConfig", dict(cpt_token_ids=[5, 6, 7, 8], cpt_tokens_type_mask=[1, 2, 3, 4])),
+}
+IN_THE_INPUTS = ("PROMPT_TUNING", "P_TUNING", "MULTITASK_PROMPT_TUNING", "CPT")
+TASKS = ("POLY", "MULTITASK_PROMPT_TUNING")
+TEXT = [[5, 6, 7], [8, 9, 10, 11, 12, 13]]
+POSITIONS = torch.tensor([[0, 0, 0, 0, 1, 2], [*range(6)]])  # of the batch that is padded on the left
+FULL = torch.tensor([[5, 6, 7, 8, 9, 10], [8, 9, 10, 11, 12, 13]])
+
+
+def make(method="PROMPT_TUNING", package=peft, family="llama", corrected=False, base=None, **fields):
+    model, config, sizes = FAMILIES[family]
+    cls, usual = METHODS[method]
+    torch.manual_seed(0)
+    inner = model(config(**{**sizes, **TOKENS, **(base or {})})).eval()
+    more = dict(corrected_positions=True) if corrected else {}
+    config = getattr(package, cls)(task_type="CAUSAL_LM", **{**usual, **fields})
+    return package.get_peft_model(inner, config, **more).eval()
+
+
+def batch(side="left", method="", labels=False):
+    pad = lambda row: [0] * (6 - len(row)) + row if side == "left" else row + [0] * (6 - len(row))
+    ids = torch.tensor([pad(row) for row in TEXT]) if side else FULL
+    made = dict(input_ids=ids, attention_mask=(ids > 0).long())
+    if labels:
+        made["labels"] = ids.masked_fill(ids == 0, -100)
+    return made | (dict(task_ids=torch.tensor([0, 1])) if method in TASKS else {})
+
+
+def recorded(model, run, *args, **more):
+    "The recording; what ended the run stands in it."
+    with record(model, **more) as trace, torch.no_grad():
+        try:
+            run(model, *args)
+        except Exception as error:
+            assert trace.roots[-1].raised["type"] == type(error).__name__
+    return trace
+
+
+def kinds(model, run, **more):
+    return {finding.kind for finding in checked(recorded(model, run, **more).diagnose())}
+
+
+def checked(found):
+    "Findings as they are read: each is whole in both languages, and points to something that is there."
+    for f in found:
+        plain = f.to_dict()
+        assert json.loads(json.dumps(plain)) == plain and f.kind in TEXTS
+        assert all(len(plain[name][lang]) > 8 for name in ("text", "advice") for lang in ("en", "zh"))
+        assert not any(c in plain[name]["en"] for name in ("text", "advice") for c in "{}")
+        assert f.text in str(found) and f.advice in str(found)
+    assert found._repr_html_().count("<li") == len(found)
+    return found
+
+
+def generate(model, **more):
+    return model.generate(max_new_tokens=3, min_new_tokens=3, do_sample=False, **more)
+
+
+STAGES = dict(
+    forward=lambda m, side, method: m(**batch(side, method, labels=True)),
+    generate=lambda m, side, method: generate(m, **batch(side, method)),
+)
+
+
+# ---- nothing that is not there
+
+
+def expected(method, stage, side, corrected):
+    "What peft, and we, really do to a batch."
+    found = {"logits-longer"} if method in IN_THE_INPUTS and stage == "forward" else set()
+    moved = method in IN_THE_INPUTS or (method == "PREFIX_TUNING" and (stage == "forward" or not V5))
+    return found | ({"positions-ignore-padding"} if side == "left" and moved and not corrected else set())
+
+
+@pytest.mark.parametrize("package", (peft, peft_viz), ids=lambda p: p.__name__)
+@pytest.mark.parametrize("method", METHODS)
+def test_healthy_recordings(method, package):
+    for stage, side in (("forward", "left"), ("forward", "right"), ("forward", None), ("generate", "left")):
+        found = recorded(make(method, package), STAGES[stage], side, method).diagnose()
+        assert {f.kind for f in checked(found)} == expected(method, stage, side, False)
+        assert not found.unchecked
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if "num_virtual_tokens" in METHODS[m][1]])
+def test_corrected_positions_have_no_finding(method):
+    "Padded on the left, in both stages: only that the logits are longer."
+    both = lambda m: (m(**batch("left", method, True)), generate(m, **batch("left", method)))
+    model = make(method, peft_viz, corrected=True)
+    assert kinds(model, both) == expected(method, "forward", "left", True)
+
+
+def test_ordinary_ways_to_call_a_model():
+    "Beams, no cache, embeddings, no mask, a cache that was returned: no finding by itself."
+    lora, ours = make("LORA"), make("PROMPT_TUNING", peft_viz, corrected=True)
+    embeds = lora.get_input_embeddings()(FULL)
+    ways = (
+        lambda m: generate(m, **batch("left"), num_beams=2),
+        lambda m: generate(m, **batch("left"), use_cache=False),
+        lambda m: generate(m, **batch("left"), cache_implementation="static"),
+        lambda m: generate(m, input_ids=FULL),
+    )
+    for run in (*ways, lambda m: m(inputs_embeds=embeds), lambda m: m(FULL), lambda m: goes_on(m)):
+        assert kinds(lora, run) == set()
+    for run in ways:
+        assert kinds(ours, run) == set()
+    assert kinds(ours, goes_on) == {"logits-longer"}
+
+
+def goes_on(model):
+    "A loop as many write it: the cache that came back is passed in, with a mask over everything."
+    out = model(input_ids=FULL, attention_mask=torch.ones_like(FULL))
+    model(
+        input_ids=out.logits[:, -1:].argmax(-1),
+        attention_mask=torch.ones(2, 7, dtype=torch.long),
+        past_key_values=out.past_key_values,
+    )
+
+
+def test_a_model_without_adapters_and_other_recordings():
+    base = make().get_base_model()
+    assert kinds(base, lambda m: m(**batch("right", labels=True))) == set()
+    assert Trace().diagnose() == [] and "nothing" in str(Trace().diagnose()).lower()
+    with pytest.raises(ValueError, match="lang should be"):
+        Trace().diagnose("fr")
+
+
+# ---- labels and lengths
+
+
+def test_labels():
+    run = lambda labels: lambda m: m(input_ids=FULL, labels=labels)
+    first = FULL.masked_fill(
+        torch.arange(6) > 0, -100
+    )  # only the label of the first token, which nothing predicts
+    assert "labels-all-ignored" in kinds(make("LORA"), run(torch.full_like(FULL, -100)))
+    assert "labels-all-ignored" in kinds(make("LORA"), run(first))
+    assert "labels-all-ignored" not in kinds(make("LORA"), run(FULL.masked_fill(torch.arange(6) < 5, -100)))
+    assert "labels-all-ignored" not in kinds(make("PROMPT_TUNING"), run(first))  # a virtual token predicts it
+    found = recorded(make(), run(torch.full_like(FULL, -100))).diagnose()
+    assert [f.level for f in found] == ["error", "note"] and "nan" in found[0].text
+
+
+def test_logits_longer_than_labels():
+    trace = recorded(make(), lambda m: m(input_ids=FULL, labels=FULL))
+    (found,) = checked(trace.diagnose())
+    assert (found.kind, found.facts["logits"], found.facts["n"], found.facts["k"]) == (
+        "logits-longer",
+        10,
+        6,
+        4,
+    )
+    step = trace.calls[found.call].steps[found.step]
+    assert found.base in step.calls and found.line == step.line  # the line that called the base model
+    assert not kinds(make("PREFIX_TUNING"), lambda m: m(input_ids=FULL, labels=FULL))
+
+
+def test_lengths_that_do_not_fit():
+    short = FULL[:, :-1]
+    assert "labels-length" in kinds(make(), lambda m: m(input_ids=FULL, labels=short))
+    for method in ("LORA", "PROMPT_TUNING"):
+        got = kinds(make(method), lambda m: m(input_ids=FULL, attention_mask=torch.ones_like(short)))
+        assert "mask-length" in got
+        assert "mask-length" not in kinds(make(method), lambda m: m(**batch()))
+    too_long = torch.ones(2, 10, dtype=torch.long)  # the virtual tokens counted by the caller, too
+    assert "mask-length" in kinds(make(), lambda m: m(input_ids=FULL, attention_mask=too_long))
+
+
+def test_a_prefix_without_a_cache():
+    "peft's generate then feeds one token, and tells the positions of all."
+    got = kinds(make("PREFIX_TUNING"), lambda m: generate(m, **batch(), use_cache=False))
+    assert got == ({"positions-length", "raised"} if V5 else {"positions-ignore-padding", "raised"})
+    assert not kinds(make("PREFIX_TUNING"), lambda m: generate(m, input_ids=FULL))
+
+
+# ---- positions
+
+
+def test_forward_and_generate():
+    both = lambda m: (m(**batch()), generate(m, **batch()))
+    found = recorded(make("PREFIX_TUNING"), both).diagnose()
+    assert [f.kind for f in checked(found)] == ["positions-ignore-padding", "positions-differ"][: 1 + V5]
+    assert (found[0].facts["position"], found[0].facts["right"], found[0].facts["pad"]) == (7, 4, 3)
+    if V5:
+        assert (found[1].facts["forward"], found[1].facts["generate"]) == ("7 8 9", "4 5 6")
+    full = lambda m: (m(input_ids=FULL), generate(m, input_ids=FULL))
+    assert not kinds(make("PREFIX_TUNING"), full) and not kinds(make("LORA"), both)
+
+
+def test_a_table_of_positions_is_not_a_rotary_embedding():
+    "The same shift makes no difference to the one, and does to the other."
+    for family, found in (("gpt2", {"positions-ignore-padding"}), ("llama", set())):
+        model = make("LORA", family=family)
+        assert kinds(model, lambda m: m(**batch())) == found
+        assert not kinds(model, lambda m: m(**batch(), position_ids=POSITIONS))
+        # and this is so: the logits of a padded row, against the row alone
+        alone, padded = model(FULL[:1, :3]).logits, model(**batch()).logits[:1, 3:]
+        assert torch.allclose(alone, padded, atol=1e-5) is (family == "llama")
+
+
+def test_padding_on_the_right_of_generate():
+    assert "padding-behind" in kinds(make("LORA"), lambda m: generate(m, **batch("right")))
+    assert not kinds(make("LORA"), lambda m: generate(m, **batch("left")))
+
+
+def test_positions_beyond_the_model():
+    long = torch.full((1, 13), 5)
+    got = kinds(make(base=dict(max_position_embeddings=16)), lambda m: m(input_ids=long))
+    assert got == {"position-beyond", "logits-longer"}
+    assert kinds(make(base=dict(max_position_embeddings=17)), lambda m: m(input_ids=long)) == {
+        "logits-longer"
+    }
+    crash = recorded(make(family="gpt2"), lambda m: m(input_ids=torch.full((1, 62), 5))).diagnose()
+    assert [f.kind for f in checked(crash)] == ["position-beyond", "raised"]
+    (found,) = recorded(
+        make("LORA", base=dict(max_position_embeddings=7)), lambda m: generate(m, input_ids=FULL)
+    ).diagnose()
+    assert found.when == ("decode", 2) and found.facts["position"] == 7
+
+
+# ---- virtual tokens
+
+
+def off(run):
+    def without(model):
+        with model.disable_adapter():
+            run(model)
+
+    return without
+
+
+def test_virtual_tokens_that_are_not_there():
+    for run in (
+        lambda m: m.get_base_model()(input_ids=FULL),
+        off(lambda m: m(input_ids=FULL)),
+        off(lambda m: generate(m, input_ids=FULL)),
+    ):
+        assert kinds(make(), run) == {"virtual-missing"}
+    assert kinds(make(), lambda m: generate(m, input_ids=FULL)) == set()
+
+
+@pytest.mark.parametrize("method", ("PROMPT_TUNING", "PREFIX_TUNING"))
+def test_a_cache_that_was_passed_in(method):
+    model = make(method)
+    past = lambda: model.get_base_model()(FULL[:, :3]).past_key_values
+    assert "warm-cache" in kinds(model, lambda m: m(input_ids=FULL[:, 3:], past_key_values=past()))
+    warm = past()
+    assert "warm-cache" in kinds(model, lambda m: generate(m, input_ids=FULL, past_key_values=warm))
+    assert "warm-cache" in kinds(model, goes_on)
+    assert "warm-cache" not in kinds(make(method, peft_viz), goes_on)
+    assert "warm-cache" not in kinds(make("LORA"), goes_on)
+
+
+def test_a_prompt_that_no_query_attends_to():
+    "The padding uses the window up."
+    run = lambda m: m(**batch())
+    got = recorded(make(family="mistral", base=dict(sliding_window=4)), run).diagnose()
+    found = next(f for f in checked(got) if f.kind == "prompt-unattended")
+    assert (found.facts["row"], found.facts["v"], found.level) == (0, 4, "warning")
+    assert "prompt-unattended" not in kinds(make(family="mistral", base=dict(sliding_window=16)), run)
+    assert "prompt-unattended" not in kinds(
+        make(family="mistral", base=dict(sliding_window=4)), lambda m: m(FULL)
+    )
+
+
+# ---- what the caller passed
+
+
+def test_a_tensor_changed_under_the_caller():
+    types = torch.full((2, 6), 4)
+    run = lambda m: m(input_ids=FULL, labels=FULL, input_type_mask=types.clone())
+    trace = recorded(make("CPT"), run)
+    found = next(f for f in checked(trace.diagnose()) if f.kind == "changed-in-place")
+    assert found.facts["name"] == "input_type_mask"
+    changed = trace.calls[found.call].steps[found.step].changes
+    assert any(c.how == "in-place" and c.name == "input_type_mask" for c in changed)  # the innermost line
+    assert "changed-in-place" not in kinds(make("CPT"), lambda m: m(input_ids=FULL, labels=FULL))
+    assert "changed-in-place" not in kinds(make("CPT", peft_viz), run)
+
+
+@pytest.mark.parametrize("method", TASKS)
+def test_task_ids(method):
+    model, wrong = make(method), ([0, 2], [0, -1], [1])
+    for run in (
+        lambda m, **more: m(input_ids=FULL, **more),
+        lambda m, **more: generate(m, input_ids=FULL, **more),
+    ):
+        assert "task-ids-missing" in kinds(model, run)
+        for ids in map(torch.tensor, wrong):
+            got = kinds(model, partial(run, task_ids=ids))
+            assert "task-ids-wrong" in got and "task-ids-missing" not in got
+        assert not any("task" in kind for kind in kinds(model, partial(run, task_ids=torch.tensor([1, 0]))))
+    assert not any("task" in kind for kind in kinds(make("LORA"), lambda m: m(input_ids=FULL)))
+
+
+def test_task_ids_of_beams():
+    run = lambda m: generate(m, input_ids=FULL, task_ids=torch.tensor([0, 1]), num_beams=2)
+    theirs = recorded(make("POLY"), run)
+    found = {f.kind for f in checked(theirs.diagnose())}
+    assert found == ({"task-ids-wrong", "raised"} if theirs.roots[0].raised else set())
+    assert not kinds(make("POLY", peft_viz), run)
+
+
+# ---- the state of the adapters
+
+
+def test_adapters():
+    run = lambda m: m(input_ids=FULL)
+    assert kinds(make("LORA"), off(run)) == {"adapters-off"}
+    model = make("LORA")
+    model.base_model.disable_adapter_layers()
+    assert kinds(model, run) == {"adapters-off"}
+    model = make("LORA")
+    model.merge_adapter()
+    assert kinds(model, run) == {"adapters-merged"}
+    model.unmerge_adapter()
+    assert kinds(model, run) == set()
+    assert kinds(make("LORA", peft_viz), off(run)) == {"adapters-off"}
+
+
+def test_adapters_on_no_layer_that_ran():
+    "An adapter of the table of tokens, and embeddings that were passed in."
+    model = make("LORA", target_modules=["embed_tokens"])
+    assert kinds(model, lambda m: m(inputs_embeds=torch.zeros(2, 3, 32))) == {"adapters-nowhere"}
+    assert kinds(model, lambda m: m(input_ids=FULL)) == set()
+
+
+def test_parameters_of_the_base_model_that_train():
+    run = lambda m: m(input_ids=FULL)
+    for package in (peft, peft_viz):
+        model = make("LORA", package)
+        model.get_base_model().lm_head.weight.requires_grad_(True)
+        (found,) = checked(recorded(model, run).diagnose())
+        assert found.kind == "base-trains" and found.call is None
+        assert (found.facts["n"], "lm_head" in found.facts["names"]) == (1, True)
+        assert not kinds(make("LORA", package, modules_to_save=["lm_head"]), run)
+        assert not kinds(make("LORA", package, bias="all"), run)
+
+
+def test_nothing_that_trains():
+    model = make("LORA")
+    model.requires_grad_(False)
+    assert not kinds(model, lambda m: m(input_ids=FULL))  # to use a model is no fault
+    assert kinds(model.train(), lambda m: m(input_ids=FULL)) == {"nothing-trains"}
+    assert not kinds(make("LORA").train(), lambda m: m(input_ids=FULL))
+
+
+def test_an_update_of_zero():
+    run = lambda m: m(input_ids=FULL)
+    assert kinds(make("LORA", init_lora_weights=True), run, layers=4) == {"update-zero"}
+    assert not kinds(make("LORA"), run, layers=4)
+
+
+# ---- recordings from elsewhere
+
+
+def test_a_recording_from_a_file(tmp_path):
+    both = lambda m: (m(**batch()), generate(m, **batch()))
+    trace = recorded(make("PREFIX_TUNING"), both)
+    again = Trace.load(trace.save(tmp_path / "prefix.json"))
+    assert str(again.diagnose("zh")) == str(trace.diagnose("zh")) and again.diagnose()
+
+
+def test_a_recording_of_an_older_version():
+    "What it does not have is not checked, and it says so."
+    document = json.loads(recorded(make("PREFIX_TUNING"), lambda m: m(**batch())).to_json())
+    [document["about"].pop(name) for name in ("max_positions", "trains")]
+    [call.pop("measured", None) for call in document["calls"]]
+    found = Trace.from_json(document).diagnose()
+    assert found == [] and found.unchecked == ("positions",) and "positions" in str(found)
+    assert "adapters" in Trace.from_json(_stripped(make("LORA"))).diagnose().unchecked
+
+
+def _stripped(model):
+    document = json.loads(recorded(model, lambda m: m(input_ids=FULL)).to_json())
+    [call.pop("measured", None) for call in document["calls"]]
+    return document
+
+
+def test_damaged_recordings():
+    "Whatever can be read can be asked."
+    rng, read = random.Random(5), 0
+    texts = [
+        recorded(make(method), STAGES[stage], "left", method).to_json()
+        for method, stage in (
+            ("MULTITASK_PROMPT_TUNING", "forward"),
+            ("PREFIX_TUNING", "generate"),
+            ("LORA", "forward"),
+        )
+    ]
+    for _ in range(250):
+        document = json.loads(rng.choice(texts))
+        for name in ("about", "values", "calls"):
+            damage(document[name], rng)
+        try:
+            trace = Trace.from_json(document)
+        except TraceError:
+            continue
+        read += 1
+        checked(trace.diagnose(rng.choice(("en", "zh"))))
+    assert read > 3

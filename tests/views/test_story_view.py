@@ -1,0 +1,407 @@
+"""The viewer as a reader meets it: it opens on the story, one row of the batch on one grid of columns, and everything
+else is a key away."""
+# lane: here
+
+import json, pathlib, re
+import pytest, torch
+
+from peft_viz import PrefixTuningConfig, PromptTuningConfig, get_peft_model, layout, load_tiny, record, viewer
+from peft_viz.zoo.letters import collate
+
+TAG, VIRTUAL = "peft-viz-trace", 4
+LM = dict(task_type="CAUSAL_LM", num_virtual_tokens=VIRTUAL)
+ROOT = f"document.querySelector('{TAG}').shadowRoot"
+pytestmark = pytest.mark.browser
+
+
+def recorded(config, new_tokens=3, **how):
+    "A padded batch with labels, then a generate."
+    torch.manual_seed(0)
+    base, tokenizer = load_tiny()
+    model = get_peft_model(base, config).eval()
+    question = tokenizer(
+        ["fig=", "hello="],
+        return_tensors="pt",
+        padding=True,
+        padding_side="left",
+        add_special_tokens=False,
+    )
+    with record(model, tokenizer=tokenizer, **how) as trace, torch.no_grad():
+        model(**collate(tokenizer, ["fig=", "hello="], ["fgi", "ehllo"], padding_side="left"))
+        if new_tokens:
+            model.generate(**question, max_new_tokens=new_tokens, min_new_tokens=new_tokens, do_sample=False)
+    return trace
+
+
+@pytest.fixture(scope="module")
+def trace():
+    return recorded(PromptTuningConfig(**LM))
+
+
+@pytest.fixture(scope="module")
+def prefix():
+    return recorded(PrefixTuningConfig(**LM))
+
+
+@pytest.fixture
+def opened(new_page, tmp_path):
+    "A function: save a trace, open it from disk, return the page."
+
+    def open_file(trace, hash="", **options):
+        page, file = new_page(**options), trace.save(tmp_path / "trace.html")
+        page.raw.goto(file.resolve().as_uri() + hash)
+        page.wait_for_selector(f"{TAG} .root")
+        return page
+
+    return open_file
+
+
+def view(page, name):
+    page.evaluate(f"n => document.querySelector('{TAG}').openTab(n)", name)
+
+
+def text(page, selector):
+    return " ".join(page.raw.locator(f"{TAG} {selector}").first.inner_text().split())
+
+
+def plain(told):
+    return " ".join(told.split())
+
+
+def of(page, name):
+    return page.evaluate(f"document.querySelector('{TAG}').{name}")
+
+
+def grid(page):
+    "The lines of the grid: part -> name of the line -> [(text, classes, left edge)] of its cells."
+    return page.evaluate(f"""() => Object.fromEntries(['passed', 'reached'].map(part => [part, Object.fromEntries(
+        [...{ROOT}.querySelectorAll(`.sheet .${{part}} tr`)].filter(r => r.querySelector('th[scope=row]')).map(r =>
+            [r.cells[0].textContent, [...r.cells].slice(1).map(c => [c.textContent, c.className, c.getBoundingClientRect().left])]))]))""")
+
+
+# ---------------------------------------------------------------- the story
+def test_it_opens_on_one_sentence_and_one_grid(trace, opened):
+    page = opened(trace)
+    assert text(page, ".say").startswith(
+        f"Prompt tuning puts {VIRTUAL} learned vectors, the virtual tokens ◆, in front"
+    )
+    assert f"The mask grows by {VIRTUAL} ones, the labels by {VIRTUAL} times −100." in text(page, ".say")
+    lines = grid(page)
+    assert list(lines["passed"]) == ["token", "mask", "label"]
+    assert list(lines["reached"]) == ["token", "mask", "label", "position"]
+    row = layout.sequence(trace, trace.base_calls[0]).rows[0]
+    assert [t for t, *_ in lines["reached"]["mask"]] == [str(a) for a in row.attended]
+    assert [t for t, *_ in lines["reached"]["label"]][:VIRTUAL] == ["−100"] * VIRTUAL
+    positions = layout.positions(trace, trace.base_calls[0])
+    assert [int(t) for t, *_ in lines["reached"]["position"]] == list(positions[0])
+    added = [i for i, (_, cls, _) in enumerate(lines["reached"]["token"]) if "fresh" in cls]
+    assert added == list(range(VIRTUAL))
+    assert page.problems == []
+
+
+def test_every_cell_of_a_row_stands_on_one_grid(trace, prefix, opened):
+    for recording in (trace, prefix):
+        page = opened(recording)
+        for i in range(len(recording.story()) + 1):
+            page.evaluate(f"i => document.querySelector('{TAG}').goScene(i)", i)
+            edges = [[x for *_, x in cells] for part in grid(page).values() for cells in part.values()]
+            assert edges and all(row == pytest.approx(edges[0], abs=0.6) for row in edges)
+            steps = {round(b - a) for row in edges for a, b in zip(row, row[1:])}
+            assert len(steps) <= 2  # whole pixels
+        assert page.problems == []
+
+
+def test_moments_are_those_of_python(trace, opened):
+    page, told = opened(trace), trace.story()
+    for number, moment in enumerate(told, 1):
+        page.keyboard.press("ArrowRight")
+        assert text(page, ".say") == plain(moment.text)
+        assert page.url.endswith(f"#moment={number}")
+        line = page.raw.locator(f"{TAG} .snippet [aria-current]")
+        if moment.step is not None and line.count():
+            call = trace.calls[moment.call]
+            assert int(line.get_attribute("data-line")) == call.steps[moment.step].line
+    page.keyboard.press("Home")
+    page.raw.locator(f"{TAG} [data-lang='1']").click()
+    for moment in list(told)[:6]:
+        page.keyboard.press("ArrowRight")
+        assert text(page, ".say") == plain(moment.texts["zh"])
+    assert page.problems == []
+
+
+def test_what_has_not_happened_is_faint_and_what_just_did_is_marked(trace, opened):
+    page = opened(trace)
+    moments = [(i, m) for i, m in enumerate(trace.story(), 1) if m.kind == "grew"]
+    i, grew = next((i, m) for i, m in moments if m.names[0] == "attention_mask")
+    page.evaluate(f"i => document.querySelector('{TAG}').goScene(i)", i - 1)
+    before = grid(page)["reached"]
+    assert all("unborn" in cls for _, cls, _ in before["mask"][:VIRTUAL])
+    assert not any("unborn" in cls for _, cls, _ in before["mask"][VIRTUAL:])  # the caller's own
+    page.keyboard.press("ArrowRight")
+    after = grid(page)["reached"]
+    assert all("fresh" in cls for _, cls, _ in after["mask"][:VIRTUAL])
+    assert all("unborn" in cls for _, cls, _ in after["label"][:VIRTUAL])
+    assert "not yet" in text(page, ".back")
+    last = next(i for i, m in enumerate(trace.story(), 1) if m.kind == "loss")
+    page.evaluate(f"i => document.querySelector('{TAG}').goScene(i)", last)
+    assert not any("unborn" in cls for cells in grid(page)["reached"].values() for _, cls, _ in cells)
+    loss = trace.value(trace.base_calls[0].outputs["loss"]).data[0]
+    assert f"{loss:.3f}" in text(page, ".back")
+
+
+def test_the_lines_behind_a_moment_and_back(trace, opened):
+    page = opened(trace)
+    number, moment = next((i, m) for i, m in enumerate(trace.story(), 1) if m.kind == "grew")
+    page.evaluate(f"i => document.querySelector('{TAG}').goScene(i)", number)
+    page.keyboard.press("ArrowDown")
+    here = page.raw.locator(f"{TAG} .code [aria-current]")
+    assert int(here.get_attribute("data-line")) == trace.calls[moment.call].steps[moment.step].line
+    assert "#step=" in page.url
+    for back in ("ArrowUp", "Escape"):
+        page.keyboard.press(back)
+        assert text(page, ".say") == plain(moment.text)
+        page.keyboard.press("ArrowDown")
+    assert page.problems == []
+
+
+def test_prefix_tuning_goes_into_the_cache(prefix, opened):
+    page = opened(prefix)
+    assert f"{VIRTUAL} virtual tokens ◆ into the cache" in text(page, ".say")
+    lines = grid(page)["reached"]
+    assert [t for t, *_ in lines["label"]][:VIRTUAL] == [""] * VIRTUAL  # nothing is computed for them
+    assert "in the cache" in text(page, ".sheet .axis")
+
+
+def test_the_other_row(trace, opened):
+    page = opened(trace)
+    assert "4 of padding" in text(page, ".rowpick")
+    page.keyboard.press("r")
+    assert "no padding" in text(page, ".rowpick") and of(page, "row") == 1
+    want = layout.sequence(trace, trace.base_calls[0]).rows[1]
+    assert [t for t, *_ in grid(page)["reached"]["mask"]] == [str(a) for a in want.attended]
+
+
+# ---------------------------------------------------------------- the lines
+def test_step_over_and_step_out(trace, opened):
+    page = opened(trace)
+    view(page, "lines")
+    order = page.evaluate(f"document.querySelector('{TAG}').rec.moments.map(m => [m.call.id, m.phase])")
+    into = next(k for k, (_, phase) in enumerate(order) if phase == "into")
+    page.evaluate(f"k => document.querySelector('{TAG}').go(k)", into)
+    page.keyboard.press("o")
+    assert order[of(page, "step")] == [order[into][0], "line"]  # the same line, when it is done
+    page.keyboard.press("O")
+    assert of(page, "step") == into
+    page.keyboard.press("ArrowRight")
+    inside = order[of(page, "step")][0]
+    assert inside != order[into][0]
+    page.keyboard.press("u")
+    assert order[of(page, "step")][0] == trace.calls[inside].parent
+    page.keyboard.press("Home")
+    page.keyboard.press("h")
+    seen = set()
+    while (k := of(page, "step")) not in seen:
+        seen.add(k)
+        page.keyboard.press("ArrowRight")
+    names = {trace.calls[order[k][0]].function.split(".")[-1] for k in seen}
+    assert names <= {"forward", "generate", "prepare_inputs_for_generation"}
+
+
+# ---------------------------------------------------------------- overview, decoding, attention
+def test_overview_lists_the_base_calls_and_leads_there(trace, opened):
+    page = opened(trace)
+    view(page, "overview")
+    rows = page.raw.locator(f"{TAG} [data-base]")
+    assert rows.count() == len(trace.base_calls)
+    caches = {c.call: c for c in layout.cache(trace)}
+    for i, call in enumerate(trace.base_calls):
+        told, c = rows.nth(i).inner_text(), caches[call.id]
+        assert f"{c.before} → {c.after}" in told
+        taken = layout.taken(trace, call)
+        assert all(pair[1] in told for pair in taken or [])
+    rows.nth(2).click()
+    first = page.evaluate(f"i => document.querySelector('{TAG}').rec.bases[i].first", 2)
+    assert of(page, "tab") == "lines" and of(page, "step") == first
+
+
+def test_each_decision_says_where_the_other_way_leads(trace, opened):
+    page = opened(trace)
+    view(page, "overview")
+    call = trace.roots[0]
+    source = trace.sources[call.source]
+    tree = text(page, ".decisions")
+    for branch in layout.branches(trace, call).branches:
+        if branch["outcomes"]:
+            assert f"{branch['line']} " in tree
+    first = next(
+        b for b in source.branches if any(s.line == b["line"] and s.branch is False for s in call.steps)
+    )
+    assert f"True would lead to lines {first['body'][0]}–{first['body'][1]}" in tree
+    page.raw.locator(f"{TAG} button.cond").first.click()
+    assert of(page, "tab") == "lines"
+
+
+def test_search_finds_functions_variables_and_lines(trace, opened):
+    page = opened(trace)
+    page.keyboard.press("/")
+    page.keyboard.type("get_prompt")
+    assert "function" in text(page, ".found") and "line" in text(page, ".found")
+    page.keyboard.press("Enter")
+    assert of(page, "tab") == "lines"
+    k = of(page, "step")
+    name = page.evaluate(f"k => document.querySelector('{TAG}').rec.moments[k].call.function", k)
+    assert name.endswith("get_prompt")
+
+
+def test_decoding_a_step_at_a_time(trace, opened):
+    page, caches = opened(trace), {c.call: c for c in layout.cache(trace)}
+    view(page, "decoding")
+    for i, call in enumerate(trace.base_calls):
+        c, taken = caches[call.id], layout.taken(trace, call)
+        assert f"{c.before} → {c.after} tokens" in text(page, ".cache-line")
+        likely = layout.next_tokens(trace, call)[0]
+        shown = page.raw.locator(f"{TAG} .likely li")
+        assert shown.count() == len(likely) and likely[0][1] in shown.first.inner_text()
+        if taken:
+            assert taken[0][1] in text(page, ".likely .taken") and "taken" in text(page, ".likely .taken")
+        page.keyboard.press("ArrowRight")
+    assert of(page, "step") == of(page, "rec.bases.at(-1).last") and page.problems == []
+
+
+def test_attention_weights_heads_and_shares(new_page, tmp_path):
+    trace = recorded(PromptTuningConfig(**LM), new_tokens=0, attention="full")
+    call, page = trace.base_calls[0], new_page()
+    page.raw.goto(trace.save(tmp_path / "trace.html").as_uri() + "#step=1&view=attention")
+    shares = layout.share(trace, call)
+    shown = page.evaluate(f"""() => [...{ROOT}.querySelectorAll('.shares tbody tr')].map(r =>
+        [...r.querySelectorAll('button')].map(b => +b.textContent))""")
+    assert shown == [[pytest.approx(100 * x, abs=0.51) for x in rows[0]] for rows in shares.values()]
+    page.raw.locator(f"{TAG} [data-head='2.1']").click()
+    weights = torch.tensor(layout.weights(trace, call, layer=2))[0][1]
+    queries, keys = weights.shape
+    box = page.raw.locator(f"{TAG} .attention canvas").bounding_box()
+    for q, k in ((queries - 1, 0), (queries - 1, keys - 1), (queries - 1, VIRTUAL + 4)):
+        page.mouse.move(
+            box["x"] + box["width"] * (k + 0.5) / keys, box["y"] + box["height"] * (q + 0.5) / queries
+        )
+        assert text(page, ".hover").endswith(f"· {weights[q, k]:.3f}")
+    assert page.problems == []
+
+
+def test_two_recordings_side_by_side(trace, new_page, tmp_path):
+    from peft_viz import compare
+
+    torch.manual_seed(0)
+    model = get_peft_model(load_tiny()[0], PromptTuningConfig(**LM), corrected_positions=True).eval()
+    tokenizer = load_tiny()[1]
+    with record(model, tokenizer=tokenizer) as other, torch.no_grad():
+        model(**collate(tokenizer, ["fig=", "hello="], ["fgi", "ehllo"], padding_side="left"))
+    page, file = new_page(), tmp_path / "two.html"
+    file.write_text(viewer.page(trace, other=other), encoding="utf-8")
+    page.show(file)
+    assert of(page, "tab") == "compare"
+    rows = page.raw.locator(f"{TAG} .compared tbody tr:has(button)")
+    assert rows.count() == len(compare(trace, other).differences) > 0
+    sides = page.raw.locator(f"{TAG} .side .sheet")
+    assert sides.count() == 2
+    told = [[int(x) for x in layout.positions(t, t.base_calls[0])[0]] for t in (trace, other)]
+    for i, positions in enumerate(told):
+        last = sides.nth(i).locator("tr").last.locator("td")
+        assert [int(x) for x in last.all_inner_texts()] == positions
+        assert last.last.get_attribute("class").split()[-1] == "fresh"
+    page.keyboard.press("ArrowRight")
+    assert "no such call" in text(page, ".side:has(.note)") and page.problems == []
+
+
+# ---------------------------------------------------------------- links, copies, sizes
+def test_links_are_restored_with_language_and_theme(trace, opened):
+    page = opened(trace, "#moment=3&lang=zh&theme=dark&row=1")
+    assert text(page, ".say") == trace.story()[2].texts["zh"] and of(page, "row") == 1
+    assert page.evaluate(f"{ROOT}.querySelector('.root').dataset.theme") == "dark"
+    page.keyboard.press("ArrowRight")
+    assert all(part in page.url for part in ("#moment=4", "lang=zh", "theme=dark", "row=1"))
+    page.raw.reload()
+    page.wait_for_selector(f"{TAG} .root")
+    assert text(page, ".say") == trace.story()[3].texts["zh"]
+    for name in ("overview", "attention", "decoding"):
+        view(page, name)
+        page.keyboard.press("PageDown")
+        assert f"view={name}" in page.url
+    assert page.problems == []
+
+
+def test_a_picture_of_the_grid(trace, opened):
+    page = opened(trace)
+    for kind in ("SVG", "PNG"):
+        page.raw.locator(f"{TAG} .menu summary").click()
+        with page.expect_download() as download:
+            page.raw.locator(f"{TAG} .menu-items button", has_text=kind).click()
+        data = pathlib.Path(download.value.path()).read_bytes()
+        if kind == "SVG":
+            drawn = data.decode()
+            assert drawn.startswith("<svg ") and drawn.count("◆") >= VIRTUAL and "−100" in drawn
+        else:
+            assert data[:4] == b"\x89PNG" and len(data) > 5000
+    assert page.problems == []
+
+
+def test_presenting_is_large_and_one_pane(trace, opened):
+    page = opened(trace)
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("p")
+    sizes = page.evaluate(f"""() => [...{ROOT}.querySelectorAll('.say, .sheet td:not(.gap), .sheet th, .snippet code')]
+        .map(e => parseFloat(getComputedStyle(e).fontSize))""")
+    assert min(sizes) >= 22 and not page.raw.locator(f"{TAG} .contents").is_visible()
+    page.keyboard.press("p")
+    assert page.raw.locator(f"{TAG} .contents").is_visible()
+
+
+@pytest.mark.parametrize("width", [390, 700, 800, 1400])
+@pytest.mark.parametrize("name", ["story", "lines", "overview", "attention", "decoding"])
+def test_every_view_fits_every_width(trace, opened, width, name):
+    page = opened(trace, viewport={"width": width, "height": 844})
+    view(page, name)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    small = page.evaluate(f"""() => [...{ROOT}.querySelectorAll('*')].filter(e => e.children.length === 0 && e.textContent.trim()
+        && e.getClientRects().length && parseFloat(getComputedStyle(e).fontSize) < 12).map(e => e.outerHTML.slice(0, 80))""")
+    assert small == []
+    if width == 390:  # one scroll; the code alone keeps its own
+        scrolls = page.evaluate(f"""() => [...{ROOT}.querySelectorAll('.body:not(.code)')].filter(e =>
+            e.scrollHeight > e.clientHeight + 4 && /auto|scroll/.test(getComputedStyle(e).overflowY)).map(e => e.className)""")
+        assert scrolls == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_accessible(trace, opened, scheme, lang):
+    axe = pytest.importorskip(
+        "axe_playwright_python", reason="axe is not installed: pip install axe-playwright-python"
+    )
+    script = (pathlib.Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+    page = opened(trace, f"#moment=5&lang={lang}", color_scheme=scheme, bypass_csp=True)
+    page.add_script_tag(content=script)
+    for name in ("story", "overview", "attention", "decoding", "lines"):
+        view(page, name)
+        found = page.evaluate(
+            "async () => (await axe.run()).violations.map(v => [v.id, ...v.nodes.map(n => n.html.slice(0, 160))])"
+        )
+        assert found == [], name
+
+
+def test_ten_viewers_on_one_page(trace, new_page):
+    page = new_page()
+    page.show(f"<!doctype html><body>{viewer.fragment(trace) * 10}")
+    page.wait_for_function(f"[...document.querySelectorAll('{TAG}')].every(v => v.steps)")
+    page.raw.locator(f"{TAG} .root").nth(7).focus()
+    page.keyboard.press("ArrowRight")
+    said = page.evaluate(f"[...document.querySelectorAll('{TAG}')].map(v => v.sceneIndex)")
+    assert said == [0] * 7 + [1] + [0] * 2 and page.problems == []
+
+
+def test_the_payload_is_the_trace_without_what_is_empty(trace):
+    from peft_viz.recording.trace import Trace
+
+    sent = json.loads(json.dumps(viewer.payload(trace)))["trace"]
+    assert Trace.from_json(sent).to_json() == trace.to_json()
+    assert len(json.dumps(sent, separators=(",", ":"), ensure_ascii=False)) < 0.9 * len(trace.to_json())
+    assert not re.search(r'": ?\[\], ?"', json.dumps(sent["calls"]))
