@@ -424,13 +424,8 @@ def _geometry(trace, call):
     inputs = _inputs(trace, call)
     if inputs is None:
         raise ValueError(
-<<<<<<< HEAD
-            f"call {call.id} ({call.function}) got neither input_ids nor inputs_embeds of "
-            "two dimensions or more, with a row"
-=======
             f"call {call.id} ({call.function}) got neither input_ids nor inputs_embeds of two dimensions or more, "
             "with a row"
->>>>>>> main
         )
     virtual = _virtual(trace, call)
     return _Geometry(*_shape(inputs), _cached(trace, call), virtual, _prompt_end(trace, call, virtual))

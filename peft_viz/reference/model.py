@@ -82,11 +82,7 @@ def check_config(
     model."""
     if isinstance(config, type) or not hasattr(config, "peft_type"):
         raise TypeError(
-<<<<<<< HEAD
-            f"peft_config must be a configuration, such as LoraConfig(task_type='CAUSAL_LM'), "
-=======
             "peft_config must be a configuration, such as LoraConfig(task_type='CAUSAL_LM'), "
->>>>>>> main
             f"not {reprlib.repr(config)}"
         )
     if config.peft_type is None:
