@@ -255,7 +255,7 @@ def test_words_are_plain(name):
     assert found == []
 
 
-@pytest.mark.parametrize("name", LATER)
+@pytest.mark.parametrize("name", sorted(LATER))
 def test_the_list_of_modules_to_be_read_is_short_enough(name):
     assert name in MODULES
     assert without_docstring(name) or without_comment(name) or without_warning(name), (
