@@ -15,6 +15,7 @@ from peft_viz import load_tiny, record
 from peft_viz.recording import layout
 from peft_viz.recording.sentences import KINDS, TEXTS
 from peft_viz.recording.trace import Trace
+from peft_viz.watching import join
 
 peft = pytest.importorskip("peft")
 V5 = not __import__("transformers").__version__.startswith("4.")
@@ -451,6 +452,15 @@ def test_a_recording_that_was_cut():
         story = Trace.from_json(cut).story()
         assert bool(story) is bool(keep) and str(story)
         assert not keep or story[-1].kind == "stopped"
+
+
+def test_recordings_that_were_joined():
+    "As `peft-viz run` does with the calls of a script: what was measured goes with them."
+    both = Trace.from_json(forward("peft", "prompt").to_json())
+    join(both, Trace.from_json(generate("peft", "prompt").to_json()))
+    story = Trace.from_json(both.to_json()).story()
+    one, other = forward("peft", "prompt").story(), generate("peft", "prompt").story()
+    assert [m.text for m in story] == [m.text for m in (*one, *other)]
 
 
 def test_an_empty_recording():
