@@ -327,6 +327,23 @@ def test_a_mask_of_four_dimensions():
     assert crashed[-1].kind == "raised" and "RuntimeError" in crashed[-1].text
 
 
+def test_virtual_tokens_behind_the_padding():
+    torch.manual_seed(0)
+    base, tokenizer = load_tiny()
+    config = peft_viz.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)
+    model = peft_viz.get_peft_model(base, config, corrected_positions=True)
+    with torch.no_grad(), record(model, tokenizer=tokenizer) as trace:
+        model(**BATCH, labels=LABELS)
+    mask, labels, vectors = told(trace.story(), "grew")
+    assert mask.after.nested()[0] == [0, 0, 1, 1, 1, 1, 1, 1, 1, 1]
+    assert labels.after.nested()[0] == [-100] * 6 + LABELS[0, 2:].tolist()
+    assert all(
+        "behind the padding" in m.text and "填充之后" in m.texts["zh"] for m in (mask, labels, vectors)
+    )
+    (made_,) = told(trace.story(), "made")
+    assert made_.names == ("position_ids",) and made_.after.nested()[0] == [0, 0, 0, 1, 2, 3, 4, 5, 6, 7]
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_what_is_dropped_with_its_warning():
     more = dict(position_ids=torch.arange(6)[None].expand(2, -1), token_type_ids=torch.zeros_like(IDS))
