@@ -363,7 +363,11 @@ def test_what_is_dropped_with_its_warning():
 @pytest.mark.parametrize("side", SIDES)
 def test_positions_that_are_passed_to_a_prefix_are_shifted(side):
     run = lambda m: m(**BATCH, position_ids=torch.arange(6)[None].expand(2, -1))
-    (moved,) = told(watched(side, "prefix", run).story(), "replaced")
+    story = watched(side, "prefix", run).story()
+    if side == "peft" and not V5:  # peft 0.18 drops them
+        assert [m.names for m in told(story, "dropped")] == [("position_ids",)]
+        return
+    (moved,) = told(story, "replaced")
     assert moved.names == ("position_ids",) and moved.facts["d"] == 4
     assert "0 1 2 3 4 5 became 4 5 6 7 8 9" in moved.text
 
