@@ -267,7 +267,7 @@ def show(
         raise UserError(f"{output} has an unknown extension: a page ends in .html")
     trace.save(_check_output(output))
     print(summary(trace))
-    print(f"\n{trace.diagnose().told()}")
+    print(f"\n{trace.diagnose().told(shutil.get_terminal_size((100, 24)).columns)}")
     print(f"\n{_written(output)}")
     return 0
 

@@ -43,6 +43,11 @@ def _move_call(call, values: int, calls: int, sources: list):
     call.source = None if call.source is None else sources[call.source]
     for mask in call.attention:
         mask["value"] = _moved(mask["value"], values)
+    seen = call.measured
+    if seen is not None and seen.positions is not None:
+        seen.positions.values = [i + values for i in seen.positions.values]
+    if seen is not None and seen.next_tokens is not None:
+        seen.next_tokens.ids += values
     for step in call.steps:
         step.calls = [i + calls for i in step.calls]
         for change in step.changes:
