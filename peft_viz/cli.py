@@ -271,7 +271,7 @@ def show(
     width = shutil.get_terminal_size((100, 24)).columns
     print(trace.story(options.lang).told(width))
     print(f"\n{summary(trace, width)}")
-    print(f"\n{trace.diagnose(options.lang).told()}")
+    print(f"\n{trace.diagnose(options.lang).told(width)}")
     print(f"\n{_written(output)}")
     return 0
 

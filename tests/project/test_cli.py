@@ -702,7 +702,7 @@ def test_bash_completes_subcommands_and_options(tmp_path):
         check=True,
         cwd=tmp_path,
     ).stdout.split()
-    assert done("") == ["run", "show", "demo", "-h", "--help", "--version", "--print-completion"]
+    assert done("") == ["run", "show", "compare", "demo", "-h", "--help", "--version", "--print-completion"]
     assert done("s") == ["show"] and done("run", "--c") == ["--calls"]
     (tmp_path / "script.py").touch()
     assert done("run", "scr") == ["script.py"]
