@@ -22,7 +22,7 @@ def tuner_layers(
     base,  # a base model
 ) -> list:
     "Layers of the base model that an adapter has wrapped."
-    return [m for m in base.modules() if hasattr(m, "base_layer") and _package(m)]
+    return [m for m in base.modules() if "base_layer" in m._modules and _package(m)]
 
 
 def _package(obj) -> str | None:

@@ -47,9 +47,12 @@ class StateVisit(Inside):
     @guarded("the state of the adapters")
     def _ask(self):
         trace, call = self.recorder.trace, self.base.call
-        root, layers = layout.outermost(trace, call).id, tuner_layers(self.module)
-        adapted = layers or (trace.about.get("adapters") and not trace.about.get("num_virtual_tokens"))
-        if root == self.recorder.asked or not adapted or call.measured is None:
+        root = layout.outermost(trace, call).id
+        if root == self.recorder.asked or call.measured is None:
+            return
+        layers = tuner_layers(self.module)  # looking at every module takes its time: once for a call from outside
+        if not layers and (not trace.about.get("adapters") or trace.about.get("num_virtual_tokens")):
+            self.recorder.asked = root
             return
         self.recorder.asked, self.state = root, state_of(layers)
         call.measured.adapters = self.state
