@@ -261,15 +261,17 @@ def _written(path: Path) -> str:
 def show(
     options: argparse.Namespace,  # from `parser`
 ) -> int:  # exit code
-    """Write a recording's page; print its summary, and what looks wrong. Raises `UserError` for files that
-    cannot be read or written."""
+    """Write a recording's page; print its story, its summary, and what looks wrong. Raises `UserError` for files
+    that cannot be read or written."""
     trace = _load(options.trace)
     output = options.output or options.trace.with_suffix(".html")
     if output.suffix != ".html":
         raise UserError(f"{output} has an unknown extension: a page ends in .html")
     trace.save(_check_output(output))
-    print(summary(trace))
-    print(f"\n{trace.diagnose().told()}")
+    width = shutil.get_terminal_size((100, 24)).columns
+    print(trace.story(options.lang).told(width))
+    print(f"\n{summary(trace, width)}")
+    print(f"\n{trace.diagnose(options.lang).told()}")
     print(f"\n{_written(output)}")
     return 0
 
@@ -426,8 +428,11 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(metavar="command", dest="command")
     _run_parser(commands)
-    shown = _subparser(commands, "show", show, "print what a recording holds and write its page")
+    shown = _subparser(
+        commands, "show", show, "tell the story of a recording, print what it holds and write its page"
+    )
     shown.add_argument("trace", type=Path, metavar="trace.json", help="a recording")
+    shown.add_argument("--lang", choices=("en", "zh"), default="en", help="language of the story (en)")
     shown.add_argument(
         "-o",
         "--output",

@@ -7,22 +7,17 @@ __all__ = ['Recorder', 'record']
 
 # %% ../../nbs/recording/00_recorder.ipynb #cfc3983d
 import operator, sys
-
 from functools import partial
+
+import torch
 
 from .about import about, decoder, texts, tuner_layers, UNKNOWN
 from .base_model import attention_layers, AttentionVisit, BaseVisit, decoder_blocks
 from .calls import Compiling, ENTRY_POINTS, Visit, Watched
 from .describe import Reader, struck
 from .doors import Door
-from peft_viz.recording.measured import (
-    DigestVisit,
-    LayerVisit,
-    OwnVisit,
-    position_places,
-    PositionVisit,
-    WeightsVisit,
-)
+from .measured import DigestVisit, LayerVisit, OwnVisit
+from .measured import position_places, PositionVisit, WeightsVisit
 from .state import StateVisit
 from .watch import Ledger
 from .trace import Trace
@@ -215,7 +210,8 @@ class Recorder:
 
     def _describe(self):
         try:
-            self.trace.about.update(about(self.model, self.base))
+            with torch._C.DisableTorchFunction():  # no function mode of the user's sees how we look
+                self.trace.about.update(about(self.model, self.base))
         except Exception as error:
             if struck(error):
                 raise

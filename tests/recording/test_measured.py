@@ -418,6 +418,7 @@ def test_other_adapted_layers(method, package):
 @PACKAGES
 @pytest.mark.parametrize("config", (soft, prefix, lora))
 def test_everything_switched_on_changes_no_bit(config, package):
+    torch.set_grad_enabled(True)  # another test's interrupt may have struck in the middle of `no_grad`
     model = wrapped(config, package=package)
     model.train()
     batch = dict(BATCH, labels=IDS)

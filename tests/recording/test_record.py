@@ -301,13 +301,13 @@ def test_long_inputs_are_cut(monkeypatch):
         (base_model, "bind"),
         (base_model, "_sdpa_grid"),
         (describe, "_cache"),
-        (base_model, "attended"),
+        (base_model, "may_attend"),
     ),
 )
 def test_a_recorder_error_does_not_reach_the_model(module, place, monkeypatch, tracer):
     "Wherever the recorder fails: while lines run, before and after the base model, in its layers and in its attention."
     model = make()
-    if place == "attended":
+    if place == "may_attend":
         model.base_model.set_attn_implementation("eager")
     plain = model.generate(**PROMPT, **GREEDY)
     monkeypatch.setattr(module, place, lambda *_, **__: 1 / 0)

@@ -13,7 +13,7 @@ import torch
 import peft_viz
 from peft_viz import load_tiny, record
 from peft_viz.recording import layout
-from peft_viz.recording.story import KINDS, TEXTS
+from peft_viz.recording.sentences import KINDS, TEXTS
 from peft_viz.recording.trace import Trace
 
 peft = pytest.importorskip("peft")
@@ -180,7 +180,8 @@ def test_prompt_tuning_by_hand():
     story = forward("peft", "prompt").story()
     given = story[0]
     assert given.text == (
-        "You pass 2 rows of 6 tokens. Padding: row 0 has 2 on the left. With them: attention_mask [2, 6], labels [2, 6]."
+        "You pass 2 rows of 6 tokens. Padding: row 0 has 2 on the left. "
+        "With them: attention_mask [2, 6], labels [2, 6]."
     )
     mask, labels, vectors = told(story, "grew")
     assert mask.names == ("attention_mask",) and mask.before.nested() == MASK.tolist()
