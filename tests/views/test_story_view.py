@@ -448,7 +448,10 @@ def test_a_low_frame_is_filled_or_made_higher(trace, page, sandbox):
     )
     frame = page.raw.frame_locator("iframe")
     frame.locator(f"{TAG} .say").wait_for()
-    page.wait_for_timeout(1200)
+    if "origin" in sandbox:
+        page.wait_for_function("document.querySelector('iframe').getBoundingClientRect().height > 700")
+    else:
+        frame.locator(f"{TAG}[fitted]").wait_for()
     high = page.raw.locator("iframe").bounding_box()["height"]
     assert frame.locator(TAG).bounding_box()["height"] <= high
     assert high > 700 if "origin" in sandbox else high < 410
