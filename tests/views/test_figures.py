@@ -98,7 +98,9 @@ def test_positions_go_back_through_the_cache(prompt):
 def test_positions_behind_a_prefix():
     trace = watched(METHODS["PREFIX_TUNING"](), generate=3)
     own = [p for c in trace.base_calls for p in layout.positions(trace, c)[0]]
-    assert strips._used(trace, trace.base_calls[-1], 0) == [None] * V + own  # keys of a prefix have no position
+    assert (
+        strips._used(trace, trace.base_calls[-1], 0) == [None] * V + own
+    )  # keys of a prefix have no position
 
 
 def test_positions_that_were_not_measured_say_so(prompt):
