@@ -51,7 +51,9 @@ def main():
     trace = explorer.trace
     for name, figure in plot.FIGURES.items():
         if name not in ("labels", "lora"):
-            told(f"figure: {name}", [timed(lambda f=figure: widgets.picture(f(trace))) for _ in range(rounds)])
+            told(
+                f"figure: {name}", [timed(lambda f=figure: widgets.picture(f(trace))) for _ in range(rounds)]
+            )
 
 
 if __name__ == "__main__":
