@@ -163,7 +163,7 @@ def test_pictures_are_described(explorer):
     grid = layout.attention(explorer.trace).attended[0]
     size = "15 queries and 15 keys, of which 4 virtual tokens, 4 padding, 7 tokens"
     filled = f"{sum(map(sum, grid))} of 225 squares are filled."
-    assert alts[0] == f"Attention grid of row 0: {size}. {filled}"
+    assert alts[0].endswith(f"row 0. Attention grid of row 0: {size}. {filled}")
     assert "11 per row were passed, 15 arrived" in alts[1]
 
 
@@ -242,3 +242,108 @@ def test_a_viewer_leaves_the_recording_where_no_python_runs(explorer):
     data, _ = widgets.Viewer(explorer.trace)._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in data
     assert data["text/html"] == explorer.trace._repr_html_() and "<table>" in data["text/html"]
+
+
+# ---- several methods, generate, and what is shown
+
+
+def test_all_nine_methods_run_forward_and_generate(tiny):
+    bench = Bench(*tiny)
+    assert len(METHODS) == 9
+    for method in METHODS:
+        for mode, calls in (("forward", 1), ("generate", 2)):
+            trace = bench.run(method, 3, mode=mode, new_tokens=2, texts=("x=x", "abc=abc"))
+            assert trace.about["peft_type"] == method and 1 <= len(trace.base_calls) <= calls
+            roles = layout.sequence(trace).rows[0].roles
+            assert roles.count("virtual") == 3 * (method not in widgets.INSIDE)
+    assert not hasattr(tiny[0], "peft_config")
+
+
+def test_one_copy_serves_all_methods(tiny):
+    bench = Bench(*tiny)
+    losses = {}
+    for method in (*METHODS, *reversed(METHODS)):
+        trace = bench.run(method)
+        losses.setdefault(method, set()).add(trace.value(trace.base_calls[0].outputs["loss"]).data[0])
+    assert all(len(found) == 1 for found in losses.values())
+
+
+def test_methods_side_by_side(explorer):
+    explorer.beside = ("PREFIX_TUNING", "right")
+    assert list(explorer.traces) == [
+        ("PROMPT_TUNING", "left"),
+        ("PREFIX_TUNING", "left"),
+        ("PROMPT_TUNING", "right"),
+    ]
+    assert [t.about["peft_type"] for t in explorer.traces.values()] == [
+        "PROMPT_TUNING",
+        "PREFIX_TUNING",
+        "PROMPT_TUNING",
+    ]
+    assert len(explorer.figures) == 6 and explorer.pictures.value.count("<img ") == 6
+    assert explorer.trace is explorer.traces["PROMPT_TUNING", "left"]
+    explorer.beside = ("PROMPT_TUNING",)  # the same once more: one column
+    assert len(explorer.traces) == 1
+    with pytest.raises(Exception, match="there is no method or padding side 'NOPE'"):
+        explorer.beside = ("NOPE",)
+
+
+def test_generate_call_by_call(tiny):
+    e = explore(*tiny, mode="generate", new_tokens=3, texts=("tea=",), show=("cache", "next_tokens"))
+    calls = e.trace.base_calls
+    assert list(e.calls.options) == list(range(len(calls))) and set(e.figures) == {"cache", "next_tokens"}
+    before = dict(e.figures)
+    e.call = len(calls) - 1
+    assert e.figures["cache"] == before["cache"] and (
+        len(calls) == 1 or e.figures["next_tokens"] != before["next_tokens"]
+    )
+    e.mode = "forward"
+    assert e.call == 0 and list(e.calls.options) == [0]
+
+
+def test_what_cannot_be_drawn_is_said_in_its_place(explorer):
+    explorer.show = ("lora", "attention")
+    assert explorer.error is None and set(explorer.figures) == {"attention"}
+    assert "Not drawn: updates of layers. no adapted layer was followed" in html.unescape(
+        explorer.pictures.value
+    )
+    explorer.method = "LORA"
+    assert set(explorer.figures) == {"lora", "attention"}
+
+
+def test_turning_back_takes_no_run(explorer, monkeypatch):
+    first = explorer.trace
+    explorer.num_virtual_tokens = 5
+    monkeypatch.setattr(explorer.bench, "run", None)
+    explorer.num_virtual_tokens = 4
+    assert explorer.trace is first and explorer.error is None
+
+
+def test_a_run_that_fails_does_no_harm_to_the_next(explorer):
+    explorer.texts = ("a" * 5000,)  # more than the model was made for, or than fits: it may fail
+    explorer.texts = ("",)
+    assert explorer.error is not None
+    explorer.texts = TEXTS
+    assert explorer.error is None and roles(explorer) == ["virtual"] * 4 + ["padding"] * 4 + ["token"] * 7
+
+
+@pytest.mark.parametrize("lang", ("en", "zh"))
+def test_explorers_for_one_question(tiny, lang):
+    padding = widgets.explore_padding(*tiny, method="PREFIX_TUNING", lang=lang)
+    assert [side for _, side in padding.traces] == [
+        "left",
+        "right",
+    ] and "padding_side" not in padding.controls
+    generation = widgets.explore_generation(*tiny, lang=lang)
+    assert generation.mode == "generate" and set(generation.figures) == {"cache", "positions", "next_tokens"}
+    lora = widgets.explore_lora(*tiny, rank=3, lang=lang)
+    assert set(lora.figures) == {"lora", "next_tokens"} and layout.lora(lora.trace)[0].a[0] == 3
+    assert all(e.error is None for e in (padding, generation, lora))
+
+
+def test_every_picture_is_described_in_its_language(tiny):
+    e = explore(
+        *tiny, lang="zh", show=tuple(n for n in widgets.plot.FIGURES if n not in ("share", "branches"))
+    )
+    alts = [html.unescape(a) for a in re.findall(r'alt="([^"]+)"', e.pictures.value)]
+    assert len(alts) == len(e.figures) and all("提示微调" in a and len(a) > 20 for a in alts)
