@@ -16,7 +16,7 @@ begin alike, the mark ends with the number of the one that is meant: `if _ is No
 
 What no row leads to is in the appendix, which `left_over` makes from the code: see `Branch`."""
 
-import ast, importlib, inspect, textwrap, warnings
+import ast, importlib, inspect, re, textwrap, warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -129,7 +129,10 @@ def shapes(text: str) -> list:
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and node.id in own:
             node.id = "_"
-    return [(node.lineno, ast.unparse(node).partition("\n")[0]) for node in statements_of(tree)]
+    shape = lambda node: re.sub(
+        r"^\(([^()]*)\) = ", r"\1 = ", ast.unparse(node).partition("\n")[0]
+    )  # as on 3.10
+    return [(node.lineno, shape(node)) for node in statements_of(tree)]
 
 
 def own_names(tree) -> set:

@@ -61,6 +61,9 @@ def stored():
     return matrix.unpack(matrix.stored()[matrix.LANE])
 
 
+@pytest.mark.skipif(
+    Path(sys.prefix).name not in (".venv", ".venv-era4"), reason="measured in these two alone"
+)
 def test_measured_with_these_versions():
     assert matrix.stored()[matrix.LANE]["versions"] == matrix.versions(), AGAIN
 

@@ -7,6 +7,7 @@ import inspect
 
 import pytest
 import torch
+from packaging.version import Version
 from transformers import DynamicCache, StaticCache
 
 import families
@@ -161,6 +162,7 @@ def test_compiles(method):
     )
 
 
+@pytest.mark.skipif(Version(torch.__version__) < Version("2.10"), reason="torch 2.9 breaks more graphs here")
 @pytest.mark.parametrize("method", ["prompt", "prefix", "cpt"])
 def test_compiles_with_corrected_positions(method):
     compiles(
