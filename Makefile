@@ -8,7 +8,7 @@ export PYTHON ?= python3
 PY := .venv/bin/python
 TOUR := nbs/tutorials/01_tour.ipynb
 
-.PHONY: help demo lab test docs bench export notebooks pictures check format mutations smollm2 python env env-era4 env-python browser era4 coverage matrix clean
+.PHONY: help demo lab test docs bench fuzz soak promises export notebooks pictures check format mutations smollm2 python env env-era4 env-python browser era4 coverage matrix clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,15 @@ docs: env  ## render the site into _docs/
 bench: env  ## measure what recording costs, and ours beside peft without recording
 	@$(PY) bench/record.py
 	@$(PY) bench/compare.py
+
+fuzz: env  ## damage traces, configurations and checkpoints a hundred thousand times each: make fuzz [MANY=1000]
+	@$(PY) scripts/fuzz.py --many $(or $(MANY),100000)
+
+soak: env  ## record training and generation in a loop and watch the memory: make soak [MINUTES=60]
+	@$(PY) bench/soak.py $(or $(MINUTES),60)
+
+promises: env  ## measure what the page of promises shows (bench/figures.json); on a machine with nothing else to do
+	@$(PY) bench/figures.py
 
 export: env  ## write the modules and README.md from the notebooks, and clean these
 	@$(PY) scripts/notebooks.py export

@@ -5,7 +5,7 @@ interleaved, so that a busy machine slows both alike; each figure is the median 
 quartiles beside it. Below 1 ours is faster. The last line is the geometric mean of the medians.
 """
 
-import argparse, functools, statistics, time
+import argparse, functools, json, pathlib, statistics, time
 
 import peft
 import torch
@@ -79,12 +79,13 @@ def main():
     parser.add_argument(
         "--methods", nargs="+", choices=METHODS, default=list(METHODS), help="default: all nine"
     )
+    parser.add_argument("--json", type=pathlib.Path, help="write the medians to this file, too")
     args = parser.parse_args()
     torch.set_num_threads(1)  # more gain nothing on so small a model
     print(f"peft_viz {peft_viz.__version__} over peft {peft.__version__}, {args.rounds} pairs, one thread")
     print(f"{'method':<16}{'forward + backward':>26}{'generate ' + str(args.tokens):>26}")
     ids = torch.randint(10, 250, (4, 24), generator=torch.Generator().manual_seed(0))
-    medians = []
+    medians, figures = [], {}
     for method in args.methods:
         inputs = dict(input_ids=ids, attention_mask=torch.ones_like(ids))
         if method in WITH_TASKS:
@@ -97,9 +98,12 @@ def main():
             pair = [functools.partial(go, one, inputs) for one in models]
             quartiles = statistics.quantiles(ratios(*pair, args.rounds, f"{method}, {work}"), n=4)
             medians.append(quartiles[1])
+            figures[f"{method} {work}"] = round(quartiles[1], 3)
             shown.append("x{1:.3f} ({0:.3f}-{2:.3f})".format(*quartiles))
         print(f"{method:<16}{shown[0]:>26}{shown[1]:>26}", flush=True)
     print(f"geometric mean x{statistics.geometric_mean(medians):.3f}, the slowest x{max(medians):.3f}")
+    if args.json:
+        args.json.write_text(json.dumps(figures, indent=1))
 
 
 if __name__ == "__main__":

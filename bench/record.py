@@ -3,7 +3,7 @@
 Run with `make bench`. Plain and recorded runs are interleaved, so that a busy machine slows both alike; the
 figure is the median of the ratios of neighbours, with the quartiles beside it."""
 
-import argparse, functools, importlib.util, statistics, time
+import argparse, functools, importlib.util, json, pathlib, statistics, time
 
 import torch
 from tqdm.auto import tqdm
@@ -67,6 +67,7 @@ def main():
     )
     parser.add_argument("--rounds", type=int, default=15, help="pairs of runs for each figure")
     parser.add_argument("--tokens", type=int, default=16, help="tokens to generate")
+    parser.add_argument("--json", type=pathlib.Path, help="write the medians to this file, too")
     args = parser.parse_args()
     name, _ = base_model()
     print(
@@ -74,6 +75,7 @@ def main():
     )
     print(f"{'package':<10}{'method':<16}{'forward':>24}{'generate':>24}")
     ids = torch.randint(10, 1000, (1, 11), generator=torch.Generator().manual_seed(0))
+    figures = dict(model=name)
     packages = [peft_viz] + ([importlib.import_module("peft")] if importlib.util.find_spec("peft") else [])
     for package in packages:
         for method in ("LORA", "PROMPT_TUNING", "PREFIX_TUNING"):
@@ -84,7 +86,11 @@ def main():
             forward = ratios(functools.partial(model, **inputs), model, args.rounds)
             generate = ratios(functools.partial(model.generate, **more), model, args.rounds)
             show = lambda r: "x{1:.3f} ({0:.3f}-{2:.3f})".format(*statistics.quantiles(r, n=4))
+            for work, found in (("forward", forward), ("generate", generate)):
+                figures[f"{package.__name__} {method} {work}"] = round(statistics.median(found), 3)
             print(f"{package.__name__:<10}{method:<16}{show(forward):>24}{show(generate):>24}", flush=True)
+    if args.json:
+        args.json.write_text(json.dumps(figures, indent=1))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ import peft_viz
 from .recording import layout
 from .recording.compare import compare as compared, condition_text, title
 from .recording.trace import Trace, TraceError, WRITERS
+from .reference.files import write
+from .views import viewer
 
 # %% ../nbs/commands/00_cli.ipynb #05805bfc
 GLYPHS = {name: mark.glyph for name, mark in layout.MARKS.items()}
@@ -259,15 +261,17 @@ def _written(path: Path) -> str:
 def show(
     options: argparse.Namespace,  # from `parser`
 ) -> int:  # exit code
-    """Write a recording's page; print its summary, and what looks wrong. Raises `UserError` for files that
-    cannot be read or written."""
+    """Write a recording's page; print its story, its summary, and what looks wrong. Raises `UserError` for files
+    that cannot be read or written."""
     trace = _load(options.trace)
     output = options.output or options.trace.with_suffix(".html")
     if output.suffix != ".html":
         raise UserError(f"{output} has an unknown extension: a page ends in .html")
     trace.save(_check_output(output))
-    print(summary(trace))
-    print(f"\n{trace.diagnose().told()}")
+    width = shutil.get_terminal_size((100, 24)).columns
+    print(trace.story(options.lang).told(width))
+    print(f"\n{summary(trace, width)}")
+    print(f"\n{trace.diagnose(options.lang).told(width)}")
     print(f"\n{_written(output)}")
     return 0
 
@@ -276,8 +280,17 @@ def compare(
     options: argparse.Namespace,  # from `parser`
 ) -> int:  # exit code: 0 when nothing differs, 1 when something does
     "Print where two recordings first differ. Raises `UserError` for files that cannot be read."
-    found = compared(_load(options.a), _load(options.b), options.lang, options.tolerance)
+    page = options.output and _check_output(options.output)
+    if page and page.suffix != ".html":
+        raise UserError(
+            f"{options.output}: the two stand beside each other on a page, so its name ends in .html"
+        )
+    a, b = _load(options.a), _load(options.b)
+    found = compared(a, b, options.lang, options.tolerance)
     print(found)
+    if page:
+        write(page, viewer.page(a, lang=options.lang, other=b))
+        print(f"\n{_written(options.output)}")
     return 1 if found.differences else 0
 
 # %% ../nbs/commands/00_cli.ipynb #4e3372da
@@ -328,7 +341,7 @@ def _sorting(
 _EXAMPLES = dict(
     run="peft-viz run train.py --epochs 1\n  peft-viz run -o generate.html --calls 1 -m my_package.generate",
     show="peft-viz run -o trace.json train.py\n  peft-viz show trace.json",
-    compare="peft-viz compare before.json after.json\n  peft-viz compare --lang zh peft.json ours.json",
+    compare="peft-viz compare before.json after.json\n  peft-viz compare -o both.html peft.json ours.json",
     demo="peft-viz demo -o example.html",
 )
 
@@ -389,6 +402,9 @@ def _compare_parser(commands):
     parser = _subparser(commands, "compare", compare, about)
     parser.add_argument("a", type=Path, metavar="a.json", help="a recording")
     parser.add_argument("b", type=Path, metavar="b.json", help="another")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE.html", help="leave a page with both beside each other, too"
+    )
     parser.add_argument("--lang", choices=("en", "zh"), default="en", help="language of the text (en)")
     parser.add_argument(
         "--tolerance",
@@ -412,8 +428,11 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(metavar="command", dest="command")
     _run_parser(commands)
-    shown = _subparser(commands, "show", show, "print what a recording holds and write its page")
+    shown = _subparser(
+        commands, "show", show, "tell the story of a recording, print what it holds and write its page"
+    )
     shown.add_argument("trace", type=Path, metavar="trace.json", help="a recording")
+    shown.add_argument("--lang", choices=("en", "zh"), default="en", help="language of the story (en)")
     shown.add_argument(
         "-o",
         "--output",

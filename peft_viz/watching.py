@@ -43,10 +43,19 @@ def _move_call(call, values: int, calls: int, sources: list):
     call.source = None if call.source is None else sources[call.source]
     for mask in call.attention:
         mask["value"] = _moved(mask["value"], values)
+    _move_measured(call.measured, values)
     for step in call.steps:
         step.calls = [i + calls for i in step.calls]
         for change in step.changes:
             change.value, change.before = _moved(change.value, values), _moved(change.before, values)
+
+
+def _move_measured(found, values: int):
+    "What was measured inside of a call points to values, too."
+    if found is not None and found.positions is not None:
+        found.positions.values = [i + values for i in found.positions.values]
+    if found is not None and found.next_tokens is not None:
+        found.next_tokens.ids += values
 
 
 def join(

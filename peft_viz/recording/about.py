@@ -152,7 +152,8 @@ def trains(
         for p in ([m[name]] if isinstance(m[name], torch.Tensor) else m[name].parameters())
     }
     biases = any(getattr(c, "bias", None) in ("all", "lora_only", "poly_only") for c in configs.values())
-    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    with torch._C.DisableTorchFunction():  # no function mode of the user's sees that we ask
+        trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     theirs = [name for name, p in trained if id(p) not in own and not (biases and name.endswith(".bias"))]
     return dict(
         adapter=sum(id(p) in own for _, p in trained),

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 from .calls import Visit
-from .describe import guarded, may_attend, written
+from .describe import MAX_SCAN, guarded, may_attend, written
 from .measured import bind, Inside, Notes, OTHER_SENSES
 
 # %% ../../nbs/recording/13_base_model.ipynb #750cc130
@@ -79,9 +79,14 @@ def _sdpa_grid(query, key, _value=None, attn_mask=None, _dropout=0.0, is_causal=
     "[batch or 1, 1, query, key] bool, by the rules of PyTorch's documentation."
     q, k = query.shape[-2], key.shape[-2]
     if attn_mask is not None:
-        return may_attend(attn_mask[(None,) * (4 - attn_mask.ndim)][..., -k:])
-    full = torch.ones(1, 1, q, k, dtype=torch.bool, device="cpu")
-    return full.tril() if is_causal else full
+        return _grid(attn_mask[(None,) * (4 - attn_mask.ndim)][..., -k:])
+    full = torch.ones((), dtype=torch.bool, device="cpu").expand(1, 1, q, k)  # takes no memory
+    return full.tril() if is_causal and full.numel() <= MAX_SCAN else full
+
+
+def _grid(mask: torch.Tensor) -> torch.Tensor:
+    "Who may attend to whom. One that is too large to be kept stays as it is: no second one is made of it."
+    return mask if mask.numel() > MAX_SCAN else may_attend(mask)
 
 # %% ../../nbs/recording/13_base_model.ipynb #21816cf8
 class AttentionVisit(Inside):
@@ -118,7 +123,7 @@ class AttentionVisit(Inside):
         how = "sdpa"
         if grid is None and isinstance(self.mask, torch.Tensor) and self.mask.ndim == 4:
             inverse = type(self.module).__name__ in TRUE_IS_MASKED
-            grid, how = may_attend(~self.mask if inverse else self.mask), "mask"
+            grid, how = _grid(~self.mask if inverse else self.mask), "mask"
         if grid is not None:
             self.entry.update(value=self.recorder.ledger.album.add(grid, "attention_mask"), how=how)
 

@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['TEXTS', 'RULES', 'Finding', 'Findings', 'Case', 'rule', 'offsets', 'few', 'diagnose']
 
-# %% ../../nbs/recording/05_diagnose.ipynb #5f2fcf93
+# %% ../../nbs/recording/05_diagnose.ipynb #42fd5e23
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html import escape
+from textwrap import wrap
 
 from . import layout, marks
 from .compare import FACTS, Moment, returned, title, UNKNOWN, when_text
@@ -104,7 +105,7 @@ _SAID = {
     ),
 }
 
-# %% ../../nbs/recording/05_diagnose.ipynb #56f725b2
+# %% ../../nbs/recording/05_diagnose.ipynb #d62bc1c8
 class Findings(list):
     "What looks wrong in a recording, in the order in which it was seen."
 
@@ -122,10 +123,14 @@ class Findings(list):
             else []
         )
 
-    def told(self) -> str:
+    def told(
+        self,
+        width: int | None = None,  # of a line, in characters; None: lines are as long as they are
+    ) -> str:
         "As text, without the title."
         told = [f"{n}. {finding}" for n, finding in enumerate(self, 1)] or [_SAID[self.lang]["none"]]
-        return "\n".join([*told, *self._left])
+        lines = "\n".join([*told, *self._left]).splitlines()
+        return "\n".join(lines if width is None else (part for line in lines for part in wrap(line, width)))
 
     def __str__(self):
         return f"{self.title}\n{self.told()}" if self.title else self.told()

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LINES', 'entry', 'key_of', 'Code', 'heads', 'Place', 'Flow', 'flow_of', 'Origin', 'History', 'history']
 
-# %% ../../nbs/recording/06_history.ipynb #ecabb1f2
+# %% ../../nbs/recording/06_history.ipynb #9a556d48
 import ast, textwrap
 from dataclasses import dataclass, field
 
@@ -216,7 +216,7 @@ class Flow:
         items = value.items.values() if isinstance(value.items, dict) else value.items
         return any(self.is_data(i) for i in items)
 
-# %% ../../nbs/recording/06_history.ipynb #e0afdb4f
+# %% ../../nbs/recording/06_history.ipynb #72fe1df2
 class _Reader:
     "Finds the places that an expression reads, in a call, before a step."
 
@@ -262,26 +262,32 @@ class _Reader:
     def _Lambda(self, _node, _key):
         pass
 
-    def _Dict(self, node, key):
-        own = [v for k, v in zip(node.keys, node.values) if k is not None and _is_text(k) and k.value == key]
-        if own:
-            return self.read(own[-1])
-        for k, v in zip(node.keys, node.values):
-            if k is None or key is None:
-                self.read(v, key if k is None else None)
+# %% ../../nbs/recording/06_history.ipynb #6deaeecf
+def _read_dict(self: _Reader, node, key):
+    own = [v for k, v in zip(node.keys, node.values) if k is not None and _is_text(k) and k.value == key]
+    if own:
+        return self.read(own[-1])
+    for k, v in zip(node.keys, node.values):
+        if k is None or key is None:
+            self.read(v, key if k is None else None)
 
-    def _DictComp(self, node, key):
-        for part in node.generators:
-            self.read(part.iter, key)
 
-    def _Subscript(self, node, key):
-        if isinstance(node.value, ast.Name) and _is_text(node.slice):
-            if not self._note(entry(node.value.id, node.slice.value)):
-                self._Name(node.value, None)
-            return
-        self.read(node.value, key), self.read(node.slice)
+def _read_dictcomp(self: _Reader, node, key):
+    for part in node.generators:
+        self.read(part.iter, key)
 
-# %% ../../nbs/recording/06_history.ipynb #2f7620f0
+
+def _read_subscript(self: _Reader, node, key):
+    if isinstance(node.value, ast.Name) and _is_text(node.slice):
+        if not self._note(entry(node.value.id, node.slice.value)):
+            self._Name(node.value, None)
+        return
+    self.read(node.value, key), self.read(node.slice)
+
+
+_Reader._Dict, _Reader._DictComp, _Reader._Subscript = _read_dict, _read_dictcomp, _read_subscript
+
+# %% ../../nbs/recording/06_history.ipynb #0f8c9efa
 _HANDS_OUT = ("get", "pop", "setdefault")  # methods of a dictionary that give one entry
 
 
@@ -302,9 +308,12 @@ def _call_expression(self: _Reader, node, key):
     for i, c in enumerate(self.made):
         if _last(self.flow.trace.calls[c].function) == name or _is_base(self.flow.trace.calls[c], node):
             self.made[i : i + 1] = []
-            place = "return" if key is None else entry("return", key)
+            place = Place(
+                c, len(self.flow.trace.calls[c].steps), "return" if key is None else entry("return", key)
+            )
             if self.flow.trace.calls[c].kind != "base":
-                self.found.append(Place(c, len(self.flow.trace.calls[c].steps), place))
+                if self.flow.index(place) is not None:  # else what it returned has no such entry
+                    self.found.append(place)
                 return
             break
     own = [k.value for k in node.keywords if key is not None and k.arg == key]
@@ -671,7 +680,7 @@ def history(
     items = [_origin(flow, p, found[p], lang) for p in order]
     return History(item for item in items if item is not None)
 
-# %% ../../nbs/recording/06_history.ipynb #570b45a8
+# %% ../../nbs/recording/06_history.ipynb #51c370d1
 def _wanted(flow: Flow, name, call) -> Place:
     "Where to begin."
     trace = flow.trace

@@ -314,7 +314,7 @@ TEXTS |= {
     ),
 }
 
-# %% ../../nbs/recording/09_sentences.ipynb #a8110706
+# %% ../../nbs/recording/09_sentences.ipynb #00fd1994
 TEXTS |= {
     "alike_steps": (
         "Steps {first}–{last}: as step {as_}, one token more in the {where} each time.",
@@ -340,8 +340,8 @@ TEXTS |= {
     "value": ("{function} gives back {value}.", "{function} 返回 {value}。"),
     # the end
     "raised": (
-        "It ended here: {function} raised {type}: {message}",
-        "在这里结束：{function} 抛出 {type}：{message}",
+        "It ended here: {function} raised {type}{message}",
+        "在这里结束：{function} 抛出 {type}{message}",
     ),
     "stopped": (
         "The recording ends inside of {function}: what came after was not seen.",

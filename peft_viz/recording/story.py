@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MAIN', 'ORDER', 'MADE', 'LOST', 'Moment', 'Story', 'layout_limit', 'story']
 
-# %% ../../nbs/recording/03_story.ipynb #1e6e9fa7
+# %% ../../nbs/recording/03_story.ipynb #98b1db5c
 import ast, re, unicodedata
 from dataclasses import dataclass
 from itertools import groupby
@@ -1166,40 +1166,17 @@ def _root_moments(trace, root, bases: list, lang: str) -> list:
     moments = [m for *_, m in sorted(t.found, key=lambda f: f[:2])]
     return moments + _fold_steps(t, sorted(steps.items())) + _end(trace, root, bases, lang)
 
-# %% ../../nbs/recording/03_story.ipynb #c46e7b67
+# %% ../../nbs/recording/03_story.ipynb #54b11c8d
 def _end(trace, root, bases: list, lang: str) -> list:
     "How a call ended: what it gave back, or what ended it."
-    t = _Teller(trace, lang)
+    t, inside = _Teller(trace, lang), sorted((root, *_below(trace, root), *bases), key=lambda c: c.id)
     if root.raised:
-        inner = max(
-            (
-                c
-                for c in trace.calls
-                if c.raised
-                and layout.outermost(trace, c) is root
-                and c.raised["message"] == root.raised["message"]
-            ),
-            key=lambda c: c.id,
-            default=root,
-        )
-        inner = inner if inner.raised else root
-        step = next(
-            (
-                k
-                for k in reversed(range(len(inner.steps)))
-                if inner.steps[k].line <= (inner.raised["line"] or 0)
-            ),
-            None,
-        )
-        step = len(inner.steps) - 1 if inner.steps else step
-        t.tell(
-            "raised",
-            "raised",
-            (inner.id, step if inner.steps else None),
-            function=inner.function,
-            type=inner.raised["type"],
-            message=inner.raised["message"],
-        )
+        alike = [c for c in inside if c.raised and c.raised["message"] == root.raised["message"]]
+        inner, error = alike[-1], " ".join(root.raised["message"].split())[:300]
+        step = len(inner.steps) - 1 if inner.steps else None
+        message = (f": {error}", f"：{error}") if error else ("", "")
+        facts = dict(function=inner.function, type=inner.raised["type"], message=message)
+        t.tell("raised", "raised", (inner.id, step), **facts)
     elif root.kind != "base" and root.returned is not None and not bases:
         at = (root.id, len(root.steps) - 1 if root.steps else None)
         t.tell(
@@ -1237,7 +1214,7 @@ def _gave_back(t: _Teller, root):
         )
     t.tell("returned", "value", at, names, (None, index), function=root.function, value=repr(value))
 
-# %% ../../nbs/recording/03_story.ipynb #24fb5c0e
+# %% ../../nbs/recording/03_story.ipynb #f1413019
 def story(
     trace,  # the trace
     lang: str = "en",  # `"en"` or `"zh"`: the language of `.text` and of what is printed
@@ -1255,7 +1232,7 @@ def story(
     told = [(root, _root_moments(trace, root, by_root.get(root.id, []), lang)) for root in roots]
     return Story(_fold_roots(told, lang), _title(trace), lang)
 
-
+# %% ../../nbs/recording/03_story.ipynb #0ca8e699
 def _fold_roots(told: list, lang: str) -> list:
     "Calls that tell the same story as the one before become one moment."
     out, counts = [], {}
@@ -1301,7 +1278,7 @@ def _alike_calls(first: int, root, told: list, others: list, lang: str) -> Momen
         lang=lang,
     )
 
-# %% ../../nbs/recording/03_story.ipynb #c45981c4
+# %% ../../nbs/recording/03_story.ipynb #02fd44a5
 def _title(trace) -> dict:
     about = trace.about
     if not trace.calls:

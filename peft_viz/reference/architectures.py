@@ -7,7 +7,7 @@ from __future__ import annotations
 import inspect, sys
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 import torch
 from torch import nn
 
@@ -171,7 +171,7 @@ def _reads_latents(base):
 # %% ../../nbs/reference/41_architectures.ipynb #3892ec3c
 def causal_lm_class(
     config,  # a transformers configuration
-) -> type | None:
+) -> Any:  # a class, or None
     "The class of the causal language model that this configuration is for; None when transformers has none."
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
@@ -318,7 +318,7 @@ def encoders() -> frozenset[str]:
 
     return frozenset((*MODEL_FOR_MASKED_LM_MAPPING_NAMES, "bert-generation"))
 
-
+# %% ../../nbs/reference/41_architectures.ipynb #215d8e10
 def prefix_layout(
     config,  # a transformers configuration
 ) -> list[KeyValues | None]:

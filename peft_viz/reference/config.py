@@ -528,7 +528,6 @@ class PrefixTuningConfig(PromptLearningConfig):
     init_weights: str | None = None  # "zero": keys and values start at zero; None: at random
     encoder_hidden_size: int | None = None  # width of the projection's hidden layer; None: token_dim
     prefix_projection: bool = False  # compute keys and values from a small embedding, by a two-layer network
-    no_effect = {"encoder_hidden_size": lambda self: not self.prefix_projection}
 
     def __post_init__(self):
         self.peft_type = PeftType.PREFIX_TUNING

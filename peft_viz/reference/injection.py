@@ -89,7 +89,7 @@ def all_linear(
 
 
 def fill_targets(
-    config: PeftConfig,  # changed in place
+    config: Any,  # of a method that changes layers; changed in place
     model: nn.Module,  # a base model
     default,  # function of the base model: the targets where the configuration names none
 ):
@@ -361,7 +361,7 @@ class LayerAround(AdapterHolder):
     ):
         super().__init__()
         self.base_layer = base_layer
-        self._shared_weight = ()  # the base layer's own parameter, while a copy is in its place (see `untie`)
+        self._shared_weight: tuple = ()  # the base layer's own parameter, while a copy is in its place (see `untie`)
 
     def get_base_layer(self) -> nn.Module:
         "The layer of the base model."

@@ -205,7 +205,7 @@ class NamedAdapters(nn.Module):
     ):
         super().__init__()
         self.base_model = model
-        self.peft_type = peft_config.peft_type
+        self.peft_type: Any = peft_config.peft_type  # a `PeftType`: `check_config` has refused None
         self.peft_config: dict[str, PeftConfig] = {adapter_name: peft_config}
         self.active_adapter = adapter_name
         self.special_peft_forward_args = {"adapter_names"}  # for our hooks, not for the base model
@@ -377,7 +377,7 @@ class PeftModelWithAdapters(PeftModelWithPrompt):
 
     def prepare_model_for_gradient_checkpointing(
         self,
-        model: nn.Module,  # the base model
+        model: Any,  # the base model
     ) -> nn.Module:  # the same
         """Let gradients reach the layers that are computed again: for this, the output of the frozen embeddings must
         require gradients."""
@@ -657,7 +657,7 @@ class PeftModelWithLoading(PeftModelFromPretrained):
             self.eval()
         return result
 
-    def _take(self, adapter_name, config, tensors, autocast_adapter_dtype):
+    def _take(self, adapter_name, config: Any, tensors, autocast_adapter_dtype):
         if adapter_name not in self.peft_config:
             self.add_adapter(adapter_name, config, autocast_adapter_dtype=autocast_adapter_dtype)
         elif config.peft_type != self.peft_type:
@@ -733,7 +733,7 @@ class PeftModel(PeftModelWithLoading):
         )
 
 # %% ../../nbs/reference/04_model.ipynb #7a198d88
-CLASSES = {  # task -> its class, by name: that module is built on this one
+CLASSES: dict[Any, str] = {  # task -> its class, by name: that module is built on this one
     TaskType.CAUSAL_LM: "peft_viz.reference.causal_lm:PeftModelForCausalLM",
 }
 

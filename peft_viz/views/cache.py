@@ -5,14 +5,23 @@
 # %% auto #0
 __all__ = ['CACHE', 'cache']
 
-# %% ../../nbs/views/figures/04_cache.ipynb #1b7a27aa
+# %% ../../nbs/views/figures/04_cache.ipynb #d446b0a4
 from itertools import groupby
 
 import matplotlib.pyplot as plt
 from matplotlib.patches import Rectangle
 
 from ..recording import layout
-from .sheet import SMALL, Sheet, legend_height, one_row, roles_found, text_width, vocabulary
+from peft_viz.views.sheet import (
+    SMALL,
+    Sheet,
+    legend_height,
+    one_row,
+    roles_found,
+    room,
+    text_width,
+    vocabulary,
+)
 from .strips import Line, draw_line, token_line
 
 # %% ../../nbs/views/figures/04_cache.ipynb #3c4b82f5
@@ -120,7 +129,7 @@ def _free(sheet, first, last, y, tall):
         box = Rectangle((first - 0.46, y + 0.08), last - first - 0.08, tall - 0.16, gid="free", **look)
         sheet.ax.add_artist(box)
 
-# %% ../../nbs/views/figures/04_cache.ipynb #458f53d6
+# %% ../../nbs/views/figures/04_cache.ipynb #0dd40ada
 def cache(
     trace,  # the trace
     call=None,  # a call of generate or of the base model, or its id; None: the first generate
@@ -143,12 +152,13 @@ def cache(
     columns = max(n, min(places, 2 * n))
     margin = 0.2 + 0.078 * max(text_width(line.name) for line, _, _ in filter(None, lines))
     beside = 0.15 + 0.075 * max(text_width(note) for _, _, note in filter(None, lines))
-    cell = min(0.32, max(0.12, (9 - margin - beside) / columns))
+    paper = room(ax, 9) - margin - beside  # inches for the cells
+    cell = min(0.32, paper / columns)
     entries = roles_found([layout.sequence(trace, c.call).rows[row].roles for c in shown if c], lang)
     kept = any(c.after is not None for c in calls)
     entries += [(None, words["new" if kept else "reads"])]
     left, right = -0.5 - margin / cell, columns - 0.5 + beside / cell
-    right = max(right, left + 4.4 / cell)
+    right = max(right, left + min(4.4, paper + margin + beside) / cell)
     tall = 0.26 / cell
     bottom = len(lines) * tall + (legend_height(entries, (right - left) * cell) + 0.1) / cell
     title = layout.method(trace, lang) + layout.PHRASES[lang]["colon"]

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['COMPARE', 'compare']
 
-# %% ../../nbs/views/figures/09_differences.ipynb #6635176b
+# %% ../../nbs/views/figures/09_differences.ipynb #c2a7d844
 import matplotlib.pyplot as plt
 
 from ..recording.compare import NAMES, compare as compared
 from ..recording.layout import MARKS
-from .sheet import SMALL, Sheet, in_lines, room, vocabulary
+from .sheet import SMALL, Sheet, in_lines, room, shortened, vocabulary
 
 # %% ../../nbs/views/figures/09_differences.ipynb #cd5a3682
 COMPARE = {
@@ -33,7 +33,7 @@ COMPARE = {
 }
 assert COMPARE["en"].keys() == COMPARE["zh"].keys()
 
-# %% ../../nbs/views/figures/09_differences.ipynb #6c765b82
+# %% ../../nbs/views/figures/09_differences.ipynb #92c384f3
 def _blocks(found, lang, width):
     "(what and when, lines of a, lines of b) for each difference"
     wide = (width - 0.85) / (2 if width > 5 else 1)
@@ -79,6 +79,7 @@ def compare(
         y = _answer(sheet, key, lines, 0.12, y, step)
     for head, *answers in blocks:
         sheet.rule([0.12, width - 0.12], [y + 0.1, y + 0.1])
+        head = shortened(head, width - 0.4, SMALL * 1.1)
         sheet.text(
             0.12, y + 0.26, head, SMALL, sheet.theme.ink, ha="left", va="center_baseline", fontweight="bold"
         )

@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from ..recording import layout
 from ..recording.layout import MARKS
 from .sheet import LEGIBLE, Sheet, cell_size, legend_height, one_row, ranges, roles_found
-from .sheet import stripes, token_text, vocabulary
+from .sheet import room, stripes, token_text, vocabulary
 
 # %% ../../nbs/views/figures/02_grids.ipynb #9b1cd27d
 def _heads(
@@ -135,20 +135,22 @@ def attention(
     texts = [token_text(*x) for x in zip(seq.roles, seq.ids, seq.texts)]
     key_texts, query_texts = texts[att.key_start :], texts[att.query_start :]
     nq, nk = grid.shape
-    cell = cell_size(max(nq, nk))
+    paper = room(ax, 99)  # inches
+    cell = min(cell_size(max(nq, nk)), (paper - 0.97) / (nk + 1.3))
     font = min(9, cell * 72 * 0.62)
     if font < LEGIBLE:
         key_texts, query_texts = [""] * nk, [""] * nq
     longer = [len(t) for t in key_texts if len(t) > 2]
     inside = 2 if len(longer) <= nk / 3 else 0  # letters a chip may hold; longer texts stand beside it
     beside = max(longer) * font * 0.61 / 72 + 0.08 if longer else 0  # inches
+    cell = min(cell, (paper - 0.97 - beside) / (nk + 1.3))
     left, above = (
         1.8 + (beside + margin) / cell for margin in (0.42, 0.22)
     )  # cells around the grid: chips, texts, brackets
     entries = roles_found([keys, queries], lang) + [(MARKS["masked"], words["masked"])]
     if any(k == "padding" and grid[:, i].any() for i, k in enumerate(keys)):
         entries.insert(-1, (MARKS["attended"], words["attended"]))
-    right = max(nk - 0.5 + 0.15 / cell, 4.4 / cell - left)
+    right = max(nk - 0.5 + 0.15 / cell, min(4.4, paper) / cell - left)
     bottom = nq - 0.5 + (0.12 + legend_height(entries, (right + left) * cell)) / cell
     title = layout.describe(trace, call, lang) + words["comma"] + words["row"].format(row=row)
     below = words["attention"].format(s="s" * (len(att.layers) > 1), layers=ranges(att.layers))
@@ -210,9 +212,10 @@ def share(
     words, call = vocabulary(lang, SHARE), layout.base_call(trace, call)
     layers, grid = _shares(trace, call, row)
     nl, nh = grid.shape
-    cell = min(0.42, max(0.12, 6.5 / max(nh, nl)))
+    paper = room(ax, 7.4)  # inches
+    cell = min(0.42, max(0.12, 6.5 / max(nh, nl)), (paper - 0.9) / nh)
     font = min(9, cell * 72 * 0.34)
-    left, right = 0.62 / cell, max(nh - 0.5 + 0.2 / cell, 4.2 / cell)
+    left, right = 0.62 / cell, max(nh - 0.5 + 0.2 / cell, (min(4.2, paper) - 0.7) / cell)
     rows = len(layout.sequence(trace, call).rows)
     which = words["mean"].format(n=rows) if row is None else vocabulary(lang)["comma"]
     which += "" if row is None else vocabulary(lang)["row"].format(row=row)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['IMPORTANCE', 'Importance', 'knock_out', 'importance']
 
-# %% ../../nbs/views/figures/08_importance.ipynb #ebe158e2
+# %% ../../nbs/views/figures/08_importance.ipynb #347fa15e
 import inspect
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 
 from ..recording import layout, marks
 from ..recording.layout import MARKS
-from .sheet import LEGIBLE, SMALL, Sheet, legend_height, room, vocabulary
+from .sheet import LEGIBLE, SMALL, Sheet, in_lines, legend_height, room, vocabulary
 
 # %% ../../nbs/views/figures/08_importance.ipynb #abb1ded1
 @dataclass
@@ -107,12 +107,13 @@ def _adapted(base):
         raise ValueError(f"{merged[0]} is merged: its update is in the weights; call unmerge_adapter() first")
     return found
 
-# %% ../../nbs/views/figures/08_importance.ipynb #66d81639
+# %% ../../nbs/views/figures/08_importance.ipynb #ce76ee40
 @contextmanager
 def _at_rest(model):
-    "While inside, the model is in `eval` mode and no gradients are kept"
+    "While inside, the model is in `eval` mode and no gradients are kept; what is set on it is taken off afterwards"
     import torch
 
+    own = set(vars(model))  # peft's `disable_adapter` leaves a `forward` on the model itself
     training = [module for module in model.modules() if module.training]
     for module in training:
         module.training = False
@@ -122,6 +123,8 @@ def _at_rest(model):
     finally:
         for module in training:
             module.training = True
+        for name in set(vars(model)) - own:
+            delattr(model, name)
 
 
 def _loss(model, batch):
@@ -272,7 +275,7 @@ def _change_bars(sheet, changes, y, top, width):
     sheet.rule([zero, zero], [y, y + step * len(names)], gid="zero")
     return y + step * len(names)
 
-# %% ../../nbs/views/figures/08_importance.ipynb #0055d2d8
+# %% ../../nbs/views/figures/08_importance.ipynb #c5d5ab5a
 def _change_map(sheet, changes, y, top, width):
     "A square for each (layer, head): the stronger its colour, the larger the change"
     layers, heads = (sorted({key[k] for key in changes}) for k in (0, 1))
@@ -295,16 +298,17 @@ def _change_map(sheet, changes, y, top, width):
     return y + 0.2 + len(layers) * min(cell, 0.3)
 
 
-def _heights(found, width):
+def _heights(found, width, words):
     "How many inches each part of the figure takes, its heading included"
     layers, heads = ({key[k] for key in found.heads} for k in (0, 1))
     row = min(0.3, (width - 0.8) / max(1, len(heads)))
     sizes = dict(
         tokens=0.23 * len(found.tokens), heads=0.2 + len(layers) * row, layers=0.23 * len(found.layers)
     )
-    return {name: 0.4 + size for name, size in sizes.items() if getattr(found, name)}
+    heads = {name: 0.2 * len(in_lines(words[name], width - 0.3, 5.2)) for name in sizes}
+    return {name: 0.2 + heads[name] + size for name, size in sizes.items() if getattr(found, name)}
 
-# %% ../../nbs/views/figures/08_importance.ipynb #9f78506d
+# %% ../../nbs/views/figures/08_importance.ipynb #56161f05
 def importance(
     model,  # ours or peft's, or what `knock_out` measured
     batch: dict
@@ -319,11 +323,11 @@ def importance(
     words = vocabulary(lang, IMPORTANCE)
     found = model if isinstance(model, Importance) else knock_out(model, batch, **what)
     width = room(ax, 6.2)
-    parts = {name: getattr(found, name) for name in _heights(found, width)}
+    parts = {name: getattr(found, name) for name in _heights(found, width, words)}
     changes = {name: {k: loss - found.loss for k, loss in part.items()} for name, part in parts.items()}
     top = max([abs(c) for part in changes.values() for c in part.values()]) or 1
     entries = [(MARKS["virtual"], words["helps"]), (MARKS["token"], words["harms"])]
-    height = sum(_heights(found, width).values()) + legend_height(entries, width) + 0.1
+    height = sum(_heights(found, width, words).values()) + legend_height(entries, width) + 0.1
     title = marks.method(found.method, lang) + layout.PHRASES[lang]["colon"] + words["title"]
     below = words["below"].format(loss=found.loss)
     if found.without_adapter is not None:
@@ -331,11 +335,16 @@ def importance(
     sheet = Sheet(ax, theme, 1.0, (0, width, 0, height), title, below)
     y = 0.0
     for name, part in changes.items():
-        sheet.text(0.12, y + 0.14, words[name], SMALL, sheet.theme.ink, ha="left", va="center_baseline")
+        lines = in_lines(words[name], width - 0.3, 5.2)
+        for k, line in enumerate(lines):
+            sheet.text(
+                0.12, y + 0.14 + 0.2 * k, line, SMALL, sheet.theme.ink, ha="left", va="center_baseline"
+            )
+        y += 0.2 * len(lines) + 0.08
         if name == "heads":
-            y = _change_map(sheet, part, y + 0.28, top, width) + 0.12
+            y = _change_map(sheet, part, y, top, width) + 0.12
             continue
         named = {words["token"].format(n=k) if name == "tokens" else k: c for k, c in part.items()}
-        y = _change_bars(sheet, named, y + 0.28, top, width) + 0.12
+        y = _change_bars(sheet, named, y, top, width) + 0.12
     sheet.legend(entries, y, bits=("", ""))
     return sheet.ax

@@ -83,7 +83,7 @@ def _told(trained, frozen, whole, words):
     numbers = dict(n=_short(trained + frozen), trained=_short(trained), percent=_percent(trained, whole))
     return words["part" if not frozen else "some" if trained else "still"].format(**numbers)
 
-# %% ../../nbs/views/figures/07_parameters.ipynb #780162be
+# %% ../../nbs/views/figures/07_parameters.ipynb #b9e3558d
 def parameters(
     model,  # a model, or a dictionary of models by name: one line for each
     ax=None,  # Axes to draw into; None: a new figure that fits
@@ -96,7 +96,9 @@ def parameters(
     counted = {name: parameter_counts(one) for name, one in models.items()}
     most = max(sum(pair) for counts in counted.values() for pair in counts.values())
     width, side = room(ax, 6.2), 0.85 if len(models) > 3 else 1.2
-    heights = [max(side, 0.27 * len(counts)) + 0.2 + 0.25 * bool(name) for name, counts in counted.items()]
+    beside = width > 5  # captions beside the squares; on a narrow sheet below them
+    tall = lambda counts: max(side, 0.27 * len(counts)) if beside else side + 0.1 + 0.27 * len(counts)
+    heights = [tall(counts) + 0.2 + 0.25 * bool(name) for name, counts in counted.items()]
     roles = dict(trained=MARKS["generated"], frozen=MARKS["padding"])
     entries = [(mark, words[name]) for name, mark in roles.items()]
     height = sum(heights) + legend_height(entries, width) + 0.05
@@ -105,7 +107,7 @@ def parameters(
     wide = max(
         sum(scale * math.sqrt(sum(pair)) + 0.06 for pair in counts.values()) for counts in counted.values()
     )
-    for (name, counts), tall in zip(counted.items(), heights):
+    for (name, counts), high in zip(counted.items(), heights):
         if name:
             sheet.text(
                 0.12,
@@ -119,12 +121,13 @@ def parameters(
             )
         low = y + 0.25 * bool(name)
         _squares(sheet, counts, low, scale)
-        _captions(sheet, models[name], counts, low, 0.27 + wide, words, lang)
-        y += tall
+        at = (0.27 + wide, low) if beside else (0.12, low + side + 0.1)
+        _captions(sheet, models[name], counts, *at, words, lang)
+        y += high
     sheet.legend(entries, y, bits=("", ""))
     return sheet.ax
 
-# %% ../../nbs/views/figures/07_parameters.ipynb #0144b308
+# %% ../../nbs/views/figures/07_parameters.ipynb #10e78e73
 def _squares(sheet, counts, y, scale):
     "The square of the base model, and those of the adapters beside it; what is trained fills them from below"
     edge, left = scale * math.sqrt(sum(counts[None])), 0.12
@@ -142,7 +145,7 @@ def _squares(sheet, counts, y, scale):
         left += size + 0.06
 
 
-def _captions(sheet, model, counts, y, left, words, lang):
+def _captions(sheet, model, counts, left, y, words, lang):
     "What the squares are, in words"
     whole, look = sum(map(sum, counts.values())), dict(ha="left", va="center_baseline", color=sheet.theme.ink)
     for k, (name, (trained, frozen)) in enumerate(counts.items()):

@@ -22,6 +22,7 @@ from peft_viz.views.sheet import (
     Sheet,
     legend_height,
     one_row,
+    room,
     text_width,
     vocabulary,
 )
@@ -406,22 +407,23 @@ _HEAD, _LINE, _STRIP, _GAP, _AFTER = (
 _PAPER = 7.8  # a strip, between strips, after a chapter; the whole width
 
 
-def _sentence(chapter):
+def _sentence(chapter, paper):
     "The sentence of a chapter in lines that fit beside its shapes"
-    text, letter = chapter.text, 0.0675 * text_width(chapter.text) / len(chapter.text)
-    room = max(20, int((_PAPER - 0.7 - 0.078 * text_width(chapter.shapes)) / letter))
+    text, wide = chapter.text, text_width(chapter.text) / len(chapter.text)
+    letter = 0.0675 * (wide if wide < 1.2 else max(1.1 * wide, 1.75))
+    room = max(8, int((paper - 0.7 - 0.078 * text_width(chapter.shapes)) / letter))
     lines = len(wrap(text, room))  # and then lines of about one length: no single word at the end
     return next(w for width in range(len(text) // lines, room + 1) if len(w := wrap(text, width)) <= lines)
 
 
-def _draw_chapter(sheet, chapter, number, y, height, font, turned):
+def _draw_chapter(sheet, chapter, number, y, height, font, turned, paper):
     "One chapter with its top at y; returns where the next one begins"
     cell, left = sheet.cell, sheet.left + 0.26 / sheet.cell
     middle = y + _HEAD / 2 / cell
     sheet.ax.add_artist(Circle((left, middle), 0.095 / cell, facecolor=sheet.theme.accent, linewidth=0))
     sheet.text(left, middle, str(number), 7.5, sheet.theme.paper, va="center_baseline", fontweight="bold")
     at = left + 0.19 / cell
-    lines = _sentence(chapter)
+    lines = _sentence(chapter, paper)
     for k, words in enumerate(lines):
         down = middle + k * _LINE / cell
         sheet.text(at, down, words, 9.5, sheet.theme.ink, ha="left", va="center_baseline")
@@ -466,9 +468,12 @@ def story(
     vocabulary(lang)
     b = _Batch(trace, layout.base_call(trace, call), row, lang)
     chapters = _chapters(b)
-    cell, turned, height, left = _story_sizes([line for c in chapters for line in c.lines], b.seq.length)
-    right = max(b.seq.length - 0.5 + 0.16 / cell, left + _PAPER / cell)
-    heads = sum(_HEAD + _LINE * (len(_sentence(c)) - 1) + 0.02 + _AFTER for c in chapters)
+    paper = room(ax, _PAPER, 3.6)
+    cell, turned, height, left = _story_sizes(
+        [line for c in chapters for line in c.lines], b.seq.length, paper
+    )
+    right = max(b.seq.length - 0.5 + 0.16 / cell, left + paper / cell)
+    heads = sum(_HEAD + _LINE * (len(_sentence(c, paper)) - 1) + 0.02 + _AFTER for c in chapters)
     total = heads + sum(height(line) + _GAP for c in chapters for line in c.lines)
     entries = _story_legend(b, chapters)
     bottom = (total + legend_height(entries, (right - left) * cell) + 0.08) / cell
@@ -480,15 +485,15 @@ def story(
     sheet = Sheet(ax, theme, cell, (left, right, 0, bottom), title, below)
     y, font = 0, min(SMALL, cell * 72 * 0.62)
     for number, chapter in enumerate(chapters, 1):
-        y = _draw_chapter(sheet, chapter, number, y, height, font, turned)
+        y = _draw_chapter(sheet, chapter, number, y, height, font, turned, paper)
     sheet.legend(entries, y)
     return sheet.ax
 
 
-def _story_sizes(lines, n):
+def _story_sizes(lines, n, paper):
     "(width of a cell, are texts turned, height of a line, left edge) for lines over `n` positions"
     margin = 0.55 + max(0.078 * text_width(line.name) for line in lines)
-    cell = min(0.5, (_PAPER - margin - 0.16) / n)
+    cell = min(0.5, (paper - margin - 0.16) / n)
     longest = max(map(longest_text, lines))
     turned = cell * 72 < 0.61 * SMALLEST * longest + 2 and cell * 72 * 0.62 >= LEGIBLE
     tall = lambda line: max(_STRIP, 0.075 * longest_text(line) + 0.1) if turned and line.upright else _STRIP

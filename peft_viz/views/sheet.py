@@ -308,7 +308,12 @@ def in_lines(
 ) -> list:  # of lines
     "A text in lines that are not wider, unless a word is; Chinese is broken between any two letters"
     wide = text_width(text) / max(1, len(text))
-    glued = text.replace(" ", "\xa0") if wide > 1.2 else text
+    if (
+        wide > 1.2
+    ):  # mostly Chinese: no space to break at is needed, and some lines have hardly a narrow letter
+        glued, wide = text.replace(" ", "\xa0"), max(1.1 * wide, 1.75)
+    else:
+        glued = text
     lines = wrap(glued, max(12, int(width * 72 / letter / wide)))
     return [line.replace("\xa0", " ") for line in lines] if glued != text else lines
 

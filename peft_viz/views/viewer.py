@@ -96,7 +96,9 @@ def payload(
     trace: Trace,  # the recording
     lang: str = "en",  # language of the labels to begin with: `"en"` or `"zh"`
     other: Trace | None = None,  # a second recording, to be shown beside it
-) -> dict:  # plain data: `trace`, `layout`, `story`, `marks`, `method`, `lang`; `other`, `differences`
+) -> (
+    dict
+):  # plain data: `trace`, `layout`, `story`, `findings`, `marks`, `method`, `lang`; `other`, `differences`
     "What the viewer needs to know, as plain data"
     beside = {"other": payload(other, lang), "differences": _differences(trace, other)} if other else {}
     return beside | {
@@ -106,6 +108,7 @@ def payload(
             "caches": [c.to_dict() for c in _or_none(layout.cache, trace) or []],
         },
         "story": [moment.to_dict() for moment in trace.story()],
+        "findings": [finding.to_dict() for finding in trace.diagnose()],
         "marks": {name: {k: getattr(mark, k) for k in _MARK} for name, mark in layout.MARKS.items()},
         "method": {lang: marks.method(trace.about.get("peft_type"), lang) for lang in marks.LANGUAGES},
         "lang": lang,

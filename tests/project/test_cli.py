@@ -587,13 +587,17 @@ def recorded(tmp_path_factory):
     return trace.save(tmp_path_factory.mktemp("recorded") / "trace.json")
 
 
-def test_show_writes_the_page_and_prints_a_summary(recorded, capsys, monkeypatch):
+def test_show_writes_the_page_and_prints_the_story_and_a_summary(recorded, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "90")
     assert cli.main(["show", str(recorded)]) == 0
     out = capsys.readouterr().out
     assert recorded.with_suffix(".html").read_text().startswith("<!doctype html>")
     lines = out.splitlines()
-    assert lines[0].startswith("prompt tuning (peft_viz ") and "4 virtual tokens" in lines[0]
+    assert (
+        lines[0].startswith("Prompt tuning on LlamaForCausalLM (peft_viz ") and "4 virtual tokens" in lines[0]
+    )
+    assert lines[1].startswith("  1  You pass 2 rows of 7 tokens. Padding: row 0 has 3 on the left.")
+    assert any(line.startswith("prompt tuning (peft_viz ") and "4 virtual tokens" in line for line in lines)
     assert re.search(
         r"got +inputs_embeds +float32\[2, 11, 96\]\n +attention_mask +int64\[2, 11\]\n +labels", out
     )
@@ -606,6 +610,8 @@ def test_show_writes_the_page_and_prints_a_summary(recorded, capsys, monkeypatch
         and "PeftModelForCausalLM.prepare_inputs_for_generation" in out
     )
     assert max(len(line) for line in lines[:-1]) <= 90
+    assert cli.main(["show", str(recorded), "--lang", "zh"]) == 0
+    assert "  1  你传入 2 行，每行 7 个词元。" in capsys.readouterr().out
     assert all(len(line) <= 40 for line in cli.summary(Trace.load(recorded), 40).splitlines())
 
 
@@ -696,7 +702,7 @@ def test_bash_completes_subcommands_and_options(tmp_path):
         check=True,
         cwd=tmp_path,
     ).stdout.split()
-    assert done("") == ["run", "show", "demo", "-h", "--help", "--version", "--print-completion"]
+    assert done("") == ["run", "show", "compare", "demo", "-h", "--help", "--version", "--print-completion"]
     assert done("s") == ["show"] and done("run", "--c") == ["--calls"]
     (tmp_path / "script.py").touch()
     assert done("run", "scr") == ["script.py"]

@@ -131,8 +131,14 @@ def test_the_viewer_of_the_tour_is_alive_without_a_kernel(site, new_page):
     viewer = tab.locator("peft-viz-trace").first
     viewer.scroll_into_view_if_needed()
     line = "e => +e.shadowRoot.querySelector('[data-line][aria-current]').dataset.line"
+    told = [viewer.locator(".say").inner_text()]
+    viewer.locator(".say").click()
+    for _ in range(5):
+        tab.keyboard.press("ArrowRight")
+        told.append(viewer.locator(".say").inner_text())
+    assert len(set(told)) == 6
+    tab.keyboard.press("ArrowDown")  # the lines behind the moment
     seen = [viewer.evaluate(line)]
-    viewer.locator("[data-line][aria-current]").first.click()
     for _ in range(5):
         tab.keyboard.press("ArrowRight")
         seen.append(viewer.evaluate(line))

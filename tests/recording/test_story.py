@@ -13,8 +13,9 @@ import torch
 import peft_viz
 from peft_viz import load_tiny, record
 from peft_viz.recording import layout
-from peft_viz.recording.story import KINDS, TEXTS
+from peft_viz.recording.sentences import KINDS, TEXTS
 from peft_viz.recording.trace import Trace
+from peft_viz.watching import join
 
 peft = pytest.importorskip("peft")
 V5 = not __import__("transformers").__version__.startswith("4.")
@@ -180,7 +181,8 @@ def test_prompt_tuning_by_hand():
     story = forward("peft", "prompt").story()
     given = story[0]
     assert given.text == (
-        "You pass 2 rows of 6 tokens. Padding: row 0 has 2 on the left. With them: attention_mask [2, 6], labels [2, 6]."
+        "You pass 2 rows of 6 tokens. Padding: row 0 has 2 on the left. "
+        "With them: attention_mask [2, 6], labels [2, 6]."
     )
     mask, labels, vectors = told(story, "grew")
     assert mask.names == ("attention_mask",) and mask.before.nested() == MASK.tolist()
@@ -325,6 +327,23 @@ def test_a_mask_of_four_dimensions():
     assert crashed[-1].kind == "raised" and "RuntimeError" in crashed[-1].text
 
 
+def test_virtual_tokens_behind_the_padding():
+    torch.manual_seed(0)
+    base, tokenizer = load_tiny()
+    config = peft_viz.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)
+    model = peft_viz.get_peft_model(base, config, corrected_positions=True)
+    with torch.no_grad(), record(model, tokenizer=tokenizer) as trace:
+        model(**BATCH, labels=LABELS)
+    mask, labels, vectors = told(trace.story(), "grew")
+    assert mask.after.nested()[0] == [0, 0, 1, 1, 1, 1, 1, 1, 1, 1]
+    assert labels.after.nested()[0] == [-100] * 6 + LABELS[0, 2:].tolist()
+    assert all(
+        "behind the padding" in m.text and "填充之后" in m.texts["zh"] for m in (mask, labels, vectors)
+    )
+    (made_,) = told(trace.story(), "made")
+    assert made_.names == ("position_ids",) and made_.after.nested()[0] == [0, 0, 0, 1, 2, 3, 4, 5, 6, 7]
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_what_is_dropped_with_its_warning():
     more = dict(position_ids=torch.arange(6)[None].expand(2, -1), token_type_ids=torch.zeros_like(IDS))
@@ -344,7 +363,11 @@ def test_what_is_dropped_with_its_warning():
 @pytest.mark.parametrize("side", SIDES)
 def test_positions_that_are_passed_to_a_prefix_are_shifted(side):
     run = lambda m: m(**BATCH, position_ids=torch.arange(6)[None].expand(2, -1))
-    (moved,) = told(watched(side, "prefix", run).story(), "replaced")
+    story = watched(side, "prefix", run).story()
+    if side == "peft" and not V5:  # peft 0.18 drops them
+        assert [m.names for m in told(story, "dropped")] == [("position_ids",)]
+        return
+    (moved,) = told(story, "replaced")
     assert moved.names == ("position_ids",) and moved.facts["d"] == 4
     assert "0 1 2 3 4 5 became 4 5 6 7 8 9" in moved.text
 
@@ -450,6 +473,15 @@ def test_a_recording_that_was_cut():
         story = Trace.from_json(cut).story()
         assert bool(story) is bool(keep) and str(story)
         assert not keep or story[-1].kind == "stopped"
+
+
+def test_recordings_that_were_joined():
+    "As `peft-viz run` does with the calls of a script: what was measured goes with them."
+    both = Trace.from_json(forward("peft", "prompt").to_json())
+    join(both, Trace.from_json(generate("peft", "prompt").to_json()))
+    story = Trace.from_json(both.to_json()).story()
+    one, other = forward("peft", "prompt").story(), generate("peft", "prompt").story()
+    assert [m.text for m in story] == [m.text for m in (*one, *other)]
 
 
 def test_an_empty_recording():

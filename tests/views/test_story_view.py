@@ -5,7 +5,16 @@ else is a key away."""
 import json, pathlib, re
 import pytest, torch
 
-from peft_viz import PrefixTuningConfig, PromptTuningConfig, get_peft_model, layout, load_tiny, record, viewer
+from peft_viz import (
+    LoraConfig,
+    PrefixTuningConfig,
+    PromptTuningConfig,
+    get_peft_model,
+    layout,
+    load_tiny,
+    record,
+    viewer,
+)
 from peft_viz.zoo.letters import collate
 
 TAG, VIRTUAL = "peft-viz-trace", 4
@@ -256,7 +265,7 @@ def test_search_finds_functions_variables_and_lines(trace, opened):
 def test_decoding_a_step_at_a_time(trace, opened):
     page, caches = opened(trace), {c.call: c for c in layout.cache(trace)}
     view(page, "decoding")
-    for i, call in enumerate(trace.base_calls):
+    for call in trace.base_calls:
         c, taken = caches[call.id], layout.taken(trace, call)
         assert f"{c.before} → {c.after} tokens" in text(page, ".cache-line")
         likely = layout.next_tokens(trace, call)[0]
@@ -311,6 +320,45 @@ def test_two_recordings_side_by_side(trace, new_page, tmp_path):
         assert last.last.get_attribute("class").split()[-1] == "fresh"
     page.keyboard.press("ArrowRight")
     assert "no such call" in text(page, ".side:has(.note)") and page.problems == []
+
+
+def test_the_command_leaves_both_on_a_page(trace, prefix, tmp_path, capsys):
+    from peft_viz.cli import main
+
+    files = [str(t.save(tmp_path / f"{n}.json")) for n, t in (("a", trace), ("b", prefix))]
+    page = tmp_path / "both.html"
+    assert (
+        main(["compare", *files, "-o", str(page)]) == 1 and "open it in a browser" in capsys.readouterr().out
+    )
+    assert page.read_text(encoding="utf-8") == viewer.page(trace, other=prefix)
+    assert main(["compare", *files, "-o", str(tmp_path / "both.json")]) == 2
+
+
+def test_what_looks_wrong_is_said_at_once(trace, opened):
+    page, found = opened(trace), trace.diagnose()
+    assert found and [plain(x) for x in page.raw.locator(f"{TAG} .finding").all_inner_texts()] == [
+        f"{f.level}: {plain(f.text)} step {page.evaluate(_STEP_OF, [f.call, f.step]) + 1}" for f in found
+    ]
+    view(page, "overview")
+    assert all(plain(f.advice) in text(page, ".findings") for f in found)
+    page.raw.locator(f"{TAG} .finding button").first.click()
+    assert of(page, "tab") == "lines"
+
+
+_STEP_OF = f"""([id, step]) => {{ const c = document.querySelector('{TAG}').rec.calls[id];
+    return (step == null ? null : c.at[step]) ?? c.first; }}"""
+
+
+def test_the_layers_that_lora_adapts(new_page, tmp_path):
+    config, page = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj"]), new_page()
+    trace = recorded(config, new_tokens=0, layers=2)
+    number = next(i for i, m in enumerate(trace.story(), 1) if m.kind == "inside")
+    page.raw.goto(trace.save(tmp_path / "trace.html").as_uri() + f"#moment={number}")
+    told = [plain(x) for x in page.raw.locator(f"{TAG} .list tbody tr").all_inner_texts()]
+    layers = layout.lora(trace, trace.base_calls[0])
+    assert len(told) == len(layers) == 2 and page.problems == []
+    for row, layer in zip(told, layers):
+        assert row.startswith(layer.name) and f"{list(layer.a)} {list(layer.b)} 2 0 no" in row
 
 
 # ---------------------------------------------------------------- links, copies, sizes
@@ -386,6 +434,28 @@ def test_accessible(trace, opened, scheme, lang):
             "async () => (await axe.run()).violations.map(v => [v.id, ...v.nodes.map(n => n.html.slice(0, 160))])"
         )
         assert found == [], name
+
+
+@pytest.mark.parametrize("sandbox", ["allow-scripts", "allow-scripts allow-same-origin"])
+def test_a_low_frame_is_filled_or_made_higher(trace, page, sandbox):
+    "As marimo and other hosts put it: 400 pixels high, whatever is in it."
+    inside = f"<!doctype html><body style='margin:0'>{viewer.fragment(trace)}"
+    page.show("<!doctype html><body>")
+    page.evaluate(
+        """([html, sandbox]) => { const f = document.createElement('iframe'); f.sandbox = sandbox; f.height = 400; f.width = 900;
+        f.srcdoc = html; document.body.append(f); }""",
+        [inside, sandbox],
+    )
+    frame = page.raw.frame_locator("iframe")
+    frame.locator(f"{TAG} .say").wait_for()
+    if "origin" in sandbox:
+        page.wait_for_function("document.querySelector('iframe').getBoundingClientRect().height > 700")
+    else:
+        frame.locator(f"{TAG}[fitted]").wait_for()
+    high = page.raw.locator("iframe").bounding_box()["height"]
+    assert frame.locator(TAG).bounding_box()["height"] <= high
+    assert high > 700 if "origin" in sandbox else high < 410
+    assert frame.locator(f"{TAG} .keyline").is_visible() == ("origin" in sandbox)
 
 
 def test_ten_viewers_on_one_page(trace, new_page):

@@ -8,7 +8,7 @@ import pytest, torch
 from peft_viz import LoraConfig, explore, get_peft_model, layout, load_tiny, widgets
 from peft_viz.views.widgets import METHODS, TEXTS, Bench, Explorer, encode
 
-PNG = b"\x89PNG\r\n\x1a\n"
+SVG = b"<?xml"
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_it_is_a_widget_and_runs_at_once(explorer):
     )
     assert roles(explorer) == ["virtual"] * 4 + ["padding"] * 4 + ["token"] * 7
     assert set(explorer.figures) == {"attention", "labels"} and all(
-        png.startswith(PNG) for png in explorer.figures.values()
+        svg.startswith(SVG) for svg in explorer.figures.values()
     )
     assert plt.get_fignums() == []  # no figure is left behind to be shown twice
 

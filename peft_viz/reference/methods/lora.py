@@ -27,12 +27,60 @@ from peft_viz.reference.injection import (
 )
 
 # %% auto #0
-__all__ = ['INITIALISATIONS', 'LoraParts', 'LoraWithNorms', 'Magnitude', 'by_pattern', 'LoraWithForward', 'LoraWithWeight',
+__all__ = ['INITIALISATIONS', 'LoraWeight', 'Magnitude', 'by_pattern', 'LoraParts', 'LoraWithForward', 'LoraWithWeight',
            'LoraLayer', 'LoraLinear', 'LoraEmbedding', 'layer_class', 'LoraTargets', 'LoraWithMixedBatches',
            'LoraModel']
 
 # %% ../../../nbs/reference/15_lora.ipynb #5bcc5512
-class LoraParts(BaseTunerLayer):
+class LoraWeight(BaseTunerLayer):
+    "A base layer of one of three kinds, and the orientation and row lengths of its weight."
+
+    def __init__(
+        self,
+        base_layer: nn.Module,  # W, and perhaps a bias
+    ):
+        super().__init__(base_layer)
+        self.fan_in_fan_out = not isinstance(base_layer, nn.Linear)
+        self.in_features, self.out_features = features(base_layer)
+
+    def oriented(
+        self,
+        weight: torch.Tensor,  # in the base layer's layout, or [out_features, in_features]
+    ) -> torch.Tensor:  # in the other one of the two
+        "From the base layer's layout to (out, in), or back."
+        return weight.T if self.fan_in_fan_out else weight
+
+    @torch.no_grad()
+    def row_norms(
+        self,
+        weight: torch.Tensor,  # in the base layer's layout
+        delta: torch.Tensor,  # [out_features, in_features]
+    ) -> torch.Tensor:  # [out_features]
+        "The length of each row of the changed weight."
+        return torch.linalg.norm(self.oriented(weight) + delta, dim=1)
+
+
+class Magnitude(nn.Module):
+    "DoRA's trained lengths, one for each output channel."
+
+    def __init__(
+        self,
+        lengths: torch.Tensor,  # [out_features], those of the base layer's rows
+    ):
+        super().__init__()
+        self.weight = nn.Parameter(lengths)
+
+
+def by_pattern(
+    patterns: dict,  # values by name or regular expression for the end of a name
+    name: str,  # a module's full name
+    default,  # the value where none fits
+):
+    "The value for the first pattern that the (end of the) name fits."
+    return patterns.get(fitting_pattern(patterns, name), default)
+
+# %% ../../../nbs/reference/15_lora.ipynb #5a499263
+class LoraParts(LoraWeight):
     "What each adapter has in a layer: A and B, its scaling and dropout and, with DoRA, its magnitudes."
 
     other_param_names = ("r", "lora_alpha", "scaling", "lora_dropout", "merged_norms")
@@ -43,8 +91,6 @@ class LoraParts(BaseTunerLayer):
         base_layer: nn.Module,  # W, and perhaps a bias
     ):
         super().__init__(base_layer)
-        self.fan_in_fan_out = not isinstance(base_layer, nn.Linear)
-        self.in_features, self.out_features = features(base_layer)
         self.r: dict[str, int] = {}
         self.lora_alpha: dict[str, float] = {}
         self.scaling: dict[str, float] = {}
@@ -92,48 +138,8 @@ class LoraParts(BaseTunerLayer):
         "A and B."
         raise NotImplementedError
 
-# %% ../../../nbs/reference/15_lora.ipynb #add96590
-class LoraWithNorms(LoraParts):
-    "LoRA's parts, and the lengths of the weight's rows."
-
-    def oriented(
-        self,
-        weight: torch.Tensor,  # in the base layer's layout, or [out_features, in_features]
-    ) -> torch.Tensor:  # in the other one of the two
-        "From the base layer's layout to (out, in), or back."
-        return weight.T if self.fan_in_fan_out else weight
-
-    @torch.no_grad()
-    def row_norms(
-        self,
-        weight: torch.Tensor,  # in the base layer's layout
-        delta: torch.Tensor,  # [out_features, in_features]
-    ) -> torch.Tensor:  # [out_features]
-        "The length of each row of the changed weight."
-        return torch.linalg.norm(self.oriented(weight) + delta, dim=1)
-
-
-class Magnitude(nn.Module):
-    "DoRA's trained lengths, one for each output channel."
-
-    def __init__(
-        self,
-        lengths: torch.Tensor,  # [out_features], those of the base layer's rows
-    ):
-        super().__init__()
-        self.weight = nn.Parameter(lengths)
-
-
-def by_pattern(
-    patterns: dict,  # values by name or regular expression for the end of a name
-    name: str,  # a module's full name
-    default,  # the value where none fits
-):
-    "The value for the first pattern that the (end of the) name fits."
-    return patterns.get(fitting_pattern(patterns, name), default)
-
 # %% ../../../nbs/reference/15_lora.ipynb #9687a5fc
-class LoraWithForward(LoraWithNorms):
+class LoraWithForward(LoraParts):
     "LoRA's parts, and the way of the input through them."
 
     def detour(

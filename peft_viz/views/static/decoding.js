@@ -5,7 +5,7 @@ import { h, keepInView } from "./dom.js";
 import { likelyOf, takenAfter } from "./measured.js";
 import { stageOf } from "./model.js";
 import { moveBar, showMoveBar } from "./playback.js";
-import { sheetBox } from "./story.js";
+import { bringIn, sheetBox } from "./story.js";
 import { clamp, range, seen } from "./text.js";
 
 /**
@@ -67,6 +67,7 @@ export function showDecoding(view) {
       likelyBox(view, base, view.row),
     ),
   );
+  bringIn($.decoding.querySelector(".scroll"), false);
   keepInView($.decodeList, $.ticks[i]);
   return sentence;
 }

@@ -70,6 +70,7 @@ export class PeftVizTrace extends HTMLElement {
   disconnectedCallback() {
     this.stop();
     this._themeWatch?.disconnect();
+    this._sizes?.disconnect();
     this._media?.removeEventListener("change", this._theme);
     removeEventListener("hashchange", this._hash);
     this._themeWatch = null;
@@ -113,6 +114,14 @@ export class PeftVizTrace extends HTMLElement {
       this._build();
     };
     addEventListener("hashchange", this._hash);
+    // the large grid fits the room that there is
+    this._sizes = new ResizeObserver(() => {
+      const wide = this.$.panel?.clientWidth;
+      if (this.tab !== "attention" || !wide || wide === this._wide) return;
+      this._wide = wide;
+      requestAnimationFrame(() => this.redraw());
+    });
+    this._sizes.observe(this);
   }
 
   // the payload may still be on its way while the page is being parsed

@@ -1,6 +1,7 @@
 // The overview: a table of the base calls, the decisions of each function with the way that was
 // taken and the other one, and a search over functions, variables and lines.
 import { h } from "./dom.js";
+import { findingsBox } from "./findings.js";
 import { takenAfter } from "./measured.js";
 import { stageOf } from "./model.js";
 import { pythonText, range, seen, short } from "./text.js";
@@ -33,6 +34,9 @@ export function overviewPanel(view) {
     "div",
     { class: "body overview", ...region },
     h("div", { class: "searchbox" }, $.search, $.found),
+    view.rec.payload.findings?.length
+      ? [view.h(3, view.say("looks_wrong")), findingsBox(view)]
+      : null,
     view.h(3, view.say("base_calls")),
     baseTable(view),
     view.h(3, view.say("decisions")),

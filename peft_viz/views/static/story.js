@@ -1,8 +1,10 @@
 // The story: a moment at a time, its sentence, one row of the batch on one grid of columns, and the
 // line of code that did it. What has not happened yet is faint.
 import { cacheBar, tokenText } from "./cells.js";
+import { adaptedBox } from "./adapted.js";
 import { likelyBox } from "./decoding.js";
 import { h, keepInView } from "./dom.js";
+import { findingsBox } from "./findings.js";
 import { methodName } from "./help.js";
 import { moveBar, showMoveBar } from "./playback.js";
 import { colourLines, dedent } from "./python.js";
@@ -112,6 +114,7 @@ export function showStory(view) {
     h("p", { class: short_ ? "say large" : "say" }, textOf(view, scene)),
     short_ ? h("p", { class: "note begin" }, h("kbd", {}, "→"), " ", view.say("begin")) : "",
     h("div", { class: beside ? "two" : "one", css: { "--n": wideOf(columns) } }, picture, beside),
+    (short_ && findingsBox(view, true)) || "",
   );
   view.paintAll();
   bringIn($.scene.querySelector(".scroll"), scene.kind === "given");
@@ -119,7 +122,7 @@ export function showStory(view) {
 }
 
 /** Scroll a wide grid to what is new. @param {any} box @param {boolean} given */
-function bringIn(box, given) {
+export function bringIn(box, given) {
   if (!box || box.scrollWidth <= box.clientWidth) return;
   const cell = box.querySelector(given ? ".passed td:not(.gap)" : ".reached .fresh");
   if (cell) box.scrollLeft = Math.max(0, cell.offsetLeft - 100);
@@ -140,6 +143,7 @@ const ROLES = {
 const BESIDE = {
   attention: (view, scene, base) => attentionBeside(view, base),
   token: (view, scene, base) => likelyBox(view, base, view.row),
+  inside: (view, scene, base) => adaptedBox(view, base || scene.at.call),
 };
 
 /** @param {View} view @param {Call} base */
@@ -172,7 +176,8 @@ export function sheetBox(view, base, when) {
   view.row = clamp(view.row, 0, seq.rows.length - 1);
   const data = sheet(view.rec, base, view.row);
   const total = data.roles.length;
-  const first = clamp(view.window.get(base.id) ?? total - COLUMNS_SHOWN, 0, total);
+  const begin = data.start ? total - COLUMNS_SHOWN : 0; // a decoding step: what it is fed
+  const first = clamp(view.window.get(base.id) ?? begin, 0, total);
   const columns = range(Math.min(COLUMNS_SHOWN, total - first)).map((i) => first + i);
   const known = data.reached.map((line) => line.role);
   const named = known.filter((role) => when.names?.has(role));
@@ -192,7 +197,9 @@ export function sheetBox(view, base, when) {
     "table",
     { ...name, css: { "--n": columns.length } },
     h("colgroup", {}, h("col", { class: "head-col" }), h("col", { span: columns.length })),
-    h("tbody", { class: "passed" }, heading(view.say("you_passed"), "part"), above),
+    when.fed && data.start
+      ? null
+      : h("tbody", { class: "passed" }, heading(view.say("you_passed"), "part"), above),
     h(
       "tbody",
       { class: "reached" },

@@ -102,6 +102,28 @@ export const WORDS = {
     "对该行中词元查询取平均。点击格子查看其权重。",
   ],
   layer_head: ["layer \\ head", "层 \\ 头"],
+  // findings
+  looks_wrong: ["What looks wrong", "可能有问题的地方"],
+  level_note: ["note", "注意"],
+  level_warning: ["warning", "警告"],
+  level_error: ["error", "错误"],
+  // adapted layers
+  adapted: ["Adapted layers that were followed", "被跟踪的带适配器的层"],
+  not_followed: [
+    "The layers were not followed: record(model, layers=4) shows what they do.",
+    "没有跟踪各层：用 record(model, layers=4) 查看它们做了什么。",
+  ],
+  lora_layer: ["layer", "层"],
+  lora_scaling: ["scaling", "缩放"],
+  lora_dropout: ["dropout", "dropout"],
+  lora_merged: ["merged", "已合并"],
+  lora_ratio: ["update / output", "更新量 / 输出"],
+  lora_note: [
+    "The last column: how large the update is beside the layer's own output.",
+    "最后一列：更新量与该层自身输出相比的大小。",
+  ],
+  yes: ["yes", "是"],
+  no: ["no", "否"],
   // decoding
   likely: ["Likeliest next tokens", "最可能的下一个词元"],
   no_likely: ["They were not measured in this recording.", "这份记录没有测量。"],

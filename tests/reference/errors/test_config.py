@@ -218,7 +218,7 @@ def test_fields_that_say_nothing_are_accepted():
         (
             c.PromptEncoderConfig,
             dict(encoder_num_layers=3),
-            "encoder_num_layers=3 counts the layers of an LSTM",
+            "encoder_num_layers=3 has no effect",
         ),
         (
             c.AdaLoraConfig,

@@ -177,7 +177,6 @@ def test_as_many_virtual_tokens_as_tokens():
         (ours.PromptTuningConfig, dict(prompt_tuning_init_text="tea")),
         (ours.MultitaskPromptTuningConfig, dict(prompt_tuning_init_task=2)),
         (ours.MultitaskPromptTuningConfig, dict(prompt_tuning_init_state_dict_path="file")),
-        (ours.PrefixTuningConfig, dict(encoder_hidden_size=8)),
         (ours.PromptEncoderConfig, dict(encoder_num_layers=3)),
         (ours.PromptEncoderConfig, dict(encoder_dropout=0.5)),
         (ours.CPTConfig, dict(opt_loss_decay_factor=0.5)),

@@ -296,7 +296,7 @@ def test_p_tuning_width_is_the_models_where_none_is_given():
 def test_p_tuning_mistakes():
     with pytest.raises(ValueError, match="'GRU' is not a PromptEncoderReparameterizationType.*MLP, LSTM"):
         our_config.PromptEncoderConfig(encoder_reparameterization_type="GRU")
-    with pytest.warns(UserWarning, match="encoder_num_layers=3 counts the layers of an LSTM"):
+    with pytest.warns(UserWarning, match="encoder_num_layers=3 has no effect"):
         our_config.PromptEncoderConfig(encoder_num_layers=3)
     with pytest.raises(ValueError, match="PromptEncoderConfig needs at least one virtual token"):
         ours.get_peft_model(base_model("llama"), our_config.PromptEncoderConfig(**CLM))

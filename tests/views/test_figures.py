@@ -1,0 +1,420 @@
+"The figures of what was measured: what is drawn is checked against values computed here."
+
+import json, math, warnings
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest, torch
+from test_plot import METHODS, TOKENIZER, batch, chips, lines, recorded
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from peft_viz import LoraConfig, PromptTuningConfig, get_peft_model, layout, plot, record
+from peft_viz.views import sheet, strips
+
+V = 4  # virtual tokens
+SHORT, LONG = [11, 12], [11, 12, 13, 14, 15]
+
+
+@pytest.fixture(autouse=True)
+def close():
+    yield
+    plt.close("all")
+
+
+def llama(**more):
+    torch.manual_seed(0)
+    sizes = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4)
+    config = LlamaConfig(
+        vocab_size=64, num_key_value_heads=2, pad_token_id=0, eos_token_id=63, **sizes, **more
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+def watched(config, b=None, generate=0, base=None, **options):
+    torch.manual_seed(1)
+    model = get_peft_model(base or llama(), config).eval()
+    b = b or batch(SHORT, LONG)
+    with record(model, TOKENIZER, **options) as trace, torch.no_grad():
+        if not generate:
+            model(**b)
+            return trace
+        del b["labels"]
+        model.generate(**b, max_new_tokens=generate, min_new_tokens=generate, do_sample=False)
+    return trace
+
+
+@pytest.fixture(scope="module")
+def prompt():
+    return watched(METHODS["PROMPT_TUNING"](), generate=3)
+
+
+@pytest.fixture(scope="module")
+def prefix():
+    return watched(METHODS["PREFIX_TUNING"](), attention="full")
+
+
+@pytest.fixture(scope="module")
+def lora():
+    return watched(LoraConfig(task_type="CAUSAL_LM", init_lora_weights=False), layers=4)
+
+
+def texts(ax):
+    return [t.get_text().replace("\n", " ").replace("\xa0", " ") for t in [*ax.texts, ax._left_title]]
+
+
+def boxes(ax, *starts):
+    "gid -> (width, height) of the rectangles whose gid begins so."
+    found = {p.get_gid(): p for p in ax.patches if (p.get_gid() or "").startswith(starts)}
+    return {gid: (p.get_width(), p.get_height()) for gid, p in found.items()}
+
+
+# ---- positions
+
+
+def test_positions_told_and_used(prefix):
+    ax = plot.positions(prefix, rows=1)
+    shown = {}
+    for t in ax.texts:
+        x, y = t.get_position()
+        if x == round(x) and t.get_text().isdigit():
+            shown.setdefault(round(y, 3), {})[int(x)] = int(t.get_text())
+    used = {V + k: p for k, p in enumerate(layout.positions(prefix)[0])}
+    assert used in shown.values()
+    assert used == {4: 4, 5: 5, 6: 6, 7: 7, 8: 8}  # the padding on the left is counted in a forward
+    assert any("seen in the rotary embedding" in t for t in texts(ax))
+
+
+def test_positions_go_back_through_the_cache(prompt):
+    last = prompt.base_calls[-1]
+    expected = [p for c in prompt.base_calls for p in layout.positions(prompt, c)[1]]
+    assert strips._used(prompt, last, 1) == expected and len(expected) == layout.sequence(prompt, last).length
+    ax = plot.positions(prompt, last)
+    assert [str(p) for p in expected] == [
+        t.get_text() for t in ax.texts if t.get_text().isdigit() and t.get_position()[0] % 1 == 0
+    ][-len(expected) :]
+
+
+def test_positions_behind_a_prefix():
+    trace = watched(METHODS["PREFIX_TUNING"](), generate=3)
+    own = [p for c in trace.base_calls for p in layout.positions(trace, c)[0]]
+    assert (
+        strips._used(trace, trace.base_calls[-1], 0) == [None] * V + own
+    )  # keys of a prefix have no position
+
+
+def test_positions_that_were_not_measured_say_so(prompt):
+    trace = watched(METHODS["LORA"]())
+    trace.base_calls[0].measured = None
+    said = texts(plot.positions(trace))
+    assert said.count("not measured") == 2 and any("were not measured" in t for t in said)
+    assert "未测量" in texts(plot.positions(trace, lang="zh"))
+
+
+def test_numbers_in_cells_that_are_too_narrow():
+    assert sheet.shortened("abcdefgh", 1) == "abcdefgh"
+    assert strips.number_runs(["", "1", "1", "1", "2", "3", "4"]) == [(2, 3, "1"), (5, 3, "2–4")]
+    assert strips.number_runs(["7", "5", "", "6"]) == [(0, 1, "7"), (1, 1, "5"), (3, 1, "6")]
+    trace = watched(METHODS["PROMPT_TUNING"](), batch([1 + k % 60 for k in range(400)]))
+    assert "0–403" in texts(plot.positions(trace))
+
+
+# ---- the cache
+
+
+def test_the_cache_call_by_call(prompt):
+    ax = plot.cache(prompt)
+    rows = lines(ax, 20)
+    roles = ["virtual"] * V + ["padding"] * 3 + ["token"] * 2 + ["generated"] * 2
+    assert [[row[k][0] for k in sorted(row)] for row in rows[:3]] == [roles[:9], roles[:10], roles[:11]]
+    new = [(round(p.get_x() + 0.5), round(p.get_width())) for p in ax.patches if p.get_gid() == "new"]
+    assert new == [(0, 9), (9, 1), (10, 1)]  # what each call put there
+    assert [t for t in texts(ax) if t.endswith("kept")] == ["9 kept", "10 kept", "11 kept"]
+
+
+def test_a_prefix_is_there_before_the_first_call(prefix):
+    ax = plot.cache(prefix)
+    new = [(round(p.get_x() + 0.5), round(p.get_width())) for p in ax.patches if p.get_gid() == "new"]
+    assert new == [(V, 5)]
+
+
+def test_without_a_cache_the_figure_says_so():
+    trace = watched(METHODS["LORA"](), base=llama(use_cache=False))
+    said = texts(plot.cache(trace))
+    assert (
+        "no cache came back" in said
+        and "read by this call" in said
+        and any("no cache, 1 call" in t for t in said)
+    )
+
+
+def test_many_calls_are_folded():
+    trace = watched(METHODS["LORA"](), generate=12)
+    said = texts(plot.cache(trace, most=6))
+    assert sum(t.endswith("kept") for t in said) == 6 and "… 6 more calls" in said
+    with pytest.raises(ValueError, match="made no call of the base model"):
+        plot.cache(trace, next(c for c in trace.calls if c.kind != "base" and c.parent is not None))
+
+
+# ---- branches
+
+
+def circles(ax):
+    found = [p.get_gid().split() for p in ax.patches if isinstance(p, matplotlib.patches.Circle)]
+    return {int(n) for word, n in found if word == "ran" and n != "else"}, {
+        int(n) for word, n in found if word == "skipped" and n != "else"
+    }
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_way_through_a_call(method):
+    trace = watched(METHODS[method]())
+    ax = plot.branches(trace)
+    found = layout.branches(trace, 0)
+    ran, skipped = circles(ax)
+    assert ran <= set(found.executed) and not skipped & set(found.executed)
+    decided = {b["line"] for b in found.branches}
+    assert decided <= ran | skipped  # every decision is there
+    for b in found.branches:
+        assert (b["line"] in ran) == bool(b["outcomes"])
+    said = [t for t in texts(ax) if t in ("yes", "no")]
+    assert said.count("yes") == sum(b["outcomes"] == [True] for b in found.branches)
+    assert said.count("no") == sum(b["outcomes"] == [False] for b in found.branches)
+
+
+def test_methods_take_different_ways():
+    ways = {m: frozenset(circles(plot.branches(watched(METHODS[m]())))[0]) for m in METHODS}
+    assert len(set(ways.values())) == len(METHODS)
+
+
+def test_a_call_that_was_not_watched_has_no_branches(prompt):
+    with pytest.raises(ValueError, match="not watched line by line"):
+        plot.branches(prompt, prompt.base_calls[0])
+
+
+# ---- next tokens
+
+
+def test_next_tokens_are_those_of_the_logits(prompt):
+    torch.manual_seed(1)
+    model = get_peft_model(llama(), METHODS["PROMPT_TUNING"]()).eval()
+    b = batch(SHORT, LONG)
+    with torch.no_grad():
+        logits = model(**b).logits[:, -1]
+    best = logits.softmax(-1).topk(5)
+    ax = plot.next_tokens(prompt)
+    bars = [p for p in ax.patches if (p.get_gid() or "").startswith(("token ", "generated "))]
+    assert [int(p.get_gid().split()[1]) for p in bars] == best.indices.flatten().tolist()
+    wide = np.array([p.get_width() for p in bars]).reshape(2, 5)
+    ratio = best.values.numpy() / best.values.numpy()[:, :1]
+    assert np.allclose(wide / wide[:, :1], ratio, atol=1e-3)
+    assert [p.get_gid().split()[0] for p in bars] == (
+        ["generated"] + ["token"] * 4
+    ) * 2  # greedy: the first was taken
+    trace = watched(METHODS["LORA"](), next_tokens=0)
+    with pytest.raises(ValueError, match="were not measured"):
+        plot.next_tokens(trace)
+
+
+# ---- weights
+
+
+def test_colours_are_as_strong_as_the_weights(prefix):
+    ax = plot.attention(prefix, row=1, layer=1, head=2)
+    weights = np.array(layout.weights(prefix, layer=1)[1][2])
+    assert np.allclose(ax.images[0].get_alpha(), 0.1 + 0.9 * np.sqrt(weights / weights.max()))
+    shares = [f"{100 * s:.0f}" for s in weights[:, :V].sum(1)]
+    at_the_right = [t.get_text() for t in ax.texts if t.get_position()[0] > weights.shape[1] - 0.5]
+    assert at_the_right == ["◆ %", *shares]
+    assert any("head 2" in t for t in texts(ax)) and any(
+        "mean of 4 heads" in t for t in texts(plot.attention(prefix))
+    )
+    with pytest.raises(ValueError, match="no head 4: layer 0 has heads 0 to 3"):
+        plot.attention(prefix, head=4)
+
+
+def test_the_map_of_shares(prefix):
+    grid = np.array(plot.share(prefix, row=1).images[0].get_array())
+    for layer in (0, 1):
+        weights = np.array(layout.weights(prefix, layer=layer)[1])  # of a row without padding
+        assert np.allclose(grid[layer], weights[:, :, :V].sum(-1).mean(-1), atol=1e-3)
+    with pytest.raises(ValueError, match=r"record\(model, attention='share'\)"):
+        plot.share(watched(METHODS["LORA"]()))
+    assert not np.array(plot.share(watched(METHODS["LORA"](), attention="share")).images[0].get_array()).any()
+
+
+# ---- parameters and updates
+
+
+def test_areas_are_counts():
+    model = get_peft_model(llama(), METHODS["PREFIX_TUNING"]())
+    counts = plot.parameter_counts(model)
+    own = V * 2 * 2 * 2 * 8  # virtual tokens, layers, keys and values, heads, their size
+    assert counts == {None: (0, sum(p.numel() for p in llama().parameters())), "default": (own, 0)}
+    sizes = {gid: w * h for gid, (w, h) in boxes(plot.parameters(model), "trained ", "frozen ").items()}
+    assert math.isclose(
+        sizes["trained default"] / sizes["frozen base model"], own / counts[None][1], rel_tol=1e-6
+    )
+
+
+def test_each_adapter_has_its_square():
+    model = get_peft_model(llama(), LoraConfig(task_type="CAUSAL_LM"), adapter_name="one")
+    model.add_adapter("two", LoraConfig(task_type="CAUSAL_LM", r=2))
+    assert set(boxes(plot.parameters(model), "trained ", "frozen ")) == {
+        "frozen base model",
+        "trained one",
+        "frozen two",
+    }
+    counts, (trained, every) = plot.parameter_counts(model), model.get_nb_trainable_parameters()
+    assert counts["one"] == (trained, 0) and sum(map(sum, counts.values())) == every
+    plain = llama()
+    assert plot.parameter_counts(plain) == {None: (sum(p.numel() for p in plain.parameters()), 0)}
+    two = {"ours": model, "plain": plain}
+    assert {"ours", "plain"} <= set(texts(plot.parameters(two)))
+
+
+def test_bars_of_updates(lora):
+    followed = layout.lora(lora)
+    bars = {gid: w for gid, (w, _) in boxes(plot.lora(lora), "model.").items()}
+    assert bars.keys() == {one.name for one in followed} and len(bars) == 4
+    a, b = followed[:2]
+    assert math.isclose(bars[a.name] / bars[b.name], a.ratio / b.ratio, rel_tol=1e-6)
+    assert f"{a.ratio:.1%}" in texts(plot.lora(lora)) and any(
+        t.startswith("B [32, 8] · A [8, 32]") for t in texts(plot.lora(lora))
+    )
+    followed[0].ratio, followed[0].merged = None, True
+    assert "merged into the weights: not told apart" in texts(plot.lora(lora))
+    assert "… and 3 more layers" in texts(plot.lora(lora, most=1)) or "… 3 more layers" in texts(
+        plot.lora(lora, most=1)
+    )
+    with pytest.raises(
+        ValueError, match=r"no adapted layer was followed in call \d+: record\(model, layers=4\)"
+    ):
+        plot.lora(watched(METHODS["LORA"]()))
+
+
+# ---- comparison
+
+
+def test_a_comparison_is_a_table(prompt):
+    import peft_viz
+
+    other = watched(METHODS["PREFIX_TUNING"](), generate=3)
+    found = peft_viz.compare(prompt, other)
+    ax = plot.compare(prompt, other)
+    heads = [t.get_text() for t in ax.texts if t.get_fontweight() == "bold"]
+    assert len(heads) == len(found.differences) > 3
+    assert all(h.startswith(d.what) for h, d in zip(heads, found.differences))
+    assert f"{len(heads)} differences" in texts(ax)
+    assert f"… and {len(heads) - 2} more" in texts(plot.compare(found, most=2))
+    assert "nothing differs" in texts(plot.compare(prompt, prompt))
+
+
+# ---- any of them
+
+ALL = sorted(plot.FIGURES)
+
+
+@pytest.fixture(scope="module")
+def rich():
+    "A recording that has something for every figure."
+    b = batch([11, 12, 13, 9, 8], [2])
+    config = METHODS["PROMPT_TUNING"]()
+    return watched(config, b, attention="full"), watched(METHODS["LORA"](), b, layers=4, attention="full")
+
+
+@pytest.mark.parametrize("lang", ("en", "zh"))
+@pytest.mark.parametrize("inches", (None, 3.3, 10))
+@pytest.mark.parametrize("name", ALL)
+def test_texts_stay_on_the_paper_and_apart(rich, name, inches, lang):
+    trace = rich[name == "lora"]
+    ax = None if inches is None else plt.figure(figsize=(inches, 3 * inches)).add_axes([0, 0, 1, 1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ax = plot.FIGURES[name](trace, ax=ax, lang=lang)
+        ax.figure.canvas.draw()
+    w, h = ax.figure.canvas.get_width_height()
+    drawn = [t for t in [*ax.texts, ax._left_title] if t.get_text()]
+    found = [t.get_window_extent() for t in drawn]
+    for t, box in zip(drawn, found):
+        assert -1 <= box.x0 and box.x1 <= w + 1 and -1 <= box.y0 and box.y1 <= h + 1, t.get_text()
+    for k, one in enumerate(found):
+        for t, other in zip(drawn[:k], found[:k]):
+            across = min(one.x1, other.x1) - max(one.x0, other.x0)
+            down = min(one.y1, other.y1) - max(one.y0, other.y0)
+            assert across <= 2 or down <= 3, (drawn[k].get_text(), t.get_text())
+
+
+def test_titles_are_readable_in_a_column(rich):
+    for name in ALL:
+        ax = plt.figure(figsize=(3.4, 9)).add_axes([0, 0, 1, 1])
+        ax = plot.FIGURES[name](rich[name == "lora"], ax=ax)
+        assert ax._left_title.get_fontsize() > 9, name
+
+
+@pytest.mark.parametrize("style", ("dark_background", "seaborn-v0_8-darkgrid", "ggplot", "fast"))
+def test_styles(rich, style):
+    with plt.style.context(style):
+        for name in ALL:
+            ax = plot.FIGURES[name](rich[name == "lora"])
+            paper = matplotlib.colors.to_hex(plt.rcParams["figure.facecolor"])
+            assert matplotlib.colors.to_hex(ax.figure.get_facecolor()) == paper
+            ink = matplotlib.colors.to_rgb(ax._left_title.get_color())
+            assert (sum(ink) > 1.5) == (style == "dark_background")
+            assert not any(s.get_visible() for s in ax.spines.values())
+            plt.close(ax.figure)
+
+
+def test_a_large_batch_and_no_tokenizer():
+    ids = torch.arange(8 * 300).reshape(8, 300) % 60 + 1
+    model = get_peft_model(
+        llama(max_position_embeddings=512), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)
+    )
+    with record(model.eval()) as trace, torch.no_grad():
+        model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids)
+    for name in set(ALL) - {"share", "lora", "attention"}:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            ax = plot.FIGURES[name](trace)
+            ax.figure.canvas.draw()
+        assert max(ax.figure.get_size_inches()) < 18, name
+        plt.close(ax.figure)
+
+
+def test_a_mask_of_four_dimensions():
+    ids = torch.tensor([[1, 2, 3, 4]])
+    mask = torch.ones(1, 1, 4, 4, dtype=torch.bool).tril()
+    mask[..., 3, 1] = False
+    model = get_peft_model(llama(), METHODS["LORA"]()).eval()
+    with record(model) as trace, torch.no_grad():
+        model(input_ids=ids, attention_mask=mask, labels=ids)
+    assert np.array_equal(np.asarray(plot.attention(trace).images[0].get_array()) > 0, mask[0, 0].numpy())
+    for name in ("story", "labels", "sequence", "positions", "cache", "next_tokens"):
+        plot.FIGURES[name](trace).figure.canvas.draw()
+
+
+def test_every_word_is_there_in_both_languages():
+    from peft_viz.views import branches, cache, differences, grids, importance, next_tokens, parameters
+
+    tables = [cache.CACHE, branches.BRANCHES, differences.COMPARE, grids.SHARE, importance.IMPORTANCE]
+    tables += [next_tokens.NEXT, parameters.PARAMETERS, parameters.UPDATES, plot.WORDS]
+    for table in tables:
+        fields = {
+            lang: {k: set(__import__("re").findall(r"{(\w+)", v)) - {"s", "cs"} for k, v in words.items()}
+            for lang, words in table.items()
+        }
+        assert fields["en"] == fields["zh"]
+
+
+def test_a_trace_that_was_saved_draws_the_same(rich, tmp_path):
+    from peft_viz import Trace
+
+    again = Trace.load(rich[0].save(tmp_path / "t.json"))
+    assert json.loads((tmp_path / "t.json").read_text())
+    for name in set(ALL) - {"lora"}:
+        one, other = (plot.FIGURES[name](t) for t in (rich[0], again))
+        assert texts(one) == texts(other) and sorted(chips(one)) == sorted(chips(other))
+
+
+def test_recorded_of_test_plot_is_the_same_model():
+    assert recorded("LORA", batch(SHORT)).about["model_class"] == "LlamaForCausalLM"
