@@ -50,7 +50,9 @@ class StateVisit(Inside):
         root = layout.outermost(trace, call).id
         if root == self.recorder.asked or call.measured is None:
             return
-        layers = tuner_layers(self.module)  # looking at every module takes its time: once for a call from outside
+        layers = tuner_layers(
+            self.module
+        )  # looking at every module takes its time: once for a call from outside
         if not layers and (not trace.about.get("adapters") or trace.about.get("num_virtual_tokens")):
             self.recorder.asked = root
             return

@@ -180,8 +180,7 @@ def test_the_story_is_that_of_the_saved_trace():
 def test_prompt_tuning_by_hand():
     story = forward("peft", "prompt").story()
     given = story[0]
-        "You pass 2 rows of 6 tokens. Padding: row 0 has 2 on the left. "
-        "With them: attention_mask [2, 6], labels [2, 6]."
+    assert given.text == (
         "You pass 2 rows of 6 tokens. Padding: row 0 has 2 on the left. "
         "With them: attention_mask [2, 6], labels [2, 6]."
     )
