@@ -630,7 +630,8 @@ def _ignore_padding(case: Case) -> Iterator:
 
 
 def _advice(case) -> tuple:
-    return _POSITIONS[case.about.get("implementation") if case.v else None] if case.v else _POSITIONS[None]
+    known = case.about.get("implementation") if case.v else None
+    return _POSITIONS.get(known, _POSITIONS[None])  # it may have any name in a recording from elsewhere
 
 # %% ../../nbs/recording/05_diagnose.ipynb #6ba82182
 @rule

@@ -84,6 +84,13 @@ def _lean(document: dict) -> dict:
     return document | {"calls": calls, "values": values}
 
 # %% ../../nbs/views/00_viewer.ipynb #21ab3e21
+def _read(trace: Trace, what: str) -> list:  # the story or the findings, as plain data
+    try:
+        return [x.to_dict() for x in getattr(trace, what)()]
+    except Exception:  # a recording from elsewhere may be odd in any way: its lines are shown all the same
+        return []
+
+
 def _differences(a: Trace, b: Trace) -> list:  # what `compare` finds, as texts and places
     return [
         {"call": d.call, "step": d.step, "call_b": d.call_b, "step_b": d.step_b}
@@ -107,8 +114,8 @@ def payload(
             "sequences": _sequences(trace),
             "caches": [c.to_dict() for c in _or_none(layout.cache, trace) or []],
         },
-        "story": [moment.to_dict() for moment in trace.story()],
-        "findings": [finding.to_dict() for finding in trace.diagnose()],
+        "story": _read(trace, "story"),
+        "findings": _read(trace, "diagnose"),
         "marks": {name: {k: getattr(mark, k) for k in _MARK} for name, mark in layout.MARKS.items()},
         "method": {lang: marks.method(trace.about.get("peft_type"), lang) for lang in marks.LANGUAGES},
         "lang": lang,
@@ -232,7 +239,7 @@ def summary(
         + "</table>"
     )
     more = len(trace.base_calls) - limit
-    told = [m.texts["zh" if lang.startswith("zh") else "en"] for m in trace.story()[:20]]
+    told = [moment["text"]["zh" if lang.startswith("zh") else "en"] for moment in _read(trace, "story")[:20]]
     return (
         f"<pre>{escape(repr(trace))}</pre>"
         + (f"<ol>{''.join(cell('li', sentence) for sentence in told)}</ol>" if told else "")
