@@ -1187,7 +1187,7 @@ row(
 # ---- generate
 
 S, N = "generate", CLASS + "generate"
-LENDING = "generation:lent_to_base_model"
+LENDING, GIVING_BACK = "generation:lent_to_base_model", "generation:_give_back"
 LENT_HERE = (
     "The specification gives the settings to `base_model.model` if there is one. Under a prompt method this is a part "
     "of the transformers model, which reads no settings. Here the settings, and the methods of ours that `generate` "
@@ -1257,8 +1257,8 @@ row(
     S,
     "it went well: the base model is as before",
     "else",
-    LENDING,
-    "for _ in LENT #2",
+    GIVING_BACK,
+    "for _ in LENT",
     None,
     REFERENCE + "generate_leaves_the_base_model_as_it_was[llama-None-lora]",
     lambda: generate("lora"),
@@ -1267,8 +1267,8 @@ row(
     S,
     "an exception: the base model is as before, and it is raised again",
     "except",
-    LENDING,
-    "for _ in LENT #2",
+    GIVING_BACK,
+    "for _ in LENT",
     None,
     REFERENCE + "generate_leaves_the_base_model_as_it_was[llama-RuntimeError-lora]",
     lambda: failing(RuntimeError),
@@ -1278,8 +1278,8 @@ row(
     S,
     "the same with Ctrl-C in the middle",
     "except",
-    LENDING,
-    "for _ in LENT #2",
+    GIVING_BACK,
+    "for _ in LENT",
     None,
     REFERENCE + "generate_leaves_the_base_model_as_it_was[llama-KeyboardInterrupt-prompt]",
     lambda: failing(KeyboardInterrupt, "prompt"),
@@ -1289,7 +1289,7 @@ row(
     S,
     "what is lent is taken off again",
     "self.base_model.prepare_inputs_for_generation = self.base_model_prepare_inputs_for_generation",
-    LENDING,
+    GIVING_BACK,
     "vars(_).pop(",
     None,
     REFERENCE + "generate_leaves_the_base_model_as_it_was[gpt2-None-lora]",
@@ -1299,7 +1299,7 @@ row(
     S,
     "what stood there before is put back",
     "self.base_model.prepare_inputs_for_generation = self.base_model_prepare_inputs_for_generation",
-    LENDING,
+    GIVING_BACK,
     "vars(_).update(",
     None,
     REFERENCE + "a_patched_base_model_gets_its_patch_back",
