@@ -1272,7 +1272,6 @@ row(
     None,
     REFERENCE + "generate_leaves_the_base_model_as_it_was[llama-RuntimeError-lora]",
     lambda: failing(RuntimeError),
-    ends="RuntimeError",
 )
 row(
     S,
@@ -1283,7 +1282,6 @@ row(
     None,
     REFERENCE + "generate_leaves_the_base_model_as_it_was[llama-KeyboardInterrupt-prompt]",
     lambda: failing(KeyboardInterrupt, "prompt"),
-    ends="KeyboardInterrupt",
 )
 row(
     S,
