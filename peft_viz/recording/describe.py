@@ -474,14 +474,14 @@ def _keys(entries: list) -> list:
 def _tensor(t: torch.Tensor, role: str, numbers: bool = True) -> Value:
     if t.is_nested:
         return Value("object", type=type(t).__name__)  # its shape is no list of numbers
-    grid = _is_grid(t, role) and t.numel() <= MAX_SCAN
+    grid = _is_grid(t, role)
     facts = dict(
         shape=tuple(map(int, t.shape)),
         dtype=str(t.dtype).removeprefix("torch."),
         device=str(t.device),
         role=role,
     )
-    if not numbers:
+    if not numbers or grid and t.numel() > MAX_SCAN:
         return Value("tensor", truncated=True, **facts)
     if grid:
         seen = attended(t)

@@ -914,11 +914,11 @@ def _base_trains(case: Case) -> Iterator:
         and not (trains.get("adapter") or trains.get("base"))
     ):
         yield "nothing-trains", None, {}
-    if isinstance(trains, dict) and case.about.get("adapters") and trains.get("base"):
-        names = ", ".join(map(str, trains.get("names") or [])) + (
-            " …" if trains["base"] > len(trains.get("names") or []) else ""
-        )
-        yield "base-trains", None, dict(n=trains["base"], adapter=trains.get("adapter"), names=names)
+    base = trains.get("base") if isinstance(trains, dict) else None
+    if isinstance(base, int) and base > 0 and case.about.get("adapters"):
+        known = trains.get("names") if isinstance(trains.get("names"), list) else []
+        names = ", ".join(map(str, known)) + (" …" if base > len(known) else "")
+        yield "base-trains", None, dict(n=base, adapter=trains.get("adapter"), names=names)
 
 # %% ../../nbs/recording/05_diagnose.ipynb #85c682af
 @rule

@@ -658,7 +658,7 @@ def test_a_reader_who_has_enough_sees_no_traceback(error, code, recorded, monkey
     def stop(*_):
         raise error
 
-    monkeypatch.setattr(cli, "summary", stop)
+    monkeypatch.setattr("peft_viz.recording.trace.Trace.story", stop)
     descriptor = os.dup(1)
     try:
         assert cli.main(["show", str(recorded)]) == code

@@ -6,6 +6,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest, torch
+import small
 from test_plot import METHODS, TOKENIZER, batch, chips, lines, recorded
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -46,12 +47,12 @@ def watched(config, b=None, generate=0, base=None, **options):
 
 @pytest.fixture(scope="module")
 def prompt():
-    return watched(METHODS["PROMPT_TUNING"](), generate=3)
+    return watched(small.config("PROMPT_TUNING"), generate=3)
 
 
 @pytest.fixture(scope="module")
 def prefix():
-    return watched(METHODS["PREFIX_TUNING"](), attention="full")
+    return watched(small.config("PREFIX_TUNING"), attention="full")
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +97,7 @@ def test_positions_go_back_through_the_cache(prompt):
 
 
 def test_positions_behind_a_prefix():
-    trace = watched(METHODS["PREFIX_TUNING"](), generate=3)
+    trace = watched(small.config("PREFIX_TUNING"), generate=3)
     own = [p for c in trace.base_calls for p in layout.positions(trace, c)[0]]
     assert (
         strips._used(trace, trace.base_calls[-1], 0) == [None] * V + own
@@ -104,7 +105,7 @@ def test_positions_behind_a_prefix():
 
 
 def test_positions_that_were_not_measured_say_so(prompt):
-    trace = watched(METHODS["LORA"]())
+    trace = watched(small.config("LORA"))
     trace.base_calls[0].measured = None
     said = texts(plot.positions(trace))
     assert said.count("not measured") == 2 and any("were not measured" in t for t in said)
@@ -115,7 +116,7 @@ def test_numbers_in_cells_that_are_too_narrow():
     assert sheet.shortened("abcdefgh", 1) == "abcdefgh"
     assert strips.number_runs(["", "1", "1", "1", "2", "3", "4"]) == [(2, 3, "1"), (5, 3, "2–4")]
     assert strips.number_runs(["7", "5", "", "6"]) == [(0, 1, "7"), (1, 1, "5"), (3, 1, "6")]
-    trace = watched(METHODS["PROMPT_TUNING"](), batch([1 + k % 60 for k in range(400)]))
+    trace = watched(small.config("PROMPT_TUNING"), batch([1 + k % 60 for k in range(400)]))
     assert "0–403" in texts(plot.positions(trace))
 
 
@@ -139,7 +140,7 @@ def test_a_prefix_is_there_before_the_first_call(prefix):
 
 
 def test_without_a_cache_the_figure_says_so():
-    trace = watched(METHODS["LORA"](), base=llama(use_cache=False))
+    trace = watched(small.config("LORA"), base=llama(use_cache=False))
     said = texts(plot.cache(trace))
     assert (
         "no cache came back" in said
@@ -149,7 +150,7 @@ def test_without_a_cache_the_figure_says_so():
 
 
 def test_many_calls_are_folded():
-    trace = watched(METHODS["LORA"](), generate=12)
+    trace = watched(small.config("LORA"), generate=12)
     said = texts(plot.cache(trace, most=6))
     assert sum(t.endswith("kept") for t in said) == 6 and "… 6 more calls" in said
     with pytest.raises(ValueError, match="made no call of the base model"):
@@ -168,7 +169,7 @@ def circles(ax):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_way_through_a_call(method):
-    trace = watched(METHODS[method]())
+    trace = watched(small.config(method))
     ax = plot.branches(trace)
     found = layout.branches(trace, 0)
     ran, skipped = circles(ax)
@@ -183,7 +184,7 @@ def test_the_way_through_a_call(method):
 
 
 def test_methods_take_different_ways():
-    ways = {m: frozenset(circles(plot.branches(watched(METHODS[m]())))[0]) for m in METHODS}
+    ways = {m: frozenset(circles(plot.branches(watched(small.config(m))))[0]) for m in METHODS}
     assert len(set(ways.values())) == len(METHODS)
 
 
@@ -197,7 +198,7 @@ def test_a_call_that_was_not_watched_has_no_branches(prompt):
 
 def test_next_tokens_are_those_of_the_logits(prompt):
     torch.manual_seed(1)
-    model = get_peft_model(llama(), METHODS["PROMPT_TUNING"]()).eval()
+    model = get_peft_model(llama(), small.config("PROMPT_TUNING")).eval()
     b = batch(SHORT, LONG)
     with torch.no_grad():
         logits = model(**b).logits[:, -1]
@@ -211,7 +212,7 @@ def test_next_tokens_are_those_of_the_logits(prompt):
     assert [p.get_gid().split()[0] for p in bars] == (
         ["generated"] + ["token"] * 4
     ) * 2  # greedy: the first was taken
-    trace = watched(METHODS["LORA"](), next_tokens=0)
+    trace = watched(small.config("LORA"), next_tokens=0)
     with pytest.raises(ValueError, match="were not measured"):
         plot.next_tokens(trace)
 
@@ -239,15 +240,17 @@ def test_the_map_of_shares(prefix):
         weights = np.array(layout.weights(prefix, layer=layer)[1])  # of a row without padding
         assert np.allclose(grid[layer], weights[:, :, :V].sum(-1).mean(-1), atol=1e-3)
     with pytest.raises(ValueError, match=r"record\(model, attention='share'\)"):
-        plot.share(watched(METHODS["LORA"]()))
-    assert not np.array(plot.share(watched(METHODS["LORA"](), attention="share")).images[0].get_array()).any()
+        plot.share(watched(small.config("LORA")))
+    assert not np.array(
+        plot.share(watched(small.config("LORA"), attention="share")).images[0].get_array()
+    ).any()
 
 
 # ---- parameters and updates
 
 
 def test_areas_are_counts():
-    model = get_peft_model(llama(), METHODS["PREFIX_TUNING"]())
+    model = get_peft_model(llama(), small.config("PREFIX_TUNING"))
     counts = plot.parameter_counts(model)
     own = V * 2 * 2 * 2 * 8  # virtual tokens, layers, keys and values, heads, their size
     assert counts == {None: (0, sum(p.numel() for p in llama().parameters())), "default": (own, 0)}
@@ -290,7 +293,7 @@ def test_bars_of_updates(lora):
     with pytest.raises(
         ValueError, match=r"no adapted layer was followed in call \d+: record\(model, layers=4\)"
     ):
-        plot.lora(watched(METHODS["LORA"]()))
+        plot.lora(watched(small.config("LORA")))
 
 
 # ---- comparison
@@ -299,7 +302,7 @@ def test_bars_of_updates(lora):
 def test_a_comparison_is_a_table(prompt):
     import peft_viz
 
-    other = watched(METHODS["PREFIX_TUNING"](), generate=3)
+    other = watched(small.config("PREFIX_TUNING"), generate=3)
     found = peft_viz.compare(prompt, other)
     ax = plot.compare(prompt, other)
     heads = [t.get_text() for t in ax.texts if t.get_fontweight() == "bold"]
@@ -319,8 +322,8 @@ ALL = sorted(plot.FIGURES)
 def rich():
     "A recording that has something for every figure."
     b = batch([11, 12, 13, 9, 8], [2])
-    config = METHODS["PROMPT_TUNING"]()
-    return watched(config, b, attention="full"), watched(METHODS["LORA"](), b, layers=4, attention="full")
+    config = small.config("PROMPT_TUNING")
+    return watched(config, b, attention="full"), watched(small.config("LORA"), b, layers=4, attention="full")
 
 
 @pytest.mark.parametrize("lang", ("en", "zh"))
@@ -385,7 +388,7 @@ def test_a_mask_of_four_dimensions():
     ids = torch.tensor([[1, 2, 3, 4]])
     mask = torch.ones(1, 1, 4, 4, dtype=torch.bool).tril()
     mask[..., 3, 1] = False
-    model = get_peft_model(llama(), METHODS["LORA"]()).eval()
+    model = get_peft_model(llama(), small.config("LORA")).eval()
     with record(model) as trace, torch.no_grad():
         model(input_ids=ids, attention_mask=mask, labels=ids)
     assert np.array_equal(np.asarray(plot.attention(trace).images[0].get_array()) > 0, mask[0, 0].numpy())

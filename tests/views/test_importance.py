@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import pytest, torch
 from test_figures import llama
+import small
 from test_plot import METHODS, batch
 
 from peft_viz import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model, plot
@@ -87,8 +88,8 @@ def test_it_is_the_same_for_both_ways_to_compute_attention(method, attention):
     torch.manual_seed(0)
     base = llama(attn_implementation=attention)
     given = batch([11, 12], [11, 12, 13, 14, 15], side="right")  # no query without a key
-    found = plot.knock_out(wrapped(METHODS[method](), base=base), given)
-    other = plot.knock_out(wrapped(METHODS[method](), base=llama()), given)
+    found = plot.knock_out(wrapped(small.config(method), base=base), given)
+    other = plot.knock_out(wrapped(small.config(method), base=llama()), given)
     for part in ("tokens", "heads", "layers"):
         one, two = getattr(found, part), getattr(other, part)
         assert one.keys() == two.keys() and list(one.values()) == pytest.approx(list(two.values()), rel=1e-4)
@@ -97,7 +98,7 @@ def test_it_is_the_same_for_both_ways_to_compute_attention(method, attention):
 @pytest.mark.parametrize("method", METHODS)
 def test_peft_models_have_the_same_importance(method):
     peft = pytest.importorskip("peft")
-    ours = wrapped(METHODS[method]())
+    ours = wrapped(small.config(method))
     name = {
         "LORA": "LoraConfig",
         "PROMPT_TUNING": "PromptTuningConfig",
@@ -131,7 +132,7 @@ def test_an_adapted_layer_without_its_adapter():
 @pytest.mark.parametrize("training", (True, False))
 @pytest.mark.parametrize("method", METHODS)
 def test_the_model_is_left_as_it_was(method, training):
-    model = wrapped(METHODS[method]()).train(training)
+    model = wrapped(small.config(method)).train(training)
     before, random = state(model), torch.get_rng_state()
     plot.knock_out(model, BATCH)
     assert same(before, state(model)) and torch.equal(random, torch.get_rng_state())
@@ -144,7 +145,7 @@ def test_the_model_is_left_as_it_was(method, training):
 def test_also_when_a_run_fails(at, monkeypatch):
     from peft_viz.views import importance
 
-    model, runs = wrapped(METHODS["PROMPT_TUNING"]()).train(), []
+    model, runs = wrapped(small.config("PROMPT_TUNING")).train(), []
     before, loss = state(model), importance._loss
 
     def fails(*args):
