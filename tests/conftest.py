@@ -182,7 +182,8 @@ def process():
     with pytest.MonkeyPatch.context() as patch:
         for device in (torch.cuda, torch.xpu, torch.mtia):
             if not device.is_available():
-                patch.setattr(device, "manual_seed_all", lambda seed: None, raising=False)  # torch 2.9 has not all
+                # raising=False: torch 2.9 has no such function for each of them
+                patch.setattr(device, "manual_seed_all", lambda seed: None, raising=False)
         if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         yield
