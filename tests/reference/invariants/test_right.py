@@ -137,12 +137,15 @@ def one_layer(family, method, corrected=False):
     return s
 
 
+OLD_TORCH = Version(torch.__version__) < Version("2.10")  # begins a new graph at an import inside a function
+
+
 def compiles(s, more_graphs, **kwargs):
     with torch.no_grad():
         expected = s.model(**kwargs, **s.extra()).logits
     logits, graphs = compiled(s.model, **kwargs, **s.extra())
     torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
-    assert graphs <= 1 + more_graphs
+    assert OLD_TORCH or graphs <= 1 + more_graphs
 
 
 def test_the_base_model_compiles_into_one_graph():
@@ -162,7 +165,6 @@ def test_compiles(method):
     )
 
 
-@pytest.mark.skipif(Version(torch.__version__) < Version("2.10"), reason="torch 2.9 breaks more graphs here")
 @pytest.mark.parametrize("method", ["prompt", "prefix", "cpt"])
 def test_compiles_with_corrected_positions(method):
     compiles(
