@@ -120,7 +120,7 @@ class Reader:
 
     def want(
         self,
-        tensors: list,  # nobody else may change them
+        tensors: list,  # they stay as they are until `read` has copied them
         then,  # function(*tensors on the host): what is done with them
     ):
         "Note what is wanted."
