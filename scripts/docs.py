@@ -138,8 +138,7 @@ def dress(notebook, page, found):
         )
         notebook.cells.insert(at, raw(EXPLORER.format(name=docs_live.name_of(method))))
     if found["module"] and (offered := docs_api.contents(found["module"], found["targets"])):
-        up = "../" * page.count("/")
-        notebook.cells.insert(1, raw(offered.replace('href="@source/', f'href="{up}source/')))
+        notebook.cells.insert(1, raw(offered))
     if page == "index":
         first_page(notebook)
 
@@ -352,6 +351,7 @@ def self_contained(folder):
         if page.relative_to(folder).parts[0] == "source":
             text = MARGIN.sub("", text).replace(" has-sidebar", "").replace("nav-sidebar docked ", "")
         text = re.sub(r'<span class="math (inline|display)">(.*?)</span>', mathml, text, flags=re.S)
+        text = text.replace('href="@source/', f'href="{up}source/')
         text = PICTURE.sub(lambda match, up=up: pictures.tag(match, up), text)
         if settings:
             text = text.replace(f'href="{settings[1]}/', f'href="{up or "./"}')
