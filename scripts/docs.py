@@ -385,6 +385,7 @@ def icons(folder):
 
 
 RAW = re.compile(r"^(`{3,})\{=html\}\n(.*?)\n\1$", re.S | re.M)
+TRACE = re.compile(r"<peft-viz-trace[^>]*>(.*?)</peft-viz-trace>", re.S)
 DATA = re.compile(r"data:image/[^;]+;base64,[A-Za-z0-9+/=]+")
 
 
@@ -392,7 +393,7 @@ def plain_copies(folder):
     "The pages as text, for readers that are no people (llms.txt lists them): without pictures and without tags."
 
     def text_of(match):
-        text = re.sub(r"</(?:td|th|dt|span)>", " ", match[2])
+        text = re.sub(r"</(?:td|th|dt|span)>", " ", match[match.lastindex])
         text = re.sub(r"<(?:/tr|/p|/li|/summary|/details|/pre|/div|br)[^>]*>", "\n", text)
         return html.unescape(re.sub(r"\n\s*\n+", "\n", re.sub(r"<[^>]+>", "", text))).strip()
 
@@ -400,7 +401,8 @@ def plain_copies(folder):
         if copy.relative_to(folder).parts[0] == "source":  # the repository has it
             copy.unlink()
             continue
-        copy.write_text(DATA.sub("", RAW.sub(text_of, copy.read_text(encoding="utf-8"))), encoding="utf-8")
+        text = TRACE.sub(text_of, RAW.sub(text_of, copy.read_text(encoding="utf-8")))
+        copy.write_text(DATA.sub("", text), encoding="utf-8")
     index = folder / "llms.txt"
     lines = index.read_text(encoding="utf-8").splitlines(keepends=True)
     index.write_text("".join(line for line in lines if "/source/" not in line), encoding="utf-8")

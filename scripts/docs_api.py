@@ -9,6 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SHORT = 5  # parameters that a signature shows in a heading
+MANY = 5  # entries that stand unfolded above the text
 
 
 def module_of(name):
@@ -207,9 +208,15 @@ def contents(name, targets):
     if not rows:
         return ""
     entries = "\n".join(entry(n, value, module, targets) for n, value in rows)
+    tops = ", ".join(f"<code>{n}</code>" for n, value in rows if "." not in n and is_code(value))
+    folded = (
+        f'<details class="pv-all"><summary>{len(rows)} names: {tops or "constants"}</summary>\n{entries}\n</details>'
+        if len(rows) > MANY
+        else entries
+    )
     return (
         "## What this module offers {.pv-quiet}\n\n````````{=html}\n"
-        f'<div class="pv-api">\n{entries}\n</div>\n````````\n'
+        f'<div class="pv-api">\n{folded}\n</div>\n````````\n'
     )
 
 

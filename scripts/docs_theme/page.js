@@ -11,10 +11,13 @@ addEventListener("resize", reachable);
 // A link to something folded opens it: an entry of the API reference, a row of the map.
 function unfold() {
   const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
-  const folded = target?.closest("details") || target?.querySelector(":scope > details");
-  if (!folded || folded.open) return;
-  folded.open = true;
-  target.scrollIntoView();
+  if (!target) return;
+  let opened = false;
+  for (let el = target.closest("details"); el; el = el.parentElement.closest("details")) {
+    opened ||= !el.open;
+    el.open = true;
+  }
+  if (opened) target.scrollIntoView();
 }
 addEventListener("hashchange", unfold);
 unfold();
