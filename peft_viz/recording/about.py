@@ -14,7 +14,7 @@ import torch
 
 from .base_model import text_config
 from .calls import PACKAGES
-from .describe import Losses, written
+from .values import Losses, written
 from .trace import Trace, unpack
 
 # %% ../../nbs/recording/14_about.ipynb #112589cd
