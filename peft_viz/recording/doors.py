@@ -50,12 +50,13 @@ def visited(
 ):
     """Run `call` between the two halves of each visit. What a visit began is undone however the call ends, also when
     an interrupt strikes in here."""
-    begun, out, error, unseen = [], None, None, len(UNSEEN.blocks)
+    begun, looked, out, error, unseen = [], [], None, None, len(UNSEEN.blocks)
     try:
         for visit in visits:
             begun.append(visit)  # before it begins: what is not in this list is not undone
             visit.begin()
             visit.look(args, kwargs)
+            looked.append(visit)
         out = call(*args, **kwargs)
         return out
     except BaseException as e:
@@ -63,7 +64,7 @@ def visited(
         raise
     finally:
         try:
-            _look_back(begun, out, error)
+            _look_back(looked, out, error)
         finally:
             out = error = None  # an exception's frames do not keep it alive
             try:
@@ -72,8 +73,8 @@ def visited(
                 _undo(begun, unseen)  # once more, for an interrupt within the first; twice changes nothing
 
 
-def _look_back(begun: list, out, error):
-    for visit in reversed(begun):
+def _look_back(looked: list, out, error):
+    for visit in reversed(looked):
         visit.look_back(out, error)
 
 

@@ -1,6 +1,6 @@
 "With or without a recording: the same bits and exceptions, the same process afterwards; what was lost is said."
 
-import asyncio, copy, enum, pickle, random, signal, sys, threading, time, warnings
+import asyncio, copy, enum, gc, pickle, random, signal, sys, threading, time, warnings, weakref
 from contextlib import contextmanager
 
 import peft, pytest, torch
@@ -9,7 +9,7 @@ from torch.overrides import TorchFunctionMode
 from conftest import run_async
 from peft_viz import get_peft_model, LoraConfig, PromptTuningConfig, record, tiny_random
 from peft_viz.recording import base_model, describe, doors
-from peft_viz.recording.calls import HERE, Visit
+from peft_viz.recording.calls import HERE, Tracer, Visit
 from peft_viz.recording.recorder import Recorder
 from peft_viz.recording.trace import Trace
 
@@ -144,6 +144,24 @@ def test_an_interrupt_at_every_instruction_of_a_look_leaves_function_modes_on():
         strike(n, go)
         assert torch._C._is_torch_function_enabled(), n
         assert not doors.UNSEEN.blocks, n
+
+
+def test_an_interrupt_that_was_kept_holds_no_frames():
+    "What it broke off, a `with` block of a generator say, ends at once and not when rubbish is collected."
+
+    class Stop(KeyboardInterrupt):
+        pass
+
+    tracer = Tracer()
+    tracer.struck, held = Stop(), None
+    gc.disable()
+    try:
+        tracer._deliver()
+    except Stop as error:
+        held = weakref.ref(error)
+    finally:
+        gc.enable()
+    assert held() is None
 
 
 def test_signals_at_random_moments(model):
