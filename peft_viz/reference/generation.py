@@ -185,7 +185,6 @@ class DecodingStep(StepWithPlace):
     ) -> dict:  # arguments for one call of the base model
         """What the base model prepares. It does not see a mask that is not `[batch, sequence]`; such a mask is
         put into the result as it is.
-
         Source: https://peft-viz.github.io/peft_viz/reference/specification.html#prepare-17"""
         shown = kwargs if self.mask_is_plain else {**kwargs, "attention_mask": None}
         model_kwargs = base_model_prepare(self.placeholders, **shown)
@@ -202,15 +201,11 @@ class DecodingStep(StepWithPlace):
         them it counts in its cache, where the virtual tokens are.
 
         A model that counts positions in a plain mask gets them counted here if its mask has four dimensions.
-
         Source: https://peft-viz.github.io/peft_viz/reference/specification.html#prepare-27"""
-        counted_without_them = dict(
-            cache_position=not self.cache_position_stays,
-            position_ids="position_ids" not in told,
-        )
-        prepared = {n: value for n, value in model_kwargs.items() if not counted_without_them.get(n)}
+        wrong = dict(cache_position=not self.cache_position_stays, position_ids="position_ids" not in told)
+        prepared = {name: value for name, value in model_kwargs.items() if not wrong.get(name)}
         if (
-            counted_without_them["position_ids"]
+            wrong["position_ids"]
             and self.setting.base.counts_in_mask
             and not is_plain(prepared.get("attention_mask", self.placeholders))
         ):
@@ -223,7 +218,6 @@ class DecodingStep(StepWithPlace):
         model_kwargs: dict,  # what the base model prepared
     ) -> dict:  # `input_ids` or `inputs_embeds`
         """The tokens to compute in a step that takes no prompt: only the new ones.
-
         Source: https://peft-viz.github.io/peft_viz/reference/specification.html#prepare-23"""
         if isinstance(self.place, PrefixInSequence):
             ids = model_kwargs["input_ids"][:, self.place.virtual :]
