@@ -67,7 +67,7 @@ class CausalLMWithCPT(CausalLM):
     "With `_cpt_forward`."
 
     def _cpt_forward(self, input_ids, inputs_embeds, place, labels=None, input_type_mask=None, **kwargs):
-        """Virtual tokens go among the embeddings, their labels and types in front; the loss is over the answers.
+        """Virtual tokens go among the embeddings, their labels and types in front. The loss counts answers.
 
         Source: https://peft-viz.github.io/peft_viz/reference/specification.html#cpt-1"""
         peft_config = self.active_peft_config
@@ -109,7 +109,7 @@ class CausalLMWithForward(CausalLMWithCPT):
         task_ids: torch.Tensor | None = None,  # [batch], for methods with tasks
         **kwargs,  # passed on; CPT takes `input_type_mask`, [batch, sequence], out
     ):  # what the base model returns; its logits have columns for virtual tokens in the sequence
-        """One pass. Raises ValueError for inputs that do not fit, AssertionError for `inputs_embeds` with MPT.
+        """One pass. Raises ValueError for inputs that do not fit, AssertionError for embeddings with MPT.
         Source: https://peft-viz.github.io/peft_viz/reference/specification.html#forward-1"""
         peft_config = self.active_peft_config
         kwargs.update(

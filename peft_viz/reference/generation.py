@@ -183,8 +183,8 @@ class DecodingStep(StepWithPlace):
         base_model_prepare,  # the base model's own `prepare_inputs_for_generation`
         kwargs: dict,  # from `tell`
     ) -> dict:  # arguments for one call of the base model
-        """What the base model prepares. It does not see a mask that is not `[batch, sequence]`; such a mask is
-        put into the result as it is.
+        """What the base model prepares. It does not see a mask that is not `[batch, sequence]`; such a mask
+        is put into the result as it is.
         Source: https://peft-viz.github.io/peft_viz/reference/specification.html#prepare-17"""
         shown = kwargs if self.mask_is_plain else {**kwargs, "attention_mask": None}
         model_kwargs = base_model_prepare(self.placeholders, **shown)
