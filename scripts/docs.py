@@ -101,7 +101,7 @@ def lively(output, shelf, page):
         return
     text = "".join(data["text/html"])
     if page == MAP:
-        text = with_links(text)
+        text = map_links(text)
     data["text/html"] = docs_live.shelve(text, shelf, page)
 
 
@@ -110,7 +110,7 @@ MAP_FIGURE = re.compile(r'<div class="sm-figure" id="([^"]+)">')
 MAP_LINE = re.compile(r"(?<=</code> )([\w/]+)\.py:(\d+)")
 
 
-def with_links(text):
+def map_links(text):
     "In the map of the specification: from a row to its recording, from a line to the source."
     text = MAP_LINE.sub(lambda m: docs_api.source_link(f"{m[1]}.py", m[2], m[0]), text)
     return MAP_FIGURE.sub(
@@ -354,6 +354,7 @@ def self_contained(folder):
         text = text.replace('href="@source/', f'href="{up}source/')
         text = PICTURE.sub(lambda match, up=up: pictures.tag(match, up), text)
         if settings:
+            text = re.sub(r"<pre\b.*?</pre>", lambda code: code_links(code[0], settings[1]), text, flags=re.S)
             text = text.replace(f'href="{settings[1]}/', f'href="{up or "./"}')
         text = text.replace("</body>", f'<script src="{up}live/site.js"></script></body>')
         page.write_text(text, encoding="utf-8")
@@ -366,6 +367,11 @@ def self_contained(folder):
     icons(folder)
     plain_copies(folder)
     search_from_disk(folder)
+
+
+def code_links(listing, site):
+    "Code whose docstrings name a place on this site: the names become links."
+    return re.sub(rf'(?<!")({re.escape(site)}/[\w/.-]+#[\w-]+)', r'<a href="\1">\1</a>', listing)
 
 
 ICON = re.compile(r"\.(bi-[\w-]+)::before\{[^{}]*\}")
