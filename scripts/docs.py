@@ -438,7 +438,8 @@ class Pictures:
         if kind == "png" and "width=" not in before + after:
             width, height = (int.from_bytes(content[i : i + 4], "big") for i in (16, 20))
             size = f' width="{width}" height="{height}"'
-        return f'<img{before} src="{up}{self.known[key]}"{after}{size} loading="lazy" decoding="async">'
+        alt = "" if "alt=" in before + after else ' alt="The figure that the code above draws"'
+        return f'<img{before} src="{up}{self.known[key]}"{after}{alt}{size} loading="lazy" decoding="async">'
 
 
 def mathml(match):

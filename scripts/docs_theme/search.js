@@ -39,13 +39,33 @@ function terms(question, dictionary) {
   return translated(joined, dictionary).length > 1 ? [joined] : whole;
 }
 
-/** How many of the question's pairs of letters stand in the titles, or, in Chinese, in the text. */
+/** How many letters must be changed, left out, put in or exchanged to make one word of another. */
+function distance(a, b) {
+  let [before, last] = [[], [...Array(b.length + 1).keys()]];
+  for (let i = 1; i <= a.length; i++) {
+    const row = [i];
+    for (let j = 1; j <= b.length; j++) {
+      const same = a[i - 1] === b[j - 1];
+      row[j] = Math.min(row[j - 1] + 1, last[j] + 1, last[j - 1] + (same ? 0 : 1));
+      const turned = i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1];
+      if (turned) row[j] = Math.min(row[j], before[j - 2] + 1);
+    }
+    [before, last] = [last, row];
+  }
+  return last[b.length];
+}
+
+/** How alike a question and an entry are, 0 to 1: by pairs of Chinese characters, or by the words of the titles. */
 function likeness(entry, question) {
   const { title, section, text } = prepared(entry);
-  const wide = /\p{Script=Han}/u.test(question);
-  const where = wide ? `${title} ${section} ${text}` : `${title} ${section}`;
-  const all = pairs(question);
-  return all.length ? all.filter((pair) => where.includes(pair)).length / all.length : 0;
+  if (/\p{Script=Han}/u.test(question)) {
+    const all = pairs(question);
+    const whole = `${title} ${section} ${text}`;
+    return all.filter((pair) => whole.includes(pair)).length / (all.length || 1);
+  }
+  const words = `${title} ${section}`.split(/[^\p{L}\p{N}]+/u);
+  const far = Math.min(...words.map((w) => (Math.abs(w.length - question.length) < 3 ? distance(w, question) : 9)));
+  return far <= (question.length < 5 ? 1 : 2) ? 1 - far / question.length : 0;
 }
 
 function best(entries, score, least, limit) {
@@ -66,6 +86,6 @@ function search({ entries, dictionary }, question, limit) {
   };
   const found = best(entries, each, 1e-9, limit);
   const whole = fold(question).replace(/\s+/g, "");
-  return found.length ? found : best(entries, (e) => likeness(e, whole), 0.6, 5);
+  return found.length ? found : best(entries, (e) => likeness(e, whole), 0.4, 8);
 }
 if (typeof window !== "undefined") window.peftVizSearch = search;
