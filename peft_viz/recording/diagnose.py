@@ -652,6 +652,7 @@ _WARM = {
         "one{s}: the base model never sees them.",
         "它没有包含你之前的全部词元，其中 {lost} 个也没有随 {queries} 个新词元传入：基础模型看不到它们。",
     ),
+    "ended": ("The call ended before it reached the base model.", "调用在到达基础模型之前就结束了。"),
     "unknown": (
         "So no virtual tokens were put in. That is right only if this cache was filled through the adapter "
         "and begins with its {v} virtual tokens.",
@@ -669,6 +670,8 @@ def _warm_cache(case: Case) -> Iterator:
             else 0
         )
         first = next(iter(case.inside(root)), None)
+        if n and first is None and root.raised:
+            yield "warm-cache", root, dict(n=n, what=_WARM["ended"])
         if n and first is not None and first.sequence is not None:
             cached, queries, lost = first.sequence.query_start, first.queries, _lost(case, root, first)
             how = _used(case, first, n, lost)
