@@ -14,7 +14,7 @@ import torch
 
 from .base_model import text_config
 from .calls import PACKAGES
-from .describe import Losses, written
+from .values import Losses, written
 from .doors import UNSEEN
 from .trace import Trace, unpack
 

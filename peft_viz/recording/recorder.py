@@ -14,7 +14,7 @@ import torch
 from .about import about, decoder, texts, tuner_layers, UNKNOWN
 from .base_model import attention_layers, AttentionVisit, BaseVisit, decoder_blocks
 from .calls import Compiling, ENTRY_POINTS, Visit, Watched
-from .describe import Reader, struck
+from .values import Reader, struck
 from .doors import Door, UNSEEN
 from .measured import DigestVisit, LayerVisit, OwnVisit
 from .measured import position_places, PositionVisit, WeightsVisit
