@@ -84,7 +84,7 @@ def _words(lang: str) -> dict:
 class Exercise:
     "One question, the recorded answer, and what to say to wrong answers."
 
-    question: str
+    question: str  # may have `code` in it
     right: str  # as `plain` gives it
     hints: dict = field(default_factory=dict)  # a wrong answer, as `plain` gives it -> what to say to it
     choices: tuple = ()  # what can be chosen from; empty: the answer is typed
