@@ -265,7 +265,9 @@ def table(
     return f'<table style="{style}">{head}{"".join(rows)}</table>'
 
 # %% ../../nbs/views/02_widgets.ipynb #221b666c
-_UNSEEN = re.compile(r'<\?xml.*?\?>|<!DOCTYPE.*?>|<!--.*?-->|<metadata>.*?</metadata>|\n|(?<=<g) id="[^"]*"', re.S)
+_UNSEEN = re.compile(
+    r'<\?xml.*?\?>|<!DOCTYPE.*?>|<!--.*?-->|<metadata>.*?</metadata>|\n|(?<=<g) id="[^"]*"', re.S
+)
 _PATH = re.compile(r' d="([^"]*)"')
 
 
