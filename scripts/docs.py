@@ -513,7 +513,7 @@ def dictionary():
     from peft_viz.views import widgets
 
     pairs = [(mark.en, mark.zh) for mark in layout.MARKS.values()] + list(marks.METHODS.values())
-    pairs += [(en, widgets.WORDS["zh"][name]) for name, en in widgets.WORDS["en"].items() if "{" not in en]
+    pairs += [(en, widgets.LABELS["zh"][name]) for name, en in widgets.LABELS["en"].items() if "{" not in en]
     pairs += widgets.FIGURE_NAMES.values()
     return sorted({(en, zh) for en, zh in pairs if en != zh})
 

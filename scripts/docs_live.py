@@ -54,12 +54,12 @@ def turn(bench, method, virtual, side, cache):
     "One turn: a forward pass of a padded batch with labels, then `generate` from its questions."
     import torch
     from peft_viz import record
-    from peft_viz.views.widgets import TASKS, TEXTS, encode
+    from peft_viz.views.widgets import WITH_TASKS, TEXTS, encode
 
     batch = encode(bench.tokenizer, TEXTS, side)
     question = encode(bench.tokenizer, [text.partition("=")[0] + "=" for text in TEXTS], side)
     del question["labels"]
-    if method in TASKS:
+    if method in WITH_TASKS:
         batch["task_ids"] = question["task_ids"] = torch.zeros(len(TEXTS), dtype=torch.long)
     how = dict(max_new_tokens=NEW_TOKENS, do_sample=False, pad_token_id=bench.tokenizer.pad_token_id)
     with bench.wrapped(method, virtual, RANK) as model, torch.no_grad():
