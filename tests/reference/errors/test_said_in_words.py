@@ -319,3 +319,10 @@ def test_a_mask_or_positions_of_all_tokens_so_far_need_a_cache(name, given, is_f
 def test_what_is_wrong_with_a_mask_is_said(numbers, end):
     with pytest.raises(ValueError, match=f"its smallest number {end}$"):
         check_mask(torch.tensor([numbers]))
+
+
+def test_embeddings_of_another_width_do_not_go_with_virtual_tokens_in_the_sequence():
+    model = ours.get_peft_model(tiny_random("llama"), prompt())
+    width = model.word_embeddings.weight.shape[1]
+    with pytest.raises(ValueError, match=rf"inputs_embeds has shape \[1, 4, {width + 1}\]"):
+        model(inputs_embeds=torch.zeros(1, 4, width + 1))
