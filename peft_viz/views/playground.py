@@ -40,7 +40,7 @@ def _adapter_tensors(task, kind) -> dict:  # name -> float16 tensor
             names[f"{task}.{kind}.embeddings"] = tensor
     return names
 
-# %% ../../nbs/views/05_playground.ipynb #70b9a4a7
+# %% ../../nbs/views/05_playground.ipynb #62895f08
 def _method(kind) -> dict:  # what the page must know of it
     from peft_viz.zoo.learned import kind_config
 
@@ -59,11 +59,10 @@ _SIZES = "hidden_size num_hidden_layers num_attention_heads num_key_value_heads 
 
 @cache
 def _packed() -> tuple:  # (facts, weights): plain data, base64
-    from peft_viz.zoo.learned import KINDS
-    from peft_viz.zoo.letters import TASKS
+    from peft_viz.zoo.learned import KINDS, learned_tasks
 
     tensors = _base_tensors()
-    for task in TASKS:
+    for task in learned_tasks():
         for kind in KINDS:
             tensors |= _adapter_tensors(task, kind)
     config = json.loads((TINY / "config.json").read_text(encoding="utf-8"))
@@ -74,7 +73,7 @@ def _packed() -> tuple:  # (facts, weights): plain data, base64
         "vocabulary": sorted(vocabulary, key=vocabulary.get),
         "tensors": [[name, list(tensor.shape)] for name, tensor in tensors.items()],
         "methods": {kind: _method(kind) for kind in KINDS},
-        "tasks": list(TASKS),
+        "tasks": learned_tasks(),
         "parameters": sum(tensor.numel() for tensor in _base_tensors().values()),
     }
     return facts, pack(b"".join(tensor.numpy().tobytes() for tensor in tensors.values()))

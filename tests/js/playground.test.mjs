@@ -152,5 +152,5 @@ test("the likeliest tokens, and none for what is not read", { skip }, () => {
 
 test("tasks are those of the package", { skip }, () => {
   for (const [task, text, right] of given.tasks) assert.equal(TASKS[task](text), right);
-  assert.deepEqual(Object.keys(TASKS), given.facts.tasks);
+  for (const task of given.facts.tasks) assert.ok(TASKS[task], task);
 });

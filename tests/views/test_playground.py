@@ -7,7 +7,7 @@ import torch
 from transformers import DynamicCache
 from conftest import ROOT
 from peft_viz.views import playground, viewer
-from peft_viz.zoo.learned import KINDS, learned_tensors, load_learned
+from peft_viz.zoo.learned import KINDS, learned_tasks, learned_tensors, load_learned
 from peft_viz.zoo.letters import TASKS, answer, answers_of, question, random_texts
 from peft_viz.zoo.models import load_tiny
 
@@ -72,7 +72,7 @@ def cases():
     hidden = [{"flipped": ["v1"]}, {"padding": 3, "counted": True, "flipped": ["v0", "v3", "t0"]}]
     for method in ("none", *KINDS):
         for i, change in enumerate(changes + (hidden if method in ("prompt", "prefix") else [])):
-            task = list(TASKS)[i % len(TASKS)]
+            task = learned_tasks()[i % len(learned_tasks())]
             yield case(word="pizza"[: 3 + i % 3] + "q", task=task, method=method, **change)
     yield case(word="abc", task="sort", method="lora", off=[0, 2])
     yield case(word="a Z.é", task="sort", method="prompt")
@@ -81,9 +81,9 @@ def cases():
 
 def thousand():
     "A thousand words with the answers that `generate` gives: 250 for each method, and without one."
-    for i, (method, task) in enumerate(
-        [("prompt", "reverse"), ("prefix", "sort"), ("lora", "rotate"), ("none", "")]
-    ):
+    tasks = learned_tasks()
+    for i, method in enumerate((*KINDS, "none")):
+        task = tasks[i % len(tasks)]
         model, tokenizer = load_tiny() if method == "none" else load_learned(task, method)
         words = random_texts(250, seed=i)
         for word, text in zip(words, answers_of(model, tokenizer, [question(word) for word in words])):
@@ -227,6 +227,34 @@ def test_an_address_brings_back_what_was_shown(file, new_page):
     positions = again.locator(f"{TAG} .position i.cell").all_inner_texts()
     assert positions[: 4 + 2 + 6] == list(map(str, range(12)))
     assert again.problems == []
+
+
+SHOWN = {  # an address on the page -> the answer that the text beside it speaks of
+    "on=0": "?",
+    "word=planets&at=g2": "stenalp",
+    "method=prefix&out=v1": "zzip",
+    "method=prefix&out=v0": "azzip",
+    "method=prefix&out=v0,v1,v2,v3": "?",
+    "pad=4": "azzip",
+    "pad=4&counted=1": "azzipp",
+    "method=lora&pad=4&counted=1": "azzip",
+    "method=prefix&pad=3&out=p0,p1,p2": "anp",
+}
+
+
+@pytest.mark.browser
+def test_what_the_page_says_of_its_links_is_so(file, page):
+    cells = json.loads((ROOT / "nbs" / "playground.ipynb").read_text(encoding="utf-8"))["cells"]
+    text = "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    assert re.findall(r"\]\(#([^)]*=[^)]*)\)", text) == list(SHOWN)
+    opened(page, file)
+    for address, answer_ in SHOWN.items():
+        page.evaluate("address => { location.hash = address }", address)
+        page.wait_for_function(
+            "answer => document.querySelector('peft-viz-playground').answers.shown.answer === answer",
+            arg=answer_,
+        )
+    assert page.problems == []
 
 
 @pytest.mark.browser

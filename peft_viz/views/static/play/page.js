@@ -106,6 +106,7 @@ export class PeftVizPlayground extends HTMLElement {
       this._follow();
       this._build();
       this.draw();
+      this.scrollIntoView();
     });
     new ResizeObserver(() => {
       if (this.clientWidth === this._wide) return;

@@ -94,9 +94,9 @@ export const PHRASES = {
     "文本里没有说要做什么，是每一层缓存里 {0} 组学到的键和值（共 {1} 个数）说的。",
   ],
   say_lora: [
-    "Nothing in the text says what to do, nothing stands in front of it: two matrices of each " +
+    "Nothing in the text says what to do, nothing stands in front of it: {0} matrices of each " +
       "layer are changed a little ({1} numbers).",
-    "文本里没有说要做什么，前面也没有别的：每一层有两个矩阵被略微改动（{1} 个数）。",
+    "文本里没有说要做什么，前面也没有别的：每一层有 {0} 个矩阵被略微改动（{1} 个数）。",
   ],
   say_off: [
     "The adapter is off. The model was not told the task, and it learned to answer ? then.",

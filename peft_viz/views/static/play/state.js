@@ -31,7 +31,7 @@ export const BEGINNING = Object.freeze({
   counted: false,
   out: [],
   off: [],
-  layer: 2,
+  layer: 1,
   head: -1,
   at: "",
   lang: "",

@@ -8,9 +8,9 @@ import { nameOf } from "./figure.js";
 export function sentences(view) {
   const { state, answers } = view;
   if (!state.on) return [view.say("say_off")];
-  const { virtual } = view.facts.methods[state.method];
+  const { virtual, modules } = view.facts.methods[state.method];
   const numbers = view.number(view.countOf(state.method));
-  const out = [view.say(`say_${state.method}`, virtual, numbers)];
+  const out = [view.say(`say_${state.method}`, virtual || modules.length, numbers)];
   const { columns } = answers.shown;
   const turned = columns.filter((c) => state.out.includes(c.name));
   const names = (list) => list.map((c) => nameOf(view, c)).join(view.say("comma"));
