@@ -14,7 +14,8 @@ import torch
 
 from .base_model import text_config
 from .calls import PACKAGES
-from .describe import Losses, written
+from .values import Losses, written
+from .doors import UNSEEN
 from .trace import Trace, unpack
 
 # %% ../../nbs/recording/14_about.ipynb #112589cd
@@ -152,7 +153,7 @@ def trains(
         for p in ([m[name]] if isinstance(m[name], torch.Tensor) else m[name].parameters())
     }
     biases = any(getattr(c, "bias", None) in ("all", "lora_only", "poly_only") for c in configs.values())
-    with torch._C.DisableTorchFunction():  # no function mode of the user's sees that we ask
+    with UNSEEN:  # no function mode of the user's sees that we ask
         trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     theirs = [name for name, p in trained if id(p) not in own and not (biases and name.endswith(".bias"))]
     return dict(

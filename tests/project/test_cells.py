@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SCREEN = 60  # lines
+SCREEN, COLUMNS = 60, 110  # lines; columns of what is shown in a lecture
 NOTEBOOKS = [
     path
     for path in sorted((ROOT / "nbs").rglob("*.ipynb"))
@@ -41,6 +41,19 @@ def long_ones(path):
     exported = (text.strip() for kind, text in cells(path) if kind == "export")
     lengths = {text.partition("\n")[0]: len(text.splitlines()) for text in exported}
     return {first: n for first, n in lengths.items() if n > SCREEN}
+
+
+LECTURE = [
+    p for p in NOTEBOOKS if p.parent.name == "reference" and p.name < "2" and p.stem[:2] not in ("03", "04")
+]
+
+
+@pytest.mark.parametrize("path", LECTURE, ids=short)
+def test_what_is_shown_in_a_lecture_is_not_wider_than_its_screen(path):
+    assert len(LECTURE) == 13  # the decision tree, and the methods
+    code = (text for kind, text in cells(path) if kind == "export")
+    lines = [line.partition("  # noqa")[0] for text in code for line in text.splitlines()]
+    assert not [line for line in lines if len(line) > COLUMNS]
 
 
 @pytest.mark.parametrize("folder", sorted(LATER))
