@@ -18,7 +18,7 @@ from pathlib import Path
 
 os.environ["IN_TEST"] = "1"  # nbdev: nothing is being exported now
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the package that stands beside this script
-import docs_api, docs_live
+import docs_api, docs_live, playground_page
 
 ROOT = Path(__file__).resolve().parent.parent
 NUMBER = re.compile(r"(?<![\w.-])\d\d_(?=[A-Za-z])")  # the "20_" of 20_trace.ipynb
@@ -395,7 +395,7 @@ def icons(folder):
 
 RAW = re.compile(r"^(`{3,})\{=html\}\n(.*?)\n\1$", re.S | re.M)
 TRACE = re.compile(r"<peft-viz-trace[^>]*>(.*?)</peft-viz-trace>", re.S)
-DATA = re.compile(r"data:image/[^;]+;base64,[A-Za-z0-9+/=]+")
+DRAWN = re.compile(r"data:image/[^;]+;base64,[A-Za-z0-9+/=]+|<svg\b.*?</svg>", re.S)
 
 
 def plain_copies(folder):
@@ -411,7 +411,7 @@ def plain_copies(folder):
             copy.unlink()
             continue
         text = TRACE.sub(text_of, RAW.sub(text_of, copy.read_text(encoding="utf-8")))
-        copy.write_text(DATA.sub("", text), encoding="utf-8")
+        copy.write_text(DRAWN.sub("", text), encoding="utf-8")
     index = folder / "llms.txt"
     lines = index.read_text(encoding="utf-8").splitlines(keepends=True)
     index.write_text("".join(line for line in lines if "/source/" not in line), encoding="utf-8")
@@ -531,6 +531,7 @@ def main(folder="_docs", stage="_proc"):
         docs_live.scripts(stage / "live")
         shutil.copy2(docs_live.THEME / "recording.html", built)
         self_contained(built)
+        playground_page.write(built)
         if recording.wait():
             raise SystemExit("the recordings of the site were not made")
     finally:
