@@ -58,7 +58,7 @@ function columnsOfAll(view, other) {
   const wide = [view, other].flatMap((v) =>
     v.rec.bases.map((b) => v.rec.sequence(b.id)?.rows[0]?.roles.length || 8),
   );
-  return Math.min(160, Math.max(8, ...wide.slice(0, 400)));
+  return Math.min(96, Math.max(8, ...wide.slice(0, 400)));
 }
 
 /** Two sheets scroll sideways together. @param {Element[]} sides */

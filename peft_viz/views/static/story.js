@@ -23,7 +23,7 @@ import { wayBox } from "./ways.js";
  * @typedef {import("./sheet.js").Line} Line
  */
 
-const COLUMNS_SHOWN = 160; // at a time
+const COLUMNS_SHOWN = 96; // at a time
 const AROUND = 3; // lines of code before and after the one that did it
 const LINE_NAMES = {
   ids: "token",
