@@ -99,7 +99,7 @@ function differences(view, other) {
   );
   return [
     h("p", { class: "say" }, view.say("n_differences", found.length)),
-    h("div", { class: "scroll", role: "region", "aria-label": view.say("tab_compare") }, table),
+    h("div", { class: "scroll", role: "region", "aria-label": view.say("col_when") }, table),
   ];
 }
 
@@ -144,6 +144,7 @@ export function showCompare(view) {
       ? sheetBox(v, calls[side], {
           from: calls[side].last,
           now: calls[side].last,
+          side: "ab"[side],
           marks: (role, c) => marks[side].has(`${role} ${c}`),
         })
       : h("p", { class: "note" }, view.say("no_such_call"));
