@@ -98,7 +98,9 @@ def _call(
     trace,  # the trace
     call,  # a call of it, or its id
 ):
-    "The call itself, whether one is given the call or its id"
+    "The call itself, whether one is given the call or its id. Raises ValueError when there is none of this id."
+    if isinstance(call, int) and not -len(trace.calls) <= call < len(trace.calls):
+        raise ValueError(f"there is no call {call}: this trace has {len(trace.calls)} calls, counted from 0")
     return trace.calls[call] if isinstance(call, int) else call
 
 

@@ -12,7 +12,7 @@ NOTEBOOKS = [
     for path in sorted((ROOT / "nbs").rglob("*.ipynb"))
     if not any(part.startswith((".", "_")) for part in path.relative_to(ROOT).parts)
 ]
-LATER = {"recording", "views", "figures"}  # folders whose notebooks are not split yet
+LATER = {"recording", "views"}  # folders whose notebooks are not split yet
 
 
 def short(path):

@@ -20,7 +20,7 @@ LATER = {  # modules that have not been read for this yet
             "about base_model calls compare describe diagnose doors history layout measured state story trace watch"
         ).split()
     ),
-    *(f"views/{name}" for name in "beside sheet strips widgets".split()),
+    *(f"views/{name}" for name in "widgets".split()),
 }
 MODULES = {
     str(path.relative_to(PACKAGE).with_suffix("")): path

@@ -89,7 +89,10 @@ def test_positions_told_and_used(prefix):
 def test_positions_go_back_through_the_cache(prompt):
     last = prompt.base_calls[-1]
     expected = [p for c in prompt.base_calls for p in layout.positions(prompt, c)[1]]
-    assert strips._used(prompt, last, 1) == expected and len(expected) == layout.sequence(prompt, last).length
+    assert (
+        strips.used_positions(prompt, last, 1) == expected
+        and len(expected) == layout.sequence(prompt, last).length
+    )
     ax = plot.positions(prompt, last)
     assert [str(p) for p in expected] == [
         t.get_text() for t in ax.texts if t.get_text().isdigit() and t.get_position()[0] % 1 == 0
@@ -100,7 +103,7 @@ def test_positions_behind_a_prefix():
     trace = watched(small.config("PREFIX_TUNING"), generate=3)
     own = [p for c in trace.base_calls for p in layout.positions(trace, c)[0]]
     assert (
-        strips._used(trace, trace.base_calls[-1], 0) == [None] * V + own
+        strips.used_positions(trace, trace.base_calls[-1], 0) == [None] * V + own
     )  # keys of a prefix have no position
 
 
@@ -291,7 +294,8 @@ def test_bars_of_updates(lora):
         plot.lora(lora, most=1)
     )
     with pytest.raises(
-        ValueError, match=r"no adapted layer was followed in call \d+: record\(model, layers=4\)"
+        ValueError,
+        match=r"no adapted layer was followed in call \d+: record it again with record\(model, layers=4\)",
     ):
         plot.lora(watched(small.config("LORA")))
 
@@ -421,3 +425,36 @@ def test_a_trace_that_was_saved_draws_the_same(rich, tmp_path):
 
 def test_recorded_of_test_plot_is_the_same_model():
     assert recorded("LORA", batch(SHORT)).about["model_class"] == "LlamaForCausalLM"
+
+
+def test_what_is_not_there_is_said_with_what_to_do(prompt):
+    plain = watched(small.config("PROMPT_TUNING"))
+    for figure, said in (
+        (plot.share, r"without attention weights: record it again with record\(model, attention='share'\)"),
+        (plot.lora, r"record it again with record\(model, layers=4\)"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            figure(plain)
+    for figure in plot.FIGURES.values():
+        with pytest.raises(ValueError, match="there is no call 999: this trace has"):
+            figure(prompt, 999)
+
+
+def test_nothing_is_too_small_in_a_column(prompt, prefix):
+    "What is laid out for a narrow column is as large as anywhere: fewer letters to a line, not smaller ones."
+    for figure, trace in ((plot.story, prefix), (plot.sequence, prompt), (plot.labels, prefix)):
+        for width in (3.3, 6.3):
+            fig, ax = plt.subplots(figsize=(width, 30), layout="constrained")
+            assert min(t.get_fontsize() for t in figure(trace, ax=ax).texts if t.get_text()) >= 6.9
+            assert sheet._inches(ax)[0] > 0.95 * width  # ticks take no room
+
+
+def test_lines_end_where_a_reader_expects_it():
+    shape = sheet.in_lines(
+        "The base model gets inputs_embeds [2, 10, 96], labels [2, 10]: all of it.", 2.0, 5.1
+    )
+    assert all(line.count("[") == line.count("]") for line in shape) and len(shape) > 2
+    chinese = sheet.in_lines("你传入 2 行，每行 5 个词元。填充：第\xa00\xa0行左侧 2 个。", 1.0, 5.1)
+    assert "".join(chinese).replace(" ", "") == "你传入2行，每行5个词元。填充：第0行左侧2个。"
+    assert not any(line[0] in "，。：个行" for line in chinese)
+    assert sheet.in_lines("abc def ghi", 9, 5.1, first=0.1) == ["abc def ghi"]
