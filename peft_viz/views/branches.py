@@ -152,7 +152,7 @@ def branches(
         call = next((c for c in trace.calls if c.source is not None), None)
     if call is None:
         raise ValueError(
-            "this trace has no call that was watched line by line: call the model of peft or peft_viz, not its base model"
+            "this trace has no call that was watched line by line: call the adapted model, not its base model"
         )
     call = layout._call(trace, call)
     layout.branches(trace, call)  # says so when it was not watched

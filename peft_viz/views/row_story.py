@@ -16,7 +16,7 @@ from ..recording import layout
 from ..recording.layout import MARKS
 from ..recording.story import moments
 from .sheet import LEGIBLE, Sheet
-from .sheet import in_lines, legend_height, letters, one_row, room, text_width, vocabulary
+from .sheet import in_lines, inches, legend_height, letters, one_row, text_width, vocabulary
 from .strips import Line, draw_line, longest_text, token_line, used_positions, value_line
 
 # %% ../../nbs/views/figures/03_row_story.ipynb #2bb8c80c
@@ -266,14 +266,17 @@ _HEAD, _LINE, _STRIP, _GAP, _AFTER = (
 _PAPER = 7.8  # a strip, between strips, after a section; the whole width
 
 
-def _sentence(section, paper):
+def _sentence(section, paper, even=True):
     "The sentence of a section in lines, of which the first ends before its shapes; the last is empty for shapes below"
     full = paper - 0.59  # inches
-    first = full - 0.12 - 0.078 * text_width(section.shapes)
+    first = full - 0.25 - 0.078 * text_width(section.shapes)
     if first < 1.2:  # too narrow: the shapes get a line of their own
         return [*in_lines(section.text, full, 4.86), ""]
     split = lambda wide: in_lines(section.text, wide, 4.86, min(first, wide))
-    lines = split(full)  # and then lines of about one length: no single word at the end
+    lines = split(full)
+    if not even:
+        return lines
+    # of about one length: no single word at the end
     narrower = (split(full * k / 40) for k in range(39, 10, -1))
     return [lines, *takewhile(lambda found: len(found) == len(lines), narrower)][-1]
 
@@ -282,7 +285,8 @@ def _draw_section(sheet, section, number, y, height, font, turned, paper):
     "One section with its top at y; returns where the next one begins"
     cell, left = sheet.cell, sheet.left + 0.26 / sheet.cell
     middle = y + _HEAD / 2 / cell
-    sheet.ax.add_artist(Circle((left, middle), 0.095 / cell, facecolor=sheet.theme.accent, linewidth=0))
+    dot = Circle((left + sheet.shift, middle), 0.095 / cell, facecolor=sheet.theme.accent, linewidth=0)
+    sheet.ax.add_artist(dot)
     sheet.text(left, middle, str(number), 7.5, sheet.theme.paper, va="center_baseline", fontweight="bold")
     at = left + 0.19 / cell
     lines = _sentence(section, paper)
@@ -290,7 +294,14 @@ def _draw_section(sheet, section, number, y, height, font, turned, paper):
         down = middle + k * _LINE / cell
         sheet.text(at, down, words, 9.5, sheet.theme.ink, ha="left", va="center_baseline")
     beside = middle if lines[-1] else down
-    sheet.text(sheet.right - 0.14 / cell, beside, section.shapes, mono=True, ha="right", va="center_baseline")
+    sheet.text(
+        sheet.left + (paper - 0.14) / cell,
+        beside,
+        section.shapes,
+        mono=True,
+        ha="right",
+        va="center_baseline",
+    )
     y += (_HEAD + _LINE * (len(lines) - 1) + 0.02) / cell
     for line in section.lines:
         tall = height(line)
@@ -307,11 +318,13 @@ def _outline(sheet, line, new, y, tall):
     if empty and not letters(sheet.cell):
         empty = [(empty[0][0], len(empty))]  # too narrow to be told apart: one frame for all
     for k, width in empty:
-        sheet.ax.add_artist(Rectangle((k - 0.45, y + 0.04), width - 0.1, tall - 0.08, **look))
+        sheet.ax.add_artist(Rectangle((k + sheet.shift - 0.45, y + 0.04), width - 0.1, tall - 0.08, **look))
     present = [k for k, (mark, text, _) in enumerate(line.chips) if k in new and (mark is not None or text)]
     for _, run in groupby(enumerate(present), lambda pair: pair[1] - pair[0]):
         run = [k for _, k in run]
-        frame = Rectangle((run[0] - 0.5, y - 0.01 / sheet.cell), len(run), tall + 0.02 / sheet.cell)
+        frame = Rectangle(
+            (run[0] + sheet.shift - 0.5, y - 0.01 / sheet.cell), len(run), tall + 0.02 / sheet.cell
+        )
         frame.set(
             facecolor="none", edgecolor=sheet.theme.accent, linewidth=1.6 * sheet.scale, zorder=4, gid="new"
         )
@@ -375,22 +388,53 @@ def _about(b, is_generate):
 
 # %% ../../nbs/views/figures/03_row_story.ipynb #4f72ac89
 def _draw(sections, title, below, ax, theme, b):
-    "The sections one below the other, on one grid of columns"
-    paper, n = room(ax, _PAPER), max([len(line.chips) for s in sections for line in s.lines] + [1])
+    "The sections one below the other, on one grid of columns; beside each other in Axes that are wide"
+    n = max([len(line.chips) for s in sections for line in s.lines] + [1])
+    halves, paper = _arranged(sections, n, ax)
     cell, turned, height, left = _story_sizes([line for s in sections for line in s.lines], n, paper)
-    right = max(n - 0.5 + 0.16 / cell, left + paper / cell)
-    heads = sum(_HEAD + _LINE * (len(_sentence(s, paper)) - 1) + 0.02 + _AFTER for s in sections)
-    total = heads + sum(height(line) + _GAP for s in sections for line in s.lines)
-    entries = _story_legend(b, sections)
-    bottom = (total + legend_height(entries, (right - left) * cell) + 0.08) / cell
-    sheet = Sheet(ax, theme, cell, (left, right, 0, bottom), title, below)
-    y, font = 0, letters(cell)
-    for number, section in enumerate(sections, 1):
-        y = _draw_section(sheet, section, number, y, height, font, turned, paper)
-    sheet.legend(entries, y)
+    total = max(sum(_height(s, height, paper) for s in half) for half in halves)
+    entries, width = _story_legend(b, sections), paper * len(halves)
+    box = (left, left + width / cell, 0, (total + legend_height(entries, width) + 0.08) / cell)
+    sheet, font, number = Sheet(ax, theme, cell, box, title, below), letters(cell), 0
+    for k, half in enumerate(halves):
+        y, sheet.shift = 0, k * paper / cell
+        for section in half:
+            number += 1
+            y = _draw_section(sheet, section, number, y, height, font, turned, paper)
+    sheet.shift = 0
+    sheet.legend(entries, total / cell)
     return sheet.ax
 
 
+def _arranged(sections, n, ax):
+    "(sections in one or two columns, inches of a column): what makes the letters large in these Axes"
+    if ax is None:
+        return [sections], _PAPER
+    wide, high = inches(ax)
+    found = []
+    for paper in {_PAPER, max(2.5, min(wide, _PAPER)), 6, 5, 4.2, 3.5, 2.9}:
+        _, _, height, _ = _story_sizes([line for s in sections for line in s.lines], n, paper)
+        sizes = [_height(s, height, paper) for s in sections]
+        for k in {len(sections), _middle(sizes)}:
+            halves = [half for half in (sections[:k], sections[k:]) if half]
+            total = 1.2 + max(sum(sizes[:k]), sum(sizes[k:]))  # with title and legend
+            scale = min(wide / paper / len(halves), high / total, max(1, wide / _PAPER))
+            found.append((round(scale, 2), -len(halves), paper, halves))
+    _, _, paper, halves = max(found, key=lambda one: one[:3])
+    return halves, paper
+
+
+def _middle(sizes):
+    "How many sections go into the first of two columns"
+    return min(range(1, len(sizes) + 1), key=lambda k: max(sum(sizes[:k]), sum(sizes[k:])))
+
+
+def _height(section, height, paper):
+    "Inches of a section"
+    lines = len(_sentence(section, paper, False))
+    return _HEAD + _LINE * (lines - 1) + 0.02 + _AFTER + sum(height(line) + _GAP for line in section.lines)
+
+# %% ../../nbs/views/figures/03_row_story.ipynb #7aed0b96
 def _story_sizes(lines, n, paper):
     "(width of a cell, are texts turned, height of a line, left edge) for lines over `n` positions"
     margin = 0.55 + max([0.078 * text_width(line.name) for line in lines] + [0])

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['THEMES', 'WORDS', 'SMALL', 'LEGIBLE', 'Theme', 'theme', 'fonts', 'drawable', 'legible', 'vocabulary', 'text_width',
-           'in_lines', 'Sheet', 'room', 'shortened', 'legend_height', 'roles_found', 'token_text', 'one_row',
+           'in_lines', 'Sheet', 'inches', 'room', 'shortened', 'legend_height', 'roles_found', 'token_text', 'one_row',
            'cell_size', 'ranges', 'letters', 'stripes']
 
 # %% ../../nbs/views/figures/00_sheet.ipynb #c943b8ed
@@ -342,6 +342,7 @@ class Sheet:
     ):
         self.theme, (left, right, top, bottom) = theme(theme_name, ax), box
         self.cell, self.scale, self.left, self.right, self.ax = cell, 1.0, left, right, ax
+        self.shift = 0.0  # cells; what is drawn stands so much further to the right
         room = (right - left) * cell - 0.2  # inches
         lines, below = in_lines(title, room, 6.9), in_lines(subtitle, room, 5.1)
         head = 0.2 * len(lines) + 0.12, (0.18 * len(below) + 0.1) * bool(subtitle)  # inches
@@ -350,7 +351,7 @@ class Sheet:
             size = (right - left) * cell, (bottom - top) * cell
             self.ax = plt.figure(figsize=size, facecolor=self.theme.paper).add_axes([0, 0, 1, 1])
         else:
-            wide, high = _inches(ax)
+            wide, high = inches(ax)
             self.scale = min(wide / (right - left), high / (bottom - top)) / cell
         _undress(self.ax, (left, right, top, bottom), self.theme.paper)
         self.ax.set_title(
@@ -385,7 +386,7 @@ def _text(sheet, x, y, text, size=SMALL, color=None, mono=False, **kw):
     "Text of `size` points (on a figure of our own)"
     kw = {"ha": "center", "va": "center"} | kw
     return sheet.ax.text(
-        x,
+        x + sheet.shift,
         y,
         text,
         fontsize=size * sheet.scale,
@@ -405,7 +406,7 @@ def _chip(sheet, x, y, mark, text="", width=1, height=1, size=8, hatch=True, rot
     name, gap = sheet.theme.name, 0.08
     sheet.ax.add_artist(
         Rectangle(
-            (x - width / 2 + gap / 2, y - height / 2 + gap / 2),
+            (x + sheet.shift - width / 2 + gap / 2, y - height / 2 + gap / 2),
             width - gap,
             height - gap,
             facecolor=mark.fill(name),
@@ -417,7 +418,8 @@ def _chip(sheet, x, y, mark, text="", width=1, height=1, size=8, hatch=True, rot
         )
     )
     if mark.name == "generated":  # a folded corner: not by colour alone
-        corner, fold = (x + width / 2 - gap / 2, y - height / 2 + gap / 2), 0.3 * min(width, height)
+        right = x + sheet.shift + width / 2 - gap / 2
+        corner, fold = (right, y - height / 2 + gap / 2), 0.3 * min(width, height)
         sheet.ax.add_artist(
             Polygon(
                 [corner, (corner[0] - fold, corner[1]), (corner[0], corner[1] + fold)],
@@ -486,7 +488,9 @@ def _legend(sheet, entries, top, bits=("1", "0")):
 Sheet.bracket, Sheet.legend = _bracket, _legend
 
 # %% ../../nbs/views/figures/00_sheet.ipynb #bafec7f6
-def _inches(ax):
+def inches(
+    ax,  # Axes
+) -> tuple:  # of two numbers
     "Width and height of Axes, when a layout engine of the figure has had its turn: ticks are not drawn"
     figure = ax.get_figure(root=True)
     if figure.get_layout_engine() is not None:
@@ -502,7 +506,7 @@ def room(
     narrow: float = 2.5,  # inches: what is laid out for less is drawn smaller
 ) -> float:  # inches
     "The width to lay a figure out for"
-    return wide if ax is None else min(wide, max(narrow, _inches(ax)[0]))
+    return wide if ax is None else min(wide, max(narrow, inches(ax)[0]))
 
 
 def shortened(

@@ -446,7 +446,7 @@ def test_nothing_is_too_small_in_a_column(prompt, prefix):
         for width in (3.3, 6.3):
             fig, ax = plt.subplots(figsize=(width, 30), layout="constrained")
             assert min(t.get_fontsize() for t in figure(trace, ax=ax).texts if t.get_text()) >= 6.9
-            assert sheet._inches(ax)[0] > 0.95 * width  # ticks take no room
+            assert sheet.inches(ax)[0] > 0.95 * width  # ticks take no room
 
 
 def test_lines_end_where_a_reader_expects_it():
@@ -458,3 +458,19 @@ def test_lines_end_where_a_reader_expects_it():
     assert "".join(chinese).replace(" ", "") == "你传入2行，每行5个词元。填充：第0行左侧2个。"
     assert not any(line[0] in "，。：个行" for line in chinese)
     assert sheet.in_lines("abc def ghi", 9, 5.1, first=0.1) == ["abc def ghi"]
+
+
+def test_the_story_uses_the_room_that_there_is(prompt):
+    sizes, xs = {}, {}
+    for name, size in dict(column=(6.3, 20), projector=(13.33, 7.5)).items():
+        fig, ax = plt.subplots(figsize=size, layout="constrained")
+        plot.story(prompt, prompt.base_calls[0], ax=ax)
+        dots = [p for p in ax.patches if isinstance(p, matplotlib.patches.Circle)]
+        xs[name], sizes[name] = {round(d.center[0], 2) for d in dots}, min(t.get_fontsize() for t in ax.texts)
+        numbers = [t.get_text() for t in ax.texts if t.get_fontweight() == "bold"]
+        assert numbers == [str(k + 1) for k in range(len(dots))]
+        fig.canvas.draw()
+        boxes = [t.get_window_extent() for t in ax.texts if t.get_text()]
+        assert not any(a.overlaps(b) for k, a in enumerate(boxes) for b in boxes[:k])
+    assert len(xs["column"]) == 1 and len(xs["projector"]) == 2  # sections stand beside each other
+    assert sizes["projector"] > 1.3 * sizes["column"] >= 9
