@@ -47,7 +47,7 @@ def _heads(
         )
         if not within and down:
             sheet.text(-1.8, i, label, font, mono=True, ha="right", va="center_baseline")
-        elif not within:
+        elif not within and sheet.cell * 72 >= 1.25 * font:  # else they would touch
             sheet.text(i, -1.8, label, font, mono=True, rotation=90, va="bottom")
 
 # %% ../../nbs/views/figures/02_grids.ipynb #13d942ed

@@ -1,6 +1,7 @@
 "The figures of what was measured: what is drawn is checked against values computed here."
 
 import json, math, warnings
+from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -474,3 +475,26 @@ def test_the_story_uses_the_room_that_there_is(prompt):
         assert not any(a.overlaps(b) for k, a in enumerate(boxes) for b in boxes[:k])
     assert len(xs["column"]) == 1 and len(xs["projector"]) == 2  # sections stand beside each other
     assert sizes["projector"] > 1.3 * sizes["column"] >= 9
+
+
+NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "nbs" / "views" / "figures").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_a_saved_picture_says_what_is_on_it_and_is_small(path):
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        pictures = [
+            o["data"]["image/png"] for o in cell.get("outputs", ()) if "image/png" in o.get("data", {})
+        ]
+        if pictures:
+            assert any(line.startswith("#| fig-alt: ") for line in cell["source"]), "".join(cell["source"])
+        assert all(len("".join(picture)) < 80_000 for picture in pictures)
+
+
+def test_a_sentence_quotes_only_what_can_be_drawn(prompt):
+    assert sheet.written("written: '\U0010fffd'\nand a 词") == "written: '▯'\nand a 词"
+    assert sheet.written("plain") == "plain"
+    trace = watched(small.config("LORA"), batch([7, 11]), generate=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a letter without a glyph is a warning
+        plot.story(trace).figure.canvas.draw()
