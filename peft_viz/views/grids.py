@@ -45,9 +45,11 @@ def _heads(
             (label if within else "") or (MARKS[role].glyph if role == "virtual" else ""),
             size=font,
         )
-        if not within and down:
+        if within or sheet.cell * 72 < 1.25 * font:  # texts of neighbours would touch
+            continue
+        if down:
             sheet.text(-1.8, i, label, font, mono=True, ha="right", va="center_baseline")
-        elif not within and sheet.cell * 72 >= 1.25 * font:  # else they would touch
+        else:
             sheet.text(i, -1.8, label, font, mono=True, rotation=90, va="bottom")
 
 # %% ../../nbs/views/figures/02_grids.ipynb #13d942ed
