@@ -223,7 +223,7 @@ class Mutations:
         self.functions = defaultdict(list)
         gc.unfreeze()  # conftest.py has frozen what there is, and what is frozen is not listed
         for f in gc.get_objects():
-            if isinstance(f, types.FunctionType):
+            if type(f) is types.FunctionType:  # (to ask a proxy for its class may warn)
                 self.functions[
                     f.__code__.co_filename, f.__code__.co_qualname, f.__code__.co_firstlineno
                 ].append(f)
