@@ -133,7 +133,7 @@ def argument(
     name: str,  # such as `"input_ids"`
 ):
     """The value a call got for `name`, by name, inside `**kwargs`, or (for `input_ids`) as the first tensor of
-    `*args`; None when it got none"""
+    `*args`; None when it got none. Raises ValueError when there is no such call."""
     call = _call(trace, call)
     found = [call.args[name]] if name in call.args else []
     for place, index in call.args.items():
@@ -213,7 +213,7 @@ def outermost(
     trace,  # the trace
     call,  # a call, or its id
 ):
-    "The outermost call around a call: the one that the caller's own code made"
+    "The outermost call around a call: the one that the caller's own code made. Raises ValueError when there is no such call."
     return [_call(trace, call), *_ancestors(trace, _call(trace, call))][-1]
 
 
@@ -267,7 +267,7 @@ def passed(
     call,  # a base call, or its id
     name: str,  # such as `"labels"`
 ):
-    "The value that the caller gave for `name`, None when none was given"
+    "The value that the caller gave for `name`, None when none was given. Raises ValueError when there is no such call."
     return next(
         (
             v
