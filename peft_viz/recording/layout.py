@@ -213,7 +213,7 @@ def outermost(
     trace,  # the trace
     call,  # a call, or its id
 ):
-    "The outermost call around a call: the one that the caller's own code made. Raises ValueError when there is no such call."
+    "The outermost call around a call: the caller's own code made it. Raises ValueError when there is no such call."
     return [_call(trace, call), *_ancestors(trace, _call(trace, call))][-1]
 
 
