@@ -411,6 +411,7 @@ def plain_copies(folder):
             copy.unlink()
             continue
         text = TRACE.sub(text_of, RAW.sub(text_of, copy.read_text(encoding="utf-8")))
+        text = re.sub(r"^<.*$", lambda line: re.sub(r"<[^>]+>", " ", line[0]).strip(), text, flags=re.M)
         copy.write_text(DRAWN.sub("", text), encoding="utf-8")
     index = folder / "llms.txt"
     lines = index.read_text(encoding="utf-8").splitlines(keepends=True)

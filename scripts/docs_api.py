@@ -267,9 +267,7 @@ def source_link(file, line, text="source"):
     return f'<a href="@source/{file.removesuffix(".py")}.html#L{line}">{text}</a>'
 
 
-PLAIN = re.compile(
-    r'<span class="(?:op|fu|va|at|bu|dv|fl|im|cn|dt|sc|ss|bn)">([^<]*)</span>'
-)  # colours that help little, in many pages
+PLAIN = re.compile(r'<span class="(?:op|fu|va|at|bu|dv|fl|im|cn|dt|sc|ss|bn)">([^<]*)</span>')
 
 
 def each_line(match):
