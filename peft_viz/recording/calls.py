@@ -206,7 +206,10 @@ class Tracer:
     def _deliver(self):
         if self.struck is not None:
             error, self.struck = self.struck, None
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # its traceback has this frame, and would keep all others alive
 
     def _enter(self, frame, event, arg):
         "A function begins. Who wants to follow it?"

@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 import difflib
 import itertools
+import reprlib
 from collections import Counter, defaultdict
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace as replace_fields
@@ -216,7 +217,9 @@ def check_adapter_name(
     "Raises ValueError for a name that cannot be the name of a module, a tensor or a folder."
     advice = "choose a plain name, such as 'default' or 'french-v2'"
     if not isinstance(name, str) or not name:
-        raise ValueError(f"the name of an adapter must be a text that is not empty, not {name!r}; {advice}")
+        raise ValueError(
+            f"the name of an adapter must be a text that is not empty, not {reprlib.repr(name)}; {advice}"
+        )
     if name == "__base__" or hasattr(nn.ModuleDict(), name) or hasattr(nn.ParameterDict(), name):
         raise ValueError(
             f"an adapter cannot be called {name!r}, because that name has another meaning in PyTorch or here; {advice}"
@@ -280,8 +283,10 @@ def check_changeable(
     what: str,  # what is about to be done
 ):
     "Raises ValueError where a layer has no weights that can be changed, for example quantized ones."
-    dtype = next((p.dtype for p in layer.parameters(recurse=False) if not is_for_training(p.dtype)), None)
-    if dtype is not None or getattr(layer, "weight", None) is None:
+    weight = getattr(layer, "weight", None)  # (some quantized layers keep it as a buffer)
+    kept = [*layer.parameters(recurse=False), *([] if weight is None else [weight])]
+    dtype = next((tensor.dtype for tensor in kept if not is_for_training(tensor.dtype)), None)
+    if dtype is not None or weight is None:
         kind = dtype or "no plain form"
         raise ValueError(
             f"{what} is not possible for {name!r}, which has weights of {kind}; load the base "
@@ -644,9 +649,12 @@ def check_modules_to_save(
                 f"modules_to_save: no module of {type(model).__name__} is called {name!r}; there are {top}"
             )
         for saved in saved_names(model, [name]):
-            for part, module in model.get_submodule(saved).named_modules():
-                if next(module.parameters(recurse=False), None) is not None:
+            parts = model.get_submodule(saved)
+            for part, module in parts.named_modules():
+                if next(module.parameters(recurse=False), None) is not None or hasattr(module, "weight"):
                     check_changeable(module, f"{saved}.{part}".rstrip("."), "training in full")
+            if next(parts.parameters(), None) is None:
+                raise ValueError(f"modules_to_save: {saved!r} has no parameters that could be trained")
 
 # %% ../../nbs/reference/20_injection.ipynb #3b1f0d0a
 @contextmanager
@@ -1019,7 +1027,7 @@ class TunerWithCombining(TunerWithInjection):
             )
         for weight in weights:
             if not number().allows(weight):
-                raise ValueError(f"a weight must be a number, not {weight!r}")
+                raise ValueError(f"a weight must be a number, not {reprlib.repr(weight)}")
 
     def _add_combined(self, adapters, adapter_name, **fields):
         """Put in an adapter whose targets are those of all the others together; its values are to follow. It
