@@ -38,9 +38,8 @@ matrix: env env-era4  ## measure the invariant matrix, ours and peft's, in both 
 docs: env  ## render the site into _docs/
 	@$(PY) scripts/docs.py
 
-bench: env  ## measure what recording costs, and ours beside peft without recording
-	@$(PY) bench/record.py
-	@$(PY) bench/compare.py
+bench: env  ## measure what recording costs, in a quarter of an hour, for the page of promises (bench/figures.json)
+	@$(PY) bench/figures.py --only imports record growth compare
 
 fuzz: env  ## damage traces, configurations and checkpoints a hundred thousand times each: make fuzz [MANY=1000]
 	@$(PY) scripts/fuzz.py --many $(or $(MANY),100000)
