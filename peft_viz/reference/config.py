@@ -283,7 +283,6 @@ STEPS = 2**40  # more than any training has
 FIELDS = {
     # all methods
     "task_type": one_of(TaskType),
-    "peft_type": one_of(PeftType),
     "auto_mapping": maybe(MAPPING),
     "peft_version base_model_name_or_path revision": maybe(TEXT),
     "inference_mode": FLAG,

@@ -71,13 +71,14 @@ def _workshop(folder: Path):
     "A new folder for temporary files, locked while it is used; afterwards it is gone."
     room, descriptor = folder / f".peft_viz-{secrets.token_hex(16)}.tmp", None
     try:
-        while descriptor is None:
+        while True:
             room.mkdir(mode=0o700)
             descriptor = _open(room)
-            if descriptor is None:
+            if descriptor is not None:
+                _lock(descriptor)
+            if room.exists():
                 break
-            _lock(descriptor)
-            if not room.exists():  # someone tidied it up before it was locked
+            if descriptor is not None:  # another writer tidied it up before it was locked
                 os.close(descriptor)
                 descriptor = None
         yield room

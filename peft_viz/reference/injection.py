@@ -186,6 +186,15 @@ def without_effect(
             for n in ([wanted] if isinstance(wanted, int) else wanted)
             if n not in there
         ]
+        patterns = config.layers_pattern or []
+        told += [
+            ("layers_pattern", pattern)
+            for pattern in ([patterns] if isinstance(patterns, str) else patterns)
+            if all(layer_number(name, pattern) is None for name in targets)
+        ]
+    if getattr(config, "peft_type", None) == PeftType.ADALORA:  # its keys are names of parameters
+        keys = config.rank_pattern or {}
+        told += [("rank_pattern", key) for key in keys if not any(name in key for name in targets)]
     for field in (
         ("rank_pattern", "alpha_pattern") if getattr(config, "peft_type", None) == PeftType.LORA else ()
     ):
