@@ -38,8 +38,9 @@ matrix: env env-era4  ## measure the invariant matrix, ours and peft's, in both 
 docs: env  ## render the site into _docs/
 	@$(PY) scripts/docs.py
 
-bench: env  ## measure what recording costs, in a quarter of an hour, for the page of promises (bench/figures.json)
+bench: env browser  ## measure what recording costs, in a quarter of an hour, for the page of promises; and the viewer in Chromium
 	@$(PY) bench/figures.py --only imports record growth compare
+	@$(PY) bench/page.py
 
 fuzz: env  ## damage traces, configurations and checkpoints a hundred thousand times each: make fuzz [MANY=1000]
 	@$(PY) scripts/fuzz.py --many $(or $(MANY),100000)

@@ -35,8 +35,8 @@ from .reference.helpers import set_base_model_state_dict as set_base_model_state
 from .reference.helpers import PEFT_TYPE_TO_CONFIG_MAPPING as PEFT_TYPE_TO_CONFIG_MAPPING
 from .reference.helpers import PEFT_TYPE_TO_TUNER_MAPPING as PEFT_TYPE_TO_TUNER_MAPPING
 from .reference.helpers import MODEL_TYPE_TO_PEFT_MODEL_MAPPING as MODEL_TYPE_TO_PEFT_MODEL_MAPPING
-from .reference.injection import get_layer_status as get_layer_status
-from .reference.injection import get_model_status as get_model_status
+from .reference.injection.status import get_layer_status as get_layer_status
+from .reference.injection.status import get_model_status as get_model_status
 from .reference.methods.lora import LoraModel as LoraModel
 from .reference.methods.adalora import AdaLoraModel as AdaLoraModel
 from .reference.methods.ia3 import IA3Model as IA3Model
@@ -53,6 +53,7 @@ from .api import explore as explore
 from .zoo.models import load_tiny as load_tiny
 from .zoo.models import load_smollm2 as load_smollm2
 from .zoo.models import tiny_random as tiny_random
+from .zoo.learned import load_learned as load_learned
 from .magic import load_ipython_extension as load_ipython_extension
 from .magic import unload_ipython_extension as unload_ipython_extension
 from .reference import architectures as architectures
@@ -69,10 +70,13 @@ from .reference import trainer as trainer
 from .recording import layout as layout
 from .recording import marks as marks
 from .recording import trace as trace
+from .views import ask as ask
+from .views import playground as playground
 from .views import plot as plot
 from .views import show as show
 from .views import viewer as viewer
 from .views import widgets as widgets
+from .zoo import learned as learned
 from .zoo import letters as letters
 from .zoo import models as models
 from .zoo import settings as settings

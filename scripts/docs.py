@@ -13,6 +13,8 @@ import ast, html, importlib, inspect, json, os, re, shutil, sys, time
 from configparser import ConfigParser
 from pathlib import Path
 
+import playground_page
+
 os.environ["IN_TEST"] = "1"  # nbdev: nothing is being exported now
 ROOT = Path(__file__).resolve().parent.parent
 NUMBER = re.compile(r"(?<![\w.-])\d\d_(?=[A-Za-z])")  # the "20_" of 20_trace.ipynb
@@ -232,6 +234,7 @@ def self_contained(folder):
         text = re.sub(r'<script[^>]*src="https?:[^>]*>\s*</script>', "", text)
         text = re.sub(r'<span class="math (inline|display)">(.*?)</span>', mathml, text, flags=re.S)
         if settings:
+            text = with_links(text, settings[1])
             text = text.replace(f'href="{settings[1]}/', f'href="{up or "./"}')
         page.write_text(text, encoding="utf-8")
     for sheet in folder.rglob("*.css"):
@@ -240,6 +243,14 @@ def self_contained(folder):
             re.sub(r"@import\s+(?:url\()?['\"]?https?:[^;]*;(?:[^{};]*\);)?", "", text), encoding="utf-8"
         )
     search_from_disk(folder)
+
+
+def with_links(page, site):
+    "Where the text of a page, code too, names a place on this site (as docstrings do), the name becomes a link."
+    place = re.compile(rf"{re.escape(site)}/[\w/.-]+#[\w-]+")
+    kept_or_text = re.compile(r"<(script|style|a)\b.*?</\1>|<[^>]*>|[^<]+", re.S)
+    linked = lambda part: part if part[0] == "<" else place.sub(r'<a href="\g<0>">\g<0></a>', part)
+    return kept_or_text.sub(lambda match: linked(match[0]), page)
 
 
 def mathml(match):
@@ -281,6 +292,7 @@ def main(folder="_docs", stage="_proc"):
     prepare(stage)
     built = render(stage)
     self_contained(built)
+    playground_page.write(built)
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(built, folder)
     pages = len(list(folder.rglob("*.html")))

@@ -209,7 +209,7 @@ class Tracer:
             try:
                 raise error
             finally:
-                del error  # its traceback has this frame, and would keep all others alive
+                del error  # else its frames would live on, and with them a `with` block that it broke off
 
     def _enter(self, frame, event, arg):
         "A function begins. Who wants to follow it?"
@@ -312,7 +312,7 @@ def _leave_alone(dynamo):
     skip_code = getattr(getattr(dynamo, "eval_frame", None), "skip_code", None)
     if skip_code is None:
         return
-    watchers = ("watch", "calls", "describe", "base_model")
+    watchers = ("watch", "calls", "values", "base_model")
     modules = [m for name in watchers if (m := sys.modules.get(f"{__package__}.{name}")) is not None]
     for module in modules:
         found = [x for x in vars(module).values() if getattr(x, "__module__", None) == module.__name__]

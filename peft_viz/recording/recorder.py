@@ -14,8 +14,8 @@ import torch
 from .about import about, decoder, texts, tuner_layers, UNKNOWN
 from .base_model import attention_layers, AttentionVisit, BaseVisit, decoder_blocks
 from .calls import Compiling, ENTRY_POINTS, Visit, Watched
-from .describe import Reader, struck
-from .doors import Door
+from .values import Reader, struck
+from .doors import Door, UNSEEN
 from .measured import DigestVisit, LayerVisit, OwnVisit
 from .measured import position_places, PositionVisit, WeightsVisit
 from .state import StateVisit
@@ -145,6 +145,7 @@ class Recorder:
             self._close()
         finally:
             self._close()  # once more, for an interrupt within the first
+            UNSEEN.end()
         if was_on:
             self._note_compiled()
             self._read()
@@ -171,6 +172,7 @@ class Recorder:
             self.start()
         except BaseException:
             self._close()
+            UNSEEN.end()
             raise
         return self.trace
 
@@ -210,7 +212,7 @@ class Recorder:
 
     def _describe(self):
         try:
-            with torch._C.DisableTorchFunction():  # no function mode of the user's sees how we look
+            with UNSEEN:  # no function mode of the user's sees how we look
                 self.trace.about.update(about(self.model, self.base))
         except Exception as error:
             if struck(error):

@@ -10,7 +10,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from . import layout
 from .about import tuner_layers
-from .describe import guarded
+from .values import guarded
 from .measured import Inside
 from .trace import Adapters
 

@@ -34,14 +34,15 @@ ROLES = (
     "labels",
     "ids",
     "positions",
-    "type_mask",  # kept with their numbers
+    "type_mask",
+    "loss_weights",  # kept with their numbers
     "loss",  # one number
     "embeddings",
     "cache",
     "logits",
     "other",
 )  # shape and dtype only
-READABLE = frozenset(ROLES[:6])
+READABLE = frozenset(ROLES[:7])
 MAX_VALUES = 4096  # numbers kept of one tensor at most, after run-length encoding
 
 

@@ -8,14 +8,15 @@ import inspect
 import difflib
 from functools import lru_cache, wraps
 import torch
-from .config import PeftType, warn
+from .config import IGNORED, PeftType, warn
 from .architectures import encoders
 from .place import STATES
 
 # %% auto #0
-__all__ = ['FOR_METHODS', 'MEANT', 'WHOLE', 'FLOATS', 'by_name', 'unless_switched_off', 'need', 'need_numbers', 'need_tensor',
-           'can_be_read', 'check_mask', 'check_other_mask', 'check_inputs', 'check_embedded', 'check_prompt_inputs',
-           'check_labels', 'warn_of_misspelt', 'is_first_call', 'with_checked_inputs', 'with_checked_beginning']
+__all__ = ['FOR_METHODS', 'MEANT', 'WHOLE', 'FITS', 'FLOATS', 'named', 'by_name', 'unless_switched_off', 'need', 'need_numbers',
+           'need_tensor', 'can_be_read', 'check_mask', 'check_other_mask', 'check_inputs', 'check_embedded',
+           'check_prompt_inputs', 'check_labels', 'warn_of_misspelt', 'is_first_call', 'with_checked_inputs',
+           'with_checked_beginning']
 
 # %% ../../nbs/reference/03_calls.ipynb #bc01519c
 FOR_METHODS = "adapter_names", "task_ids", "input_type_mask"  # arguments that the base model does not have
@@ -30,14 +31,22 @@ MEANT = (
 )
 
 
+@lru_cache
+def named(
+    method,  # of a class
+) -> list[str]:
+    "The names of the arguments that may be passed by position, without self."
+    kinds = inspect.signature(method).parameters.values()
+    return [p.name for p in kinds if p.kind is p.POSITIONAL_OR_KEYWORD][1:]
+
+
 def by_name(
     method,  # of a class
     args: tuple,  # positional arguments, without self
     kwargs: dict,  # keyword arguments
 ) -> tuple[tuple, dict]:
     "The positional arguments that the method has no name for, and all others by name."
-    kinds = inspect.signature(method).parameters.values()
-    names = [p.name for p in kinds if p.kind is p.POSITIONAL_OR_KEYWORD][1:]
+    names = named(method)
     return args[len(names) :], {**dict(zip(names, args)), **kwargs}
 
 
@@ -60,6 +69,11 @@ def unless_switched_off(
 
 # %% ../../nbs/reference/03_calls.ipynb #be0680b1
 WHOLE = torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8
+FITS = {  # kind of numbers -> function(tensor): does it hold such?
+    "whole numbers": lambda tensor: tensor.dtype in WHOLE,
+    "floating-point numbers": torch.is_floating_point,
+    "numbers": lambda tensor: not tensor.is_complex(),
+}
 
 
 def need(
@@ -83,12 +97,7 @@ def need_numbers(
     need(
         isinstance(value, torch.Tensor), f"{name} is a {type(value).__name__}; it must be a tensor {meaning}"
     )
-    fits = {
-        "whole numbers": value.dtype in WHOLE,
-        "floating-point numbers": value.is_floating_point(),
-        "numbers": not value.is_complex(),
-    }
-    need(fits[kinds], f"{name} holds {value.dtype}; it must hold {kinds}")
+    need(FITS[kinds](value), f"{name} holds {value.dtype}; it must hold {kinds}")
 
 
 def need_tensor(
@@ -103,8 +112,9 @@ def need_tensor(
     if value is None:
         return
     fits = value.dim() == len(shape) and all(want in (None, size) for want, size in zip(shape, value.shape))
-    wanted = ", ".join("any" if size is None else str(size) for size in shape)
-    need(fits, f"{name} has shape {list(value.shape)}; it must be {meaning}, here [{wanted}]")
+    if not fits:
+        wanted = ", ".join("any" if size is None else str(size) for size in shape)
+        raise ValueError(f"{name} has shape {list(value.shape)}; it must be {meaning}, here [{wanted}]")
 
 # %% ../../nbs/reference/03_calls.ipynb #ec2eca7a
 FLOATS = "floating-point numbers"
@@ -167,7 +177,9 @@ def check_inputs(
     position_ids=None,  # [..., sequence]; behind a cache they may be those of all tokens so far
     is_first: bool = True,  # does no cache come with the call?
 ):
-    "Raises ValueError unless the inputs fit together; the message says which do not."
+    """Raises ValueError unless the inputs fit together; the message says which do not.
+
+    Source: https://peft-viz.github.io/peft_viz/reference/specification.html#forward-12"""
     need_tensor("input_ids", input_ids, (None, None), "[batch, sequence]")
     need_tensor("inputs_embeds", inputs_embeds, (None, None, None), "[batch, sequence, hidden]", FLOATS)
     inputs = input_ids if input_ids is not None else inputs_embeds
@@ -202,7 +214,7 @@ def check_embedded(
     "Raises ValueError for ids that are not in the vocabulary, and for embeddings of another width than the prompt's."
     size, width = word_embeddings.weight.shape
     if input_ids is not None and can_be_read(input_ids):
-        first, last = int(input_ids.min()), int(input_ids.max())
+        first, last = (int(n) for n in input_ids.aminmax())
         need(
             0 <= first and last < size,
             f"input_ids must be from 0 to {size - 1}; here they are from {first} to {last}",
@@ -216,7 +228,9 @@ def check_prompt_inputs(
     word_embeddings: torch.nn.Embedding,  # of the base model
     given: dict,  # the arguments of the call
 ):
-    "Raises ValueError for arguments that do not go with virtual tokens; warns of arguments that are dropped."
+    """Raises ValueError for arguments that do not go with virtual tokens; warns of arguments that are dropped.
+
+    Source: https://peft-viz.github.io/peft_viz/reference/specification.html#forward-13"""
     input_ids, inputs_embeds = given.get("input_ids"), given.get("inputs_embeds")
     need(input_ids is None or inputs_embeds is None, "pass input_ids or inputs_embeds, not both")
     setting.base.check_takes(given, setting.keeps_positions)
@@ -242,17 +256,17 @@ def check_labels(
     given: dict,  # the arguments of the call
 ):
     "Raises ValueError for labels that are neither -100 nor in the vocabulary, if the loss is the usual one."
-    labels, head = given.get("labels"), model.get_output_embeddings()
-    size = getattr(head, "out_features", None)
-    usual = (
-        getattr(getattr(model.get_base_model(), "loss_function", None), "__name__", "") == "ForCausalLMLoss"
-    )
-    if size is None or not usual or "ignore_index" in given or not can_be_read(labels):
+    labels, size = given.get("labels"), getattr(model.get_output_embeddings(), "out_features", None)
+    if size is None or "ignore_index" in given or not can_be_read(labels):
         return
-    strange = labels[(labels != -100) & ((labels < 0) | (labels >= size))]
+    smallest, largest = (int(n) for n in labels.masked_fill(labels == IGNORED, 0).aminmax())
+    if 0 <= smallest and largest < size:
+        return
+    loss = getattr(model.get_base_model(), "loss_function", None)
+    strange = smallest if smallest < 0 else largest
     need(
-        not strange.numel(),
-        f"labels must be -100, which the loss leaves out, or from 0 to {size - 1}; there is {strange[:1].tolist()}",
+        getattr(loss, "__name__", "") != "ForCausalLMLoss",
+        f"labels must be {IGNORED}, which the loss leaves out, or from 0 to {size - 1}; there is [{strange}]",
     )
 
 
@@ -264,7 +278,7 @@ def _names(kind: type) -> frozenset:
 
 def warn_of_misspelt(
     kind: type,  # of the base model
-    known: set[str],  # arguments that the PEFT model takes
+    known: tuple[str, ...],  # arguments that the PEFT model takes
     given: dict,  # the arguments of the call
 ):
     "Warn of unknown arguments that look like a known one. transformers ignores them without a warning."
@@ -291,7 +305,7 @@ def with_checked_inputs(
     def checked(self, *args, **kwargs):
         given, prompts = by_name(method, args, kwargs)[1], self.active_peft_config.is_prompt_learning
         base = self.get_base_model()
-        warn_of_misspelt(type(base), {*MEANT, *FOR_METHODS}, given)
+        warn_of_misspelt(type(base), MEANT, given)
         cache = given.get("past_key_values")
         need(
             cache is None or hasattr(cache, "get_seq_length") or isinstance(cache, (tuple, list)),

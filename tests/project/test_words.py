@@ -14,12 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "peft_viz"
 LATER = {  # modules that have not been read for this yet
-    *(
-        f"recording/{name}"
-        for name in (
-            "about base_model calls compare describe diagnose doors history layout measured state story trace watch"
-        ).split()
-    ),
+    *(f"recording/{name}" for name in "base_model calls doors measured state trace values watch".split()),
     *(f"views/{name}" for name in "beside sheet strips widgets".split()),
 }
 MODULES = {
@@ -31,6 +26,7 @@ READ = [name for name in MODULES if name not in LATER]
 NEVER = {  # what a helper raises, and what does not come out
     "reference/architectures.maximum_length: ValueError",  # the helper gets a default
     "watching.CallWatcher.call: TypeError",  # the helper catches it
+    "recording/layout.cache: ValueError",  # for calls without inputs, which it leaves out
 }
 RIDDLES = (
     r"\b(nobody|have (?:its|their) say|has (?:its|his) say|of its own accord|in silence|needless to say)\b"

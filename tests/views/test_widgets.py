@@ -1,14 +1,16 @@
 "The explorer, driven without a browser: a knob turned is a model run, and the figures follow."
 
 import html, re
+from urllib.parse import unquote
+from xml.etree import ElementTree
 
 import ipywidgets, matplotlib.pyplot as plt
 import pytest, torch
 
 from peft_viz import LoraConfig, explore, get_peft_model, layout, load_tiny, widgets
-from peft_viz.views.widgets import METHODS, TEXTS, Bench, Explorer, encode
+from peft_viz.views.widgets import CONFIG_FOR, TEXTS, Bench, Explorer, encode
 
-SVG = b"<?xml"
+SVG = b"<svg"
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +105,7 @@ def test_the_model_is_left_alone(tiny):
     settings, modes = model.config.to_dict(), [m.training for m in model.modules()]
     random = torch.get_rng_state()
     e = explore(model, tokenizer)
-    for method in METHODS:
+    for method in CONFIG_FOR:
         e.method = method
     assert torch.equal(random, torch.get_rng_state())
     assert (
@@ -122,7 +124,7 @@ def test_same_seed_same_run(tiny):
     losses = [
         [
             t.value(t.base_calls[0].outputs["loss"]).data
-            for t in (Bench(*tiny, seed=s).run(m) for m in METHODS)
+            for t in (Bench(*tiny, seed=s).run(m) for m in CONFIG_FOR)
         ]
         for s in (0, 0, 1)
     ]
@@ -249,8 +251,8 @@ def test_a_viewer_leaves_the_recording_where_no_python_runs(explorer):
 
 def test_all_nine_methods_run_forward_and_generate(tiny):
     bench = Bench(*tiny)
-    assert len(METHODS) == 9
-    for method in METHODS:
+    assert len(CONFIG_FOR) == 9
+    for method in CONFIG_FOR:
         for mode, calls in (("forward", 1), ("generate", 2)):
             trace = bench.run(method, 3, mode=mode, new_tokens=2, texts=("x=x", "abc=abc"))
             assert trace.about["peft_type"] == method and 1 <= len(trace.base_calls) <= calls
@@ -262,7 +264,7 @@ def test_all_nine_methods_run_forward_and_generate(tiny):
 def test_one_copy_serves_all_methods(tiny):
     bench = Bench(*tiny)
     losses = {}
-    for method in (*METHODS, *reversed(METHODS)):
+    for method in (*CONFIG_FOR, *reversed(CONFIG_FOR)):
         trace = bench.run(method)
         losses.setdefault(method, set()).add(trace.value(trace.base_calls[0].outputs["loss"]).data[0])
     assert all(len(found) == 1 for found in losses.values())
@@ -347,3 +349,21 @@ def test_every_picture_is_described_in_its_language(tiny):
     )
     alts = [html.unescape(a) for a in re.findall(r'alt="([^"]+)"', e.pictures.value)]
     assert len(alts) == len(e.figures) and all("提示微调" in a and len(a) > 20 for a in alts)
+
+
+def test_two_recordings_beside_each_other(explorer):
+    other = widgets.Bench(*load_tiny()).run("PREFIX_TUNING", 2)
+    shown = widgets.Viewer(explorer.trace, other=other, lang="zh")
+    assert shown.payload["other"]["trace"]["about"]["peft_type"] == "PREFIX_TUNING"
+    assert shown.payload["differences"] and shown.payload["lang"] == "zh"
+    still = shown._repr_mimebundle_()[0]["text/html"]
+    assert still.startswith("<peft-viz-trace") and '"differences":[{' in still
+
+
+def test_a_picture_is_shown_as_it_was_drawn(explorer):
+    "The address of a picture gives the SVG file again, quotes and signs and all."
+    svg = next(iter(explorer.figures.values()))
+    source = re.search(r'src="data:image/svg\+xml,([^"]*)"', widgets.image(svg, 10, "x"))[1]
+    again = ElementTree.fromstring(unquote(html.unescape(source)))
+    once = ElementTree.fromstring(svg)
+    assert ElementTree.tostring(again) == ElementTree.tostring(once) and len(list(once.iter())) > 50

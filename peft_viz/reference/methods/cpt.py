@@ -51,7 +51,7 @@ class CPTEmbedding(nn.Module):
         self,
         indices: torch.Tensor,  # [batch, virtual], numbers of virtual tokens
     ) -> torch.Tensor:  # [batch, virtual, token_dim]
-        "The embeddings of the examples, moved by what was learned. Differences that are too long are shortened first."
+        "The embeddings of the examples, moved by what was learned. Too long differences are shortened first."
         if self.config.inference_mode:
             return self.embedding(indices)
         self.project()
@@ -96,7 +96,8 @@ def token_ids(
     for token_id in config.cpt_token_ids:
         if not 0 <= token_id < size:
             raise ValueError(
-                f"cpt_token_ids must be tokens of the base model, from 0 to {size - 1}, but there is {token_id}"
+                f"cpt_token_ids must be tokens of the base model, from 0 to {size - 1}, but there is "
+                f"{token_id}"
             )
     return torch.tensor(config.cpt_token_ids, device=word_embeddings.weight.device)
 
@@ -107,8 +108,10 @@ def extend_types(
     shape: tuple[int, int],  # of the input, (batch, sequence)
     insert,  # puts the examples' types, [batch, virtual], among those of the input: see `place`
 ) -> torch.Tensor:  # [batch, virtual + sequence], a new tensor
-    """The examples' types, then the input's, shifted behind them. Raises ValueError unless there is a type for
-    each token."""
+    """The examples' types, then the input's, shifted behind them. Raises ValueError unless there is a type
+    for each token.
+
+    Source: https://peft-viz.github.io/peft_viz/reference/specification.html#cpt-8"""
     if input_type_mask.shape != shape:
         raise ValueError(
             f"input_type_mask has shape {list(input_type_mask.shape)}; it must hold a type "
@@ -125,7 +128,9 @@ def answers_only(
     config: CPTConfig,  # with the examples' tokens
     insert,  # puts the examples' tokens, [batch, virtual], among the labels: see `place`
 ) -> torch.Tensor:  # [batch, virtual + sequence], a new tensor
-    "The examples' tokens, then the given labels; -100 at every token that is not an answer."
+    """The examples' tokens, then the given labels; -100 at every token that is not an answer.
+
+    Source: https://peft-viz.github.io/peft_viz/reference/specification.html#cpt-10"""
     prefix_labels = torch.tensor(config.cpt_token_ids, device=labels.device).expand(len(labels), -1)
     cpt_labels = insert(prefix_labels, labels)
     cpt_labels = cpt_labels.masked_fill(~is_kind(type_mask.to(labels.device), ANSWER), IGNORED)
@@ -146,7 +151,9 @@ def with_cpt_loss(
     type_mask: torch.Tensor,  # [batch, length]
     config: CPTConfig,  # how answers are weighted
 ):  # the same output, with CPT's loss
-    "Replace the base model's loss by CPT's."
+    """Replace the base model's loss by CPT's.
+
+    Source: https://peft-viz.github.io/peft_viz/reference/specification.html#cpt-17"""
     if isinstance(output, tuple):  # return_dict=False: loss, logits, and the rest
         return (cpt_loss(output[1], labels, type_mask, config), *output[1:])
     output.loss = cpt_loss(output.logits, labels, type_mask, config)
@@ -160,7 +167,8 @@ def cpt_loss(
     config: CPTConfig,  # "none": all answers alike; "decay": earlier ones count less
 ) -> torch.Tensor:  # a number
     """The mean over all labels of weighted cross-entropies; the weights are not divided out. Source: Blau et
-    al. 2024, section 3."""
+    al. 2024, section 3, and
+    https://peft-viz.github.io/peft_viz/reference/specification.html#cpt-15"""
     logits = logits[:, :-1]
     labels = labels[:, 1:].to(logits.device)  # each position predicts the next token
     type_mask = type_mask[:, 1:].to(logits.device)

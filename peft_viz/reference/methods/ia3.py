@@ -8,15 +8,9 @@ import torch
 from torch import nn
 from ..architectures import is_conv1d, ia3_targets
 from ..config import IA3Config, warn
-from peft_viz.reference.injection import (
-    BaseTuner,
-    BaseTunerLayer,
-    check_is_linear,
-    features,
-    fill_targets,
-    name_matches,
-    new_parts_like,
-)
+from ..injection.layer import BaseTunerLayer, check_is_linear, features, new_parts_like
+from ..injection.targets import fill_targets, name_matches
+from ..injection.tuner import BaseTuner
 
 # %% auto #0
 __all__ = ['IA3Parts', 'IA3Layer', 'rescaled', 'IA3Model']
@@ -57,7 +51,8 @@ class IA3Parts(BaseTunerLayer):
 class IA3Layer(IA3Parts):
     """A linear layer whose output (or, in a feed-forward layer, input) is rescaled channel by channel.
 
-    Input `[..., in_features]`, output `[..., out_features]`. Source: Liu et al. 2022, arXiv:2205.05638, section 3.3."""
+    Input `[..., in_features]`, output `[..., out_features]`.
+    Source: Liu et al. 2022, arXiv:2205.05638, section 3.3."""
 
     def forward(
         self,
@@ -120,7 +115,8 @@ class IA3Model(BaseTuner):
         ):
             side = "input" if module.is_feedforward else "output"
             raise ValueError(
-                f"{name!r} is rescaled at its {side} by another adapter; feedforward_modules must agree about it"
+                f"{name!r} is rescaled at its {side} by another adapter; feedforward_modules must agree "
+                "about it"
             )
 
     def create_layer(self, name: str, module: nn.Module, config: IA3Config) -> IA3Layer:
@@ -132,8 +128,8 @@ class IA3Model(BaseTuner):
         weights: list[float],  # one for each
         adapter_name: str,  # a new name
     ):
-        """Make an adapter whose factors are weighted sums of those of others. It is neither active nor trained. Raises
-        ValueError where they cannot be combined."""
+        """Make an adapter whose factors are weighted sums of those of others. It is neither active nor
+        trained. Raises ValueError where they cannot be combined."""
         if adapter_name in self.peft_config:
             warn(f"there is an adapter {adapter_name!r} already; nothing is combined")
             return

@@ -16,16 +16,10 @@ from torch.nn import functional as F
 from ..architectures import is_linear, lora_targets
 from ..config import LoraConfig, UnknownAdapterError, maybe, warn, whole
 from .combine import check_recipe, combined, factored
-from peft_viz.reference.injection import (
-    BaseTuner,
-    BaseTunerLayer,
-    check_changeable,
-    features,
-    fill_targets,
-    fitting_pattern,
-    new_parts_like,
-    rows_by_adapter,
-)
+from ..injection.layer import BaseTunerLayer, check_changeable, features, new_parts_like
+from ..injection.saved import rows_by_adapter
+from ..injection.targets import fill_targets, fitting_pattern
+from ..injection.tuner import BaseTuner
 
 # %% auto #0
 __all__ = ['INITIALISATIONS', 'LoraWeight', 'Magnitude', 'by_pattern', 'LoraParts', 'LoraWithForward', 'LoraWithWeight',
@@ -204,8 +198,8 @@ class LoraWithWeight(LoraWithForward):
 
     @torch.no_grad()
     def get_delta_weight(self, adapter_name: str) -> torch.Tensor:
-        """The change of the weight that does what the detour does, in the base layer's layout, before DoRA sets the
-        lengths. Half precision is multiplied in single precision."""
+        """The change of the weight that does what the detour does, in the base layer's layout, before DoRA
+        sets the lengths. Half precision is multiplied in single precision."""
         A, B = self.factors(adapter_name)
         wide = torch.promote_types(A.dtype, torch.float32)
         return (self.oriented(B.to(wide) @ A.to(wide)) * self.scaling[adapter_name]).to(A.dtype)
@@ -214,15 +208,16 @@ class LoraWithWeight(LoraWithForward):
         self,
         adapter_name: str,  # a DoRA adapter
     ) -> torch.Tensor:  # [out_features]
-        "What each output channel is multiplied by. The norm counts as a constant: no gradient flows through it."
+        """What each output channel is multiplied by. The norm counts as a constant: no gradient flows through
+        it."""
         with torch.no_grad():
             A, B = self.factors(adapter_name)
             norms = self.row_norms(self.weight.to(A.dtype), self.scaling[adapter_name] * F.linear(A.T, B).T)
         return self.lora_magnitude_vector[adapter_name].weight / norms
 
     def merged_parameters(self, adapter_name: str) -> dict[str, torch.Tensor]:
-        """The weight with one more adapter in it. For DoRA's norms everything that is merged is taken out first and
-        put back in."""
+        """The weight with one more adapter in it. For DoRA's norms everything that is merged is taken out
+        first and put back in."""
         weight = base = self.weight.data
         if adapter_name in self.lora_magnitude_vector:
             for other in reversed(self.merged_adapters):
@@ -452,7 +447,8 @@ class LoraWithMixedBatches(LoraTargets):
         num_return_sequences: int = 1,
         **kwargs,  # noqa: ARG002
     ):
-        "Hand `adapter_names`, one for each row of the batch, to the adapted modules as long as the context lasts."
+        """Hand `adapter_names`, one for each row of the batch, to the adapted modules as long as the context
+        lasts."""
         if adapter_names is None:
             yield
             return
@@ -479,7 +475,8 @@ class LoraWithMixedBatches(LoraTargets):
             )
         for unknown in set(adapter_names) - {"__base__", *self.peft_config}:
             raise UnknownAdapterError(
-                f"there is no adapter {unknown!r}; there are {', '.join(self.peft_config)}, and '__base__' for none"
+                f"there is no adapter {unknown!r}; there are {', '.join(self.peft_config)}, and "
+                "'__base__' for none"
             )
         if any(layer.merged for layer in self.tuner_layers()):
             raise ValueError("adapter_names need adapters that are not merged; call unmerge_adapter() first")
