@@ -26,7 +26,7 @@ __all__ = ['IGNORED', 'BETWEEN', 'Member', 'FLAG', 'TEXT', 'NAME', 'PATTERN', 'N
            'FORGOTTEN', 'PEFT_FORMAT', 'RUNTIME_ONLY', 'PeftError', 'NoMatchingPeftModuleError', 'UnknownAdapterError',
            'check_known', 'check_all_known', 'PeftWarning', 'warn', 'PeftType', 'TaskType', 'PromptTuningInit',
            'MultitaskPromptTuningInit', 'PromptEncoderReparameterizationType', 'member', 'Rule', 'whole', 'number',
-           'choice', 'one_of', 'maybe', 'several', 'either', 'is_pattern', 'is_json', 'by_name', 'rules',
+           'choice', 'maybe', 'several', 'one_of', 'either', 'is_pattern', 'is_json', 'by_name', 'rules',
            'check_fields', 'PeftFields', 'PeftConfig', 'PromptLearningConfig', 'PromptTuningConfig',
            'MultitaskPromptTuningConfig', 'PrefixTuningConfig', 'PromptEncoderConfig', 'CPTConfig', 'LoraConfig',
            'check_initialisation', 'AdaLoraConfig', 'PolyConfig', 'IA3Config', 'config_class', 'get_peft_config',
@@ -58,9 +58,7 @@ def check_known(
     if not isinstance(adapter_name, str):
         raise TypeError(f"expected the name of one adapter, a text, not {reprlib.repr(adapter_name)}")
     if adapter_name not in configs:
-        raise UnknownAdapterError(
-            f"there is no adapter {reprlib.repr(adapter_name)}; there are {', '.join(configs)}"
-        )
+        raise UnknownAdapterError(f"there is no adapter {adapter_name!r}; there are {', '.join(configs)}")
 
 
 def check_all_known(
@@ -202,16 +200,6 @@ def choice(
     )
 
 
-def one_of(
-    kind: type[enum.Enum],  # such as `TaskType`
-) -> Rule:
-    "A member of an enumeration, or None. (A text that names one will do.)"
-    return Rule(
-        f"one of {', '.join(m.value for m in kind)}, or None",
-        lambda v: v is None or (isinstance(v, str) and v in {m.value for m in kind}),
-    )
-
-
 def maybe(
     rule: Rule,  # what it is, if it is something
 ) -> Rule:
@@ -225,6 +213,16 @@ def several(
 ) -> Rule:
     "A list, tuple or set of such values."
     return Rule(words, lambda v: isinstance(v, (list, tuple, set, frozenset)) and all(map(rule.allows, v)))
+
+# %% ../../nbs/reference/40_config.ipynb #97cea971
+def one_of(
+    kind: type[enum.Enum],  # such as `TaskType`
+) -> Rule:
+    "A member of an enumeration, or None. (A text that names one will do.)"
+    return Rule(
+        f"one of {', '.join(m.value for m in kind)}, or None",
+        lambda v: v is None or (isinstance(v, str) and v in {m.value for m in kind}),
+    )
 
 # %% ../../nbs/reference/40_config.ipynb #60d74819
 def either(
