@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAX_SCAN', 'SMALL', 'Losses', 'written', 'struck', 'guarded', 'waits', 'Reader', 'role_of', 'may_attend', 'attended',
-           'is_cache', 'is_a', 'stamp', 'stamper', 'Album']
+           'is_cache', 'is_a', 'stamp', 'stamper', 'Growing', 'Album']
 
 # %% ../../nbs/recording/15_describe.ipynb #6ca486f3
 import re, signal, sys, threading, warnings, weakref
@@ -16,7 +16,7 @@ from hashlib import blake2b
 import msgspec
 import torch
 
-from .trace import MAX_VALUES, pack, READABLE, Value
+from .trace import Grown, MAX_VALUES, pack, READABLE, Value
 
 # %% ../../nbs/recording/15_describe.ipynb #a41878a9
 class Losses:
@@ -30,6 +30,7 @@ class Losses:
         what: str,  # a short name: "what a line changed"
         reason: Exception | str = "",  # why
     ):
+        "Count a loss."
         if isinstance(reason, BaseException):
             reason = f"{type(reason).__name__}: {written(reason)}"
         self.counts[what] += 1
@@ -115,7 +116,10 @@ def waits(
 class Reader:
     "Tensors that are wanted on the host, brought over in one copy for each device."
 
-    def __init__(self, losses):
+    def __init__(
+        self,
+        losses: Losses,  # where it is noted that something could not be read
+    ):
         self.losses, self.wanted = losses, []
 
     def want(
@@ -147,7 +151,7 @@ class Reader:
             then(*tensors)
 
     def is_here(self, device) -> bool:
-        "Can its numbers be read without waiting?"
+        "Can numbers on this `device` be read without waiting?"
         return not waits(device)
 
 
@@ -262,22 +266,23 @@ def is_cache(
     return home is not None and issubclass(cls, home.Cache)
 
 
-def _can_change(obj) -> bool:
-    "May it become another one while it stays the same object?"
-    return is_a(obj, torch.Tensor) or is_cache(type(obj))
+@lru_cache(256)
+def _watches(cls: type):  # function(object) -> stamp; None for other classes
+    "How to see that an object of this class changed, for those that may become another one: tensors and caches."
+    return stamper(cls) if issubclass(cls, torch.Tensor) or is_cache(cls) else None
 
 
 _HOLDERS = list, tuple, dict, torch.Tensor  # described by what is in them, where that can be
 
 
 def is_a(
-    obj,
+    obj,  # anything
     classes,  # a class or several
 ) -> bool:
     "`isinstance` that asks the type alone: an object may lie about its class, or fail when asked for it."
     return issubclass(type(obj), classes)
 
-
+# %% ../../nbs/recording/15_describe.ipynb #ef8109aa
 def stamp(
     obj,  # anything
 ):
@@ -321,12 +326,68 @@ def _filled(keys) -> int:
     return int(used[-1]) + 1 if len(used) else 0
 
 # %% ../../nbs/recording/15_describe.ipynb #072894a1
-_FIELDS = Value.__struct_fields__
+_encode = msgspec.msgpack.Encoder().encode
 
 
-class Album:
-    """Describes objects as `Value`s; equal descriptions are kept once. What cannot be described is an object of its
-    class, and a loss."""
+def _key(v: Value) -> bytes:
+    "Equal for values that are equal in each field, and of the same class there: 1, 1.0 and True are three."
+    try:
+        text = _encode(v)
+    except (OverflowError, ValueError):  # a number that msgpack does not have
+        text = repr(msgspec.structs.astuple(v)).encode("utf-8", "replace")
+    return blake2b(text, digest_size=16).digest()
+
+# %% ../../nbs/recording/15_describe.ipynb #808ee409
+class Growing:
+    """Tables of ids that were met lately. One that begins with an earlier one, as the ids of a decoding step do, is
+    kept as what is new in it."""
+
+    def __init__(
+        self,
+        values: list,  # the trace's
+    ):
+        self.values, self.lately = (
+            values,
+            {},
+        )  # dtype, device and number of rows -> (index, its rows), the last last
+
+    def keep(
+        self,
+        value: Value,  # of a tensor
+        put,  # function(value) -> index: puts it into the trace
+    ) -> int:  # its index
+        "Put a value into the trace, as what it adds to the longest table that it begins with."
+        if not _may_grow(value):
+            return put(value)
+        rows, held = value.nested(), self.lately.setdefault((value.dtype, value.device, value.shape[0]), [])
+        index, n = _beginning(rows, held)
+        if n == len(rows[0]):
+            return index
+        if 2 * n >= len(rows[0]):
+            new = [x for row in rows for x in row[n:]]
+            value = msgspec.structs.replace(value, packed=Grown([index, *new], self.values, len(rows)))
+            held[:] = [pair for pair in held if pair[0] != index]
+        held[:] = [*held[-7:], (put(value), rows)]
+        return held[-1][0]
+
+
+def _beginning(rows: list, held: list) -> tuple:  # index, number of columns
+    "The longest of the tables held with which these rows begin; no columns where there is none."
+    best = None, 0
+    for index, old in held:
+        n = len(old[0])
+        if best[1] < n <= len(rows[0]) and all(row[:n] == was for row, was in zip(rows, old)):
+            best = index, n
+    return best
+
+
+def _may_grow(v: Value) -> bool:
+    table = v.kind == "tensor" and v.role == "ids" and len(v.shape) == 2 and v.shape[0] and v.shape[1] > 1
+    return bool(table) and v.packed is not None and not v.truncated
+
+# %% ../../nbs/recording/15_describe.ipynb #9e175cc3
+class _Shelf:
+    "The values of a trace, each distinct one once, and what is known of the objects they describe."
 
     def __init__(
         self,
@@ -335,59 +396,67 @@ class Album:
     ):
         self.values, self.losses, self.lock = values, losses or Losses(), threading.RLock()
         self._index, self._seen, self._limit = {}, {}, 4096
+        self._plain = {}  # (class, object) -> index
+        self.growing = Growing(values)
         self._bare = {}  # class whose objects are known by nothing else -> index
         self._far = []  # (copy of a tensor, what is done with it on the host): not read yet
 
-    def add(
-        self,
-        obj,  # anything
-        name: str = "",  # what it goes by: decides a tensor's role
-        depth: int = 2,  # how far to look into containers
-    ) -> int:  # index of its description
-        "Describe `obj`."
-        try:
-            return self._add(obj, name, depth)
-        except Exception as error:
-            if struck(error):
-                raise
-            self.losses.add(f"the value of {written(name) or 'something'}", error)
-            return self._intern(Value("object", type=type(obj).__name__))
-
-    def _add(self, obj, name, depth) -> int:
-        if (index := self._bare.get(type(obj))) is not None:
-            return index
-        if type(obj) in _PLAIN:
-            key = type(obj), obj
-        elif _can_change(obj) and (mark := stamp(obj)) is not None:
-            key = id(obj), mark, role_of(name)
-        else:
-            index = self._intern(self._describe(obj, name, depth))
-            if self.values[index].kind == "object" and not is_a(obj, _HOLDERS):
-                self._bare[type(obj)] = index
-            return index
-        ref, index = self._seen.get(key, (None, None))
-        if index is None or (ref and ref() is not obj):  # an address may have had another tenant
-            far = is_a(obj, torch.Tensor) and waits(obj.device)
-            index = self._later(obj, name) if far else self._intern(self._describe(obj, name, depth))
-            self._remember(key, weakref.ref(obj) if _can_change(obj) else None, index)
-        return index
-
-    def _remember(self, key, ref, index):
-        with self.lock:
-            if len(self._seen) >= self._limit:  # a long generate makes and drops thousands of tensors
-                self._seen = {k: (r, i) for k, (r, i) in self._seen.items() if r and r() is not None}
-                self._limit = 2 * max(len(self._seen), 2048)
-            self._seen[key] = ref, index
-
     def _intern(self, v: Value) -> int:
-        key = blake2b(
-            repr([getattr(v, f) for f in _FIELDS]).encode("utf-8", "replace"), digest_size=16
-        ).digest()
+        key = _key(v)
         with self.lock:
             if key not in self._index:
                 self.values.append(v)
                 self._index[key] = len(self.values) - 1
             return self._index[key]
+
+    def _remember(self, key, ref, index):
+        with self.lock:
+            if len(self._seen) >= self._limit:  # a long generate makes and drops thousands of tensors
+                self._seen = {k: (r, i) for k, (r, i) in self._seen.items() if r() is not None}
+                self._limit = 2 * max(len(self._seen), 2048)
+            self._seen[key] = ref, index
+
+    def _add_plain(self, cls, obj) -> int:
+        index = self._intern(Value("scalar", type=cls.__name__, value=_scalar(obj)[0]))
+        if len(self._plain) >= 4096:  # a program may count for ever
+            self._plain = {}
+        self._plain[cls, obj] = index
+        return index
+
+# %% ../../nbs/recording/15_describe.ipynb #f3cc8ca9
+class _Far(_Shelf):
+    "Tensors on an accelerator: their numbers are read when the call is over."
+
+    def _later(self, t, name) -> int:
+        "A tensor that the host would have to wait for: its numbers are filled in by `ask`."
+        role = role_of(name)
+        if not (_readable(t, role) or _is_grid(t, role)) or t.numel() > MAX_SCAN:
+            return self._intern(_tensor(t, role, numbers=t.numel() > MAX_SCAN))
+        with self.lock:
+            self.values.append(_tensor(t, role, numbers=False))
+            index = len(self.values) - 1
+            self._far.append((t.detach().clone(), partial(self._fill, index, str(t.device), role)))
+        return index
+
+    def _fill(self, index: int, device: str, role: str, t: torch.Tensor):
+        value = msgspec.structs.replace(_tensor(t, role), device=device)
+        self.values[index] = value  # an equal one may be there already
+        self.growing.keep(value, partial(self._put, index))
+
+    def _put(self, index: int, value: Value) -> int:
+        self.values[index] = value
+        return index
+
+    def ask(self, reader: Reader):
+        "Hand over to `reader` what is still to be read."
+        with self.lock:
+            far, self._far = self._far, []
+        for t, then in far:
+            reader.want([t], then)
+
+# %% ../../nbs/recording/15_describe.ipynb #81d72271
+class _Describes(_Far):
+    "What stands in a value, for each kind of object."
 
     def _describe(self, obj, name, depth) -> Value:
         kind = type(obj).__name__
@@ -408,27 +477,6 @@ class Album:
             return Value("mapping", type=kind, length=n, items=items, truncated=n > 32)
         return Value("object", type=kind)
 
-    def _later(self, t, name) -> int:
-        "A tensor that the host would have to wait for: its numbers are filled in by `ask`."
-        role = role_of(name)
-        if not (_readable(t, role) or _is_grid(t, role)) or t.numel() > MAX_SCAN:
-            return self._intern(_tensor(t, role, numbers=t.numel() > MAX_SCAN))
-        with self.lock:
-            self.values.append(_tensor(t, role, numbers=False))
-            index = len(self.values) - 1
-            self._far.append((t.detach().clone(), partial(self._fill, index, str(t.device), role)))
-        return index
-
-    def _fill(self, index: int, device: str, role: str, t: torch.Tensor):
-        self.values[index] = msgspec.structs.replace(_tensor(t, role), device=device)
-
-    def ask(self, reader: Reader):
-        "Hand over what is still to be read."
-        with self.lock:
-            far, self._far = self._far, []
-        for t, then in far:
-            reader.want([t], then)
-
     def _tensor(self, t, name) -> Value:
         try:
             return _tensor(t, role_of(name))
@@ -437,6 +485,55 @@ class Album:
                 raise
             self.losses.add(f"the numbers of {written(name) or 'a tensor'}", error)
             return _tensor(t, role_of(name), numbers=False)
+
+# %% ../../nbs/recording/15_describe.ipynb #43b79896
+class Album(_Describes):
+    """Describes objects as `Value`s; equal descriptions are kept once. What cannot be described is an object of its
+    class, and a loss."""
+
+    def add(
+        self,
+        obj,  # anything
+        name: str = "",  # what it goes by: decides a tensor's role
+        depth: int = 2,  # how far to look into containers
+    ) -> int:  # index of its description
+        "Describe `obj`."
+        try:
+            return self._add(obj, name, depth)
+        except Exception as error:
+            if struck(error):
+                raise
+            self.losses.add(f"the value of {written(name) or 'something'}", error)
+            return self._intern(Value("object", type=type(obj).__name__))
+
+    def _add(self, obj, name, depth) -> int:
+        cls = type(obj)
+        if cls in _PLAIN:
+            index = self._plain.get((cls, obj))
+            return self._add_plain(cls, obj) if index is None else index
+        if (index := self._bare.get(cls)) is not None:
+            return index
+        read = _watches(cls)
+        if read is not None and (mark := read(obj)) is not None:
+            key = id(obj), mark, role_of(name)
+            ref, index = self._seen.get(key, (None, None))
+            if index is None or ref() is not obj:  # an address may have had another tenant
+                index = self._look(obj, name, depth)
+                self._remember(key, weakref.ref(obj), index)
+            return index
+        index = self._intern(self._describe(obj, name, depth))
+        if self.values[index].kind == "object" and not is_a(obj, _HOLDERS):
+            self._bare[cls] = index
+        return index
+
+    def _look(self, obj, name, depth) -> int:
+        "Describe a tensor or a cache that was not met before, or changed."
+        if not is_a(obj, torch.Tensor):
+            return self._intern(self._describe(obj, name, depth))
+        if waits(obj.device):
+            return self._later(obj, name)
+        with self.lock:
+            return self.growing.keep(self._tensor(obj, name), self._intern)
 
 # %% ../../nbs/recording/15_describe.ipynb #d42eb7ba
 _NAMED = torch.dtype, torch.device, complex  # few, small, and compared by their text
@@ -462,6 +559,8 @@ def _short(text: str) -> str:
 
 def _keys(entries: list) -> list:
     "The keys of a dict as texts; those that would read the same are told apart by their type."
+    if all(type(key) is str and key.isascii() and len(key) <= 200 for key, _ in entries):
+        return [key for key, _ in entries]
     names = []
     for key, _ in entries:
         name = _short(written(key))
@@ -470,17 +569,12 @@ def _keys(entries: list) -> list:
         names.append(name)
     return names
 
-
+# %% ../../nbs/recording/15_describe.ipynb #890c1e75
 def _tensor(t: torch.Tensor, role: str, numbers: bool = True) -> Value:
     if t.is_nested:
         return Value("object", type=type(t).__name__)  # its shape is no list of numbers
     grid = _is_grid(t, role)
-    facts = dict(
-        shape=tuple(map(int, t.shape)),
-        dtype=str(t.dtype).removeprefix("torch."),
-        device=str(t.device),
-        role=role,
-    )
+    facts = dict(shape=tuple(map(int, t.shape)), dtype=_name(t.dtype), device=_name(t.device), role=role)
     if not numbers or grid and t.numel() > MAX_SCAN:
         return Value("tensor", truncated=True, **facts)
     if grid:
@@ -490,6 +584,12 @@ def _tensor(t: torch.Tensor, role: str, numbers: bool = True) -> Value:
     else:
         values, cut = _numbers(t, role)
     return Value("tensor", packed=values, truncated=cut, attended=grid, **facts)
+
+
+@lru_cache(256)
+def _name(x) -> str:
+    "Of a dtype or a device."
+    return str(x).removeprefix("torch.")
 
 
 def _is_grid(t: torch.Tensor, role: str) -> bool:

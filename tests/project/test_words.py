@@ -17,7 +17,7 @@ LATER = {  # modules that have not been read for this yet
     *(
         f"recording/{name}"
         for name in (
-            "about base_model calls compare describe diagnose doors history layout measured state story trace watch"
+            "about compare diagnose history layout story"
         ).split()
     ),
     *(f"views/{name}" for name in "beside sheet strips widgets".split()),
