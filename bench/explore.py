@@ -35,7 +35,7 @@ def main():
     told("another explorer", [timed(explore) for _ in range(rounds)])
     explorer, found = explore(), {}
     for turn in tqdm(range(rounds), leave=False):
-        for method in widgets.METHODS:
+        for method in widgets.CONFIG_FOR:
             explorer.texts = ("tea=aet", f"{'abcdefgh'[: 1 + turn % 8]}=")
             explorer.method = method
             knob = "rank" if method in ("LORA", "ADALORA", "POLY") else "num_virtual_tokens"

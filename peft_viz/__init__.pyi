@@ -35,8 +35,8 @@ from .reference.helpers import set_base_model_state_dict as set_base_model_state
 from .reference.helpers import PEFT_TYPE_TO_CONFIG_MAPPING as PEFT_TYPE_TO_CONFIG_MAPPING
 from .reference.helpers import PEFT_TYPE_TO_TUNER_MAPPING as PEFT_TYPE_TO_TUNER_MAPPING
 from .reference.helpers import MODEL_TYPE_TO_PEFT_MODEL_MAPPING as MODEL_TYPE_TO_PEFT_MODEL_MAPPING
-from .reference.injection import get_layer_status as get_layer_status
-from .reference.injection import get_model_status as get_model_status
+from .reference.injection.status import get_layer_status as get_layer_status
+from .reference.injection.status import get_model_status as get_model_status
 from .reference.methods.lora import LoraModel as LoraModel
 from .reference.methods.adalora import AdaLoraModel as AdaLoraModel
 from .reference.methods.ia3 import IA3Model as IA3Model

@@ -19,7 +19,7 @@ from .views import viewer
 
 # %% ../nbs/commands/00_cli.ipynb #05805bfc
 GLYPHS = {name: mark.glyph for name, mark in layout.MARKS.items()}
-LEGEND = "  ".join(f"{GLYPHS[name]} {layout.MARKS[name].en}" for name in layout.ROLES)
+LEGEND = "  ".join(f"{GLYPHS[name]} {layout.MARKS[name].en}" for name in layout.POSITION_KINDS)
 
 
 def _cut(line: str, width: int) -> str:

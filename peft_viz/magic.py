@@ -67,7 +67,7 @@ def record_cell(
         if options.name:
             shell.user_ns[options.name] = traces[0] if len(traces) == 1 else traces or None
         for page in watcher.pages:
-            print(page.describe())
+            print(page.summary())
             display(page.trace)
         if not traces:
             print("no PEFT model was called in this cell", *watcher.notes, sep="; ")

@@ -122,7 +122,7 @@ class Page:
     trace: Trace = field(default_factory=Trace)
     kept: Counter = field(default_factory=Counter)  # kind of call -> how many of them are in the trace
 
-    def describe(self) -> str:
+    def summary(self) -> str:
         "3 of 40 forwards and 1 generate of PeftModelForCausalLM (LoRA on LlamaForCausalLM)"
         from peft_viz.recording.layout import method
 
@@ -535,7 +535,7 @@ def report() -> str:  # one line; empty when there is nothing to say
     written = [
         (files.path(i), page) for i, page in enumerate(watcher.pages, 1) if files.is_fresh(files.path(i))
     ]
-    parts = [f"{page.describe()}: {shown(path)}" for path, page in written]
+    parts = [f"{page.summary()}: {shown(path)}" for path, page in written]
     if os.getpid() == files.main:
         ours = [path for path, _ in written]
         others = [shown(path) for path in _written(files) if path not in ours]

@@ -232,6 +232,7 @@ def self_contained(folder):
         text = re.sub(r'<script[^>]*src="https?:[^>]*>\s*</script>', "", text)
         text = re.sub(r'<span class="math (inline|display)">(.*?)</span>', mathml, text, flags=re.S)
         if settings:
+            text = re.sub(r"<pre\b.*?</pre>", lambda code: with_links(code[0], settings[1]), text, flags=re.S)
             text = text.replace(f'href="{settings[1]}/', f'href="{up or "./"}')
         page.write_text(text, encoding="utf-8")
     for sheet in folder.rglob("*.css"):
@@ -240,6 +241,11 @@ def self_contained(folder):
             re.sub(r"@import\s+(?:url\()?['\"]?https?:[^;]*;(?:[^{};]*\);)?", "", text), encoding="utf-8"
         )
     search_from_disk(folder)
+
+
+def with_links(listing, site):
+    "Code whose docstrings name a place on this site: the names become links."
+    return re.sub(rf'(?<!")({re.escape(site)}/[\w/.-]+#[\w-]+)', r'<a href="\1">\1</a>', listing)
 
 
 def mathml(match):

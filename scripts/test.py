@@ -47,12 +47,17 @@ PARTS = {  # part: (Python environment, lanes, pytest's options)
     "reference": (
         ".venv",
         ["reference"],
-        ["--dist", "worksteal", "--cov", "--cov-report=term-missing:skip-covered"],
+        ["-n", WORKERS, "--dist", "worksteal", "--cov", "--cov-report=term-missing:skip-covered"],
     ),
     # What is long and cannot be divided comes first (see `pytest_xdist_make_scheduler` in tests/conftest.py), single
-    # tests last: so both workers end at the same time.
-    "rest": (".venv", ["here", "watching", "broad"], ["--dist", "loadfile", "--no-loadscope-reorder"]),
-    "era4": (".venv-era4", ["reference", "broad", "watching"], ["--dist", "worksteal"]),
+    # tests last: so all workers end at the same time. There is one more of them than cores, since some of these tests
+    # wait for a server, a browser or another process.
+    "rest": (
+        ".venv",
+        ["here", "watching", "broad"],
+        ["-n", WORKERS + 1, "--dist", "loadfile", "--no-loadscope-reorder"],
+    ),
+    "era4": (".venv-era4", ["reference", "broad", "watching"], ["-n", WORKERS, "--dist", "worksteal"]),
 }
 
 
@@ -82,9 +87,7 @@ def pytest(part, *arguments):
             "no:cacheprovider",
             "--durations=10",
             "--durations-min=10",
-            "-n",
-            str(WORKERS),
-            *options,
+            *map(str, options),
             f"--junitxml={report}",
             *arguments,
             *files(*lanes),

@@ -47,6 +47,9 @@ ERA_4 = transformers.__version__.startswith("4.")  # there, generate says where 
 # ---- a row, and where its line stands -------------------------------------------------------------------------
 
 
+ANCHORS = {"Class description": "class", "_cpt_forward": "cpt", "prepare_inputs_for_generation": "prepare"}
+
+
 @dataclass
 class Row:
     section: str  # of the specification
@@ -64,8 +67,8 @@ class Row:
     number: int = 0  # within its section
 
     @property
-    def id(self):
-        return f"{self.section.replace(' ', '-').strip('_')}-{self.number}".lower()
+    def id(self):  # the anchor on the page, to which docstrings link
+        return f"{ANCHORS.get(self.section, self.section)}-{self.number}"
 
     @property
     def decisions(self):
@@ -928,7 +931,7 @@ row(
     "labels are given: -100 for the virtual tokens in front",
     "labels is not None",
     "place:InSequence.labels",
-    "return _ if _ is None",
+    "return None if _ is None",
     None,
     PARITY + "what_the_base_model_is_told[prompt-llama]",
     lambda: forward("prompt", attention_mask=MASK, labels=LABELS),
@@ -939,7 +942,7 @@ row(
     "no labels are given",
     "labels is None",
     "place:InSequence.labels",
-    "return _ if _ is None",
+    "return None if _ is None",
     None,
     PARITY + "without_labels[p-tuning-llama]",
     lambda: forward("prompt", attention_mask=MASK),
@@ -1618,7 +1621,7 @@ row(
     "`cache_position`: it stays behind a prefix",
     "peft_type == PREFIX_TUNING",
     STEP + "left_to_base_model",
-    "_ = _ if self.cache_position_stays else",
+    "_ = dict(cache_position=not self.cache_position_stays",
     None,
     BRANCHES + "cache_position_counts_virtual_tokens[prefixed]",
     lambda: step(
@@ -1640,7 +1643,7 @@ row(
     "`cache_position`: taken out where virtual tokens are in the sequence",
     "peft_type != PREFIX_TUNING",
     STEP + "left_to_base_model",
-    "_ = _ if self.cache_position_stays else",
+    "_ = dict(cache_position=not self.cache_position_stays",
     None,
     BRANCHES + "cache_position_counts_virtual_tokens[prompted]",
     lambda: step("prompt", attention_mask=MASK, cache_position=torch.arange(5), lenient=True),

@@ -15,7 +15,8 @@ import torch
 
 from .base_model import text_config
 from .calls import PACKAGES
-from .describe import Losses, written
+from .values import Losses, written
+from .doors import UNSEEN
 from .measured import parts
 from .trace import Grown, Trace, unpack
 
@@ -165,7 +166,7 @@ def trains(
         for p in ([m[name]] if isinstance(m[name], torch.Tensor) else m[name].parameters())
     }
     biases = any(getattr(c, "bias", None) in ("all", "lora_only", "poly_only") for c in configs.values())
-    with torch._C.DisableTorchFunction():  # no function mode of the user's sees that we ask
+    with UNSEEN:  # no function mode of the user's sees that we ask
         there = [(p, at, n) for at, m in walk if m._parameters for n, p in m._parameters.items()]
         trained = {
             id(p): (p, f"{at}.{n}") for p, at, n in reversed(there) if p is not None and p.requires_grad

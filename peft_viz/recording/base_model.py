@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 from .calls import Visit
-from .describe import MAX_SCAN, guarded, may_attend, written
+from .values import MAX_SCAN, guarded, may_attend, written
 from .measured import base_here, bind, Inside, Notes, OTHER_SENSES, parts
 
 # %% ../../nbs/recording/13_base_model.ipynb #750cc130

@@ -253,7 +253,10 @@ class Tracer(_Asks):
     def _deliver(self):
         if self.struck is not None:
             error, self.struck = self.struck, None
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # else its frames would live on, and with them a `with` block that it broke off
 
     def _enter(self, frame, event, arg):
         "A function begins. Who wants to follow it?"
@@ -349,7 +352,7 @@ def _leave_alone(dynamo):
 
 @lru_cache(1)
 def _our_codes() -> list:
-    watchers = ("watch", "calls", "describe", "base_model")
+    watchers = ("watch", "calls", "values", "base_model")
     found_codes = []
     for module in [sys.modules[f"{__package__}.{name}"] for name in watchers]:
         found = [x for x in vars(module).values() if getattr(x, "__module__", None) == module.__name__]

@@ -815,7 +815,7 @@ def _innermost(trace, call: Call, k: int, short: str) -> tuple:
     return call, k
 
 
-_TASKS = {
+_TASK_COUNT = {
     "MULTITASK_PROMPT_TUNING": "num_tasks",
     "POLY": "n_tasks",
 }  # method -> how many tasks, in its configuration
@@ -823,13 +823,13 @@ _TASKS = {
 
 @rule
 def _task_ids(case: Case) -> Iterator:
-    kind = next((kind for kind in case.kinds if kind in _TASKS), None)
+    kind = next((kind for kind in case.kinds if kind in _TASK_COUNT), None)
     configs = [
         c
         for c in (case.about.get("adapters") or {}).values()
         if isinstance(c, dict) and c.get("peft_type") == kind
     ]
-    tasks = next((n for c in configs if type(n := c.get(_TASKS.get(kind))) is int), None)
+    tasks = next((n for c in configs if type(n := c.get(_TASK_COUNT.get(kind))) is int), None)
     for root in case.trace.roots if kind and tasks else ():
         if root.kind != "peft" or not _of_adapter(case, root):
             continue

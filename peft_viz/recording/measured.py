@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from . import layout
 from .calls import HERE, Visit
-from .describe import guarded, Reader, written
+from .values import guarded, Reader, written
 from .trace import Adapted, Digest, Fractions, Measured, NextTokens, Positions, Weights
 
 # %% ../../nbs/recording/07_measured.ipynb #ec602649

@@ -14,8 +14,8 @@ import torch
 from .about import about, decoder, texts, tuner_layers, UNKNOWN
 from .base_model import attention_layers, AttentionVisit, BaseVisit, decoder_blocks
 from .calls import Compiling, ENTRY_POINTS, Visit, Watched
-from .describe import Reader, struck
-from .doors import Door
+from .values import Reader, struck
+from .doors import Door, UNSEEN
 from .measured import DigestVisit, LayerVisit, OwnVisit, parts
 from .measured import position_places, PositionVisit, WeightsVisit
 from .state import passes, StateVisit
@@ -116,7 +116,7 @@ def _doors(recorder, keepers: list, adapted: list) -> list:
 # %% ../../nbs/recording/00_recorder.ipynb #4a29bcd0
 def _describe(recorder, walk: list):
     try:
-        with torch._C.DisableTorchFunction():  # no function mode of the user's sees how we look
+        with UNSEEN:  # no function mode of the user's sees how we look
             recorder.trace.about.update(about(recorder.model, recorder.base, walk))
     except Exception as error:
         if struck(error):
@@ -195,6 +195,7 @@ class Switch:
             self.start()
         except BaseException:
             self._close()
+            UNSEEN.end()
             raise
         return self.ledger.trace
 
@@ -261,6 +262,7 @@ class Recorder(Switch):
             self._close()
         finally:
             self._close()  # once more, for an interrupt within the first
+            UNSEEN.end()
         if was_on:
             _note_compiled(self)
             _read(self)

@@ -8,7 +8,7 @@ __all__ = ['state_of', 'StateVisit', 'passes']
 # %% ../../nbs/recording/08_state.ipynb #cd05a6e9
 from . import layout
 from .about import tuner_layers
-from .describe import guarded
+from .values import guarded
 from .measured import base_here, Inside
 from .trace import Adapters
 

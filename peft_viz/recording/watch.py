@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from .describe import Album, guarded, Losses, stamper, struck, written
+from .values import Album, guarded, Losses, stamper, struck, written
 from .trace import Call, Change, Source, Step, Trace
 
 # %% ../../nbs/recording/10_watch.ipynb #1a401a88

@@ -8,13 +8,13 @@ import inspect
 import difflib
 from functools import lru_cache, wraps
 import torch
-from .config import PeftType, warn
+from .config import IGNORED, PeftType, warn
 from .place import STATES
 
 # %% auto #0
-__all__ = ['FOR_METHODS', 'MEANT', 'WHOLE', 'FLOATS', 'by_name', 'unless_switched_off', 'need', 'need_numbers', 'need_tensor',
-           'can_be_read', 'check_mask', 'check_inputs', 'check_embedded', 'check_prompt_inputs', 'check_labels',
-           'warn_of_misspelt', 'is_first_call', 'with_checked_inputs', 'with_checked_beginning']
+__all__ = ['FOR_METHODS', 'MEANT', 'WHOLE', 'FLOATS', 'named', 'by_name', 'unless_switched_off', 'need', 'need_numbers',
+           'need_tensor', 'can_be_read', 'check_mask', 'check_inputs', 'check_embedded', 'check_prompt_inputs',
+           'check_labels', 'warn_of_misspelt', 'is_first_call', 'with_checked_inputs', 'with_checked_beginning']
 
 # %% ../../nbs/reference/03_calls.ipynb #bc01519c
 FOR_METHODS = "adapter_names", "task_ids", "input_type_mask"  # arguments that the base model does not have
@@ -29,14 +29,22 @@ MEANT = (
 )
 
 
+@lru_cache
+def named(
+    method,  # of a class
+) -> list[str]:
+    "The names of the arguments that may be passed by position, without self."
+    kinds = inspect.signature(method).parameters.values()
+    return [p.name for p in kinds if p.kind is p.POSITIONAL_OR_KEYWORD][1:]
+
+
 def by_name(
     method,  # of a class
     args: tuple,  # positional arguments, without self
     kwargs: dict,  # keyword arguments
 ) -> tuple[tuple, dict]:
     "The positional arguments that the method has no name for, and all others by name."
-    kinds = inspect.signature(method).parameters.values()
-    names = [p.name for p in kinds if p.kind is p.POSITIONAL_OR_KEYWORD][1:]
+    names = named(method)
     return args[len(names) :], {**dict(zip(names, args)), **kwargs}
 
 
@@ -145,7 +153,9 @@ def check_inputs(
     position_ids=None,  # [..., sequence]; behind a cache they may be those of all tokens so far
     is_first: bool = True,  # does no cache come with the call?
 ):
-    "Raises ValueError unless the inputs fit together; the message says which do not."
+    """Raises ValueError unless the inputs fit together; the message says which do not.
+
+    Source: https://peft-viz.github.io/peft_viz/reference/specification.html#forward-12"""
     need_tensor("input_ids", input_ids, (None, None), "[batch, sequence]")
     need_tensor("inputs_embeds", inputs_embeds, (None, None, None), "[batch, sequence, hidden]", FLOATS)
     inputs = input_ids if input_ids is not None else inputs_embeds
@@ -182,7 +192,7 @@ def check_embedded(
     "Raises ValueError for ids that are not in the vocabulary, and for embeddings of another width than the prompt's."
     size, width = word_embeddings.weight.shape
     if input_ids is not None and can_be_read(input_ids):
-        first, last = int(input_ids.min()), int(input_ids.max())
+        first, last = (int(n) for n in input_ids.aminmax())
         need(
             0 <= first and last < size,
             f"input_ids must be from 0 to {size - 1}; here they are from {first} to {last}",
@@ -196,7 +206,9 @@ def check_prompt_inputs(
     word_embeddings: torch.nn.Embedding,  # of the base model
     given: dict,  # the arguments of the call
 ):
-    "Raises ValueError for arguments that do not go with virtual tokens; warns of arguments that are dropped."
+    """Raises ValueError for arguments that do not go with virtual tokens; warns of arguments that are dropped.
+
+    Source: https://peft-viz.github.io/peft_viz/reference/specification.html#forward-13"""
     input_ids, inputs_embeds = given.get("input_ids"), given.get("inputs_embeds")
     need(input_ids is None or inputs_embeds is None, "pass input_ids or inputs_embeds, not both")
     setting.base.check_takes(given, setting.keeps_positions)
@@ -226,7 +238,10 @@ def check_labels(
     )
     if size is None or not usual or "ignore_index" in given or not can_be_read(labels):
         return
-    strange = labels[(labels != -100) & ((labels < 0) | (labels >= size))]
+    smallest, largest = (int(n) for n in labels.aminmax())
+    if 0 <= smallest and largest < size:
+        return
+    strange = labels[(labels != IGNORED) & ((labels < 0) | (labels >= size))]
     need(
         not strange.numel(),
         f"labels must be -100, which the loss leaves out, or from 0 to {size - 1}; there is {strange[:1].tolist()}",

@@ -20,7 +20,7 @@ from peft_viz.reference.model import (
 )
 from .place import find_place, Past, Setting
 from .methods.cpt import ANSWER, answers_only, extend_types, with_cpt_loss
-from .injection import all_or_nothing
+from .injection.undo import all_or_nothing
 
 # %% auto #0
 __all__ = ['CausalLM', 'CausalLMWithCPT', 'CausalLMWithForward', 'CausalLMWithGenerate', 'PeftModelForCausalLM', 'get_peft_model']
@@ -34,8 +34,9 @@ class CausalLM(PeftModel):
         model: nn.Module,  # a transformers causal language model
         peft_config: PeftConfig,  # what to train
         adapter_name: str = "default",  # name of this first adapter
-        autocast_adapter_dtype: bool = True,  # keep float16 and bfloat16 adapters of injected layers in float32
-        corrected_positions: bool = False,  # virtual tokens behind padding, which is not counted; False: as peft
+        autocast_adapter_dtype: bool = True,  # keep 16-bit adapters of injected layers in float32
+        # virtual tokens behind the padding of a row, and positions that do not count it; False: as peft
+        corrected_positions: bool = False,
     ):
         check_is_causal_lm(model)
         super().__init__(model, peft_config, adapter_name, autocast_adapter_dtype)
@@ -66,9 +67,9 @@ class CausalLMWithCPT(CausalLM):
     "With `_cpt_forward`."
 
     def _cpt_forward(self, input_ids, inputs_embeds, place, labels=None, input_type_mask=None, **kwargs):
-        """The virtual tokens go among the embeddings, their labels and types in front; the loss is over the answers.
+        """Virtual tokens go among the embeddings, their labels and types in front. The loss counts answers.
 
-        Source: the specification, section *_cpt_forward*."""
+        Source: https://peft-viz.github.io/peft_viz/reference/specification.html#cpt-1"""
         peft_config = self.active_peft_config
         if input_type_mask is None:
             input_type_mask = torch.full(
@@ -76,10 +77,9 @@ class CausalLMWithCPT(CausalLM):
             )
         if labels is not None:
             insert, shape = place.order.insert, (place.batch_size, place.tokens)
-            cpt_type_mask = extend_types(
-                input_type_mask, peft_config, shape, insert
-            )  # [batch, virtual + sequence]
-            labels = answers_only(labels, cpt_type_mask, peft_config, insert)  # [batch, virtual + sequence]
+            # both [batch, virtual + sequence]
+            cpt_type_mask = extend_types(input_type_mask, peft_config, shape, insert)
+            labels = answers_only(labels, cpt_type_mask, peft_config, insert)
         kwargs.update(place.embeds_again(input_ids, inputs_embeds))
         if inputs_embeds is None:
             inputs_embeds = self.word_embeddings(input_ids)  # [batch, sequence, hidden]
@@ -108,9 +108,9 @@ class CausalLMWithForward(CausalLMWithCPT):
         return_dict: bool | None = None,  # }
         task_ids: torch.Tensor | None = None,  # [batch], for methods with tasks
         **kwargs,  # passed on; CPT takes `input_type_mask`, [batch, sequence], out
-    ):  # what the base model returns; logits are [batch, sequence, vocabulary], virtual tokens in the sequence included
-        """One pass. Raises ValueError for inputs that do not fit together or are too long, AssertionError for
-        `inputs_embeds` with MPT. Source: the specification, section *forward*."""
+    ):  # what the base model returns; its logits have columns for virtual tokens in the sequence
+        """One pass. Raises ValueError for inputs that do not fit, AssertionError for embeddings with MPT.
+        Source: https://peft-viz.github.io/peft_viz/reference/specification.html#forward-1"""
         peft_config = self.active_peft_config
         kwargs.update(
             output_attentions=output_attentions,
@@ -164,10 +164,10 @@ class CausalLMWithGenerate(CausalLMWithForward):
         *args,  # as the base model's `generate` has them
         **kwargs,  # the same; `task_ids` for methods with tasks, `adapter_names` for LoRA
     ):  # what the base model's `generate` returns; virtual tokens are not in it
-        """The base model's `generate`. At each step it calls our `prepare_inputs_for_generation`. Raises ValueError for
-        inputs that do not fit together.
+        """The base model's `generate`. At each step it calls our `prepare_inputs_for_generation`. Raises
+        ValueError for inputs that do not fit together.
 
-        Source: the specification, section *generate*."""
+        Source: https://peft-viz.github.io/peft_viz/reference/specification.html#generate-3"""
         peft_config = self.active_peft_config
         with lent_to_base_model(self):
             if not peft_config.is_prompt_learning:
@@ -190,9 +190,7 @@ class CausalLMWithGenerate(CausalLMWithForward):
 
 # %% ../../nbs/reference/00_causal_lm.ipynb #35f68f17
 class PeftModelForCausalLM(CausalLMWithGenerate):
-    """A causal language model with adapters.
-
-    Source: the specification, sections *forward*, *_cpt_forward*, *generate* and *prepare_inputs_for_generation*."""
+    "A causal language model with adapters. `forward` decides, and what `generate` calls."
 
     @unless_switched_off
     def prepare_inputs_for_generation(
@@ -204,7 +202,7 @@ class PeftModelForCausalLM(CausalLMWithGenerate):
     ) -> dict:  # arguments for one call of the base model
         """The inputs of one decoding step.
 
-        Source: the specification, section *prepare_inputs_for_generation*."""
+        Source: https://peft-viz.github.io/peft_viz/reference/specification.html#prepare-1"""
         peft_config, prepare = self.active_peft_config, self.base_model_prepare_inputs_for_generation
         if not peft_config.is_prompt_learning:
             model_kwargs = prepare(input_ids, inputs_embeds=inputs_embeds, **kwargs)
@@ -224,19 +222,17 @@ class PeftModelForCausalLM(CausalLMWithGenerate):
         kwargs["attention_mask"] = place.mask(kwargs.get("attention_mask"))
         # cache_position
         kwargs = step.tell(kwargs)
-        model_kwargs = step.prepare(prepare, kwargs)
+        model_kwargs = step.prepare(prepare, kwargs)  # what the base model makes of all that
         # inputs_embeds
         if place.takes_prompts:
-            input_ids = model_kwargs["input_ids"][
-                :, place.virtual :
-            ]  # a few base models add a token of their own
+            # (read again, because a few base models add a token of their own)
+            input_ids = model_kwargs["input_ids"][:, place.virtual :]
             model_kwargs.update(place.embeds_again(input_ids, inputs_embeds), input_ids=None)
             if inputs_embeds is None:
                 inputs_embeds = self.word_embeddings(input_ids)  # [batch, sequence, hidden]
             prompts = self.get_prompt(place.batch_size, task_ids)  # [batch, virtual, hidden]
-            model_kwargs["inputs_embeds"] = place.embeds(
-                prompts, inputs_embeds
-            )  # [batch, virtual + sequence, hidden]
+            # [batch, virtual + sequence, hidden]
+            model_kwargs["inputs_embeds"] = place.embeds(prompts, inputs_embeds)
         # input_ids
         else:
             model_kwargs.update(step.inputs(model_kwargs))
@@ -248,16 +244,18 @@ def get_peft_model(
     peft_config: PeftConfig,  # what to train
     adapter_name: str = "default",  # name of this first adapter
     mixed: bool = False,  # several methods in one model: not implemented
-    autocast_adapter_dtype: bool = True,  # keep float16 and bfloat16 adapters of injected layers in float32
+    autocast_adapter_dtype: bool = True,  # keep 16-bit adapters of injected layers in float32
     revision: str | None = None,  # the base model's version, noted in the configuration
     low_cpu_mem_usage: bool = False,  # adapters on the meta device: not implemented
     # virtual tokens behind the padding of a row, and positions that do not count it; False: as peft
     corrected_positions: bool = False,
 ) -> PeftModel:
-    """A base model with an adapter. Without a `task_type`, methods that change layers give a plain `PeftModel`.
+    """A base model with an adapter. Without a `task_type`, a method that changes layers gives a `PeftModel`.
 
     Raises ValueError for a model or a configuration that does not fit, TypeError for what is no model or no
-    configuration, and NotImplementedError for what is not implemented, before anything in the base model is changed."""
+    configuration, and NotImplementedError for what is not implemented. Nothing has been changed then.
+
+    Source: https://peft-viz.github.io/peft_viz/reference/specification.html#class-6"""
     if mixed or low_cpu_mem_usage:
         raise NotImplementedError("mixed=True and low_cpu_mem_usage=True are not implemented in peft_viz")
     refuse_second_wrapper(model, "add another one with add_adapter")

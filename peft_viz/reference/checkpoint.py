@@ -41,7 +41,9 @@ from peft_viz.reference.files import (
     write,
     write_together,
 )
-from .injection import BaseTunerLayer, ModulesToSaveWrapper, name_matches
+from .injection.layer import BaseTunerLayer
+from .injection.saved import ModulesToSaveWrapper
+from .injection.targets import name_matches
 from .methods.multitask import read_state_dict
 
 # %% auto #0

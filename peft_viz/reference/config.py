@@ -372,7 +372,7 @@ class PeftFields:
         return False
 
 # %% ../../nbs/reference/40_config.ipynb #3b1f0c08
-def _plain(value):
+def _for_json(value):
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, (set, frozenset)):
@@ -397,7 +397,7 @@ class PeftConfig(PeftFields):
 
     def to_dict(self) -> dict[str, Any]:
         "Plain data, ready for JSON: enumerations as strings, sets as sorted lists."
-        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        return {f.name: _for_json(getattr(self, f.name)) for f in dataclasses.fields(self)}
 
     @classmethod
     def from_pretrained(
@@ -421,7 +421,7 @@ class PeftConfig(PeftFields):
         "The class, and the fields that differ from their defaults."
         said = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "peft_type"}
         fields = [
-            f"{n}={_plain(v)!r}" for n, v in said.items() if v != _default(self.__dataclass_fields__[n])
+            f"{n}={_for_json(v)!r}" for n, v in said.items() if v != _default(self.__dataclass_fields__[n])
         ]
         return f"{type(self).__name__}({', '.join(fields)})"
 
@@ -478,7 +478,7 @@ class PromptTuningConfig(PromptLearningConfig):
         elif self.tokenizer_kwargs:
             raise ValueError("tokenizer_kwargs only make sense with prompt_tuning_init='TEXT'")
 
-    no_effect = {"prompt_tuning_init_text": lambda self: _plain(self.prompt_tuning_init) != "TEXT"}
+    no_effect = {"prompt_tuning_init_text": lambda self: _for_json(self.prompt_tuning_init) != "TEXT"}
 
 # %% ../../nbs/reference/40_config.ipynb #460b08da
 @dataclass(repr=False)
@@ -502,14 +502,14 @@ class MultitaskPromptTuningConfig(PromptTuningConfig):
         super().check()
         if self.loads_source and not self.prompt_tuning_init_state_dict_path:
             raise ValueError(
-                f"prompt_tuning_init={_plain(self.prompt_tuning_init)!r} begins with prompts "
+                f"prompt_tuning_init={_for_json(self.prompt_tuning_init)!r} begins with prompts "
                 "that were trained before; prompt_tuning_init_state_dict_path must name "
                 "their file"
             )
 
     no_effect = PromptTuningConfig.no_effect | {
         "prompt_tuning_init_state_dict_path": lambda self: not self.loads_source,
-        "prompt_tuning_init_task": lambda self: _plain(self.prompt_tuning_init) != "EXACT_SOURCE_TASK",
+        "prompt_tuning_init_task": lambda self: _for_json(self.prompt_tuning_init) != "EXACT_SOURCE_TASK",
     }
 
     @property
@@ -550,7 +550,7 @@ class PromptEncoderConfig(PromptLearningConfig):
     @property
     def is_lstm(self) -> bool:
         "Is the network an LSTM?"
-        return _plain(self.encoder_reparameterization_type) == "LSTM"
+        return _for_json(self.encoder_reparameterization_type) == "LSTM"
 
     def __post_init__(self):
         self.peft_type = PeftType.P_TUNING

@@ -33,7 +33,9 @@ LENT = "prepare_inputs_for_generation", "_prepare_cache_for_generation", "genera
 def lent_to_base_model(
     peft_model,  # a `PeftModelForCausalLM`
 ):
-    "As long as the context lasts, the base model has the PEFT model's methods and settings that `LENT` names."
+    """While the context lasts, the base model has the PEFT model's methods and settings that `LENT` names.
+
+    Source: https://peft-viz.github.io/peft_viz/reference/specification.html#generate-1"""
     transformer = peft_model.get_base_model()
     had = {name: vars(transformer)[name] for name in LENT if name in vars(transformer)}
     try:
@@ -53,7 +55,7 @@ def _give_back(transformer, had):
     vars(transformer).update(had)
 
 # %% ../../nbs/reference/02_generation.ipynb #43f93046
-# transformers 5 tells a step how many tokens are new. Its code is read, not imported, which would take a second
+# transformers 5 tells a step how many tokens are new. Its code is read: an import would take a second
 _GENERATION = Path(find_spec("transformers").origin).parent / "generation" / "utils.py"
 SLICES_BY_LENGTH = "next_sequence_length: int" in _GENERATION.read_text(encoding="utf-8")
 
@@ -71,7 +73,8 @@ def room_for_virtual_tokens(
     setting.base.check_takes(model_kwargs, setting.keeps_positions)
     if setting.corrected and getattr(generation_config, "prefill_chunk_size", None):
         raise ValueError(
-            "prefill_chunk_size cuts between padding and virtual tokens; leave it out, or use corrected_positions=False"
+            "prefill_chunk_size cuts between padding and virtual tokens; leave it out, or use "
+            "corrected_positions=False"
         )
     past_length = cache_length(model_kwargs.get("past_key_values"))
     attention_mask = model_kwargs.get("attention_mask")
@@ -102,7 +105,9 @@ def count_new_tokens(
     virtual: int,  # how many virtual tokens
     kwargs: dict,  # what else `generate` passes
 ) -> int:
-    "How many real tokens the base model has not seen yet."
+    """How many real tokens the base model has not seen yet.
+
+    Source: https://peft-viz.github.io/peft_viz/reference/specification.html#prepare-24"""
     seen = max(past.length - virtual, 0)
     told = kwargs.get("next_sequence_length")
     if past.has_state:
@@ -156,7 +161,9 @@ class StepWithPlace:
         self,
         given: torch.Tensor,  # [tokens], from `generate`
     ) -> torch.Tensor:  # [queries]
-        "The columns of the queries in the cache. Behind a recurrent state only `generate` knows them."
+        """The columns of the queries in the cache. Behind a recurrent state only `generate` knows them.
+
+        Source: https://peft-viz.github.io/peft_viz/reference/specification.html#prepare-26"""
         first = given[:1] + self.place.virtual if self.past.has_state else self.place.past
         return torch.arange(self.place.queries, device=self.input_ids.device) + first
 
@@ -166,8 +173,8 @@ class DecodingStep(StepWithPlace):
 
     @property
     def placeholders(self) -> torch.Tensor:  # [batch, columns of the cache and of this call]
-        """The ids so far, with zeros in front for the virtual tokens and for tokens that were passed as embeddings
-        or earlier."""
+        """The ids so far, with zeros in front for the virtual tokens and for tokens that were passed as
+        embeddings or earlier."""
         missing = max(self.place.past + self.place.queries - self.input_ids.shape[1], self.place.virtual)
         return torch.cat((self.input_ids.new_zeros(len(self.input_ids), missing), self.input_ids), dim=1)
 
@@ -176,8 +183,9 @@ class DecodingStep(StepWithPlace):
         base_model_prepare,  # the base model's own `prepare_inputs_for_generation`
         kwargs: dict,  # from `tell`
     ) -> dict:  # arguments for one call of the base model
-        """What the base model prepares. It does not see a mask that is not `[batch, sequence]`; such a mask is put into
-        the result as it is."""
+        """What the base model prepares. It does not see a mask that is not `[batch, sequence]`; such a mask
+        is put into the result as it is.
+        Source: https://peft-viz.github.io/peft_viz/reference/specification.html#prepare-17"""
         shown = kwargs if self.mask_is_plain else {**kwargs, "attention_mask": None}
         model_kwargs = base_model_prepare(self.placeholders, **shown)
         if shown["attention_mask"] is not kwargs["attention_mask"]:
@@ -189,15 +197,15 @@ class DecodingStep(StepWithPlace):
         model_kwargs: dict,  # what the base model prepared
         told: dict,  # what it was told
     ) -> dict:  # `model_kwargs` with fewer entries
-        """What the base model prepared, without positions that were counted for the real tokens alone. The base model
-        then counts in its cache, where the virtual tokens are.
+        """What the base model prepared, without positions that it counted for the real tokens alone. Without
+        them it counts in its cache, where the virtual tokens are.
 
-        A model that counts positions in a plain mask gets them counted here if its mask has four dimensions."""
-        positions = {"position_ids"} - told.keys()
-        dropped = positions if self.cache_position_stays else positions | {"cache_position"}
-        prepared = {name: value for name, value in model_kwargs.items() if name not in dropped}
+        A model that counts positions in a plain mask gets them counted here if its mask has four dimensions.
+        Source: https://peft-viz.github.io/peft_viz/reference/specification.html#prepare-27"""
+        wrong = dict(cache_position=not self.cache_position_stays, position_ids="position_ids" not in told)
+        prepared = {name: value for name, value in model_kwargs.items() if not wrong.get(name)}
         if (
-            positions
+            wrong["position_ids"]
             and self.setting.base.counts_in_mask
             and not is_plain(prepared.get("attention_mask", self.placeholders))
         ):
@@ -209,7 +217,8 @@ class DecodingStep(StepWithPlace):
         self,
         model_kwargs: dict,  # what the base model prepared
     ) -> dict:  # `input_ids` or `inputs_embeds`
-        "The tokens to compute in a step that takes no prompt: only the new ones."
+        """The tokens to compute in a step that takes no prompt: only the new ones.
+        Source: https://peft-viz.github.io/peft_viz/reference/specification.html#prepare-23"""
         if isinstance(self.place, PrefixInSequence):
             ids = model_kwargs["input_ids"][:, self.place.virtual :]
             return {"input_ids": None, **self.place.inputs(ids, self.inputs_embeds)}

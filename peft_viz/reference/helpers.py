@@ -13,7 +13,8 @@ from torch.nn.modules.module import _IncompatibleKeys
 from .causal_lm import PeftModelForCausalLM
 from .config import CONFIGS, PeftConfig, PeftType, TaskType
 from .model import check_config, PeftModel, TUNERS
-from .injection import AdapterHolder, all_or_nothing
+from .injection.layer import AdapterHolder
+from .injection.undo import all_or_nothing
 
 # %% auto #0
 __all__ = ['KEPT_AS_LOADED', 'PEFT_TYPE_TO_CONFIG_MAPPING', 'PEFT_TYPE_TO_TUNER_MAPPING', 'MODEL_TYPE_TO_PEFT_MODEL_MAPPING',

@@ -29,21 +29,22 @@ from .trainer import make_known
 from .methods.adalora import AdaLoraModel
 from .methods.cpt import CPTEmbedding
 from .methods.ia3 import IA3Model
-from peft_viz.reference.injection import (
-    add_modules_to_save,
-    all_or_nothing,
-    check_adapter_name,
-    is_for_training,
-    AdapterHolder,
-    check_modules_to_save,
-    get_layer_status,
-    get_model_status,
-    LayerStatusList,
+from .injection.layer import AdapterHolder, is_for_training
+from peft_viz.reference.injection.saved import (
     ModulesToSaveWrapper,
+    add_modules_to_save,
+    check_modules_to_save,
     saved_names,
-    TunerModelStatus,
     warn_of_tied,
 )
+from peft_viz.reference.injection.status import (
+    LayerStatusList,
+    TunerModelStatus,
+    get_layer_status,
+    get_model_status,
+)
+from .injection.tuner import check_adapter_name
+from .injection.undo import all_or_nothing
 from .methods.lora import LoraModel
 from .methods.multitask import MultitaskPromptEmbedding
 from .methods.p_tuning import PromptEncoder
@@ -329,7 +330,7 @@ class PeftModelWithPrompt(PeftModelWithPromptEncoder):
     ):  # [batch, virtual, token_dim], or a cache with the virtual tokens in it
         """The virtual tokens of the active adapter: embeddings, or keys and values in a cache.
 
-        Source: the specification, section *get_prompt*."""
+        Source: https://peft-viz.github.io/peft_viz/reference/specification.html#get_prompt-1"""
         prompt_encoder = self.prompt_encoder[self.active_adapter]
         prompt_tokens = self.prompt_tokens[self.active_adapter].to(prompt_encoder.embedding.weight.device)
         if self.peft_type == PeftType.PREFIX_TUNING:

@@ -36,7 +36,9 @@ class InFront:
         virtual: torch.Tensor,  # [batch, virtual, ...]
         real: torch.Tensor,  # [batch, sequence, ...], of the same dtype
     ) -> torch.Tensor:  # [batch, virtual + sequence, ...], a new tensor
-        "The virtual tokens, then the real ones."
+        """The virtual tokens, then the real ones.
+
+        Source: https://peft-viz.github.io/peft_viz/reference/specification.html#forward-16"""
         return torch.cat((virtual, real), dim=1)
 
 
@@ -124,7 +126,7 @@ class Setting:
 
 # %% ../../nbs/reference/01_place.ipynb #3e2d163c
 class Past:
-    "What the base model has seen already: tokens in the cache, or a recurrent state. False if it has seen nothing."
+    "What the base model has seen: tokens in the cache, or a recurrent state. False if it has seen nothing."
 
     def __init__(
         self,
@@ -144,7 +146,9 @@ def cache_length(
     # a transformers cache, or a tuple of keys and values for each layer (as in older versions), or None
     cache,
 ) -> int:  # tokens, virtual ones included
-    "How many tokens a cache holds."
+    """How many tokens a cache holds.
+
+    Source: https://peft-viz.github.io/peft_viz/reference/specification.html#prepare-3"""
     if cache is None:
         return 0
     if isinstance(cache, (tuple, list)):
@@ -157,7 +161,9 @@ def with_columns(
     virtual: int,  # how many virtual tokens
     are_queries: bool,  # do they need rows, too?
 ) -> torch.Tensor:  # [batch, heads, query, virtual + key], or [batch, heads, virtual + query, virtual + key]
-    "A mask with columns for the virtual tokens, and with rows where they are queries."
+    """A mask with columns for the virtual tokens, and with rows where they are queries.
+
+    Source: https://peft-viz.github.io/peft_viz/reference/specification.html#prepare-10"""
     batch_size, heads, queries, keys = attention_mask.shape
     additive = attention_mask.is_floating_point()
     attend, masked = (0, torch.finfo(attention_mask.dtype).min) if additive else (1, 0)
@@ -173,7 +179,9 @@ def with_columns(
 def only_mask(
     attention_mask: dict,  # kind of attention -> mask
 ) -> torch.Tensor:
-    "The mask in a dictionary with one. Raises ValueError when there are more."
+    """The mask in a dictionary with one. Raises ValueError when there are more.
+
+    Source: https://peft-viz.github.io/peft_viz/reference/specification.html#prepare-14"""
     if len(attention_mask) != 1:
         raise ValueError(
             f"expected a single attention mask, got {len(attention_mask)}: {', '.join(attention_mask)}; "
@@ -215,14 +223,17 @@ class PlaceWithMask:
 
     @property
     def columns(self) -> torch.Tensor | None:
-        "`[batch, virtual]`: where the virtual tokens stand among the padding; None where they stand in front."
+        "`[batch, virtual]`: where virtual tokens stand among the padding; None where they stand in front."
         return self.order.columns
 
     def mask(
         self,
-        attention_mask,  # [batch, sequence] or [batch, heads, query, key], or a dictionary with one of them, or None
+        # [batch, sequence] or [batch, heads, query, key], or a dictionary with one of them, or None
+        attention_mask,
     ):  # [batch, virtual + sequence] or [batch, heads, query, virtual + key], a new tensor; None stays None
-        "The attention mask with ones for the virtual tokens: every token may attend to them."
+        """The attention mask with ones for the virtual tokens: every token may attend to them.
+
+        Source: https://peft-viz.github.io/peft_viz/reference/specification.html#forward-14"""
         if getattr(attention_mask, "ndim", None) != 2:
             return self._other_mask(attention_mask)
         return self.order.insert(attention_mask.new_ones(self.batch_size, self.virtual), attention_mask)
@@ -244,8 +255,10 @@ class Place(PlaceWithMask):
         self,
         kwargs: dict,  # of the call; its `attention_mask` has the virtual tokens in it
     ) -> dict:  # the same, with other `position_ids` or none, and without `token_type_ids`
-        """The arguments of a call with positions that count the virtual tokens: the caller's are shifted, counted anew,
-        or dropped."""
+        """The arguments of a call with positions that count the virtual tokens: the caller's are shifted,
+        counted anew, or dropped.
+
+        Source: https://peft-viz.github.io/peft_viz/reference/specification.html#forward-18"""
         others = {name: value for name, value in kwargs.items() if name not in MADE_WITHOUT}
         return {**others, **self._own_positions(kwargs)} if self.setting.keeps_positions else others
 
@@ -293,9 +306,8 @@ class InSequence(Place):
         "What a few base models embed once more, for each layer. Virtual tokens get zeros: they have no ids."
         if not self.setting.base.embeds:
             return {}
-        again = self.setting.base.embed_again(
-            input_ids, inputs_embeds
-        )  # each [batch, sequence, layers, width]
+        # each [batch, sequence, layers, width]
+        again = self.setting.base.embed_again(input_ids, inputs_embeds)
         return {
             name: self.order.insert(real.new_zeros(len(real), self.virtual, *real.shape[2:]), real)
             for name, real in again.items()
@@ -305,16 +317,18 @@ class InSequence(Place):
         self,
         labels: torch.Tensor | None,  # [batch, sequence]
     ) -> torch.Tensor | None:  # [batch, virtual + sequence]
-        "The labels with -100 at the virtual tokens, so that the loss ignores them."
+        """The labels with -100 at the virtual tokens, so that the loss ignores them.
+
+        Source: https://peft-viz.github.io/peft_viz/reference/specification.html#forward-31"""
         return (
-            labels
+            None
             if labels is None
             else self.order.insert(labels.new_full((self.batch_size, self.virtual), IGNORED), labels)
         )
 
     def shifted(
         self,
-        position_ids: torch.Tensor,  # [batch or 1, sequence], without virtual tokens; or such for each direction
+        position_ids: torch.Tensor,  # [batch or 1, sequence], of real tokens; or such for each direction
     ) -> torch.Tensor:  # [batch or 1, virtual + sequence], or such for each direction
         "Positions with the virtual tokens counted: these have the first ones."
         if position_ids.dim() == 3:
@@ -393,7 +407,7 @@ class PrefixInSequence(InSequence):
         return dict(inputs_embeds=self.embeds(free, inputs_embeds), **self.embeds_again(None, inputs_embeds))
 
     def labels(self, labels):
-        "-100 at the virtual tokens, and at the first real token: no real token stands before it to predict it."
+        "-100 at the virtual tokens, and at the first real token, before which stands no real token."
         if labels is None:
             return None
         labels = super().labels(labels)

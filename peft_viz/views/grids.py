@@ -45,7 +45,7 @@ def _heads(
 def _squares(sheet, grid, keys, queries, weights=None):
     """The measured grid: an image of 0 (masked) and 1, 2, ... (attended, by the role of the key), over hatched
     stripes where padding is; `weights` [query, key] make its colours weaker"""
-    kinds = list(layout.ROLES)
+    kinds = list(layout.POSITION_KINDS)
     image = grid * np.array([[kinds.index(k) + 1 for k in keys]])
     fills = [MARKS["attended" if k == "padding" else k].fill(sheet.theme.name) for k in kinds]
     sheet.ax.imshow(

@@ -529,7 +529,9 @@ def legend_height(entries, width):
 
 
 def roles_found(roles, lang):  # legend entries for the roles that occur
-    return [(MARKS[r], getattr(MARKS[r], lang)) for r in layout.ROLES if any(r in row for row in roles)]
+    return [
+        (MARKS[r], getattr(MARKS[r], lang)) for r in layout.POSITION_KINDS if any(r in row for row in roles)
+    ]
 
 
 def token_text(

@@ -10,6 +10,7 @@ __all__ = ['LETTERS', 'NEXT', 'TASKS', 'UNDECIDED', 'task_token', 'question', 'a
 import random, zlib
 import torch
 from tqdm import tqdm
+from ..reference.config import IGNORED
 from .settings import few_threads
 
 # %% ../../nbs/zoo/01_letters.ipynb #55fb3432
@@ -100,7 +101,7 @@ def collate(
     return {
         "input_ids": torch.tensor([pad(q + a, tokenizer.pad_token_id) for q, a in rows]),
         "attention_mask": torch.tensor([pad([1] * len(q + a), 0) for q, a in rows]),
-        "labels": torch.tensor([pad([-100] * len(q) + a, -100) for q, a in rows]),
+        "labels": torch.tensor([pad([IGNORED] * len(q) + a, IGNORED) for q, a in rows]),
     }
 
 

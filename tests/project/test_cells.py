@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SCREEN = 60  # lines
+SCREEN, COLUMNS = 60, 110  # lines; columns of what is shown in a lecture
 NOTEBOOKS = [
     path
     for path in sorted((ROOT / "nbs").rglob("*.ipynb"))
@@ -41,6 +41,12 @@ def long_ones(path):
     exported = (text.strip() for kind, text in cells(path) if kind == "export")
     lengths = {text.partition("\n")[0]: len(text.splitlines()) for text in exported}
     return {first: n for first, n in lengths.items() if n > SCREEN}
+
+
+@pytest.mark.parametrize("name", ["00_causal_lm", "01_place", "02_generation"])
+def test_what_is_shown_in_a_lecture_is_not_wider_than_its_screen(name):
+    code = (text for kind, text in cells(ROOT / "nbs" / "reference" / f"{name}.ipynb") if kind == "export")
+    assert not [line for text in code for line in text.splitlines() if len(line) > COLUMNS]
 
 
 @pytest.mark.parametrize("folder", sorted(LATER))

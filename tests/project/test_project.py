@@ -84,7 +84,7 @@ def test_arrows_run_one_way():
     assert not wrong
 
 
-def test_recording_takes_nothing_of_the_reference_but_files():
+def test_recording_takes_nothing_of_the_reference_but_files_and_the_ignored_label():
     of = {
         b
         for a, imports in arrows().items()
@@ -92,7 +92,9 @@ def test_recording_takes_nothing_of_the_reference_but_files():
         for b in imports
         if wing(b) == "reference"
     }
-    assert of == {"reference.files"}
+    assert of == {"reference.files", "reference.config"}
+    names = {name for path in (PACKAGE / "recording").glob("*.py") for name in imported(path)}
+    assert {n for n in names if ".config." in n} == {"peft_viz.reference.config.IGNORED"}
 
 
 def test_no_circle():

@@ -4,7 +4,9 @@ the page is up to date is what the test of its notebook asks.)"""
 import ast
 import inspect
 import json
+import re
 import textwrap
+from collections import defaultdict
 from functools import lru_cache
 from pathlib import Path
 
@@ -88,6 +90,35 @@ def test_marks_survive_a_renamed_variable():
 def test_a_mark_that_leads_to_no_statement_or_to_several(mark, found):
     with pytest.raises(LookupError, match=f"leads to {found} statements"):
         spec.find(spec.CLASS + "_cpt_forward", mark)
+
+
+# --- links from the code to the page ------------------------------------------------------------------------------
+
+PAGE = "https://peft-viz.github.io/peft_viz/reference/specification.html#"
+
+
+def linked(where):
+    "The anchors on the page to which the docstring of a function leads."
+    return re.findall(re.escape(PAGE) + r"([\w-]+)", spec.function(where).__doc__ or "")
+
+
+def test_what_decides_a_row_links_to_a_row_that_it_decides():
+    "The number of a row changes when one is put in before it; then its link has to be changed."
+    decides = defaultdict(list)
+    for row in ROWS:
+        if not row.function.startswith("_") or row.function == "_cpt_forward":
+            decides[row.where].append(row.id)
+    wrong = {where: linked(where) for where, ids in decides.items() if not set(linked(where)) & set(ids)}
+    assert wrong == {} and len(decides) > 20
+
+
+def test_each_link_leads_to_an_anchor_of_the_page():
+    text = "".join(p.read_text(encoding="utf-8") for p in sorted(spec.HOME.rglob("[a-z]*.py")))
+    links = re.findall(re.escape(PAGE) + r"([\w-]*)", text)
+    anchors = re.findall(r'id=\\"([\w-]+)\\"', NOTEBOOK.read_text(encoding="utf-8"))
+    assert set(links) <= set(anchors) and len(links) > 20
+    address = re.search(r'site-url: "(.+)"', (ROOT / "nbs" / "nbdev.yml").read_text(encoding="utf-8"))[1]
+    assert PAGE == f"{address}/reference/{NOTEBOOK.stem.partition('_')[2]}.html#"
 
 
 # --- the recordings -----------------------------------------------------------------------------------------------

@@ -14,12 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "peft_viz"
 LATER = {  # modules that have not been read for this yet
-    *(
-        f"recording/{name}"
-        for name in (
-            "about compare diagnose history layout story"
-        ).split()
-    ),
+    *(f"recording/{name}" for name in ("about compare diagnose history layout story").split()),
     *(f"views/{name}" for name in "beside sheet strips widgets".split()),
 }
 MODULES = {

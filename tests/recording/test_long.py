@@ -7,7 +7,7 @@ import torch
 
 from peft_viz import record, tiny_random
 from peft_viz.recording.base_model import _sdpa_grid
-from peft_viz.recording.describe import MAX_SCAN
+from peft_viz.recording.values import MAX_SCAN
 
 
 @pytest.mark.parametrize("causal", [True, False])

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import families
 import peft_viz
 from peft_viz import layout, record, tiny_random, Trace
-from peft_viz.recording import describe, measured
+from peft_viz.recording import measured, values
 from peft_viz.recording.trace import pack, TraceError, unpack
 from test_record_trust import left, strike
 
@@ -536,7 +536,7 @@ class Reads(TorchDispatchMode):
     def __init__(self, monkeypatch):
         super().__init__()
         self.one_by_one, self.copies, self.here = 0, 0, False
-        done = describe.Reader._done
+        done = values.Reader._done
 
         def on_the_host(reader, then, tensors):
             self.here = True
@@ -545,7 +545,7 @@ class Reads(TorchDispatchMode):
             finally:
                 self.here = False
 
-        monkeypatch.setattr(describe.Reader, "_done", on_the_host)
+        monkeypatch.setattr(values.Reader, "_done", on_the_host)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ARG002
         if not self.here and func in (
@@ -596,7 +596,7 @@ def test_one_read_for_each_call_of_the_base_model(asked, config, package, monkey
         with record(model, **asked) as near, torch.no_grad():
             go()
         with monkeypatch.context() as patch:
-            patch.setattr(describe, "waits", lambda device: device.type != "meta")
+            patch.setattr(values, "waits", lambda device: device.type != "meta")
             reads = Reads(patch)
             with reads, record(model, **asked) as far, torch.no_grad():
                 go()

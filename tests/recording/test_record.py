@@ -23,7 +23,7 @@ import peft_viz
 from families import tiny_model, V5
 from peft_viz.recording.about import _text
 from peft_viz import record
-from peft_viz.recording import base_model, describe, doors, watch
+from peft_viz.recording import base_model, doors, values as value_records, watch
 from peft_viz.recording.trace import MAX_VALUES, READABLE, Trace
 
 SMALL = dict(vocab_size=64, num_hidden_layers=2, num_attention_heads=4, hidden_size=32)
@@ -285,8 +285,8 @@ def test_no_activation_is_kept(method, package):
 
 def test_long_inputs_are_cut(monkeypatch):
     model, ids = make("LORA"), torch.randint(1, 64, (1, 40))
-    monkeypatch.setattr(describe, "MAX_VALUES", 16)
-    monkeypatch.setattr(describe, "SMALL", 0)
+    monkeypatch.setattr(value_records, "MAX_VALUES", 16)
+    monkeypatch.setattr(value_records, "SMALL", 0)
     with record(model) as trace:
         model(input_ids=ids)
     value = trace.value(trace.base_calls[0].args["input_ids"])
@@ -300,7 +300,7 @@ def test_long_inputs_are_cut(monkeypatch):
         (watch, "changes"),
         (base_model, "bind"),
         (base_model, "_sdpa_grid"),
-        (describe, "_cache"),
+        (value_records, "_cache"),
         (base_model, "may_attend"),
     ),
 )

@@ -1,6 +1,6 @@
 "With or without a recording: the same bits and exceptions, the same process afterwards; what was lost is said."
 
-import asyncio, copy, enum, pickle, random, signal, sys, threading, time, warnings
+import asyncio, copy, enum, gc, pickle, random, signal, sys, threading, time, warnings, weakref
 from contextlib import contextmanager
 
 import peft, pytest, torch
@@ -8,8 +8,8 @@ from torch.overrides import TorchFunctionMode
 
 from conftest import run_async
 from peft_viz import get_peft_model, LoraConfig, PromptTuningConfig, record, tiny_random
-from peft_viz.recording import base_model, doors
-from peft_viz.recording.calls import HERE
+from peft_viz.recording import base_model, describe, doors
+from peft_viz.recording.calls import HERE, Tracer, Visit
 from peft_viz.recording.recorder import Recorder
 from peft_viz.recording.trace import Trace
 
@@ -40,6 +40,7 @@ def left(model):
         session=HERE.tracer.sessions,
         struck=HERE.tracer.struck,
         modes=torch.overrides._get_current_function_mode_stack(),
+        functions_switched_off=not torch._C._is_torch_function_enabled(),
         slots=doors._SLOTS,
         doors=[
             c for m in model.modules() for c in type(m).__mro__ if hasattr(vars(c).get("forward"), "_slot")
@@ -114,6 +115,53 @@ def test_an_interrupt_at_any_instruction_of_ours_leaves_nothing(model):
         strike(n, go)
         assert not left(model), n
     assert torch.equal(model(input_ids=IDS).logits, plain)
+
+
+def test_an_interrupt_at_every_instruction_of_a_look_leaves_function_modes_on():
+    class Looks(Visit):
+        losses = describe.Losses()
+
+        def __init__(self):
+            pass
+
+        def begin(self):
+            pass
+
+        undo = begin
+
+        @describe.guarded("a test")
+        def look(self, *_):
+            torch.ones(2).add(1)
+
+        @describe.guarded("a test")
+        def look_back(self, *_):
+            torch.ones(2).mul(2)
+
+    def go():
+        doors.visited([Looks(), Looks()], len, ([],), {})
+
+    for n in range(1, strike(None, go) + 1):
+        strike(n, go)
+        assert torch._C._is_torch_function_enabled(), n
+        assert not doors.UNSEEN.blocks, n
+
+
+def test_an_interrupt_that_was_kept_holds_no_frames():
+    "What it broke off, a `with` block of a generator say, ends at once and not when rubbish is collected."
+
+    class Stop(KeyboardInterrupt):
+        pass
+
+    tracer = Tracer()
+    tracer.struck, held = Stop(), None
+    gc.disable()
+    try:
+        tracer._deliver()
+    except Stop as error:
+        held = weakref.ref(error)
+    finally:
+        gc.enable()
+    assert held() is None
 
 
 def test_signals_at_random_moments(model):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from peft_viz.recording.describe import Album
+from peft_viz.recording.values import Album
 from peft_viz.recording.trace import (
     Call,
     Change,

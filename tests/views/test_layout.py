@@ -498,7 +498,7 @@ def test_text_on_marks_is_readable(theme):
 @pytest.mark.parametrize("theme", ("light", "dark"))
 @pytest.mark.parametrize("kind", DICHROMACY)
 def test_roles_differ_for_every_eye(theme, kind):
-    for a, b in [*combinations(layout.ROLES, 2), ("attended", "masked"), ("label", "ignored")]:
+    for a, b in [*combinations(layout.POSITION_KINDS, 2), ("attended", "masked"), ("label", "ignored")]:
         distance = (
             sum(
                 (x - y) ** 2 for x, y in zip(lab(MARKS[a].fill(theme), kind), lab(MARKS[b].fill(theme), kind))

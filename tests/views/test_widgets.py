@@ -6,7 +6,7 @@ import ipywidgets, matplotlib.pyplot as plt
 import pytest, torch
 
 from peft_viz import LoraConfig, explore, get_peft_model, layout, load_tiny, widgets
-from peft_viz.views.widgets import METHODS, TEXTS, Bench, Explorer, encode
+from peft_viz.views.widgets import CONFIG_FOR, TEXTS, Bench, Explorer, encode
 
 SVG = b"<?xml"
 
@@ -103,7 +103,7 @@ def test_the_model_is_left_alone(tiny):
     settings, modes = model.config.to_dict(), [m.training for m in model.modules()]
     random = torch.get_rng_state()
     e = explore(model, tokenizer)
-    for method in METHODS:
+    for method in CONFIG_FOR:
         e.method = method
     assert torch.equal(random, torch.get_rng_state())
     assert (
@@ -122,7 +122,7 @@ def test_same_seed_same_run(tiny):
     losses = [
         [
             t.value(t.base_calls[0].outputs["loss"]).data
-            for t in (Bench(*tiny, seed=s).run(m) for m in METHODS)
+            for t in (Bench(*tiny, seed=s).run(m) for m in CONFIG_FOR)
         ]
         for s in (0, 0, 1)
     ]
@@ -249,8 +249,8 @@ def test_a_viewer_leaves_the_recording_where_no_python_runs(explorer):
 
 def test_all_nine_methods_run_forward_and_generate(tiny):
     bench = Bench(*tiny)
-    assert len(METHODS) == 9
-    for method in METHODS:
+    assert len(CONFIG_FOR) == 9
+    for method in CONFIG_FOR:
         for mode, calls in (("forward", 1), ("generate", 2)):
             trace = bench.run(method, 3, mode=mode, new_tokens=2, texts=("x=x", "abc=abc"))
             assert trace.about["peft_type"] == method and 1 <= len(trace.base_calls) <= calls
@@ -262,7 +262,7 @@ def test_all_nine_methods_run_forward_and_generate(tiny):
 def test_one_copy_serves_all_methods(tiny):
     bench = Bench(*tiny)
     losses = {}
-    for method in (*METHODS, *reversed(METHODS)):
+    for method in (*CONFIG_FOR, *reversed(CONFIG_FOR)):
         trace = bench.run(method)
         losses.setdefault(method, set()).add(trace.value(trace.base_calls[0].outputs["loss"]).data[0])
     assert all(len(found) == 1 for found in losses.values())

@@ -8,14 +8,9 @@ import torch
 from torch import nn
 from ..architectures import adalora_targets, is_conv1d
 from ..config import AdaLoraConfig, STEPS, whole
-from peft_viz.reference.injection import (
-    BaseTuner,
-    BaseTunerLayer,
-    check_is_linear,
-    features,
-    fill_targets,
-    new_parts_like,
-)
+from ..injection.layer import BaseTunerLayer, check_is_linear, features, new_parts_like
+from ..injection.targets import fill_targets
+from ..injection.tuner import BaseTuner
 
 # %% auto #0
 __all__ = ['PARTS', 'AdaLoraParts', 'AdaLoraWithForward', 'AdaLoraLayer', 'adalora_layers', 'layer_name', 'patterned_layers',

@@ -108,7 +108,9 @@ def extend_types(
     insert,  # puts the examples' types, [batch, virtual], among those of the input: see `place`
 ) -> torch.Tensor:  # [batch, virtual + sequence], a new tensor
     """The examples' types, then the input's, shifted behind them. Raises ValueError unless there is a type for
-    each token."""
+    each token.
+
+    Source: https://peft-viz.github.io/peft_viz/reference/specification.html#cpt-8"""
     if input_type_mask.shape != shape:
         raise ValueError(
             f"input_type_mask has shape {list(input_type_mask.shape)}; it must hold a type "
@@ -125,7 +127,9 @@ def answers_only(
     config: CPTConfig,  # with the examples' tokens
     insert,  # puts the examples' tokens, [batch, virtual], among the labels: see `place`
 ) -> torch.Tensor:  # [batch, virtual + sequence], a new tensor
-    "The examples' tokens, then the given labels; -100 at every token that is not an answer."
+    """The examples' tokens, then the given labels; -100 at every token that is not an answer.
+
+    Source: https://peft-viz.github.io/peft_viz/reference/specification.html#cpt-10"""
     prefix_labels = torch.tensor(config.cpt_token_ids, device=labels.device).expand(len(labels), -1)
     cpt_labels = insert(prefix_labels, labels)
     cpt_labels = cpt_labels.masked_fill(~is_kind(type_mask.to(labels.device), ANSWER), IGNORED)
@@ -146,7 +150,9 @@ def with_cpt_loss(
     type_mask: torch.Tensor,  # [batch, length]
     config: CPTConfig,  # how answers are weighted
 ):  # the same output, with CPT's loss
-    "Replace the base model's loss by CPT's."
+    """Replace the base model's loss by CPT's.
+
+    Source: https://peft-viz.github.io/peft_viz/reference/specification.html#cpt-17"""
     if isinstance(output, tuple):  # return_dict=False: loss, logits, and the rest
         return (cpt_loss(output[1], labels, type_mask, config), *output[1:])
     output.loss = cpt_loss(output.logits, labels, type_mask, config)
@@ -160,7 +166,8 @@ def cpt_loss(
     config: CPTConfig,  # "none": all answers alike; "decay": earlier ones count less
 ) -> torch.Tensor:  # a number
     """The mean over all labels of weighted cross-entropies; the weights are not divided out. Source: Blau et
-    al. 2024, section 3."""
+    al. 2024, section 3, and
+    https://peft-viz.github.io/peft_viz/reference/specification.html#cpt-15"""
     logits = logits[:, :-1]
     labels = labels[:, 1:].to(logits.device)  # each position predicts the next token
     type_mask = type_mask[:, 1:].to(logits.device)

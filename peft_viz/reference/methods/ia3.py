@@ -8,15 +8,9 @@ import torch
 from torch import nn
 from ..architectures import is_conv1d, ia3_targets
 from ..config import IA3Config, warn
-from peft_viz.reference.injection import (
-    BaseTuner,
-    BaseTunerLayer,
-    check_is_linear,
-    features,
-    fill_targets,
-    name_matches,
-    new_parts_like,
-)
+from ..injection.layer import BaseTunerLayer, check_is_linear, features, new_parts_like
+from ..injection.targets import fill_targets, name_matches
+from ..injection.tuner import BaseTuner
 
 # %% auto #0
 __all__ = ['IA3Parts', 'IA3Layer', 'rescaled', 'IA3Model']

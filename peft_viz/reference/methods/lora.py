@@ -15,16 +15,10 @@ from torch.nn import functional as F
 from ..architectures import is_linear, lora_targets
 from ..config import LoraConfig, UnknownAdapterError, maybe, warn, whole
 from .combine import check_recipe, combined, factored
-from peft_viz.reference.injection import (
-    BaseTuner,
-    BaseTunerLayer,
-    check_changeable,
-    features,
-    fill_targets,
-    fitting_pattern,
-    new_parts_like,
-    rows_by_adapter,
-)
+from ..injection.layer import BaseTunerLayer, check_changeable, features, new_parts_like
+from ..injection.saved import rows_by_adapter
+from ..injection.targets import fill_targets, fitting_pattern
+from ..injection.tuner import BaseTuner
 
 # %% auto #0
 __all__ = ['INITIALISATIONS', 'LoraWeight', 'Magnitude', 'by_pattern', 'LoraParts', 'LoraWithForward', 'LoraWithWeight',

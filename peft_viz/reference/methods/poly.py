@@ -12,14 +12,9 @@ from torch import nn
 from torch.distributions.relaxed_bernoulli import RelaxedBernoulli
 from ..architectures import lora_targets
 from ..config import PolyConfig
-from peft_viz.reference.injection import (
-    BaseTuner,
-    BaseTunerLayer,
-    check_is_linear,
-    features,
-    fill_targets,
-    new_parts_like,
-)
+from ..injection.layer import BaseTunerLayer, check_is_linear, features, new_parts_like
+from ..injection.targets import fill_targets
+from ..injection.tuner import BaseTuner
 from .multitask import check_task_ids
 
 # %% auto #0
@@ -256,11 +251,10 @@ class PolyModel(PolyTargets):
 
     @contextmanager
     def _task_ids_taken(self):
-        layers = self.tuner_layers()
+        modules = list(self.model.modules())
+        layers = [m for m in modules if isinstance(m, PolyLayer)]
         checkpoints = {
-            m: m._gradient_checkpointing_func
-            for m in self.model.modules()
-            if "_gradient_checkpointing_func" in vars(m)
+            m: m._gradient_checkpointing_func for m in modules if "_gradient_checkpointing_func" in vars(m)
         }
         hook = self.model.register_forward_pre_hook(partial(self._take_task_ids, layers), with_kwargs=True)
         try:

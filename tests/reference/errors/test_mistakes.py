@@ -181,12 +181,12 @@ def broken(monkeypatch, where):
 def test_a_failure_in_the_middle_leaves_the_base_model(base, method, where, monkeypatch):
     "Whatever goes wrong, and however late."
     if where == "add_modules_to_save":
-        for module in injection, ours.model:
+        for module in injection.tuner, ours.model:
             broken(monkeypatch, (module, where))
     elif method in ("prompt", "prefix"):
         broken(monkeypatch, (ours.PeftModelForCausalLM, "_activate_saved_modules"))
     else:
-        broken(monkeypatch, (injection.AdapterHolder, where))
+        broken(monkeypatch, (injection.layer.AdapterHolder, where))
     with pytest.raises(MemoryError):
         ours.get_peft_model(base, small.config(method))
 
@@ -195,7 +195,7 @@ def test_a_failure_in_the_middle_leaves_the_base_model(base, method, where, monk
 def test_a_second_adapter_that_fails_leaves_the_first(method, monkeypatch):
     model = ours.get_peft_model(ours.tiny_random("llama"), small.config(method, modules_to_save=["lm_head"]))
     before, values = state(model), {n: t.clone() for n, t in model.state_dict().items()}
-    for module in injection, ours.model:
+    for module in injection.tuner, ours.model:
         broken(monkeypatch, (module, "add_modules_to_save"))
     with pytest.raises(MemoryError):
         model.add_adapter("second", small.config(method, modules_to_save=["norm"]))
@@ -208,7 +208,7 @@ def test_lists_and_tables_are_put_back():
     module.names, module.table, module.seen = ["a"], {"a": 1}, {1}
     kept = module.names
     with pytest.raises(KeyError):
-        with injection.all_or_nothing(module):
+        with injection.undo.all_or_nothing(module):
             module.names.append("b")
             module.table["b"] = 2
             module.seen.add(2)
@@ -283,7 +283,7 @@ def shrunk(dtype):
             small.weight = nn.Parameter(
                 (layer.weight.data / small.scale).round().to(dtype), requires_grad=False
             )
-            injection.replace(model, name, small)
+            injection.saved.replace(model, name, small)
     return model
 
 
@@ -444,8 +444,8 @@ def test_a_list_of_tasks(config):
 
 
 def test_a_pattern_with_groups_of_its_own():
-    assert injection.layer_number("model.layers.3.q_proj", "(layers|h)") == 3
-    assert injection.fitting_pattern(["(q|k)_proj"], "model.layers.3.k_proj") == "(q|k)_proj"
+    assert injection.targets.layer_number("model.layers.3.q_proj", "(layers|h)") == 3
+    assert injection.targets.fitting_pattern(["(q|k)_proj"], "model.layers.3.k_proj") == "(q|k)_proj"
 
 
 def test_a_finished_adapter_needs_no_schedule():

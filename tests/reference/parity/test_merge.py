@@ -15,17 +15,11 @@ from torch import nn
 
 import peft_viz.reference.causal_lm as ours
 import peft_viz.reference.config as our_config
-from peft_viz.reference.injection import (
-    AdapterHolder,
-    all_linear,
-    BaseTuner,
-    BaseTunerLayer,
-    get_layer_status,
-    get_model_status,
-    layer_number,
-    name_matches,
-    rows_by_adapter,
-)
+from peft_viz.reference.injection.layer import AdapterHolder, BaseTunerLayer
+from peft_viz.reference.injection.saved import rows_by_adapter
+from peft_viz.reference.injection.status import get_layer_status, get_model_status
+from peft_viz.reference.injection.targets import all_linear, layer_number, name_matches
+from peft_viz.reference.injection.tuner import BaseTuner
 from small import base_model
 from test_lora import families, pairs, targets
 from parity import assert_equal, batch, OLD_PEFT
