@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 from .calls import Visit
-from .values import MAX_SCAN, guarded, may_attend, written
+from .values import Causal, MAX_SCAN, guarded, may_attend, written
 from .measured import base_here, bind, Inside, Notes, OTHER_SENSES, parts
 
 # %% ../../nbs/recording/13_base_model.ipynb #750cc130
@@ -78,17 +78,20 @@ class _SDPA(TorchFunctionMode):
         self.grid = _sdpa_grid(*args, **kwargs)
 
 
-def _sdpa_grid(query, key, _value=None, attn_mask=None, _dropout=0.0, is_causal=False, **_) -> torch.Tensor:
-    "[batch or 1, 1, query, key] bool, by the rules of PyTorch's documentation."
+def _sdpa_grid(query, key, _value=None, attn_mask=None, _dropout=0.0, is_causal=False, **_):
+    """[batch or 1, 1, query, key] bool, by the rules of PyTorch's documentation. A causal mask that the model does not
+    have is not made either, when it is large: then a `Causal`."""
     q, k = query.shape[-2], key.shape[-2]
     if attn_mask is not None:
         return _grid(attn_mask[(None,) * (4 - attn_mask.ndim)][..., -k:])
+    if is_causal and q * k > MAX_SCAN:
+        return Causal(q, k)
     full = torch.ones((), dtype=torch.bool, device="cpu").expand(1, 1, q, k)  # takes no memory
-    return full.tril() if is_causal and full.numel() <= MAX_SCAN else full
+    return full.tril() if is_causal else full
 
 
 def _grid(mask: torch.Tensor) -> torch.Tensor:
-    "Who may attend to whom. One that is too large to be kept stays as it is: no second one is made of it."
+    "Who may attend to whom. A large one stays as it is: no second one is made of it."
     return mask if mask.numel() > MAX_SCAN else may_attend(mask)
 
 # %% ../../nbs/recording/13_base_model.ipynb #21816cf8

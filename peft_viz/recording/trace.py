@@ -139,6 +139,27 @@ def unpack(
     return list(chain.from_iterable(map(stretch, pairs[::2], pairs[1::2])))
 
 # %% ../../nbs/recording/01_trace.ipynb #745662d5
+def _ones(packed: list | dict, start: int, end: int) -> list:
+    "Where the flat numbers from `start` to `end` are not 0: (first, end), counted from `start`."
+    runs = packed.get("runs") if isinstance(packed, dict) else None
+    if runs is None:
+        flat = unpack(packed)[start:end]
+        runs, at = [x for n in flat for x in (n, 1)], start
+    else:
+        at = 0
+    found = []
+    for value, count in zip(runs[::2], runs[1::2]):
+        first, last = max(at, start), min(at + count, end)
+        at += count
+        if value and first < last:
+            joins = bool(found) and found[-1][1] == first - start
+            begin = found.pop()[0] if joins else first - start
+            found.append((begin, last - start))
+        if at >= end:
+            break
+    return found
+
+
 class Value(Struct, frozen=True, forbid_unknown_fields=True):
     "One thing that was seen. Which fields are set depends on `kind`."
 
@@ -161,8 +182,23 @@ class Value(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def data(self) -> list | None:
-        "Flat numbers in row-major order, or None when none were kept."
-        return unpack(self.packed)
+        """Flat numbers in row-major order. None when none were kept, and for a mask of more than `MAX_NUMBERS`
+        numbers: it is kept as runs, see `keys`."""
+        return None if self.attended and prod(self.shape) > MAX_NUMBERS else unpack(self.packed)
+
+    def keys(
+        self,
+        row: int,  # of the batch
+        query: int,  # number of the query
+        head: int = 0,  # of a mask that differs between heads
+    ) -> list | None:  # of (first, end)
+        """For a mask over query and key positions: the stretches of keys that one query may attend to, whatever the
+        size of the mask. None when it was not kept."""
+        if not self.attended or self.packed is None or self.truncated:
+            return None
+        rows, heads, queries, n = self.shape
+        start = ((row * heads + head) * queries + query) * n
+        return _ones(self.packed, start, start + n)
 
     def nested(self) -> list | None:
         "Numbers as nested lists of `shape`, or None when they were not all kept."
@@ -718,9 +754,14 @@ def _count(v: Value, where: str) -> int:
     full = prod(v.shape)
     if n > full or (n < full and not v.truncated):
         raise TraceError(f"{where} should hold {full} numbers for shape {list(v.shape)}, not {n}")
-    if n > MAX_NUMBERS:
+    if n > MAX_NUMBERS and not _is_large_mask(v):
         raise TraceError(f"{where} stands for {n} numbers; {MAX_NUMBERS} are the most that is read")
-    return n
+    return n if n <= MAX_NUMBERS else len(v.packed["runs"])
+
+
+def _is_large_mask(v: Value) -> bool:
+    "A mask over query and key positions, as runs: it is read a query at a time, and never written out."
+    return v.attended and v.role == "attention_mask" and len(v.shape) == 4 and "runs" in v.packed
 
 
 def _counts(packed: dict, where: str) -> list:

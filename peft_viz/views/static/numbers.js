@@ -26,6 +26,12 @@ export function count(data) {
   return n;
 }
 
+/**
+ * The word for a mask that is not drawn: was it kept?
+ * @param {{data: Packed, truncated?: boolean}} v
+ */
+export const tooLarge = (v) => (v.data && !v.truncated ? "huge_attention" : "large_attention");
+
 /** How many a shape asks for. @param {number[]} shape */
 export const size = (shape) => shape.reduce((a, b) => a * b, 1);
 
