@@ -38,9 +38,10 @@ matrix: env env-era4  ## measure the invariant matrix, ours and peft's, in both 
 docs: env  ## render the site into _docs/
 	@$(PY) scripts/docs.py
 
-bench: env  ## measure what recording costs, and ours beside peft without recording
+bench: env browser  ## measure what recording costs, ours beside peft without recording, and the viewer in Chromium
 	@$(PY) bench/record.py
 	@$(PY) bench/compare.py
+	@$(PY) bench/page.py
 
 fuzz: env  ## damage traces, configurations and checkpoints a hundred thousand times each: make fuzz [MANY=1000]
 	@$(PY) scripts/fuzz.py --many $(or $(MANY),100000)

@@ -69,6 +69,7 @@ from .reference import trainer as trainer
 from .recording import layout as layout
 from .recording import marks as marks
 from .recording import trace as trace
+from .views import ask as ask
 from .views import plot as plot
 from .views import show as show
 from .views import viewer as viewer

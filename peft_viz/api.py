@@ -45,7 +45,7 @@ HOME = {name: module for module, names in NAMES.items() for name in names.split(
 WINGS = {  # wing -> its modules that are reached from the top
     "reference": "architectures calls causal_lm checkpoint config files generation helpers model place trainer",
     "recording": "layout marks trace",
-    "views": "plot show viewer widgets",
+    "views": "ask plot show viewer widgets",
     "zoo": "letters models settings",
 }
 MODULES = {module: f"{wing}.{module}" for wing, modules in WINGS.items() for module in modules.split()}

@@ -9,6 +9,7 @@ ask() { printf '\n== %s\n' "$*"; "$@" || wrong=1; }
 ask $python -m ruff check .
 ask $python -m ruff format --check .
 ask $python scripts/notebooks.py check
+ask $python scripts/ways.py --check
 ask .venv/bin/basedpyright --pythonpath $python --baselinemode=discard
 ask $python scripts/notebooks.py outputs
 exit $wrong

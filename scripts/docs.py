@@ -232,7 +232,7 @@ def self_contained(folder):
         text = re.sub(r'<script[^>]*src="https?:[^>]*>\s*</script>', "", text)
         text = re.sub(r'<span class="math (inline|display)">(.*?)</span>', mathml, text, flags=re.S)
         if settings:
-            text = re.sub(r"<pre\b.*?</pre>", lambda code: with_links(code[0], settings[1]), text, flags=re.S)
+            text = with_links(text, settings[1])
             text = text.replace(f'href="{settings[1]}/', f'href="{up or "./"}')
         page.write_text(text, encoding="utf-8")
     for sheet in folder.rglob("*.css"):
@@ -243,9 +243,12 @@ def self_contained(folder):
     search_from_disk(folder)
 
 
-def with_links(listing, site):
-    "Code whose docstrings name a place on this site: the names become links."
-    return re.sub(rf'(?<!")({re.escape(site)}/[\w/.-]+#[\w-]+)', r'<a href="\1">\1</a>', listing)
+def with_links(page, site):
+    "Where the text of a page, code too, names a place on this site (as docstrings do), the name becomes a link."
+    place = re.compile(rf"{re.escape(site)}/[\w/.-]+#[\w-]+")
+    kept_or_text = re.compile(r"<(script|style|a)\b.*?</\1>|<[^>]*>|[^<]+", re.S)
+    linked = lambda part: part if part[0] == "<" else place.sub(r'<a href="\g<0>">\g<0></a>', part)
+    return kept_or_text.sub(lambda match: linked(match[0]), page)
 
 
 def mathml(match):

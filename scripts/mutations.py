@@ -221,11 +221,16 @@ class Mutations:
         start = time.time()
         self.items = {item.nodeid: item for item in session.items}
         self.functions = defaultdict(list)
+        gc.unfreeze()  # conftest.py has frozen what there is, and what is frozen is not listed
         for f in gc.get_objects():
-            if isinstance(f, types.FunctionType):
+            if type(f) is types.FunctionType:  # (to ask a proxy for its class may warn)
                 self.functions[
                     f.__code__.co_filename, f.__code__.co_qualname, f.__code__.co_firstlineno
                 ].append(f)
+        missing = {m.module for m in self.candidates} - {
+            m.module for m in self.candidates if any(path == m.path for path, *_ in self.functions)
+        }
+        assert not missing, f"no function of {missing} is found, so nothing would be turned round"
         self.tests, failures = child(
             lambda: watched(session.items, {m.path for m in self.candidates}), timeout=3600
         )

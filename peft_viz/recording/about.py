@@ -41,8 +41,8 @@ def _home(kind: type) -> str | None:
 
 # %% ../../nbs/recording/14_about.ipynb #9b4e34f5
 def about(
-    model,
-    base,  # the model given to `record`, and the base model inside
+    model,  # the model given to `record`
+    base,  # the base model inside it
     walk: list | None = None,  # the `parts` of `model`, where they are at hand
 ) -> dict:  # the trace's `about`
     "Which implementation, which versions, which base model, which adapters."
@@ -101,16 +101,16 @@ def _base_facts(base) -> dict:
     )
 
 
-def _ends(base) -> dict:  # the id of padding or None; the ids that end a row
-    "What `generate` puts behind a row that is finished, unless it is told another id."
+def _ends(base) -> dict:
+    "The id of the padding that `generate` puts behind a finished row, or None; the ids that end a row."
     config = getattr(base, "generation_config", None)
     pad, ends = (getattr(config, name, None) for name in ("pad_token_id", "eos_token_id"))
     ends = [i for i in (ends if isinstance(ends, (list, tuple)) else [ends]) if type(i) is int]
     return dict(pad_token_id=pad if type(pad) is int else next(iter(ends), None), eos_token_ids=ends)
 
 
-def _adapters(model, layers: list) -> tuple:  # (names of the active ones, name -> configuration)
-    "From the model where it has a class of its own for them, else from its adapted layers."
+def _adapters(model, layers: list) -> tuple:
+    "(names of the active adapters, name -> configuration), from the model, or from its adapted layers."
     configs = getattr(model, "peft_config", None) or {}
     holder = layers[0] if layers else model
     active = getattr(holder, "active_adapters", None)
@@ -119,7 +119,7 @@ def _adapters(model, layers: list) -> tuple:  # (names of the active ones, name 
     active = [active] if isinstance(active, str) else list(active)
     return [written(name) for name in active], dict(configs)
 
-
+# %% ../../nbs/recording/14_about.ipynb #9a641d4e
 @lru_cache(8)
 def _version(package: str) -> str:
     try:
@@ -145,14 +145,13 @@ def _plain(x):
 
 # %% ../../nbs/recording/14_about.ipynb #9a042a99
 def trains(
-    base,
-    model,  # the base model, and the model given to `record`
+    base,  # the base model
+    model,  # the model given to `record`
     configs: dict,  # name of an adapter -> its configuration
     walk: list | None = None,  # the `parts` of `model`, where they are at hand
-) -> (
-    dict | None
-):  # {"adapter": how many tensors, "base": how many, "names": the first of these, "training": the mode}
-    "Which parameters have `requires_grad`, by whose they are; None for a model without adapters."
+) -> dict | None:  # None for a model without adapters
+    """Which parameters have `requires_grad`: `adapter` and `base` say how many tensors, `names` holds the first three
+    of the base model's, `training` is the mode."""
     if not configs:
         return None
     walk = walk or parts(model)
@@ -169,7 +168,9 @@ def trains(
     with UNSEEN:  # no function mode of the user's sees that we ask
         there = [(p, at, n) for at, m in walk if m._parameters for n, p in m._parameters.items()]
         trained = {
-            id(p): (p, f"{at}.{n}") for p, at, n in reversed(there) if p is not None and p.requires_grad
+            id(p): (p, f"{at}.{n}".lstrip("."))
+            for p, at, n in reversed(there)
+            if p is not None and p.requires_grad
         }
     trained = list(trained.values())[::-1]  # a tied one counts once
     theirs = [name for p, name in trained if id(p) not in own and not (biases and name.endswith(".bias"))]
@@ -184,7 +185,7 @@ def trains(
 def decoder(
     tokenizer,  # None, or anything that can `decode`: a tokenizer, or a processor that has one
 ):
-    "What gives ids their texts; raises TypeError when `tokenizer` does not."
+    "The object that turns ids into texts. Raises TypeError when `tokenizer` has no method `decode`."
     inner = getattr(tokenizer, "tokenizer", None)
     for candidate in (inner, tokenizer):
         if candidate is None or callable(getattr(candidate, "decode", None)):
@@ -196,11 +197,12 @@ def decoder(
 
 # %% ../../nbs/recording/14_about.ipynb #2e103ef3
 def texts(
-    trace: Trace,
+    trace: Trace,  # the recording
     tokenizer,  # what `decoder` gave
     losses: Losses,  # where it is noted that a text could not be had
 ) -> dict | None:  # text of each id, as in `Trace.tokens`
-    "The text of every token id that occurs in the trace."
+    """The text of every token id that occurs in the trace. An id whose text cannot be had (the tokenizer raises, or its
+    `decode` gives no text, a TypeError) is left out and noted in `losses`."""
     if tokenizer is None:
         return None
     ids = {

@@ -15,6 +15,7 @@ from math import isclose
 from pathlib import Path
 
 from . import layout, marks
+from .sentences import apart
 from .trace import Call, Digest, Trace
 
 # %% ../../nbs/recording/04_compare.ipynb #f87ad344
@@ -47,8 +48,8 @@ UNKNOWN = "unknown"  # the answer of a recording that did not keep the fact
 class Moment:
     "One call of the base model, and what is worked out about it once."
 
-    trace: Trace
-    call: Call
+    trace: Trace  # the recording
+    call: Call  # its call of the base model
     sequence: layout.SequenceLayout | None = None  # None when it got nothing to work on
     names: list = field(default_factory=list)  # per row, what its keys are called
 
@@ -69,9 +70,12 @@ class Moment:
         "`forward`, `prefill` or `decode`."
         return layout.stage(self.trace, self.call)[0]
 
-    def table(self, name: str, kind: str | None = None) -> dict | None:
-        """What each row of the sequence has under `name`, as (row, kind, number) -> value; (row,) -> UNKNOWN for a row
-        that was not kept; None when there is nothing"""
+    def table(
+        self,
+        name: str,  # of a list of `layout.SequenceRow`: `"ids"`, `"labels"`, `"positions"`
+        kind: str | None = None,  # only the keys of this kind: `"virtual"` or `"token"`; None: all
+    ) -> dict | None:  # (row, kind, number) -> value; None when there is nothing
+        "What each key of each row has under a name; (row,) -> `UNKNOWN` for a row that was not kept."
         found = {}
         for r, (row, names) in enumerate(zip(self.sequence.rows, self.names)) if self.sequence else ():
             values = getattr(row, name)
@@ -81,7 +85,7 @@ class Moment:
                 found |= {(r, *n): v for n, v in by_name(names, values).items() if kind in (None, n[0])}
         return found or None
 
-
+# %% ../../nbs/recording/04_compare.ipynb #dbefa3a5
 STAGES = {
     "en": dict(forward="forward", prefill="prefill of generate", decode="decoding step {step}"),
     "zh": dict(forward="前向传播", prefill="generate 的预填充", decode="解码第 {step} 步"),
@@ -89,9 +93,9 @@ STAGES = {
 
 
 def when_text(
-    name: str,
-    step: int | None,  # as `layout.stage` says them
-    lang: str = "en",
+    name: str,  # of the stage, as `layout.stage` gives it
+    step: int | None,  # the number of the decoding step, as `layout.stage` gives it
+    lang: str = "en",  # `"en"` or `"zh"`
 ) -> str:
     "When it was: `forward`, `prefill of generate`, `decoding step 3`."
     return STAGES[lang][name].format(step=step)
@@ -129,7 +133,7 @@ def _mask(m):
     shown = lambda row: runs(row.attended or [1] * len(row.roles))
     return {(r,): UNKNOWN if "attended" in row.unkept else shown(row) for r, row in enumerate(rows)} or None
 
-
+# %% ../../nbs/recording/04_compare.ipynb #59604e60
 def _attention(m):
     "What each query may attend to, in each measured group of layers: virtual tokens, then tokens, as 1 and 0."
     if not m.call.attention or m.sequence is None:
@@ -188,7 +192,7 @@ def _logits(m):
 
 
 def returned(
-    trace: Trace,
+    trace: Trace,  # the recording
     call: Call,  # any
     name: str | None = None,  # an entry of what it returned; None: the whole
 ):
@@ -295,7 +299,7 @@ CLOSE = {float: _near, Chances: _near_chances, Digest: _near_digests}
 
 # %% ../../nbs/recording/04_compare.ipynb #15b63373
 def conditions(
-    trace: Trace,
+    trace: Trace,  # the recording
     root: Call,  # a call from outside
 ) -> dict:  # (function, which call of it, condition, which time) -> (outcome, call, step)
     "Each condition that was met in a call and all that it led to, and how it came out."
@@ -344,8 +348,11 @@ class Difference:
     place: tuple = ()  # where in the answer: (row, "token", 3); () for the whole
     times: int = 1  # how many moments differ in this
 
-    def cells(self, lang: str = "en") -> list:  # of texts
-        "What, where, the one answer, the other."
+    def cells(
+        self,
+        lang: str = "en",  # `"en"` or `"zh"`
+    ) -> list:  # of four texts
+        "What was asked, where it differs, the first answer, the second."
         return [
             NAMES[self.what][lang],
             self._where(lang),
@@ -366,14 +373,18 @@ class Difference:
         more = words["times"].format(self.times) if self.times > 1 else ""
         return words["comma"].join(where) + more
 
-    def text(self, lang: str = "en") -> str:
-        "In a line."
+    def text(
+        self,
+        lang: str = "en",  # `"en"` or `"zh"`
+    ) -> str:
+        "The difference in one line."
         what, where, a, b = self.cells(lang)
-        return f"{what}{f' ({where})' if where else ''}: {a} | {b}"
+        where = _SAID[lang]["brackets"].format(where) if where else ""
+        return f"{what}{where}{_SAID[lang]['colon']}{a} | {b}"
 
     __str__ = text
 
-
+# %% ../../nbs/recording/04_compare.ipynb #08d24980
 NAMES = {  # what is asked -> its name in English and Chinese
     name: {"en": name, "zh": zh}
     for name, zh in {
@@ -400,8 +411,12 @@ NAMES = {  # what is asked -> its name in English and Chinese
         "adapters": "适配器",
     }.items()
 }
+
+# %% ../../nbs/recording/04_compare.ipynb #6f809f72
 _SAID = {
     "en": dict(
+        colon=": ",
+        brackets=" ({})",
         row="row {}",
         token="token {}",
         virtual="virtual token {}",
@@ -411,6 +426,8 @@ _SAID = {
         times="; {} moments",
     ),
     "zh": dict(
+        colon="：",
+        brackets="（{}）",
         row="第 {} 行",
         token="词元 {}",
         virtual="虚拟词元 {}",
@@ -421,7 +438,7 @@ _SAID = {
     ),
 }
 
-
+# %% ../../nbs/recording/04_compare.ipynb #f43ae194
 _FORMS = {  # what is asked -> how its answer is written, by language
     "inputs": dict(en="{} rows of {}", zh="{} 行，每行 {} 个"),
     "virtual tokens": dict(en="{} in the cache, {} in the inputs", zh="缓存中 {} 个，输入中 {} 个"),
@@ -433,7 +450,7 @@ _FORMS = {  # what is asked -> how its answer is written, by language
 def answer_text(
     what: str,  # what was asked
     answer,  # plain data
-    lang: str = "en",
+    lang: str = "en",  # `"en"` or `"zh"`
     limit: int = 120,  # characters; longer ones are cut
 ) -> str:
     "An answer in a few characters."
@@ -503,7 +520,7 @@ class Comparison:
         left = f"<div>{escape(words['unknown'].format(self._unknown()))}</div>" if self.unknown else ""
         return f"<div lang='{self.lang}'>{who}<p>{escape(self._summary())}</p>{table}{left}</div>"
 
-
+# %% ../../nbs/recording/04_compare.ipynb #594f28c8
 _TOLD = {
     "en": dict(
         same="Nothing differs. Calls of the base model compared: {moments}.",
@@ -534,7 +551,7 @@ class _Findings:
         else:
             self.first[what] = Difference(what, a, b, *where, **more)
 
-
+# %% ../../nbs/recording/04_compare.ipynb #5b6d32bc
 _SETUP = {  # what is asked -> where it stands in `Trace.about`
     "method": ("peft_type", "num_virtual_tokens"),
     "model": (
@@ -588,7 +605,7 @@ def _error(call: Call) -> str | None:
 
 def _compare_roots(a: Trace, b: Trace, roots: tuple, calls: tuple, found: _Findings, tolerance: float) -> int:
     "A call from outside in each; how many calls of the base model both have."
-    names = [root.function.rpartition(".")[2] for root in roots]
+    names = [layout.last_name(root.function) for root in roots]
     where = roots[0].id, None, roots[1].id, None
     if names[0] != names[1]:
         found.add("function", *names, *where)
@@ -599,7 +616,7 @@ def _compare_roots(a: Trace, b: Trace, roots: tuple, calls: tuple, found: _Findi
     counts, errors = [len(c) for c in calls], [_error(root) for root in roots]
     if counts[0] != counts[1]:
         after = [next((c.id for c in made[min(counts) :]), None) for made in calls]
-        found.add("calls", *counts, after[0], None, after[1], None, roots[0].function.rpartition(".")[2])
+        found.add("calls", *counts, after[0], None, after[1], None, names[0])
     if errors[0] != errors[1]:
         found.add("error", *errors, *where)
     return min(counts)
@@ -640,11 +657,20 @@ def _trace(x) -> Trace:
     return x
 
 
-def title(trace: Trace, lang: str = "en") -> str:
+def title(
+    trace: Trace,  # the recording
+    lang: str = "en",  # `"en"` or `"zh"`
+) -> str:
     "What a recording is of, in a line."
     a, n = trace.about, trace.about.get("num_virtual_tokens")
-    virtual = (", {} virtual tokens" if lang == "en" else "，{} 个虚拟词元").format(n) if n else ""
     package = a.get("implementation", "unknown")
-    who = "" if package == "transformers" else f" ({package} {a.get('implementation_version', '')})"
-    versions = ", ".join(f"{name} {a[name]}" for name in ("transformers", "torch") if name in a)
-    return f"{layout.method(trace, lang)}{who}{virtual}, on {a.get('model_class', 'unknown')} ({versions})"
+    who = "" if package == "transformers" else f"{package} {a.get('implementation_version', '')}"
+    versions = [f"{name} {a[name]}" for name in ("transformers", "torch") if name in a]
+    method, model = layout.method(trace, lang), a.get("model_class", "unknown")
+    if lang == "zh":
+        who = f"（{who}）" if who else ""
+        virtual = f"，{n} 个虚拟词元" if n else ""
+        return f"{model} 上的{apart(method).rstrip()}{who}{virtual}（{'，'.join(versions)}）"
+    who = f" ({who})" if who else ""
+    virtual = f", {n} virtual token{'s' * (n != 1)}" if n else ""
+    return f"{method}{who}{virtual}, on {model} ({', '.join(versions)})"

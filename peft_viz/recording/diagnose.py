@@ -15,6 +15,36 @@ from . import layout, marks
 from .compare import FACTS, Moment, returned, title, UNKNOWN, when_text
 from .trace import Call, Trace
 
+# %% ../../nbs/recording/05_diagnose.ipynb #eab5104f
+TEXTS = {  # kind -> level, and by language what was seen and what to do
+    "labels-all-ignored": dict(
+        level="error",
+        en=(
+            "None of the {n} labels counts: all that {who} are -100{but}. The loss is {loss}.",
+            "Keep the ids of the answer in the labels. Look at what masks them: a prompt that is as long as "
+            "the row, an answer that was cut off, "
+            "a template that was not found.",
+        ),
+        zh=(
+            "{n} 个标签都不计入损失：{who}的标签全是 -100{but}。损失为 {loss}。",
+            "让标签保留答案的词元编号。检查是什么遮住了它们：提示与整行一样长、答案被截断、或没有找到模板。",
+        ),
+    ),
+    "logits-longer": dict(
+        level="note",
+        en=(
+            "Logits come back for {logits} positions, and {what} have {n}: {k} more, one for each virtual "
+            "token in the inputs.",
+            "Cut the first {k} off before you compare them with your labels: logits[:, {k}:]. A loss that "
+            "the model computes itself is right: there the labels are made longer, too.",
+        ),
+        zh=(
+            "返回 {logits} 个位置的 logits，而{what}有 {n} 个：多 {k} 个，输入中的每个虚拟词元一个。",
+            "与你的标签比较之前去掉前 {k} 个：logits[:, {k}:]。模型自己计算的损失是对的：那里的标签也变长了。",
+        ),
+    ),
+}
+
 # %% ../../nbs/recording/05_diagnose.ipynb #8f057243
 @dataclass
 class Finding:
@@ -72,16 +102,19 @@ class Finding:
         }
 
     def __str__(self):
-        where = f" ({self.where})" if self.where else ""
-        return f"{_SAID[self.lang][self.level]}{where}: {self.text}\n  → {self.advice}"
+        words = _SAID[self.lang]
+        where = words["brackets"].format(self.where) if self.where else ""
+        return f"{words[self.level]}{where}{words['colon']}{self.text}\n  → {self.advice}"
 
-
+# %% ../../nbs/recording/05_diagnose.ipynb #b4089107
 _SAID = {
     "en": dict(
         note="note",
         warning="warning",
         error="error",
         comma=", ",
+        colon=": ",
+        brackets=" ({})",
         times="{} calls",
         line="line {}",
         none="Nothing looks wrong.",
@@ -95,6 +128,8 @@ _SAID = {
         warning="警告",
         error="错误",
         comma="，",
+        colon="：",
+        brackets="（{}）",
         times="共 {} 次调用",
         line="第 {} 行代码",
         none="没有发现问题。",
@@ -109,7 +144,13 @@ _SAID = {
 class Findings(list):
     "What looks wrong in a recording, in the order in which it was seen."
 
-    def __init__(self, findings=(), title: str = "", unchecked: tuple = (), lang: str = "en"):
+    def __init__(
+        self,
+        findings=(),  # of class `Finding`
+        title: str = "",  # what was recorded
+        unchecked: tuple = (),  # what was not checked: keys of the words "positions", "attention", "adapters"
+        lang: str = "en",  # of the text: `"en"` or `"zh"`
+    ):
         super().__init__(findings)
         self.title, self.unchecked, self.lang = title, unchecked, lang
 
@@ -151,324 +192,14 @@ class Findings(list):
 
 _COLOURS = dict(note="#0067A5", warning="#B25E00", error="#B3261E")
 
-# %% ../../nbs/recording/05_diagnose.ipynb #eab5104f
-TEXTS = {
-    "labels-all-ignored": dict(
-        level="error",
-        en=(
-            "None of the {n} labels counts: all that reached the base model are -100{but}. The loss is {loss}.",
-            "Keep the ids of the answer in the labels. Look at what masks them: a prompt that is as long as "
-            "the row, an answer that was cut off, "
-            "a template that was not found.",
-        ),
-        zh=(
-            "{n} 个标签都不计入损失：到达基础模型的标签全是 -100{but}。损失为 {loss}。",
-            "让标签保留答案的词元编号。检查是什么遮住了它们：提示与整行一样长、答案被截断、或没有找到模板。",
-        ),
-    ),
-    "logits-longer": dict(
-        level="note",
-        en=(
-            "Logits come back for {logits} positions, and {what} have {n}: {k} more, one for each virtual "
-            "token in the inputs.",
-            "Cut the first {k} off before you compare them with your labels: logits[:, {k}:]. A loss that "
-            "the model computes itself is right: there the labels are made longer, too.",
-        ),
-        zh=(
-            "返回 {logits} 个位置的 logits，而{what}有 {n} 个：多 {k} 个，输入中的每个虚拟词元一个。",
-            "与你的标签比较之前去掉前 {k} 个：logits[:, {k}:]。模型自己计算的损失是对的：那里的标签也变长了。",
-        ),
-    ),
-    "labels-length": dict(
-        level="error",
-        en=(
-            "Each row has {n} labels, and {queries} inputs: the loss cannot put them side by side.",
-            "Pass one label for each token, -100 where none counts. Those of the virtual tokens are added by "
-            "the model.",
-        ),
-        zh=(
-            "每行有 {n} 个标签，但有 {queries} 个输入：损失无法把它们一一对应。",
-            "每个词元传入一个标签，不计入的写 -100。虚拟词元的标签由模型添加。",
-        ),
-    ),
-    "mask-length": dict(
-        level="error",
-        en=(
-            "The attention_mask speaks of {mask} keys, and there are {keys}: {cached} in the cache and "
-            "{queries} inputs.",
-            "Pass a mask with one number for each token in the cache and each new one. Virtual tokens are "
-            "added by the model: the mask you pass does not count them.",
-        ),
-        zh=(
-            "attention_mask 有 {mask} 个数，而键有 {keys} 个：缓存中 {cached} 个，输入 {queries} 个。",
-            "传入的掩码应为缓存中的每个词元和每个新词元各有一个数。虚拟词元由模型添加：你传入的掩码不包括它们。",
-        ),
-    ),
-    "positions-length": dict(
-        level="error",
-        en=(
-            "The base model got {queries} inputs in each row and positions for {n}.",
-            "Pass no position_ids to a PEFT model's generate, leave the cache on (use_cache=True), and pass "
-            "no past_key_values of another model.",
-        ),
-        zh=(
-            "基础模型每行收到 {queries} 个输入，却收到 {n} 个位置编号。",
-            "不要向 PEFT 模型的 generate 传入 position_ids，不要关闭缓存（use_cache=True），也不要传入其他模"
-            "型的 past_key_values。",
-        ),
-    ),
-    "positions-ignore-padding": dict(
-        level="warning",
-        en=(
-            "Row {row} has {pad} columns of padding in front of its tokens, and its positions count them: "
-            "the first token has position {position} instead of {right}. "
-            "So the row gets other logits than without padding.",
-            "{advice}",
-        ),
-        zh=(
-            "第 {row} 行的词元前有 {pad} 列填充，位置编号把它们也算在内：第一个词元的位置是 {position}，而不"
-            "是 {right}。因此这一行的 logits 与没有填充时不同。",
-            "{advice}",
-        ),
-    ),
-    "padding-behind": dict(
-        level="warning",
-        en=(
-            "Row {row} of what generate got ends with {pad} columns of padding: what is written stands "
-            "behind them, and its first token is chosen after padding, not after the text.",
-            "Pad on the left for generate: tokenizer(..., padding=True, padding_side='left').",
-        ),
-        zh=(
-            "generate 收到的第 {row} 行以 {pad} 列填充结尾：写出的内容在填充之后，第一个词元是在填充之后选出"
-            "的，而不是在文本之后。",
-            "generate 时在左侧填充：tokenizer(..., padding=True, padding_side='left')。",
-        ),
-    ),
-    "positions-differ": dict(
-        level="warning",
-        en=(
-            "forward and generate give the same tokens of row {row} different positions: {forward} and "
-            "{generate}. What was trained with the one is asked with the other.",
-            "{advice}",
-        ),
-        zh=(
-            "对第 {row} 行的相同词元，forward 与 generate 使用不同的位置编号：{forward} 与 {generate}。训练时"
-            "用一种，生成时用另一种。",
-            "{advice}",
-        ),
-    ),
-    "position-beyond": dict(
-        level="warning",
-        en=(
-            "A position is {position}, and the model was made for {limit}: 0 to {last}. {virtual}Beyond, a "
-            "table has no row, and a rotary embedding was not trained.",
-            "Make the text shorter, or the virtual tokens fewer; they count, too.",
-        ),
-        zh=(
-            "有一个位置编号是 {position}，而模型只支持 {limit} 个：0 到 {last}。{virtual}超出后，位置表没有对"
-            "应的行，旋转位置编码也没有训练过。",
-            "缩短文本，或减少虚拟词元：它们也占位置。",
-        ),
-    ),
-    "virtual-missing": dict(
-        level="warning",
-        en=(
-            "The adapter has {v} virtual tokens, and none reached the base model{why}. The answer is that of "
-            "the base model alone.",
-            "{advice}",
-        ),
-        zh=(
-            "适配器有 {v} 个虚拟词元，但没有一个到达基础模型{why}。得到的是基础模型自己的答案。",
-            "{advice}",
-        ),
-    ),
-    "warm-cache": dict(
-        level="warning",
-        en=(
-            "A cache of {n} tokens was passed in. {what}",
-            "Let generate fill the cache, or continue from a cache that this model returned and pass the "
-            "whole sequence; with peft, start each prompt without past_key_values.",
-        ),
-        zh=(
-            "传入了有 {n} 个词元的缓存。{what}",
-            "让 generate 自己填充缓存，或从这个模型返回的缓存继续并传入完整序列；使用 peft 时，每个提示都不要"
-            "传 past_key_values。",
-        ),
-    ),
-    "changed-in-place": dict(
-        level="warning",
-        en=(
-            "Your own {name} was changed in place: after the call it is not what you passed. Used again, it "
-            "is wrong.",
-            "Pass a copy each time: {short}=batch['{short}'].clone().",
-        ),
-        zh=(
-            "你传入的 {name} 被就地修改：调用之后它不再是你传入的内容，再次使用就是错的。",
-            "每次都传入副本：{short}=batch['{short}'].clone()。",
-        ),
-    ),
-    "task-ids-missing": dict(
-        level="error",
-        en=(
-            "{method} has one part for each of {tasks} tasks, and no task_ids were passed: which part a row "
-            "needs is not known.",
-            "Pass task_ids, one number from 0 to {last} for each row: model(..., "
-            "task_ids=torch.tensor([...])), and the same for generate.",
-        ),
-        zh=(
-            "{method} 为 {tasks} 个任务各有一部分参数，但没有传入 task_ids：不知道每一行需要哪一部分。",
-            "传入 task_ids，每一行一个 0 到 {last} 的数：model(..., task_ids=torch.tensor([...]))，generate "
-            "也一样。",
-        ),
-    ),
-    "task-ids-wrong": dict(
-        level="error",
-        en=(
-            "task_ids are {ids}: {what}.",
-            "Pass one number from 0 to {last} for each of the {rows} rows. A negative number is read from "
-            "the end, without a word.",
-        ),
-        zh=(
-            "task_ids 为 {ids}：{what}。",
-            "{rows} 行各传入一个 0 到 {last} 的数。负数会从末尾算起，而且没有任何提示。",
-        ),
-    ),
-}
-
-# %% ../../nbs/recording/05_diagnose.ipynb #3bb7003e
-TEXTS |= {
-    "adapters-off": dict(
-        level="warning",
-        en=(
-            "The adapters of all {layers} adapted layers are switched off: the answer is that of the base "
-            "model alone.",
-            "Call it outside of disable_adapter(), and switch them on: model.enable_adapter_layers(), "
-            "model.set_adapter(name).",
-        ),
-        zh=(
-            "全部 {layers} 个适配层的适配器都已关闭：得到的是基础模型自己的答案。",
-            "不要在 disable_adapter() 中调用，并打开适配器：model.enable_adapter_layers()、"
-            "model.set_adapter(name)。",
-        ),
-    ),
-    "adapters-merged": dict(
-        level="note",
-        en=(
-            "In {merged} of {layers} adapted layers the update is merged into the base weight: it has its "
-            "effect, but nothing of it can be trained or seen apart.",
-            "model.unmerge_adapter() takes it out again.",
-        ),
-        zh=(
-            "{layers} 个适配层中有 {merged} 个的更新已合并到基础权重中：它有作用，但不能单独训练或查看。",
-            "model.unmerge_adapter() 可以再把它取出来。",
-        ),
-    ),
-    "adapters-nowhere": dict(
-        level="error",
-        en=(
-            "The model has the adapter {adapter} ({method}), and no layer of the base model {what}: it "
-            "changes nothing.",
-            "Look at target_modules with model.targeted_module_names or get_layer_status(model), and at "
-            "which parts of the model this input uses.",
-        ),
-        zh=(
-            "模型有适配器 {adapter}（{method}），但基础模型中没有一层{what}：它不改变任何结果。",
-            "用 model.targeted_module_names 或 get_layer_status(model) 检查 target_modules，并检查这个输入用"
-            "到模型的哪些部分。",
-        ),
-    ),
-    "base-trains": dict(
-        level="warning",
-        en=(
-            "{n} tensors of the base model are trained as well, besides {adapter} of the adapter: {names}. "
-            "They are not saved with the adapter.",
-            "Freeze them after everything that switches gradients on: for p in base.parameters(): "
-            "p.requires_grad_(False), before get_peft_model. "
-            "To train a module in full and save it, name it in modules_to_save.",
-        ),
-        zh=(
-            "除适配器的 {adapter} 个张量外，基础模型还有 {n} 个张量在训练：{names}。它们不会随适配器一起保存。",
-            "冻结它们：在 get_peft_model 之前对 base.parameters() 调用 requires_grad_(False)，之后不要再打开"
-            "梯度。要完整训练并保存某个模块，请写入 modules_to_save。",
-        ),
-    ),
-    "nothing-trains": dict(
-        level="error",
-        en=(
-            "The model is in training mode, and no parameter is trained: not one has requires_grad.",
-            "An adapter that is opened again is frozen: PeftModel.from_pretrained(base, folder, "
-            "is_trainable=True). For others: model.set_adapter(name).",
-        ),
-        zh=(
-            "模型处于训练模式，但没有参数在训练：没有一个参数设置了 requires_grad。",
-            "重新打开的适配器是冻结的：请用 PeftModel.from_pretrained(base, folder, is_trainable=True)。其他"
-            "情况：model.set_adapter(name)。",
-        ),
-    ),
-    "update-zero": dict(
-        level="note",
-        en=(
-            "In all {layers} layers that were followed the update is zero: the answer is that of the base "
-            "model. A new LoRA begins like this, because B is zero.",
-            "Train it. If it was trained: were its weights loaded? load_adapter and from_pretrained warn of "
-            "names that did not fit.",
-        ),
-        zh=(
-            "在跟踪的全部 {layers} 层中更新都为零：得到的是基础模型自己的答案。新的 LoRA 都是这样开始的，因为"
-            " B 为零。",
-            "训练它。如果已经训练过：权重是否加载了？名称不符时 load_adapter 和 from_pretrained 会给出警告。",
-        ),
-    ),
-    "prompt-unattended": dict(
-        level="warning",
-        en=(
-            "No token of row {row} attends to any of the {v} virtual tokens, in any layer that was measured ("
-            "{layers}): for this row they might as well not be there.",
-            "Look at the mask that you pass and at the model's window of attention (sliding_window): what "
-            "stands between the virtual tokens and the text, such as padding, uses it up.",
-        ),
-        zh=(
-            "在测量的各层（{layers}）中，第 {row} 行没有一个词元能看到 {v} 个虚拟词元中的任何一个：对这一行来"
-            "说它们等于不存在。",
-            "检查你传入的掩码和模型的注意力窗口（sliding_window）：虚拟词元与文本之间的内容（例如填充）会占用"
-            "窗口。",
-        ),
-    ),
-    "raised": dict(
-        level="error",
-        en=(
-            "{function} raised {type}: {message}",
-            "The recording holds everything up to here; the other findings may say why.",
-        ),
-        zh=("{function} 抛出 {type}：{message}", "记录保存了到此为止的一切；其他各条可能说明原因。"),
-    ),
-}
-
-# %% ../../nbs/recording/05_diagnose.ipynb #5ef7d79b
-_POSITIONS = {
-    "peft": (
-        "Pad on the right in training. In generate put rows of one length into a batch, or open the adapter "
-        "with peft_viz: "
-        "get_peft_model(base, config, corrected_positions=True).",
-        "训练时在右侧填充。生成时把相同长度的行放在一批，或用 peft_viz 打开适配器：get_peft_model(base, "
-        "config, corrected_positions=True)。",
-    ),
-    "peft_viz": (
-        "get_peft_model(base, config, corrected_positions=True) gives positions that padding does not move; "
-        "the default does what peft does.",
-        "get_peft_model(base, config, corrected_positions=True) 使位置编号不受填充影响；默认与 peft 相同。",
-    ),
-    None: (
-        "Pass position_ids that count from the mask: (mask.cumsum(1) - 1).clamp(min=0).",
-        "传入由掩码计数得到的 position_ids：(mask.cumsum(1) - 1).clamp(min=0)。",
-    ),
-}
-
 # %% ../../nbs/recording/05_diagnose.ipynb #9eef62ac
 class Case:
     "A recording, and what the rules ask of it again and again."
 
-    def __init__(self, trace: Trace):
+    def __init__(
+        self,
+        trace: Trace,  # the recording
+    ):
         self.trace, self.about, self.unchecked = trace, trace.about, {}
         self.moments = [Moment(trace, call) for call in trace.base_calls]
         self.kinds = str(self.about.get("peft_type") or "").split("+")
@@ -490,15 +221,21 @@ class Case:
             return None
         return self.asked[key]
 
-    def inside(self, root: Call) -> list:
-        "The moments that a call from outside led to."
+    def inside(
+        self,
+        root: Call,  # a call that the caller's own code made
+    ) -> list:  # of `Moment`s
+        "The calls of the base model that a call led to."
         return [m for m in self.moments if layout.outermost(self.trace, m.call).id == root.id]
 
 
 RULES = []  # functions of a case; each yields (kind, `Moment` or `Call` or None, facts)
 
 
-def rule(f):
+def rule(
+    f,  # a function of a `Case`
+):
+    "Make a function one of the `RULES`."
     RULES.append(f)
     return f
 
@@ -506,13 +243,26 @@ def rule(f):
 @rule
 def _labels_ignored(case: Case) -> Iterator:
     for m in case.moments:
-        table = layout.numbers(layout.argument(case.trace, m.call, "labels"), len(m.names))
-        if not table or None in table or any(label != layout.IGNORED for row in table for label in row[1:]):
-            continue  # the first label of a row is never predicted
-        given = layout.numbers(layout.passed(case.trace, m.call, "labels"), len(m.names)) or []
-        were = any(label != layout.IGNORED for row in given if row for label in row)
-        but = (", although you passed others", "，尽管你传入的并非如此") if were else ("", "")
-        yield "labels-all-ignored", m, dict(n=sum(map(len, table)), loss=FACTS["loss"](m), but=but)
+        got = layout.numbers(layout.argument(case.trace, m.call, "labels"), len(m.names))
+        given = layout.numbers(layout.passed(case.trace, m.call, "labels"), len(m.names))
+        if not got or None in got:
+            continue
+        facts = dict(n=sum(map(len, got)), loss=FACTS["loss"](m), who=_WHO["reached"], but=("", ""))
+        if _ignored(got, 1):  # the first label of a row is never predicted
+            if given and None not in given and not _ignored(given):
+                facts["but"] = (", although you passed others", "，尽管你传入的并非如此")
+            yield "labels-all-ignored", m, facts
+        elif given and None not in given and _ignored(given):
+            but = (": only those of the virtual tokens count", "：只有虚拟词元的标签计入损失")
+            yield "labels-all-ignored", m, facts | dict(n=sum(map(len, given)), who=_WHO["given"], but=but)
+
+
+_WHO = {"reached": ("reached the base model", "到达基础模型"), "given": ("you passed", "你传入")}
+
+
+def _ignored(table: list, first: int = 0) -> bool:
+    "Are all labels -100, from this column on?"
+    return all(label == layout.IGNORED for row in table for label in row[first:])
 
 
 @rule
@@ -539,6 +289,48 @@ def _logits_longer(case: Case) -> Iterator:
 
 def _wide(value) -> bool:
     return value is not None and value.kind == "tensor" and len(value.shape) > 1
+
+# %% ../../nbs/recording/05_diagnose.ipynb #ecfc5971
+TEXTS |= {
+    "labels-length": dict(
+        level="error",
+        en=(
+            "Each row has {n} labels, and {queries} inputs: the loss cannot put them side by side.",
+            "Pass one label for each token, -100 where none counts. Those of the virtual tokens are added by "
+            "the model.",
+        ),
+        zh=(
+            "每行有 {n} 个标签，但有 {queries} 个输入：损失无法把它们一一对应。",
+            "每个词元传入一个标签，不计入的写 -100。虚拟词元的标签由模型添加。",
+        ),
+    ),
+    "mask-length": dict(
+        level="error",
+        en=(
+            "The attention_mask has numbers for {mask} keys, but there are {keys}: {cached} in the cache and "
+            "{queries} inputs.",
+            "Pass a mask with one number for each token in the cache and each new one. Virtual tokens are "
+            "added by the model: the mask you pass does not count them.",
+        ),
+        zh=(
+            "attention_mask 有 {mask} 个数，而键有 {keys} 个：缓存中 {cached} 个，输入 {queries} 个。",
+            "传入的掩码应为缓存中的每个词元和每个新词元各有一个数。虚拟词元由模型添加：你传入的掩码不包括它们。",
+        ),
+    ),
+    "positions-length": dict(
+        level="error",
+        en=(
+            "The base model got {queries} inputs in each row and positions for {n}.",
+            "Pass no position_ids to a PEFT model's generate, leave the cache on (use_cache=True), and pass "
+            "no past_key_values of another model.",
+        ),
+        zh=(
+            "基础模型每行收到 {queries} 个输入，却收到 {n} 个位置编号。",
+            "不要向 PEFT 模型的 generate 传入 position_ids，不要关闭缓存（use_cache=True），也不要传入其他模"
+            "型的 past_key_values。",
+        ),
+    ),
+}
 
 # %% ../../nbs/recording/05_diagnose.ipynb #7448985b
 @rule
@@ -569,7 +361,9 @@ def _mask_passed(case, root: Call) -> Iterator:
     inputs = layout.argument(case.trace, root, "input_ids") or layout.argument(
         case.trace, root, "inputs_embeds"
     )
-    cached = layout.cache_length(layout.argument(case.trace, root, "past_key_values"))
+    whole = layout.last_name(root.function) == "generate"  # its ids and its mask are those of the whole text
+    held = None if whole else layout.argument(case.trace, root, "past_key_values")
+    cached = layout.cache_length(held)
     if _wide(mask) and _wide(inputs) and len(mask.shape) == 2 and mask.shape[1] != cached + inputs.shape[1]:
         queries = inputs.shape[1]
         yield (
@@ -587,9 +381,60 @@ def _other_lengths(case: Case) -> Iterator:
             if m.sequence is not None and _wide(value) and value.shape[-1] != m.queries:
                 yield kind, m, dict(queries=m.queries, n=value.shape[-1])
 
+# %% ../../nbs/recording/05_diagnose.ipynb #0c68cc36
+TEXTS |= {
+    "positions-ignore-padding": dict(
+        level="warning",
+        en=(
+            "Row {row} has {pad} columns of padding in front of its tokens, and its positions count them: "
+            "the first token has position {position} instead of {right}. "
+            "So the row gets other logits than without padding.",
+            "{advice}",
+        ),
+        zh=(
+            "第 {row} 行的词元前有 {pad} 列填充，位置编号把它们也算在内：第一个词元的位置是 {position}，而不"
+            "是 {right}。因此这一行的 logits 与没有填充时不同。",
+            "{advice}",
+        ),
+    ),
+    "positions-differ": dict(
+        level="warning",
+        en=(
+            "forward and generate give the same tokens of row {row} different positions: {forward} and "
+            "{generate}. An adapter that was trained with the first is used with the second.",
+            "{advice}",
+        ),
+        zh=(
+            "对第 {row} 行的相同词元，forward 与 generate 使用不同的位置编号：{forward} 与 {generate}。训练时"
+            "用一种，生成时用另一种。",
+            "{advice}",
+        ),
+    ),
+}
+
+# %% ../../nbs/recording/05_diagnose.ipynb #5ef7d79b
+_POSITIONS = {
+    "peft": (
+        "Pad on the right in training. In generate put rows of one length into a batch, or open the adapter "
+        "with peft_viz: "
+        "get_peft_model(base, config, corrected_positions=True).",
+        "训练时在右侧填充。生成时把相同长度的行放在一批，或用 peft_viz 打开适配器：get_peft_model(base, "
+        "config, corrected_positions=True)。",
+    ),
+    "peft_viz": (
+        "get_peft_model(base, config, corrected_positions=True) gives positions that padding does not move; "
+        "the default does what peft does.",
+        "get_peft_model(base, config, corrected_positions=True) 使位置编号不受填充影响；默认与 peft 相同。",
+    ),
+    None: (
+        "Pass position_ids that count from the mask: (mask.cumsum(1) - 1).clamp(min=0).",
+        "传入由掩码计数得到的 position_ids：(mask.cumsum(1) - 1).clamp(min=0)。",
+    ),
+}
+
 # %% ../../nbs/recording/05_diagnose.ipynb #adac2057
 def offsets(
-    m: Moment,
+    m: Moment,  # a call of the base model
     table: dict,  # its positions
     row: int,
 ) -> dict:  # name of a key -> its position, less the number of keys before it that are no padding
@@ -606,7 +451,7 @@ def _only_distances(case, m, *shifts) -> bool:
     )
     return relative and all(len(set(shift)) == 1 for shift in shifts)
 
-
+# %% ../../nbs/recording/05_diagnose.ipynb #4bab9511
 def _padding(m, row: int) -> int:
     "Columns of padding in front of the first token of a row."
     names = m.names[row]
@@ -662,15 +507,45 @@ def _differing(case, forward: Moment, generate: Moment) -> Iterator:
             )
             return
 
-
+# %% ../../nbs/recording/05_diagnose.ipynb #239d49e4
 def few(
-    numbers: list,
+    numbers: list,  # any
     limit: int = 12,  # more are left out
 ) -> str:
     "Numbers in a sentence."
     return " ".join(map(str, numbers[:limit])) + (" …" if len(numbers) > limit else "")
 
+# %% ../../nbs/recording/05_diagnose.ipynb #0bfc0578
+TEXTS |= {
+    "padding-behind": dict(
+        level="warning",
+        en=(
+            "Row {row} of what generate got ends with {pad} columns of padding: what is written stands "
+            "behind them, and its first token is chosen after padding, not after the text.",
+            "Pad on the left for generate: tokenizer(..., padding=True, padding_side='left').",
+        ),
+        zh=(
+            "generate 收到的第 {row} 行以 {pad} 列填充结尾：写出的内容在填充之后，第一个词元是在填充之后选出"
+            "的，而不是在文本之后。",
+            "generate 时在左侧填充：tokenizer(..., padding=True, padding_side='left')。",
+        ),
+    ),
+    "position-beyond": dict(
+        level="warning",
+        en=(
+            "A position is {position}, and the model was made for {limit}: 0 to {last}. {virtual}Beyond that, a "
+            "table of positions has no row, and a rotary embedding was not trained.",
+            "Make the text shorter, or the virtual tokens fewer; they count, too.",
+        ),
+        zh=(
+            "有一个位置编号是 {position}，而模型只支持 {limit} 个：0 到 {last}。{virtual}超出后，位置表没有对"
+            "应的行，旋转位置编码也没有训练过。",
+            "缩短文本，或减少虚拟词元：它们也占位置。",
+        ),
+    ),
+}
 
+# %% ../../nbs/recording/05_diagnose.ipynb #22c114dc
 @rule
 def _padding_behind(case: Case) -> Iterator:
     for m in case.moments:
@@ -681,7 +556,7 @@ def _padding_behind(case: Case) -> Iterator:
         if m.stage == "prefill" and row is not None:
             yield "padding-behind", m, dict(row=row, pad=behind[row])
 
-
+# %% ../../nbs/recording/05_diagnose.ipynb #850d232e
 @rule
 def _beyond(case: Case) -> Iterator:
     limit = case.about.get("max_positions")
@@ -698,6 +573,35 @@ def _beyond(case: Case) -> Iterator:
                 else ("", "")
             )
             yield "position-beyond", m, dict(position=position, limit=limit, last=limit - 1, virtual=virtual)
+
+# %% ../../nbs/recording/05_diagnose.ipynb #5e56279b
+TEXTS |= {
+    "virtual-missing": dict(
+        level="warning",
+        en=(
+            "The adapter has {v} virtual tokens, and none reached the base model{why}. The answer is that of "
+            "the base model alone.",
+            "{advice}",
+        ),
+        zh=(
+            "适配器有 {v} 个虚拟词元，但没有一个到达基础模型{why}。得到的是基础模型自己的答案。",
+            "{advice}",
+        ),
+    ),
+    "warm-cache": dict(
+        level="warning",
+        en=(
+            "A cache of {n} tokens was passed in. {what}",
+            "Let generate fill the cache, or continue from a cache that this model returned and pass the "
+            "whole sequence; with peft, start each prompt without past_key_values.",
+        ),
+        zh=(
+            "传入了有 {n} 个词元的缓存。{what}",
+            "让 generate 自己填充缓存，或从这个模型返回的缓存继续并传入完整序列；使用 peft 时，每个提示都不要"
+            "传 past_key_values。",
+        ),
+    ),
+}
 
 # %% ../../nbs/recording/05_diagnose.ipynb #de280c1e
 @rule
@@ -729,38 +633,7 @@ def _of_adapter(case, root: Call) -> bool:
     "Is it a function of the adapter's model?"
     return "Peft" in root.function or root.function.rpartition(".")[0] != str(case.about.get("model_class"))
 
-
-@rule
-def _warm_cache(case: Case) -> Iterator:
-    for root in case.trace.roots if case.v else ():
-        n = (
-            layout.cache_length(layout.argument(case.trace, root, "past_key_values"))
-            if root.kind != "base"
-            else 0
-        )
-        first = next(iter(case.inside(root)), None)
-        if n and first is not None and first.sequence is not None:
-            cached, told = first.sequence.query_start, case.ask("virtual tokens", first)
-            filled = any(c.id < first.call.id and _left(case.trace, c) == n for c in case.trace.base_calls)
-            how = (
-                "again"
-                if told[1]
-                else "replaced"
-                if cached != n
-                else "bare"
-                if filled and not told[0]
-                else "unknown"
-            )
-            if how != "unknown" or not filled:
-                what = tuple(text.format(v=case.v, cached=cached) for text in _WARM[how])
-                yield "warm-cache", first, dict(n=n, what=what)
-
-
-def _left(trace, call: Call) -> int:
-    "Tokens in the cache that a call of the base model returned."
-    return layout.cache_length(trace.value(call.outputs.get("past_key_values")))
-
-
+# %% ../../nbs/recording/05_diagnose.ipynb #c134647b
 _WARM = {
     "again": (
         "The {v} virtual tokens were put behind it, in the middle of the text.",
@@ -774,10 +647,105 @@ _WARM = {
         "It was filled without the adapter, so it holds none of the {v} virtual tokens, and none were put in.",
         "它不是通过适配器填充的，其中没有 {v} 个虚拟词元，之后也没有加入。",
     ),
+    "lost": (
+        "It does not hold all of your earlier tokens, and {lost} of them did not go in with the {queries} new "
+        "one{s}: the base model never sees them.",
+        "它没有包含你之前的全部词元，其中 {lost} 个也没有随 {queries} 个新词元传入：基础模型看不到它们。",
+    ),
+    "ended": ("The call ended before it reached the base model.", "调用在到达基础模型之前就结束了。"),
     "unknown": (
         "So no virtual tokens were put in. That is right only if this cache was filled through the adapter "
         "and begins with its {v} virtual tokens.",
         "因此没有加入虚拟词元。只有当这个缓存是通过适配器填充、以它的 {v} 个虚拟词元开头时，这才是对的。",
+    ),
+}
+
+# %% ../../nbs/recording/05_diagnose.ipynb #4d54f6c4
+@rule
+def _warm_cache(case: Case) -> Iterator:
+    for root in case.trace.roots if case.v else ():
+        n = (
+            layout.cache_length(layout.argument(case.trace, root, "past_key_values"))
+            if root.kind != "base"
+            else 0
+        )
+        first = next(iter(case.inside(root)), None)
+        if n and first is None and root.raised:
+            yield "warm-cache", root, dict(n=n, what=_WARM["ended"])
+        if n and first is not None and first.sequence is not None:
+            cached, queries, lost = first.sequence.query_start, first.queries, _lost(case, root, first)
+            how = _used(case, first, n, lost)
+            if how is not None:
+                facts = dict(v=case.v, cached=cached, lost=lost, queries=queries, s="s" * (queries != 1))
+                what = tuple(text.format(**facts) for text in _WARM[how])
+                yield "warm-cache", first, dict(n=n, what=what)
+
+
+def _used(case, first: Moment, n: int, lost: int) -> str | None:
+    "What became of a cache of `n` tokens that was passed in, a key of `_WARM`; None where all is as it should be."
+    there = case.ask("virtual tokens", first)
+    filled = any(c.id < first.call.id and _left(case.trace, c) == n for c in case.trace.base_calls)
+    uses = {
+        "again": there[1],
+        "replaced": first.sequence.query_start != n,
+        "bare": filled and not there[0],
+        "lost": lost > 0,
+        "unknown": not filled,
+    }
+    return next((how for how, is_so in uses.items() if is_so), None)
+
+
+def _lost(case, root: Call, first: Moment) -> int:
+    "Of the tokens that `generate` was given, how many are neither in the cache nor among the new ones."
+    ids = layout.argument(case.trace, root, "input_ids") or layout.argument(case.trace, root, "inputs")
+    if layout.last_name(root.function) != "generate" or not _wide(ids):
+        return 0
+    return ids.shape[1] - (first.sequence.length - sum(case.ask("virtual tokens", first)))
+
+
+def _left(trace, call: Call) -> int:
+    "Tokens in the cache that a call of the base model returned."
+    return layout.cache_length(trace.value(call.outputs.get("past_key_values")))
+
+# %% ../../nbs/recording/05_diagnose.ipynb #731d6a90
+TEXTS |= {
+    "changed-in-place": dict(
+        level="warning",
+        en=(
+            "Your own {name} was changed in place: after the call it is not what you passed. Used again, it "
+            "is wrong.",
+            "Pass a copy each time: {short}=batch['{short}'].clone().",
+        ),
+        zh=(
+            "你传入的 {name} 被就地修改：调用之后它不再是你传入的内容，再次使用就是错的。",
+            "每次都传入副本：{short}=batch['{short}'].clone()。",
+        ),
+    ),
+    "task-ids-missing": dict(
+        level="error",
+        en=(
+            "{method} has one part for each of {tasks} tasks, and no task_ids were passed: which part a row "
+            "needs is not known.",
+            "Pass task_ids, one number from 0 to {last} for each row: model(..., "
+            "task_ids=torch.tensor([...])), and the same for generate.",
+        ),
+        zh=(
+            "{method} 为 {tasks} 个任务各有一部分参数，但没有传入 task_ids：不知道每一行需要哪一部分。",
+            "传入 task_ids，每一行一个 0 到 {last} 的数：model(..., task_ids=torch.tensor([...]))，generate "
+            "也一样。",
+        ),
+    ),
+    "task-ids-wrong": dict(
+        level="error",
+        en=(
+            "task_ids are {ids}: {what}.",
+            "Pass one number from 0 to {last} for each of the {rows} rows. A negative number counts from "
+            "the end, and no error says so.",
+        ),
+        zh=(
+            "task_ids 为 {ids}：{what}。",
+            "{rows} 行各传入一个 0 到 {last} 的数。负数会从末尾算起，而且没有任何提示。",
+        ),
     ),
 }
 
@@ -814,7 +782,7 @@ def _innermost(trace, call: Call, k: int, short: str) -> tuple:
                 return _innermost(trace, trace.calls[id], j, short)
     return call, k
 
-
+# %% ../../nbs/recording/05_diagnose.ipynb #6a540aba
 _TASK_COUNT = {
     "MULTITASK_PROMPT_TUNING": "num_tasks",
     "POLY": "n_tasks",
@@ -861,6 +829,50 @@ def _wrong_tasks(case, root: Call, value, tasks: int) -> dict | None:
         return facts | dict(what=(f"{n} of them for {rows} rows", f"{rows} 行却有 {n} 个"))
     return None
 
+# %% ../../nbs/recording/05_diagnose.ipynb #9a168340
+TEXTS |= {
+    "adapters-off": dict(
+        level="warning",
+        en=(
+            "The adapters of all {layers} adapted layers are switched off: the answer is that of the base "
+            "model alone.",
+            "Call it outside of disable_adapter(), and switch them on: model.enable_adapter_layers(), "
+            "model.set_adapter(name).",
+        ),
+        zh=(
+            "全部 {layers} 个适配层的适配器都已关闭：得到的是基础模型自己的答案。",
+            "不要在 disable_adapter() 中调用，并打开适配器：model.enable_adapter_layers()、"
+            "model.set_adapter(name)。",
+        ),
+    ),
+    "adapters-merged": dict(
+        level="note",
+        en=(
+            "In {merged} of {layers} adapted layers the update is merged into the base weight: it acts, but it "
+            "cannot be trained or seen by itself.",
+            "model.unmerge_adapter() takes it out again.",
+        ),
+        zh=(
+            "{layers} 个适配层中有 {merged} 个的更新已合并到基础权重中：它有作用，但不能单独训练或查看。",
+            "model.unmerge_adapter() 可以再把它取出来。",
+        ),
+    ),
+    "adapters-nowhere": dict(
+        level="error",
+        en=(
+            "The model has the adapter {adapter} ({method}), and no layer of the base model {what}: it "
+            "changes nothing.",
+            "Look at target_modules with model.targeted_module_names or get_layer_status(model), and at "
+            "which parts of the model this input uses.",
+        ),
+        zh=(
+            "模型有适配器 {adapter}（{method}），但基础模型中没有一层{what}：它不改变任何结果。",
+            "用 model.targeted_module_names 或 get_layer_status(model) 检查 target_modules，并检查这个输入用"
+            "到模型的哪些部分。",
+        ),
+    ),
+}
+
 # %% ../../nbs/recording/05_diagnose.ipynb #6c01e74f
 @rule
 def _state(case: Case) -> Iterator:
@@ -896,7 +908,53 @@ _WHAT = {
     "idle": ("that has it ran in this call", "带有它的层在这次调用中运行"),
 }
 
+# %% ../../nbs/recording/05_diagnose.ipynb #59f2b3ff
+TEXTS |= {
+    "base-trains": dict(
+        level="warning",
+        en=(
+            "{n} tensors of the base model are trained as well, besides {adapter} of the adapter: {names}. "
+            "They are not saved with the adapter.",
+            "Freeze them after everything that switches gradients on: for p in base.parameters(): "
+            "p.requires_grad_(False), before get_peft_model. "
+            "To train a module in full and save it, name it in modules_to_save.",
+        ),
+        zh=(
+            "除适配器的 {adapter} 个张量外，基础模型还有 {n} 个张量在训练：{names}。它们不会随适配器一起保存。",
+            "冻结它们：在 get_peft_model 之前对 base.parameters() 调用 requires_grad_(False)，之后不要再打开"
+            "梯度。要完整训练并保存某个模块，请写入 modules_to_save。",
+        ),
+    ),
+    "nothing-trains": dict(
+        level="error",
+        en=(
+            "The model is in training mode, and no parameter is trained: not one has requires_grad.",
+            "An adapter that is opened again is frozen: PeftModel.from_pretrained(base, folder, "
+            "is_trainable=True). For others: model.set_adapter(name).",
+        ),
+        zh=(
+            "模型处于训练模式，但没有参数在训练：没有一个参数设置了 requires_grad。",
+            "重新打开的适配器是冻结的：请用 PeftModel.from_pretrained(base, folder, is_trainable=True)。其他"
+            "情况：model.set_adapter(name)。",
+        ),
+    ),
+    "update-zero": dict(
+        level="note",
+        en=(
+            "In all {layers} layers that were followed the update is zero: the answer is that of the base "
+            "model. A new LoRA begins like this, because B is zero.",
+            "Train it. If it was trained: were its weights loaded? load_adapter and from_pretrained warn of "
+            "names that did not fit.",
+        ),
+        zh=(
+            "在跟踪的全部 {layers} 层中更新都为零：得到的是基础模型自己的答案。新的 LoRA 都是这样开始的，因为"
+            " B 为零。",
+            "训练它。如果已经训练过：权重是否加载了？名称不符时 load_adapter 和 from_pretrained 会给出警告。",
+        ),
+    ),
+}
 
+# %% ../../nbs/recording/05_diagnose.ipynb #a4d44056
 @rule
 def _zero(case: Case) -> Iterator:
     for m in case.moments:
@@ -920,6 +978,33 @@ def _base_trains(case: Case) -> Iterator:
         names = ", ".join(map(str, known)) + (" …" if base > len(known) else "")
         yield "base-trains", None, dict(n=base, adapter=trains.get("adapter"), names=names)
 
+# %% ../../nbs/recording/05_diagnose.ipynb #d858d5c3
+TEXTS |= {
+    "prompt-unattended": dict(
+        level="warning",
+        en=(
+            "No token of row {row} attends to any of the {v} virtual tokens, in any layer that was measured ("
+            "{layers}): they do not change what this row gets.",
+            "Look at the mask that you pass and at the model's window of attention (sliding_window): what "
+            "stands between the virtual tokens and the text, such as padding, uses it up.",
+        ),
+        zh=(
+            "在测量的各层（{layers}）中，第 {row} 行没有一个词元能看到 {v} 个虚拟词元中的任何一个：它们不影响这"
+            "一行的结果。",
+            "检查你传入的掩码和模型的注意力窗口（sliding_window）：虚拟词元与文本之间的内容（例如填充）会占用"
+            "窗口。",
+        ),
+    ),
+    "raised": dict(
+        level="error",
+        en=(
+            "{function} raised {type}: {message}",
+            "The recording holds everything up to here; the other findings may say why.",
+        ),
+        zh=("{function} 抛出 {type}：{message}", "记录保存了到此为止的一切；其他各条可能说明原因。"),
+    ),
+}
+
 # %% ../../nbs/recording/05_diagnose.ipynb #85c682af
 @rule
 def _unattended(case: Case) -> Iterator:
@@ -936,7 +1021,7 @@ def _unattended(case: Case) -> Iterator:
                 yield "prompt-unattended", m, dict(row=row, v=v, layers=few(layers))
                 break
 
-
+# %% ../../nbs/recording/05_diagnose.ipynb #2f91cf40
 @rule
 def _raised(case: Case) -> Iterator:
     for root in case.trace.roots:

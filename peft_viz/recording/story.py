@@ -12,8 +12,9 @@ from itertools import groupby
 
 from . import layout
 from .marks import LANGUAGES
-from .sentences import Number, say, TEXTS
-from .history import entry, flow_of, key_of, Place
+from .sentences import apart, Number, say, TEXTS
+from .history import entry, flow_of, item, key_of, Place
+from .layout import last_name
 from .trace import Value
 
 # %% ../../nbs/recording/03_story.ipynb #20e5f8a4
@@ -80,7 +81,12 @@ def _wrapped(text: str, width: int) -> list:
 class Story(list):
     "The moments of a recording, in order."
 
-    def __init__(self, moments=(), title: dict | None = None, lang: str = "en"):
+    def __init__(
+        self,
+        moments=(),  # of class `Moment`
+        title: dict | None = None,  # language -> what was watched
+        lang: str = "en",  # of what is printed: `"en"` or `"zh"`
+    ):
         super().__init__(moments)
         self.titles, self.lang = title or {k: "" for k in LANGUAGES}, lang
 
@@ -134,8 +140,9 @@ def _dims(value: Value | None) -> str:
     return str(list(value.shape or ()))
 
 
-def _last(function: str) -> str:
-    return function.rsplit(".", 1)[-1]
+def _kind_of(value: Value) -> str:
+    "`int64 [2, 10]`; of what is no tensor, what it is."
+    return f"{value.dtype} {_dims(value)}" if value.kind == "tensor" else repr(value)
 
 
 def _given_to(flow, call) -> dict:
@@ -153,6 +160,13 @@ def _given_to(flow, call) -> dict:
                 found.setdefault("input_ids", value.items[0])
     return found
 
+# %% ../../nbs/recording/03_story.ipynb #00836dc6
+def _try(ask, *args):
+    try:
+        return ask(*args)
+    except ValueError:
+        return None
+
 # %% ../../nbs/recording/03_story.ipynb #5c253bd9
 def _numbers(value) -> list | None:
     "The rows of a tensor's numbers, None when they were not all kept."
@@ -169,6 +183,14 @@ def _differ(a, b) -> int | None:
     if one is None or other is None or len(one) != len(other):
         return None
     return sum(x != y for x, y in zip(one, other))
+
+# %% ../../nbs/recording/03_story.ipynb #23d419e3
+def _listed(trace, named: dict) -> tuple:
+    "Names with what is there, in both languages."
+    parts = [(n, trace.value(i)) for n, i in named.items()]
+    en = [f"{n} {_dims(v)}" if v.kind == "tensor" else f"{n} ({v.length or 'empty'})" for n, v in parts]
+    zh = [f"{n} {_dims(v)}" if v.kind == "tensor" else f"{n}（{v.length or '空'}）" for n, v in parts]
+    return ", ".join(en) or "no tensor", "，".join(zh) or "没有张量"
 
 # %% ../../nbs/recording/03_story.ipynb #87d019a5
 class _Scene:
@@ -192,7 +214,11 @@ class _Scene:
             self.given = self.got
         elif self.root is not base:
             self.given = {k: self.got[k] if self.repeats(k) else i for k, i in self.caller.items()}
-        self.warm = layout.cache_length(self.trace.value(self.given.get("past_key_values"))) > 0
+        held = [
+            layout.cache_length(self.trace.value(x.get("past_key_values"))) for x in (self.given, self.got)
+        ]
+        self.warm = 0 < held[0] == held[1]  # the cache that was given reached the base model
+        self.replaced = held[0] > 0 and not self.warm
         self._slices = {}
 
     def repeats(self, name: str) -> int:
@@ -201,7 +227,7 @@ class _Scene:
         if one is None or other is None or not one.shape or not other.shape or not one.shape[0]:
             return 0
         times, rest = divmod(other.shape[0], one.shape[0])
-        return times if times > 1 and not rest and _last(self.root.function) == "generate" else 0
+        return times if times > 1 and not rest and last_name(self.root.function) == "generate" else 0
 
 # %% ../../nbs/recording/03_story.ipynb #6d13fbc6
 def _slice(self: _Scene, name: str) -> set:
@@ -223,7 +249,7 @@ def _where(self: _Scene, name: str, wanted=None) -> tuple:
         self.slice(name), key=lambda p: -self.flow.clock.get((p.call, p.step), 0)
     )
     mine = [p for p in path if self.trace.calls[p.call].kind == "peft" and not p.name.startswith("return")]
-    steps = [p for p in mine if _last(self.trace.calls[p.call].function) in MAIN]
+    steps = [p for p in mine if last_name(self.trace.calls[p.call].function) in MAIN]
     for here, before in zip(steps, [*steps[1:], None]):
         index = self.flow.index(here)
         fits = wanted is None or wanted(
@@ -317,27 +343,6 @@ def _tokens(self: _Teller, rows: list) -> str:
 
 _Teller.text_of, _Teller.joined, _Teller.tokens = _text_of, _joined, _tokens
 
-# %% ../../nbs/recording/03_story.ipynb #d14ce61b
-def _passed(t: _Teller, root):
-    "The first moment: what the caller passes."
-    given = _given_to(t.flow, root)
-    name = next((n for n in ("input_ids", "inputs_embeds") if n in given), None)
-    value = t.trace.value(given.get(name))
-    others = [n for n in given if n != name]
-    beside = [("beside", dict(listed=_listed(t.trace, {n: given[n] for n in others})))] if others else []
-    at, generate = (root.id, None), _last(root.function) == "generate"
-    if value is None or len(value.shape or ()) < 2:
-        return t.tell(
-            "given", "nothing" if given else "nothing_", at, tuple(given), listed=_listed(t.trace, given)
-        )
-    rows, n = value.shape[:2]
-    what = ("embedding", "嵌入") if value.role == "embeddings" else ("token", "词元")
-    pads = _padding(_numbers(t.trace.value(given.get("attention_mask"))))
-    padded = [("padded", dict(padding=_told_padding(pads)))] if pads else []
-    limit = layout_limit(t.trace, root) if generate else None
-    more = padded + beside + ([("generate", dict(new=limit))] if limit else [])
-    t.tell("given", "given", at, (name, *others), (None, given[name]), more, rows=rows, n=n, what=what)
-
 # %% ../../nbs/recording/03_story.ipynb #3d78d8fe
 def layout_limit(trace, root) -> int | None:
     "How many new tokens `generate` was told to write at most, where it was told so."
@@ -365,6 +370,28 @@ def _told_padding(pads: list) -> tuple:
     zh = "，".join(f"第 {r} 行{sides[side]} {n} 个" for r, side, n in pads[:4])
     return (en + ", …", zh + "……") if len(pads) > 4 else (en, zh)
 
+# %% ../../nbs/recording/03_story.ipynb #d14ce61b
+def _passed(t: _Teller, root):
+    "The first moment: what the caller passes."
+    given = _given_to(t.flow, root)
+    name = next((n for n in ("input_ids", "inputs_embeds") if n in given), None)
+    value = t.trace.value(given.get(name))
+    others = [n for n in given if n != name]
+    beside = [("beside", dict(listed=_listed(t.trace, {n: given[n] for n in others})))] if others else []
+    at, generate = (root.id, None), last_name(root.function) == "generate"
+    if value is None or len(value.shape or ()) < 2:
+        return t.tell(
+            "given", "nothing" if given else "nothing_", at, tuple(given), listed=_listed(t.trace, given)
+        )
+    rows, n = value.shape[:2]
+    what = ("embedding", "嵌入") if value.role == "embeddings" else ("token", "词元")
+    pads = _padding(_numbers(t.trace.value(given.get("attention_mask"))))
+    padded = [("padded", dict(padding=_told_padding(pads)))] if pads else []
+    limit = layout_limit(t.trace, root) if generate else None
+    more = padded + beside + ([("generate", dict(new=limit))] if limit else [])
+    key = "called" if root.kind == "base" else "given"  # by whom is not known: generate may have done it
+    t.tell("given", key, at, (name, *others), (None, given[name]), more, rows=rows, n=n, what=what)
+
 # %% ../../nbs/recording/03_story.ipynb #62d9db8f
 def _conditions(flow, call) -> list:
     "(step, text of the condition, outcome) for each condition of a call that came out one way or the other."
@@ -381,14 +408,23 @@ def _is_prompt_learning(t: _Teller, root):
     "The first decision: the text of the condition names it, the recording says how it came out."
     for call in (root, *_below(t.trace, root)):
         for k, text, outcome in _conditions(t.flow, call):
-            if "is_prompt_learning" in text:
-                yes = outcome != text.startswith("not ")
+            yes = _says(ast.parse(text, mode="eval").body, outcome) if "is_prompt_learning" in text else None
+            if yes is not None:
                 key = "prompt_learning" if yes else "not_prompt_learning"
                 t.tell(
                     "decision", key, (call.id, k), ("peft_config",), peft_type=_peft_type(t.trace), answer=yes
                 )
                 return yes
     return None
+
+
+def _says(test, outcome: bool) -> bool | None:
+    "What a condition that came out so says of `is_prompt_learning`; None when it does not say it for certain."
+    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+        return _says(test.operand, not outcome)
+    if isinstance(test, ast.BoolOp) and outcome is isinstance(test.op, ast.And):
+        return next((yes for part in test.values if (yes := _says(part, outcome)) is not None), None)
+    return outcome if isinstance(test, ast.Attribute) and test.attr == "is_prompt_learning" else None
 
 
 def _peft_type(trace) -> str:
@@ -400,6 +436,8 @@ def _where_they_go(t: _Teller, scene: _Scene, put: str | None, cached: int):
     kinds = r"PREFIX_TUNING|CARTRIDGE|PeftType\.CPT|takes_prompts|requires_prompt_injection|is_past"
     for call in scene.main:
         told = [(k, text) for k, text, _ in _conditions(t.flow, call) if re.search(kinds, text)]
+        gets = [c.parent_step for c in _below(t.trace, call) if last_name(c.function) == "get_prompt"]
+        told = [x for x in told if not gets or gets[0] is None or x[0] < gets[0]] or told
         if told:
             key = {"inputs": "to_inputs", "cache": "to_cache"}.get(put, "held")
             return t.tell(
@@ -461,6 +499,26 @@ def _how(name: str, before, after, starts: list) -> dict:
     key = {1: "ones", layout.IGNORED: "ignored"}.get(fill, "filled")
     return facts | dict(key=key + "_behind" * (any(places) and key != "filled"), fill=fill)
 
+# %% ../../nbs/recording/03_story.ipynb #dd762640
+def _shift(before, after) -> int | None:
+    "The one number that was added to all numbers, if there is one."
+    old, new = (v.data if v.kind == "tensor" and not v.truncated else None for v in (before, after))
+    by = {b - a for a, b in zip(old, new)} if old and new and before.shape == after.shape else set()
+    return by.pop() if len(by) == 1 else None
+
+# %% ../../nbs/recording/03_story.ipynb #4e83b680
+def _vectors(t: _Teller, scene: _Scene, v: int, n: int) -> dict:
+    behind = any(first > 0 for first in _starts(t, scene, True))
+    return say("vectors_behind" if behind else "vectors", dict(v=v, n=n))
+
+
+def _starts(t: _Teller, scene: _Scene, queries: bool) -> list:
+    "Where the virtual tokens of each row begin: among the queries of this call, or among all keys."
+    seq = _try(layout.sequence, t.trace, scene.base)
+    known = seq is not None and all("virtual" in row.roles for row in seq.rows)
+    before = seq.query_start if known and queries else 0
+    return [max(0, row.roles.index("virtual") - before) for row in seq.rows] if known else []
+
 # %% ../../nbs/recording/03_story.ipynb #d96fd0e6
 def _grew(t: _Teller, scene: _Scene, name: str):
     "A tensor became longer, shorter, or another one."
@@ -472,7 +530,9 @@ def _grew(t: _Teller, scene: _Scene, name: str):
     at = scene.where(name)
     at = at if at[0] is not None else (scene.base.id, None)
     if before.kind != "tensor" or after.kind != "tensor" or len(before.shape) != len(after.shape):
-        return t.tell("replaced", "replaced_", at, **facts, before=repr(before), after=repr(after))
+        is_grid = [v.kind == "tensor" and len(v.shape) for v in (before, after)] == [2, 4]
+        key = "grid" if is_grid else "replaced_"
+        return t.tell("replaced", key, at, **facts, before=_kind_of(before), after=_kind_of(after))
     length = lambda v: v.shape[1 if len(v.shape) == 3 else -1] if v.shape else 1
     if length(after) > length(before):
         how = _how(name, before, after, _starts(t, scene, name != "attention_mask"))
@@ -496,96 +556,15 @@ def _grew(t: _Teller, scene: _Scene, name: str):
         return t.tell("replaced", "shifted", at, **facts, shape=_dims(after), d=d, was=was, now=now)
     key = "replaced" if count else "replaced_"
     t.tell(
-        "replaced", key, at, **facts, shape=_dims(after), count=count, before=repr(before), after=repr(after)
+        "replaced",
+        key,
+        at,
+        **facts,
+        shape=_dims(after),
+        count=count,
+        before=_kind_of(before),
+        after=_kind_of(after),
     )
-
-# %% ../../nbs/recording/03_story.ipynb #dd762640
-def _shift(before, after) -> int | None:
-    "The one number that was added to all numbers, if there is one."
-    old, new = (v.data if v.kind == "tensor" and not v.truncated else None for v in (before, after))
-    by = {b - a for a, b in zip(old, new)} if old and new and before.shape == after.shape else set()
-    return by.pop() if len(by) == 1 else None
-
-
-def _vectors(t: _Teller, scene: _Scene, v: int, n: int) -> dict:
-    behind = any(first > 0 for first in _starts(t, scene, True))
-    return say("vectors_behind" if behind else "vectors", dict(v=v, n=n))
-
-
-def _starts(t: _Teller, scene: _Scene, queries: bool) -> list:
-    "Where the virtual tokens of each row begin: among the queries of this call, or among all keys."
-    seq = _try(layout.sequence, t.trace, scene.base)
-    known = seq is not None and all("virtual" in row.roles for row in seq.rows)
-    before = seq.query_start if known and queries else 0
-    return [max(0, row.roles.index("virtual") - before) for row in seq.rows] if known else []
-
-
-def _try(ask, *args):
-    try:
-        return ask(*args)
-    except ValueError:
-        return None
-
-# %% ../../nbs/recording/03_story.ipynb #d82bfccc
-def _fates(t: _Teller, scene: _Scene):
-    "What became of each tensor that was given, and which were made."
-    name = next((n for n in ("input_ids", "inputs_embeds", "attention_mask") if scene.repeats(n)), None)
-    if name is not None:
-        index, old = scene.got[name], scene.caller[name]
-        facts = dict(
-            k=scene.repeats(name), rows=t.trace.value(old).shape[0], shape=_dims(t.trace.value(index))
-        )
-        at = (scene.prepared or scene.base).id, None
-        t.tell(
-            "replaced",
-            "repeated",
-            at,
-            (name,),
-            (old, index),
-            base=scene.base.id,
-            name=name,
-            order=-3,
-            **facts,
-        )
-    embedded = (
-        "inputs_embeds" in scene.got and "inputs_embeds" not in scene.given and "input_ids" in scene.given
-    )
-    for name, index in scene.given.items():
-        value = t.trace.value(index)
-        if name == "task_ids" and name not in scene.got and _for_layers(t, scene, name):
-            continue
-        if name == "input_ids" and embedded:
-            _embedded(t, scene)
-        elif value.kind == "cache":
-            continue
-        elif name not in scene.got:
-            _lost(t, scene, name)
-        elif name not in scene.caller and _is_same(value, t.trace.value(scene.got[name])):
-            if name in MADE:
-                _made(t, scene, name)
-        elif _is_same(value, t.trace.value(scene.got[name])):
-            mine = scene.caller.get(name, index)
-            key = (
-                "same"
-                if t.trace.value(mine).shape == value.shape or scene.root is scene.base
-                else "as_repeated"
-            )
-            t.tell(
-                "same",
-                key,
-                (scene.base.id, None),
-                (name,),
-                (index, scene.got[name]),
-                base=scene.base.id,
-                order=-1,
-                name=name,
-                shape=_dims(value),
-            )
-        else:
-            _grew(t, scene, name)
-    for name in scene.got:
-        if name not in scene.given and name in MADE:
-            _made(t, scene, name)
 
 # %% ../../nbs/recording/03_story.ipynb #09a28bd5
 def _is_same(before, after) -> bool:
@@ -604,9 +583,9 @@ def _made(t: _Teller, scene: _Scene, name: str):
     )
     data = value.data if value.kind == "tensor" and not value.truncated else None
     if name == "attention_mask" and data:
-        return t.tell(
-            "made", "made_mask", at, **facts, ones=sum(n == 1 for n in data), all=len(data), order=-2
-        )
+        ones = sum(n == 1 for n in data)
+        key = "made_ones" if ones == len(data) else "made_mask"
+        return t.tell("made", key, at, **facts, ones=ones, all=len(data), order=-2)
     t.tell("made", "made", at, **facts, order=-2)
 
 # %% ../../nbs/recording/03_story.ipynb #1d45a7c9
@@ -617,91 +596,28 @@ def _embedded(t: _Teller, scene: _Scene):
         now.role == "embeddings" and (before is None or before.role != "embeddings")
     )
     call, step = scene.where("inputs_embeds", is_vectors)
-    n, changes = (
-        t.trace.value(ids).shape[-1],
-        t.trace.calls[call].steps[step].changes if call is not None else (),
-    )
-    fresh = next(
-        (c.value for c in changes if _is_vectors(v := t.trace.value(c.value)) and n in v.shape[1:2]), vectors
-    )
-    before, middle, after = (t.trace.value(i) for i in (ids, fresh, vectors))
+    n, after = t.trace.value(ids).shape[-1], t.trace.value(vectors)
+    changes = t.trace.calls[call].steps[step].changes if call is not None else ()
+    of_ids = lambda value: _is_vectors(value) and n in value.shape[1:2]
+    fresh = next((c.value for c in changes if of_ids(t.trace.value(c.value))), None)
+    made = Value("tensor", shape=(*after.shape[:-2], n, after.shape[-1]))  # where no line shows it
+    middle = t.trace.value(fresh) or made
     at = (call, step) if call is not None else (scene.base.id, None)
-    t.tell(
-        "embedded",
-        "embedded",
-        at,
-        ("input_ids", "inputs_embeds"),
-        (ids, fresh),
-        base=scene.base.id,
-        order=-2,
-        n=n,
-        width=middle.shape[-1],
-        a=_dims(before),
-        b=_dims(middle),
-        dtype=middle.dtype,
-    )
+    facts = dict(n=n, width=middle.shape[-1], a=_dims(t.trace.value(ids)), b=_dims(middle), dtype=after.dtype)
+    names, change = ("input_ids", "inputs_embeds"), (ids, fresh)
+    t.tell("embedded", "embedded", at, names, change, base=scene.base.id, order=-2, **facts)
     if middle.shape != after.shape and len(middle.shape) == len(after.shape):
         v, where = after.shape[1] - middle.shape[1], scene.where("inputs_embeds")
         told = tuple(_vectors(t, scene, v, middle.shape[1]).values())
-        t.tell(
-            "grew",
-            "grew",
-            where if where[0] is not None else at,
-            ("inputs_embeds",),
-            (fresh, vectors),
-            base=scene.base.id,
-            name="inputs_embeds",
-            a=middle.shape[1],
-            b=after.shape[1],
-            v=v,
-            how=told,
-            filling="vectors",
+        facts = dict(
+            name="inputs_embeds", a=middle.shape[1], b=after.shape[1], v=v, how=told, filling="vectors"
         )
+        at, change = where if where[0] is not None else at, (fresh, vectors)
+        t.tell("grew", "grew", at, ("inputs_embeds",), change, base=scene.base.id, **facts)
 
 
 def _is_vectors(value) -> bool:
     return value is not None and value.kind == "tensor" and value.role == "embeddings"
-
-# %% ../../nbs/recording/03_story.ipynb #6530fcba
-def _lost(t: _Teller, scene: _Scene, name: str):
-    "A tensor that does not reach the base model: used on the way, or dropped."
-    index = scene.given[name]
-    value = t.trace.value(index)
-    facts = dict(names=(name,), change=(index, None), base=scene.base.id, name=name, shape=_dims(value))
-    into = [arg for arg in scene.got if any(key_of(p.name) == name for p in scene.slice(arg))]
-    if into:
-        user = max(
-            (p for p in scene.slice(into[0]) if key_of(p.name) == name), key=lambda p: t.time(p.call, p.step)
-        )
-        return t.tell(
-            "used", "used", (user.call, user.step if user.step >= 0 else None), **facts, into=", ".join(into)
-        )
-    call, step = _where_dropped(t, scene, name)
-    warning = _warning(t.flow, t.trace.calls[call], step) if step is not None else None
-    more = [("by_generate", {})] if name not in scene.caller else []
-    more += [("warned", dict(warning=warning))] if warning else []
-    t.tell("dropped", "dropped", (call, step), **facts, more=more)
-
-# %% ../../nbs/recording/03_story.ipynb #6bf0a234
-def _for_layers(t: _Teller, scene: _Scene, name: str) -> bool:
-    "Did a `with` line get it? Then it is for the adapted layers."
-    for call in (scene.root, *scene.main):
-        for k in range(len(call.steps)):
-            node = t.flow.statement(call, k)
-            for item in getattr(node, "items", ()) if isinstance(node, ast.With) else ():
-                passed = [
-                    key.value for key in getattr(item.context_expr, "keywords", ()) if key.arg in (None, name)
-                ]
-                reads = {n.id for part in passed for n in ast.walk(part) if isinstance(n, ast.Name)}
-                if any(t.flow.names(call).last(n if n == name else entry(n, name), k) for n in reads):
-                    taker = ast.unparse(item.context_expr.func).rpartition(".")[2]
-                    index = scene.given[name]
-                    facts = dict(
-                        base=scene.base.id, name=name, shape=_dims(t.trace.value(index)), taker=taker
-                    )
-                    t.tell("used", "for_layers", (call.id, k), (name,), (index, None), **facts)
-                    return True
-    return False
 
 # %% ../../nbs/recording/03_story.ipynb #dbaa73f9
 def _where_dropped(t: _Teller, scene: _Scene, name: str) -> tuple:
@@ -736,7 +652,112 @@ def _warning(flow, call, step: int) -> str | None:
                 return " ".join(parts) or None
     return None
 
+# %% ../../nbs/recording/03_story.ipynb #6530fcba
+def _lost(t: _Teller, scene: _Scene, name: str):
+    "A tensor that does not reach the base model: used on the way, or dropped."
+    index = scene.given[name]
+    value = t.trace.value(index)
+    facts = dict(names=(name,), change=(index, None), base=scene.base.id, name=name, shape=_dims(value))
+    into = [arg for arg in scene.got if any(key_of(p.name) == name for p in scene.slice(arg))]
+    if into:
+        user = max(
+            (p for p in scene.slice(into[0]) if key_of(p.name) == name), key=lambda p: t.time(p.call, p.step)
+        )
+        return t.tell(
+            "used", "used", (user.call, user.step if user.step >= 0 else None), **facts, into=", ".join(into)
+        )
+    call, step = _where_dropped(t, scene, name)
+    warning = _warning(t.flow, t.trace.calls[call], step) if step is not None else None
+    more = [("by_generate", {})] if name not in scene.caller else []
+    more += [("warned", dict(warning=warning))] if warning else []
+    t.tell("dropped", "dropped", (call, step), **facts, more=more)
 
+# %% ../../nbs/recording/03_story.ipynb #6bf0a234
+def _for_layers(t: _Teller, scene: _Scene, name: str) -> bool:
+    "Did a `with` line get it? Then it is for the adapted layers."
+    for call in (scene.root, *scene.main):
+        for k in range(len(call.steps)):
+            node = t.flow.statement(call, k)
+            for block in getattr(node, "items", ()) if isinstance(node, ast.With) else ():
+                passed = [
+                    key.value
+                    for key in getattr(block.context_expr, "keywords", ())
+                    if key.arg in (None, name)
+                ]
+                reads = {n.id for part in passed for n in ast.walk(part) if isinstance(n, ast.Name)}
+                if any(t.flow.names(call).last(n if n == name else entry(n, name), k) for n in reads):
+                    taker = ast.unparse(block.context_expr.func).rpartition(".")[2]
+                    index = scene.given[name]
+                    facts = dict(
+                        base=scene.base.id, name=name, shape=_dims(t.trace.value(index)), taker=taker
+                    )
+                    t.tell("used", "for_layers", (call.id, k), (name,), (index, None), **facts)
+                    return True
+    return False
+
+# %% ../../nbs/recording/03_story.ipynb #d82bfccc
+def _fates(t: _Teller, scene: _Scene):
+    "What became of each tensor that was given, and which were made."
+    name = next((n for n in ("input_ids", "inputs_embeds", "attention_mask") if scene.repeats(n)), None)
+    if name is not None:
+        index, old = scene.got[name], scene.caller[name]
+        facts = dict(
+            k=scene.repeats(name), rows=t.trace.value(old).shape[0], shape=_dims(t.trace.value(index))
+        )
+        at = (scene.prepared or scene.base).id, None
+        t.tell(
+            "replaced",
+            "repeated",
+            at,
+            (name,),
+            (old, index),
+            base=scene.base.id,
+            name=name,
+            order=-3,
+            **facts,
+        )
+    embedded = (
+        "inputs_embeds" in scene.got and "inputs_embeds" not in scene.given and "input_ids" in scene.given
+    )
+    for name, index in scene.given.items():
+        value = t.trace.value(index)
+        if name == "task_ids" and name not in scene.got and _for_layers(t, scene, name):
+            continue
+        if name == "input_ids" and embedded:
+            _embedded(t, scene)
+        elif value.kind == "cache":
+            continue
+        elif name not in scene.got:
+            if 0 not in value.shape:
+                _lost(t, scene, name)
+        elif name not in scene.caller and _is_same(value, t.trace.value(scene.got[name])):
+            if name in MADE:
+                _made(t, scene, name)
+        elif _is_same(value, t.trace.value(scene.got[name])):
+            mine = scene.caller.get(name, index)
+            key = (
+                "same"
+                if t.trace.value(mine).shape == value.shape or scene.root is scene.base
+                else "as_repeated"
+            )
+            t.tell(
+                "same",
+                key,
+                (scene.base.id, None),
+                (name,),
+                (index, scene.got[name]),
+                base=scene.base.id,
+                order=-1,
+                name=name,
+                shape=_dims(value),
+            )
+        else:
+            _grew(t, scene, name)
+    for name in scene.got:
+        if name not in scene.given and name in MADE:
+            _made(t, scene, name)
+
+# %% ../../nbs/recording/03_story.ipynb #7e367e5a
 def _changed(t: _Teller, root):
     "Tensors of the caller's that were changed in place."
     given = {n: i for n, i in _given_to(t.flow, root).items() if t.trace.value(i).kind == "tensor"}
@@ -765,7 +786,7 @@ def _prompt(t: _Teller, scene: _Scene):
         value = t.trace.value(call.returned)
         if (
             call.parent_step is not None
-            and _last(call.function) == "get_prompt"
+            and last_name(call.function) == "get_prompt"
             and value is not None
             and call.id < scene.base.id
         ):
@@ -795,6 +816,13 @@ def _filled_cache(t: _Teller, scene: _Scene):
     old = old if scene.warm else None
     facts = dict(names=("past_key_values",), change=(old, index), base=scene.base.id)
     at = scene.where("past_key_values")
+    if scene.replaced:
+        old = scene.given["past_key_values"]
+        a, change = layout.cache_length(t.trace.value(old)), (old, index)
+        where = at if at[0] is not None else (scene.base.id, None)
+        t.tell(
+            "replaced", "cache_replaced", where, **facts | dict(change=change), a=a, b=value.length, order=-1
+        )
     if scene.warm or at[0] is None:
         return t.tell("same", "cache_", (scene.base.id, None), **facts, n=value.length, order=-1)
     t.tell("cache", "cache", at, **facts, v=value.length)
@@ -815,22 +843,20 @@ def _inside(t: _Teller, scene: _Scene):
         else []
     )
     method = tuple(layout.method(t.trace, lang) for lang in LANGUAGES)
-    method = tuple(m[:1].upper() + m[1:] for m in method)
+    method = tuple(m[:1].upper() + m[1:] for m in (method[0], apart(method[1]).lstrip()))
     layers = [(a.name, a.ratio) for a in layout.lora(t.trace, scene.base) if isinstance(a.ratio, float)]
     more = [("layer", dict(layer=name, ratio=f"{ratio:.2g}")) for name, ratio in layers[:3]]
+    state = scene.base.measured.adapters if scene.base.measured is not None else None
+    if state is not None and state.layers and state.off == state.layers:
+        facts = dict(base=scene.base.id, method=method, layers=state.layers, order=0.5)
+        return t.tell("inside", "off", (scene.base.id, None), **facts)
+    if state is not None and state.merged:
+        more = [("merged", dict(merged=state.merged, layers=state.layers)), *more]
     key = "inside" if targets else "inside_"
     facts = dict(base=scene.base.id, method=method, targets=", ".join(targets), order=0.5)
     t.tell("inside", key, (scene.base.id, None), more=more, **facts)
 
-# %% ../../nbs/recording/03_story.ipynb #23d419e3
-def _listed(trace, named: dict) -> tuple:
-    "Names with what is there, in both languages."
-    parts = [(n, trace.value(i)) for n, i in named.items()]
-    en = [f"{n} {_dims(v)}" if v.kind == "tensor" else f"{n} ({v.length or 'empty'})" for n, v in parts]
-    zh = [f"{n} {_dims(v)}" if v.kind == "tensor" else f"{n}（{v.length or '空'}）" for n, v in parts]
-    return ", ".join(en) or "no tensor", "，".join(zh) or "没有张量"
-
-
+# %% ../../nbs/recording/03_story.ipynb #02d183fb
 def _reached(t: _Teller, scene: _Scene):
     told = _listed(t.trace, scene.got)
     index = next((scene.got[n] for n in ("inputs_embeds", "input_ids") if n in scene.got), None)
@@ -856,7 +882,21 @@ def _ranges(numbers: list) -> str:
         f"{numbers[0]} … {numbers[-1]}" if steady else " ".join(map(str, numbers[:8])) + f" … {numbers[-1]}"
     )
 
+# %% ../../nbs/recording/03_story.ipynb #441c97de
+def _measured_positions(trace, base) -> tuple:
+    "The positions of each row that the layers used, and the key of the sentence; None where they are not known."
+    rows = _try(layout.positions, trace, base)
+    if not rows or any(row is None or any(type(n) is not int for n in row) for row in rows):
+        return None, None
+    return rows, "counted" if layout.positions_how(trace, base) == "mask" else "positions"
 
+
+def _told_rows(rows: list) -> str:
+    "Positions row by row; rows that are alike are told once."
+    unique = list(dict.fromkeys(_ranges(row) for row in rows))
+    return " | ".join(unique[:4]) + (" | …" if len(unique) > 4 else "")
+
+# %% ../../nbs/recording/03_story.ipynb #dd8ebf79
 def _positions(t: _Teller, scene: _Scene):
     "The positions that the layers used, where they were measured, else those that were passed."
     rows, key = _measured_positions(t.trace, scene.base)
@@ -876,19 +916,33 @@ def _positions(t: _Teller, scene: _Scene):
             rows=rows,
         )
 
-# %% ../../nbs/recording/03_story.ipynb #441c97de
-def _measured_positions(trace, base) -> tuple:
-    "The positions of each row that the layers used, and the key of the sentence; None where they are not known."
-    rows = _try(layout.positions, trace, base)
-    if not rows or any(row is None or any(type(n) is not int for n in row) for row in rows):
-        return None, None
-    return rows, "counted" if layout.positions_how(trace, base) == "mask" else "positions"
+# %% ../../nbs/recording/03_story.ipynb #9775fe46
+def _sights(found) -> tuple:
+    """Of an attention layout: how many keys each query sees, padding left out; for each of the caller's tokens, whether
+    it sees all virtual tokens; how many these are; is there padding?"""
+    counts, seen, v, hidden = [], [], 0, False
+    for row, roles, at in zip(found.attended, found.query_roles, found.key_roles):
+        virtual = [k for k, role in enumerate(at) if role == "virtual"]
+        v = len(virtual)
+        for query, role in zip(row, roles):
+            hidden |= role == "padding"
+            if role != "padding" and isinstance(query, list) and {*map(type, query)} <= {int}:
+                counts.append(sum(query))
+            if role in ("token", "generated") and isinstance(query, list):
+                seen.append(all(query[k] for k in virtual if k < len(query)))
+    return counts, seen, v, hidden
 
 
-def _told_rows(rows: list) -> str:
-    "Positions row by row; rows that are alike are told once."
-    unique = list(dict.fromkeys(_ranges(row) for row in rows))
-    return " | ".join(unique[:4]) + (" | …" if len(unique) > 4 else "")
+_WHO = {  # (more than one query, padding among them) -> which of them are counted
+    (False, False): ("It", "该查询"),
+    (True, False): ("Each of them", "每个查询"),
+    (True, True): ("Each that is not padding", "每个非填充的查询"),
+}
+_SEE = (
+    "see_none",
+    "see_some",
+    "see_virtual",
+)  # none of the caller's tokens sees all virtual tokens, some, all
 
 # %% ../../nbs/recording/03_story.ipynb #3bcfbf1f
 def _attention(t: _Teller, scene: _Scene):
@@ -899,20 +953,18 @@ def _attention(t: _Teller, scene: _Scene):
     found = _try(layout.attention, t.trace, scene.base, layer) if layer is not None else None
     if found is None:
         return
-    seen, counts, v = [], [], 0
-    for row, roles, at in zip(found.attended, found.query_roles, found.key_roles):
-        virtual = [k for k, role in enumerate(at) if role == "virtual"]
-        v = len(virtual)
-        for query, role in zip(row, roles):
-            if role != "padding" and isinstance(query, list) and {*map(type, query)} <= {int}:
-                counts.append(sum(query))
-            if role in ("token", "generated") and isinstance(query, list):
-                seen.append(all(query[k] for k in virtual if k < len(query)))
+    counts, seen, v, hidden = _sights(found)
     if not counts:
         return  # nothing but padding, or no grid of queries and keys
-    n, all_, seen = len(found.query_roles[0]), len(seen), sum(seen)
+    n, all_, seen, few, keys = len(found.query_roles[0]), len(seen), sum(seen), min(counts), max(counts)
+    every = ("the one" if v == 1 else f"all {Number(v):w}", "")
     more = (
-        [("see_virtual" if seen == all_ else "see_some", dict(v=v, seen=seen, all=all_))]
+        [
+            (
+                _SEE[(seen > 0) + (seen == all_)],
+                dict(v=v, seen=seen, all=all_, every=every, one="s" * (seen == 1)),
+            )
+        ]
         if v and all_
         else []
     )
@@ -928,8 +980,10 @@ def _attention(t: _Teller, scene: _Scene):
         2,
         queries=n,
         ies="y" if n == 1 else "ies",
-        few=min(counts),
-        keys=max(counts),
+        who=_WHO[hidden or n > 1, hidden],
+        range=(f"{few} to {keys}", f"{few} 到 {keys}") if few < keys else str(keys),
+        few=few,
+        keys=keys,
     )
 
 # %% ../../nbs/recording/03_story.ipynb #40feff8e
@@ -981,23 +1035,17 @@ def _loss(t: _Teller, scene: _Scene):
     count = sum(n != layout.IGNORED for row in labels for n in row[1:]) if labels else None
     facts = dict(names=("loss",), change=(None, index), base=scene.base.id, order=4, loss=loss)
     t.tell("loss", "loss" if count is not None else "loss_", (scene.base.id, None), **facts, count=count)
-    last = _entry(t.trace, scene.root.returned, "loss")
+    last = item(t.trace, scene.root.returned, "loss")
     own = _number(t.trace.value(last))
     if own is not None and own != loss:
-        inner = next((c for c in scene.main if _last(c.function) == "_cpt_forward"), scene.root)
+        inner = next((c for c in scene.main if last_name(c.function) == "_cpt_forward"), scene.root)
         at = inner.id, len(inner.steps) - 1 if inner.steps else None
         t.tell("loss", "own_loss", at, ("loss",), (index, last), base=scene.base.id, loss=own, old=loss)
-
-
-def _entry(trace, index: int | None, key: str) -> int | None:
-    "The index of an entry of a mapping."
-    value = trace.value(index)
-    return value.items.get(key) if value is not None and value.kind == "mapping" else None
 
 # %% ../../nbs/recording/03_story.ipynb #20fd3d5f
 def _cut(t: _Teller, scene: _Scene):
     "Did the caller get fewer logits than the base model gave?"
-    one, two = scene.base.outputs.get("logits"), _entry(t.trace, scene.root.returned, "logits")
+    one, two = scene.base.outputs.get("logits"), item(t.trace, scene.root.returned, "logits")
     a, b = t.trace.value(one), t.trace.value(two)
     if (
         a is not None
@@ -1022,11 +1070,14 @@ def _cut(t: _Teller, scene: _Scene):
 # %% ../../nbs/recording/03_story.ipynb #a83ec585
 def _token(t: _Teller, scene: _Scene):
     "The token that was written."
+    if scene.base.raised or not scene.base.outputs:
+        return  # it did not come to that
     taken = _try(layout.taken, t.trace, scene.base)
     at, facts = (scene.base.id, None), dict(names=("input_ids",), base=scene.base.id, order=5)
     if not taken or not any(taken):
         return t.tell("token", "token_", at, **facts)
     ids = [pair and pair[0] for pair in taken]
+    facts["more"] = [("beam", {})] * (None in ids)
     rows, told = _try(layout.next_tokens, t.trace, scene.base), t.tokens(ids)
     if rows and all(rows):
         best = " | ".join(f"{t.text_of(row[0][0])} ({row[0][2]:.2f})" for row in rows[:4]) + " | …" * (
@@ -1035,6 +1086,30 @@ def _token(t: _Teller, scene: _Scene):
         best_ids = [row[0][0] for row in rows]
         return t.tell("token", "likely", at, **facts, tokens=best, taken=told, ids=ids, likeliest=best_ids)
     t.tell("token", "token", at, **facts, tokens=told, ids=ids)
+
+# %% ../../nbs/recording/03_story.ipynb #22e1c78e
+def _step_mask(t: _Teller, scene: _Scene):
+    given, got = (t.trace.value(x.get("attention_mask")) for x in (scene.given, scene.got))
+    facts = dict(names=("attention_mask",), base=scene.base.id, order=1)
+    if got is None or got.kind != "tensor" or not got.shape:
+        return t.tell("same", "step_none", (scene.base.id, None), **facts)
+    b, g = got.shape[-1], _try(layout._geometry, t.trace, scene.base)
+    keys = g.total if g is not None and g.total <= b else b  # a cache of fixed size has empty places
+    v = sum(end - first for first, end in g.virtual) if g is not None and keys == g.total else 0
+    change = (scene.given.get("attention_mask"), scene.got["attention_mask"])
+    width = given.shape[-1] if given is not None and given.kind == "tensor" and given.shape else b
+    at = scene.where("attention_mask") if b > width else (None, None)
+    at = at if at[0] is not None else (scene.base.id, None)
+    kind, key = ("grew", "step_mask") if v else ("same", "step_same")
+    more = [("step_empty", dict(empty=b - keys, are="is" if b - keys == 1 else "are"))] if b > keys else []
+    more += _step_positions(t, scene)
+    t.tell(kind, key, at, change=change, more=more, **facts, a=keys - v, b=keys, v=v)
+
+
+def _step_positions(t: _Teller, scene: _Scene) -> list:
+    rows, _ = _measured_positions(t.trace, scene.base)
+    more = "s" * (len(rows[0]) > 1 or len(rows) > 1) if rows else ""
+    return [("step_positions", dict(positions=_told_rows(rows), more=more, rows=rows))] if rows else []
 
 # %% ../../nbs/recording/03_story.ipynb #14c3b963
 def _step(t: _Teller, scene: _Scene, step: int):
@@ -1062,25 +1137,6 @@ def _step(t: _Teller, scene: _Scene, step: int):
     _step_mask(t, scene)
     _token(t, scene)
 
-# %% ../../nbs/recording/03_story.ipynb #22e1c78e
-def _step_mask(t: _Teller, scene: _Scene):
-    given, got = (t.trace.value(x.get("attention_mask")) for x in (scene.given, scene.got))
-    facts = dict(names=("attention_mask",), base=scene.base.id, order=1)
-    if got is None or got.kind != "tensor" or not got.shape:
-        return t.tell("same", "step_none", (scene.base.id, None), **facts)
-    at, b = scene.where("attention_mask"), got.shape[-1]
-    change = (scene.given.get("attention_mask"), scene.got["attention_mask"])
-    a = given.shape[-1] if given is not None and given.kind == "tensor" and given.shape else b
-    at = at if at[0] is not None and b > a else (scene.base.id, None)
-    kind, key = ("grew", "step_mask") if b > a else ("same", "step_same")
-    t.tell(kind, key, at, change=change, more=_step_positions(t, scene), **facts, a=a, b=b, v=b - a)
-
-
-def _step_positions(t: _Teller, scene: _Scene) -> list:
-    rows, _ = _measured_positions(t.trace, scene.base)
-    more = "s" * (len(rows[0]) > 1 or len(rows) > 1) if rows else ""
-    return [("step_positions", dict(positions=_told_rows(rows), more=more, rows=rows))] if rows else []
-
 # %% ../../nbs/recording/03_story.ipynb #5120dd4b
 def _signature(moments: list) -> tuple:
     "What makes two steps alike: moments of the same kinds, and each count that grows has grown by one a step."
@@ -1095,17 +1151,6 @@ def _signature(moments: list) -> tuple:
     n = lambda m: m.facts["n"] - step if m.kind == "reached" and not m.facts.get("cached") else keep(m)
     return tuple((m.kind, m.names, str(n(m)), str(move(m)), str(rows(m))) for m in moments)
 
-
-def _fold_steps(t: _Teller, steps: list) -> list:
-    "`steps`: (number, moments) of decoding steps, in order. Those that are like the one before become one moment."
-    out = []
-    for _, group in groupby(steps, key=lambda s: _signature(s[1])):
-        (first, moments), *others = group
-        out += moments
-        if others:
-            out.append(_alike_steps(t, first, moments, others))
-    return out
-
 # %% ../../nbs/recording/03_story.ipynb #17652425
 def _alike_steps(t: _Teller, first: int, like: list, others: list) -> Moment:
     bases = [moments[0].base for _, moments in others]
@@ -1118,6 +1163,73 @@ def _alike_steps(t: _Teller, first: int, like: list, others: list) -> Moment:
         texts = {k: texts[k] + v for k, v in say("alike_written", facts).items()}
     more = dict(base=bases[0], folded=tuple(bases), lang=t.lang)
     return Moment("alike", bases[0], None, ("past_key_values",), texts, facts, **more)
+
+# %% ../../nbs/recording/03_story.ipynb #86e39764
+def _fold_steps(t: _Teller, steps: list) -> list:
+    "`steps`: (number, moments) of decoding steps, in order. Those that are like the one before become one moment."
+    out = []
+    for _, group in groupby(steps, key=lambda s: _signature(s[1])):
+        (first, moments), *others = group
+        out += moments
+        if others:
+            out.append(_alike_steps(t, first, moments, others))
+    return out
+
+# %% ../../nbs/recording/03_story.ipynb #afdbd6ac
+def _gave_back(t: _Teller, root):
+    index = root.returned
+    value = t.trace.value(index)
+    if value.kind == "mapping":
+        index = value.items.get("sequences", index)
+        value = t.trace.value(index)
+    at, names = (root.id, len(root.steps) - 1 if root.steps else None), ("sequences",)
+    prompt = t.trace.value(_given_to(t.flow, root).get("input_ids"))
+    if value.kind == "tensor" and len(value.shape) == 2:
+        old = prompt.shape[1] if prompt is not None and len(prompt.shape) == 2 else 0
+        return t.tell(
+            "returned", "ids", at, names, (None, index), shape=_dims(value), new=value.shape[1] - old
+        )
+    t.tell("returned", "value", at, names, (None, index), function=root.function, value=repr(value))
+
+# %% ../../nbs/recording/03_story.ipynb #54b11c8d
+def _end(trace, root, bases: list, lang: str) -> list:
+    "How a call ended: what it gave back, or what ended it."
+    t, inside = _Teller(trace, lang), sorted((root, *_below(trace, root), *bases), key=lambda c: c.id)
+    if root.raised:
+        alike = [c for c in inside if c.raised and c.raised["message"] == root.raised["message"]]
+        inner, error = alike[-1], " ".join(root.raised["message"].split())[:300]
+        step = len(inner.steps) - 1 if inner.steps else None
+        message = (f": {error}", f"：{error}") if error else ("", "")
+        facts = dict(function=inner.function, type=inner.raised["type"], message=message)
+        t.tell("raised", "raised", (inner.id, step), **facts)
+    elif root.kind != "base" and root.returned is not None and not bases:
+        at = (root.id, len(root.steps) - 1 if root.steps else None)
+        t.tell(
+            "returned",
+            "value",
+            at,
+            more=[("unseen", dict(function=last_name(root.function)))],
+            function=root.function,
+            value=repr(trace.value(root.returned)),
+        )
+    elif root.returned is None and root.kind != "base":
+        last = root.id
+        t.tell(
+            "stopped", "stopped", (last, len(root.steps) - 1 if root.steps else None), function=root.function
+        )
+    elif root.kind == "base" and not root.outputs:
+        t.tell("stopped", "nothing_came", (root.id, None))
+    elif last_name(root.function) == "generate" and root.returned is not None:
+        _gave_back(t, root)
+    return [m for *_, m in t.found]
+
+# %% ../../nbs/recording/03_story.ipynb #fc57c22a
+def _bare(t: _Teller, scene: _Scene):
+    if t.trace.about.get("peft_type"):
+        t.tell("decision", "directly", (scene.base.id, None), base=scene.base.id)
+        if not t.trace.about.get("num_virtual_tokens"):
+            _inside(t, scene)
+    _reached(t, scene), _positions(t, scene), _attention(t, scene), _logits(t, scene), _loss(t, scene)
 
 # %% ../../nbs/recording/03_story.ipynb #47f1c393
 def _scene_moments(t: _Teller, scene: _Scene):
@@ -1139,13 +1251,7 @@ def _scene_moments(t: _Teller, scene: _Scene):
         _inside(t, scene)
     _positions(t, scene), _attention(t, scene), _logits(t, scene), _loss(t, scene), _cut(t, scene)
 
-# %% ../../nbs/recording/03_story.ipynb #fc57c22a
-def _bare(t: _Teller, scene: _Scene):
-    if t.trace.about.get("peft_type"):
-        t.tell("decision", "directly", (scene.base.id, None), base=scene.base.id)
-    _reached(t, scene), _positions(t, scene), _attention(t, scene), _logits(t, scene), _loss(t, scene)
-
-
+# %% ../../nbs/recording/03_story.ipynb #798f405a
 def _root_moments(trace, root, bases: list, lang: str) -> list:
     "The moments of one call of the caller's, in order."
     t = _Teller(trace, lang)
@@ -1166,94 +1272,10 @@ def _root_moments(trace, root, bases: list, lang: str) -> list:
     moments = [m for *_, m in sorted(t.found, key=lambda f: f[:2])]
     return moments + _fold_steps(t, sorted(steps.items())) + _end(trace, root, bases, lang)
 
-# %% ../../nbs/recording/03_story.ipynb #54b11c8d
-def _end(trace, root, bases: list, lang: str) -> list:
-    "How a call ended: what it gave back, or what ended it."
-    t, inside = _Teller(trace, lang), sorted((root, *_below(trace, root), *bases), key=lambda c: c.id)
-    if root.raised:
-        alike = [c for c in inside if c.raised and c.raised["message"] == root.raised["message"]]
-        inner, error = alike[-1], " ".join(root.raised["message"].split())[:300]
-        step = len(inner.steps) - 1 if inner.steps else None
-        message = (f": {error}", f"：{error}") if error else ("", "")
-        facts = dict(function=inner.function, type=inner.raised["type"], message=message)
-        t.tell("raised", "raised", (inner.id, step), **facts)
-    elif root.kind != "base" and root.returned is not None and not bases:
-        at = (root.id, len(root.steps) - 1 if root.steps else None)
-        t.tell(
-            "returned",
-            "value",
-            at,
-            more=[("unseen", dict(function=_last(root.function)))],
-            function=root.function,
-            value=repr(trace.value(root.returned)),
-        )
-    elif root.returned is None and root.kind != "base":
-        last = root.id
-        t.tell(
-            "stopped", "stopped", (last, len(root.steps) - 1 if root.steps else None), function=root.function
-        )
-    elif root.kind == "base" and not root.outputs:
-        t.tell("stopped", "nothing_came", (root.id, None))
-    elif _last(root.function) == "generate" and root.returned is not None:
-        _gave_back(t, root)
-    return [m for *_, m in t.found]
-
-# %% ../../nbs/recording/03_story.ipynb #afdbd6ac
-def _gave_back(t: _Teller, root):
-    index = root.returned
-    value = t.trace.value(index)
-    if value.kind == "mapping":
-        index = value.items.get("sequences", index)
-        value = t.trace.value(index)
-    at, names = (root.id, len(root.steps) - 1 if root.steps else None), ("sequences",)
-    prompt = t.trace.value(_given_to(t.flow, root).get("input_ids"))
-    if value.kind == "tensor" and len(value.shape) == 2:
-        old = prompt.shape[1] if prompt is not None and len(prompt.shape) == 2 else 0
-        return t.tell(
-            "returned", "ids", at, names, (None, index), shape=_dims(value), new=value.shape[1] - old
-        )
-    t.tell("returned", "value", at, names, (None, index), function=root.function, value=repr(value))
-
-# %% ../../nbs/recording/03_story.ipynb #f1413019
-def story(
-    trace,  # the trace
-    lang: str = "en",  # `"en"` or `"zh"`: the language of `.text` and of what is printed
-) -> Story:  # of `Moment`s
-    """The moments that matter: decisions, what became of each tensor, what reached the base model, what came back,
-    each token that was written. Calls and steps that are alike become one moment.
-
-    Raises ValueError for another language."""
-    if lang not in LANGUAGES:
-        raise ValueError(f"lang should be {' or '.join(map(repr, LANGUAGES))}, not {lang!r}")
-    by_root = {}
-    for base in trace.base_calls:
-        by_root.setdefault(layout.outermost(trace, base).id, []).append(base)
-    roots = [r for r in trace.roots if r.kind != "layer"]
-    told = [(root, _root_moments(trace, root, by_root.get(root.id, []), lang)) for root in roots]
-    return Story(_fold_roots(told, lang), _title(trace), lang)
-
-# %% ../../nbs/recording/03_story.ipynb #0ca8e699
-def _fold_roots(told: list, lang: str) -> list:
-    "Calls that tell the same story as the one before become one moment."
-    out, counts = [], {}
-    numbered = []
-    for root, moments in told:
-        counts[root.function] = counts.get(root.function, 0) + 1
-        numbered.append((counts[root.function], root, moments))
-    alike = lambda item: (
-        item[1].function,
-        tuple((m.kind, m.names, m.texts["en"] if m.kind == "decision" else "") for m in item[2]),
-    )
-    for _, group in groupby(numbered, key=alike):
-        (first, root, moments), *others = group
-        out += moments
-        if others:
-            out.append(_alike_calls(first, root, moments, others, lang))
-    return out
-
 # %% ../../nbs/recording/03_story.ipynb #46de7bf3
 def _alike_calls(first: int, root, told: list, others: list, lang: str) -> Moment:
-    losses = [m.facts["loss"] for _, _, moments in others for m in moments if m.kind == "loss"]
+    of_call = ([m.facts["loss"] for m in moments if m.kind == "loss"] for _, _, moments in others)
+    losses = [found[-1] for found in of_call if found]  # the last one is what the caller got
     ends = losses[:1] + losses[-1:] * (len(losses) > 1)
     losses_ = (
         f"; the loss goes from {ends[0]} to {ends[-1]}"
@@ -1278,6 +1300,25 @@ def _alike_calls(first: int, root, told: list, others: list, lang: str) -> Momen
         lang=lang,
     )
 
+# %% ../../nbs/recording/03_story.ipynb #0ca8e699
+def _fold_roots(told: list, lang: str) -> list:
+    "Calls that tell the same story as the one before become one moment."
+    out, counts = [], {}
+    numbered = []
+    for root, moments in told:
+        counts[root.function] = counts.get(root.function, 0) + 1
+        numbered.append((counts[root.function], root, moments))
+    alike = lambda item: (
+        item[1].function,
+        tuple((m.kind, m.names, m.texts["en"] if m.kind == "decision" else "") for m in item[2]),
+    )
+    for _, group in groupby(numbered, key=alike):
+        (first, root, moments), *others = group
+        out += moments
+        if others:
+            out.append(_alike_calls(first, root, moments, others, lang))
+    return out
+
 # %% ../../nbs/recording/03_story.ipynb #02fd44a5
 def _title(trace) -> dict:
     about = trace.about
@@ -1290,7 +1331,25 @@ def _title(trace) -> dict:
     ).items():
         method, v = layout.method(trace, lang), about.get("num_virtual_tokens")
         v = Number(v) if type(v) is int else Number(0)
-        out[lang] = of.format(m=method[:1].upper() + method[1:], c=about.get("model_class"), w=who) + (
-            count.format(v=v) if v else ""
-        )
+        method = method[:1].upper() + method[1:]
+        method = apart(method).rstrip() if lang == "zh" else method
+        out[lang] = of.format(m=method, c=about.get("model_class"), w=who) + (count.format(v=v) if v else "")
     return out
+
+# %% ../../nbs/recording/03_story.ipynb #f1413019
+def story(
+    trace,  # the trace
+    lang: str = "en",  # `"en"` or `"zh"`: the language of `.text` and of what is printed
+) -> Story:  # of `Moment`s
+    """The moments that matter: decisions, what became of each tensor, what reached the base model, what came back,
+    each token that was written. Calls and steps that are alike become one moment.
+
+    Raises ValueError for another language."""
+    if lang not in LANGUAGES:
+        raise ValueError(f"lang should be {' or '.join(map(repr, LANGUAGES))}, not {lang!r}")
+    by_root = {}
+    for base in trace.base_calls:
+        by_root.setdefault(layout.outermost(trace, base).id, []).append(base)
+    roots = [r for r in trace.roots if r.kind != "layer"]
+    told = [(root, _root_moments(trace, root, by_root.get(root.id, []), lang)) for root in roots]
+    return Story(_fold_roots(told, lang), _title(trace), lang)

@@ -34,14 +34,15 @@ ROLES = (
     "labels",
     "ids",
     "positions",
-    "type_mask",  # kept with their numbers
+    "type_mask",
+    "loss_weights",  # kept with their numbers
     "loss",  # one number
     "embeddings",
     "cache",
     "logits",
     "other",
 )  # shape and dtype only
-READABLE = frozenset(ROLES[:6])
+READABLE = frozenset(ROLES[:7])
 MAX_BYTES = 2**26  # of a document; reading it takes up to some ten times as much memory
 MAX_NUMBERS = 2**22  # of one tensor, runs counted in full
 MAX_ALL_NUMBERS = 2**25  # of all tensors together

@@ -167,6 +167,7 @@ def _brought(tensors: list) -> dict:
 _ROLE_BY_NAME = [
     (re.compile(p), role)
     for p, role in (
+        (r"(^|labels_)weights$", "loss_weights"),
         (r"type_mask|token_type_ids", "type_mask"),
         (r"mask", "attention_mask"),
         (r"labels", "labels"),
@@ -214,6 +215,8 @@ def _numbers(t: torch.Tensor, role: str) -> tuple:  # (packed numbers or None, t
     if t.numel() > MAX_SCAN:
         return None, True
     t = t.detach().flatten()
+    if role == "loss_weights":
+        return (None, True) if t.numel() > MAX_VALUES else (_weights(t.tolist()), False)
     if t.numel() <= SMALL:
         return _whole(t.tolist()), False
     if t.is_floating_point() and not bool((t == t.round()).all()):
@@ -241,12 +244,16 @@ def _readable(t: torch.Tensor, role: str) -> bool:
         return t.ndim == 0
     if role not in READABLE or t.ndim > 2:
         return False
-    return not t.is_floating_point() or "mask" in role
+    return not t.is_floating_point() or "mask" in role or role == "loss_weights"
 
 
 def _whole(numbers: list) -> list | dict | None:  # None when one of them is not a whole number
     whole = [int(n) for n in numbers if n % 1 == 0]  # inf and nan fail this too
     return pack(whole) if len(whole) == len(numbers) else None
+
+
+def _weights(numbers: list) -> list | dict:  # as many digits as a float32 has
+    return pack([_finite(float(f"{x:.7g}")) for x in numbers])
 
 
 def _finite(x: float) -> float | str:

@@ -12,7 +12,7 @@ from .config import IGNORED, PeftType, warn
 from .place import STATES
 
 # %% auto #0
-__all__ = ['FOR_METHODS', 'MEANT', 'WHOLE', 'FLOATS', 'named', 'by_name', 'unless_switched_off', 'need', 'need_numbers',
+__all__ = ['FOR_METHODS', 'MEANT', 'WHOLE', 'FITS', 'FLOATS', 'named', 'by_name', 'unless_switched_off', 'need', 'need_numbers',
            'need_tensor', 'can_be_read', 'check_mask', 'check_inputs', 'check_embedded', 'check_prompt_inputs',
            'check_labels', 'warn_of_misspelt', 'is_first_call', 'with_checked_inputs', 'with_checked_beginning']
 
@@ -67,6 +67,11 @@ def unless_switched_off(
 
 # %% ../../nbs/reference/03_calls.ipynb #be0680b1
 WHOLE = torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8
+FITS = {  # kind of numbers -> function(tensor): does it hold such?
+    "whole numbers": lambda tensor: tensor.dtype in WHOLE,
+    "floating-point numbers": torch.is_floating_point,
+    "numbers": lambda tensor: not tensor.is_complex(),
+}
 
 
 def need(
@@ -90,12 +95,7 @@ def need_numbers(
     need(
         isinstance(value, torch.Tensor), f"{name} is a {type(value).__name__}; it must be a tensor {meaning}"
     )
-    fits = {
-        "whole numbers": value.dtype in WHOLE,
-        "floating-point numbers": value.is_floating_point(),
-        "numbers": not value.is_complex(),
-    }
-    need(fits[kinds], f"{name} holds {value.dtype}; it must hold {kinds}")
+    need(FITS[kinds](value), f"{name} holds {value.dtype}; it must hold {kinds}")
 
 
 def need_tensor(
@@ -110,8 +110,9 @@ def need_tensor(
     if value is None:
         return
     fits = value.dim() == len(shape) and all(want in (None, size) for want, size in zip(shape, value.shape))
-    wanted = ", ".join("any" if size is None else str(size) for size in shape)
-    need(fits, f"{name} has shape {list(value.shape)}; it must be {meaning}, here [{wanted}]")
+    if not fits:
+        wanted = ", ".join("any" if size is None else str(size) for size in shape)
+        raise ValueError(f"{name} has shape {list(value.shape)}; it must be {meaning}, here [{wanted}]")
 
 # %% ../../nbs/reference/03_calls.ipynb #ec2eca7a
 FLOATS = "floating-point numbers"
@@ -231,20 +232,17 @@ def check_labels(
     given: dict,  # the arguments of the call
 ):
     "Raises ValueError for labels that are neither -100 nor in the vocabulary, if the loss is the usual one."
-    labels, head = given.get("labels"), model.get_output_embeddings()
-    size = getattr(head, "out_features", None)
-    usual = (
-        getattr(getattr(model.get_base_model(), "loss_function", None), "__name__", "") == "ForCausalLMLoss"
-    )
-    if size is None or not usual or "ignore_index" in given or not can_be_read(labels):
+    labels, size = given.get("labels"), getattr(model.get_output_embeddings(), "out_features", None)
+    if size is None or "ignore_index" in given or not can_be_read(labels):
         return
-    smallest, largest = (int(n) for n in labels.aminmax())
+    smallest, largest = (int(n) for n in labels.masked_fill(labels == IGNORED, 0).aminmax())
     if 0 <= smallest and largest < size:
         return
-    strange = labels[(labels != IGNORED) & ((labels < 0) | (labels >= size))]
+    loss = getattr(model.get_base_model(), "loss_function", None)
+    strange = smallest if smallest < 0 else largest
     need(
-        not strange.numel(),
-        f"labels must be -100, which the loss leaves out, or from 0 to {size - 1}; there is {strange[:1].tolist()}",
+        getattr(loss, "__name__", "") != "ForCausalLMLoss",
+        f"labels must be {IGNORED}, which the loss leaves out, or from 0 to {size - 1}; there is [{strange}]",
     )
 
 
@@ -256,7 +254,7 @@ def _names(kind: type) -> frozenset:
 
 def warn_of_misspelt(
     kind: type,  # of the base model
-    known: set[str],  # arguments that the PEFT model takes
+    known: tuple[str, ...],  # arguments that the PEFT model takes
     given: dict,  # the arguments of the call
 ):
     "Warn of unknown arguments that look like a known one. transformers ignores them without a warning."
@@ -283,7 +281,7 @@ def with_checked_inputs(
     def checked(self, *args, **kwargs):
         given, prompts = by_name(method, args, kwargs)[1], self.active_peft_config.is_prompt_learning
         base = self.get_base_model()
-        warn_of_misspelt(type(base), {*MEANT, *FOR_METHODS}, given)
+        warn_of_misspelt(type(base), MEANT, given)
         cache = given.get("past_key_values")
         need(
             cache is None or hasattr(cache, "get_seq_length") or isinstance(cache, (tuple, list)),

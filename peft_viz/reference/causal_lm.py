@@ -120,7 +120,7 @@ class CausalLMWithForward(CausalLMWithCPT):
 
         if not peft_config.is_prompt_learning:
             inputs = dict(input_ids=input_ids, attention_mask=attention_mask, labels=labels)
-            if peft_config.peft_type == PeftType.POLY:
+            if peft_config.peft_type == PeftType.POLY:  # (with MPT, too)
                 kwargs["task_ids"] = task_ids
             if self.base_model.config.model_type == "mpt":
                 if inputs_embeds is not None:

@@ -14,6 +14,7 @@ import peft_viz.views
 from ..recording import layout, marks
 from ..recording.compare import compare
 from ..recording.trace import Trace, WRITERS
+from .ways import ways
 
 # %% ../../nbs/views/00_viewer.ipynb #7d5daeff
 _MARK = ("code", "light", "dark", "text_light", "text_dark", "glyph", "en", "zh")
@@ -105,7 +106,7 @@ def payload(
     other: Trace | None = None,  # a second recording, to be shown beside it
 ) -> (
     dict
-):  # plain data: `trace`, `layout`, `story`, `findings`, `marks`, `method`, `lang`; `other`, `differences`
+):  # plain data: `trace`, `layout`, `story`, and so on; of two recordings also `other` and `differences`
     "What the viewer needs to know, as plain data"
     beside = {"other": payload(other, lang), "differences": _differences(trace, other)} if other else {}
     return beside | {
@@ -118,6 +119,7 @@ def payload(
         "findings": _read(trace, "diagnose"),
         "marks": {name: {k: getattr(mark, k) for k in _MARK} for name, mark in layout.MARKS.items()},
         "method": {lang: marks.method(trace.about.get("peft_type"), lang) for lang in marks.LANGUAGES},
+        "ways": ways(trace),
         "lang": lang,
     }
 
@@ -160,7 +162,7 @@ def bare(
     "The text without the lines that are comments, and without indentation. No string may go over several lines."
     out, comment = [], False
     for line in map(str.strip, text.splitlines()):
-        comment = comment or line.startswith("/*")
+        comment = comment or line.startswith("/*") and ("*/" not in line or line.endswith("*/"))
         if line and not comment and not line.startswith("//"):
             out.append(line)
         comment = comment and not line.endswith("*/")

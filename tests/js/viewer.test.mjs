@@ -10,6 +10,7 @@ import { madeAt, sheet, tellingRow } from "../../peft_viz/views/static/sheet.js"
 import { axis, Recording } from "../../peft_viz/views/static/steps.js";
 import { pythonText, seen, spans, wide } from "../../peft_viz/views/static/text.js";
 import { fill, say, WORDS } from "../../peft_viz/views/static/words.js";
+import { elsewhere, settingOf } from "../../peft_viz/views/static/ways.js";
 
 const call = (more = {}) => ({
   kind: "peft",
@@ -272,6 +273,7 @@ test("one row of the batch on one grid: what was passed, what was made of it, an
     [
       ["ids", [null, null, 0, 4, 5]],
       ["attention_mask", [null, null, 0, 1, 1]],
+      ["numbers", [null, null, 0, 4, 5]],
     ],
   );
   const lines = Object.fromEntries(got.reached.map((l) => [l.role, l]));
@@ -281,6 +283,58 @@ test("one row of the batch on one grid: what was passed, what was made of it, an
   assert.equal(madeAt(r, 99, 0, base), base); // seen nowhere: with the call itself
   assert.equal(tellingRow(r), 0);
   assert.equal(sheet(r, r.calls[1], 7), null);
+});
+
+test("types and weights for the loss stand apart from what the base model got", () => {
+  const tensor = (role, shape, data) => ({ kind: "tensor", role, shape, data });
+  const values = [
+    tensor("ids", [1, 2], [4, 5]),
+    tensor("labels", [1, 3], [3, -100, 5]),
+    tensor("type_mask", [1, 3], [4, 8, 8]),
+    tensor("loss_weights", [1, 2], [0.5, 1]),
+    tensor("embeddings", [1, 3, 8], null),
+  ];
+  const change = (name, value) => ({ name, value, before: null, how: "rebound", aliases: [] });
+  const steps = [
+    step(1, { changes: [change("cpt_type_mask", 2)] }),
+    step(2, { calls: [1] }),
+    step(3, { changes: [change("weights", 3)] }),
+  ];
+  const calls = [
+    call({ steps, args: { input_ids: 0 } }),
+    call({ kind: "base", parent: 0, args: { inputs_embeds: 4, labels: 1 } }),
+  ];
+  const row = { roles: "vtt", ids: [null, 4, 5], labels: [3, -100, 5] };
+  const r = recording(
+    calls,
+    { values },
+    { sequences: [{ call: 1, query_start: 0, rows: [row] }] },
+  );
+  const lines = sheet(r, r.calls[1], 0).reached;
+  assert.deepEqual(
+    lines.filter((l) => l.aside).map((l) => [l.role, l.values]),
+    [
+      ["type_mask", [4, 8, 8]],
+      ["loss_weights", [null, null, 1]], // of each label that counts; the first has none before it
+    ],
+  );
+  const weights = lines.find((l) => l.role === "loss_weights");
+  assert.ok(weights.born.every((k) => k > r.calls[1].last)); // not yet there when the model is done
+  assert.ok(!lines.some((l) => l.role === "numbers")); // embeddings reached it, no ids
+});
+
+test("a decision that went the other way is found in the recording, else in the table", () => {
+  const decided = (branch) => call({ source: 0, steps: [step(7, { branch })] });
+  const calls = [decided(true), decided(false)];
+  const r = recording(calls, {}, {});
+  assert.equal(elsewhere(r, r.calls[0], 7, true), r.calls[1].at[0]);
+  assert.equal(elsewhere(r, r.calls[0], 8, true), null);
+  const one = recording([decided(true)], {}, {});
+  assert.equal(elsewhere(one, one.calls[0], 7, true), null);
+  assert.equal(settingOf(one, 0, 7, false), null);
+  one.payload.ways = { at: { 0: { 7: { false: 3 } } }, settings: { 3: { en: "LoRA" } } };
+  assert.equal(settingOf(one, 0, 7, false).en, "LoRA");
+  assert.equal(settingOf(one, 0, 7, true), null);
 });
 
 test("a story's moments are steps of the recording; those that point nowhere are left out", () => {

@@ -126,6 +126,24 @@ def test_importing_the_package_is_cheap():
     )
 
 
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ("reference.injection:ModulesToSaveWrapper", "reference.injection.saved"),
+        ("tuners.injection:BaseTuner", "reference.injection.tuner"),
+        ("tuners.prefix:PrefixEncoder", "reference.methods.prefix_tuning"),
+        ("tuners.soft_prompt:PromptEmbedding", "reference.methods.prompt_tuning"),
+        ("recording.describe:Album", "recording.values"),
+        ("tasks:collate", "zoo.letters"),
+        ("model:PeftModel", "reference.model"),
+    ],
+)
+def test_what_has_moved_is_found_under_its_address_of_before(old, new):
+    "A pickled model names the module and the class of each of its parts."
+    module, _, name = old.partition(":")
+    assert python(f"from peft_viz.{module} import {name}; print({name}.__module__)") == f"peft_viz.{new}"
+
+
 # ---- what is shipped
 
 

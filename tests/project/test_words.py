@@ -14,7 +14,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "peft_viz"
 LATER = {  # modules that have not been read for this yet
-    *(f"recording/{name}" for name in ("about compare diagnose history layout story").split()),
     *(f"views/{name}" for name in "beside sheet strips widgets".split()),
 }
 MODULES = {
@@ -26,6 +25,7 @@ READ = [name for name in MODULES if name not in LATER]
 NEVER = {  # what a helper raises, and what does not come out
     "reference/architectures.maximum_length: ValueError",  # the helper gets a default
     "watching.CallWatcher.call: TypeError",  # the helper catches it
+    "recording/layout.cache: ValueError",  # for calls without inputs, which it leaves out
 }
 RIDDLES = (
     r"\b(nobody|have (?:its|their) say|has (?:its|his) say|of its own accord|in silence|needless to say)\b"

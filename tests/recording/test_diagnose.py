@@ -183,6 +183,16 @@ def test_labels():
     assert [f.level for f in found] == ["error", "note"] and "nan" in found[0].text
 
 
+@pytest.mark.parametrize("package", (peft, peft_viz), ids=lambda p: p.__name__)
+def test_labels_of_cpt(package):
+    "Its virtual tokens have labels of their own: they count, and none of the caller's."
+    run = lambda labels: lambda m: m(input_ids=FULL, labels=labels)
+    found = recorded(make("CPT", package), run(torch.full_like(FULL, -100))).diagnose()
+    assert checked(found)[0].kind == "labels-all-ignored"
+    assert "all that you passed are -100: only those of the virtual tokens count." in found[0].text
+    assert "labels-all-ignored" not in kinds(make("CPT", package), run(FULL))
+
+
 def test_logits_longer_than_labels():
     trace = recorded(make(), lambda m: m(input_ids=FULL, labels=FULL))
     (found,) = checked(trace.diagnose())
@@ -279,6 +289,24 @@ def test_virtual_tokens_that_are_not_there():
     ):
         assert kinds(make(), run) == {"virtual-missing"}
     assert kinds(make(), lambda m: generate(m, input_ids=FULL)) == set()
+
+
+def generates_on(model):
+    "Two more tokens behind what generate wrote, with the cache that it returned."
+    out = generate(model, input_ids=FULL, return_dict_in_generate=True)
+    longer = torch.cat((out.sequences, FULL[:, :2]), 1)
+    mask = torch.ones_like(longer)
+    generate(model, input_ids=longer, attention_mask=mask, past_key_values=out.past_key_values)
+
+
+def test_tokens_that_are_lost_behind_a_cache_that_was_passed_in():
+    found = checked(recorded(make(), generates_on).diagnose())
+    if V5:
+        (lost,) = [f for f in found if f.kind == "warm-cache"]
+        assert "2 of them did not go in with the 1 new one" in lost.text
+    else:  # peft 0.18 does not come that far
+        assert [f.kind for f in found] == ["warm-cache", "raised"]
+    assert kinds(make("PROMPT_TUNING", peft_viz), generates_on) == kinds(make("LORA"), generates_on) == set()
 
 
 @pytest.mark.parametrize("method", ("PROMPT_TUNING", "PREFIX_TUNING"))

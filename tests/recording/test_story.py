@@ -1,6 +1,7 @@
 """The story of a recording: which moments it tells, that what it says was measured, and that peft's code and ours tell
 the same one. The history of a tensor: back to what was passed, line by line."""
 
+import ast
 import contextlib
 import copy
 import json
@@ -247,7 +248,7 @@ def test_a_prefix_fills_the_cache():
 def test_cpt_has_labels_of_its_own():
     (labels,) = [m for m in told(forward("peft", "cpt").story(), "grew") if m.names == ("labels",)]
     assert labels.after.nested()[1] == [-100, -100, -100, 8, *LABELS[1].tolist()]
-    assert "1 of them count in the loss" in labels.text
+    assert "1 of them in the loss" in labels.text
     assert told(forward("peft", "cpt").story(), "loss")[0].facts["count"] == 1 + 4 + 1 + 6
 
 
@@ -396,7 +397,9 @@ def test_without_a_cache_the_whole_sequence_is_fed_again():
     run = lambda m: m.generate(**BATCH, max_new_tokens=4, do_sample=False, use_cache=False)
     for side in SIDES:
         story = watched(side, "prompt", run).story()
-        assert any(m.text == "Step 1: without a cache the base model gets all 11 again." for m in story)
+        assert any(
+            m.text == "Step 1: without a cache the base model gets all 11 inputs again." for m in story
+        )
         assert told(story, "alike")[0].text.startswith(
             "Steps 2–3: as step 1, one token more in the inputs each time."
         )
@@ -433,6 +436,77 @@ def test_calls_that_are_alike_are_folded():
         story[-1].text,
     )
     assert story[-1].folded == tuple(r.id for r in trace.roots[1:])
+
+
+# ---- adapters switched off or merged, caches of every kind, beams
+
+
+def test_the_condition_of_a_decision_is_read_as_python_reads_it():
+    from peft_viz.recording.story import _says
+
+    says = lambda text, outcome: _says(ast.parse(text, mode="eval").body, outcome)
+    assert says("not c.is_prompt_learning", True) is False and says("c.is_prompt_learning", True) is True
+    assert says("not (c.is_prompt_learning and x)", False) is True
+    assert says("c.is_prompt_learning and x", False) is says("c.is_prompt_learning or x", True) is None
+    assert says("x or c.is_prompt_learning", False) is False
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_adapters_that_are_off_or_merged_are_not_said_to_work(side):
+    def off(m):
+        with m.disable_adapter():
+            m(**BATCH)
+
+    (inside,) = told(watched(side, "lora", off).story(), "inside")
+    assert inside.text == "LoRA is switched off: all 8 adapted layers do what they do without it."
+    (inside,) = told(watched(side, "lora", lambda m: (m.merge_adapter(), m(**BATCH))).story(), "inside")
+    assert inside.text.endswith("In 8 of 8 adapted layers the update is merged into the weight.")
+
+
+def test_a_cache_that_peft_replaces_by_the_prefix():
+    story = watched("peft", "prefix", goes_on).story()
+    (replaced,) = told(story, "replaced")
+    assert (
+        replaced.text == "Your cache of 10 tokens does not reach the base model: it is replaced by one of 4."
+    )
+    assert [m.facts["put"] for m in told(story, "decision") if "put" in m.facts] == ["cache", "cache"]
+    ours = watched("ours", "prefix", goes_on).story()
+    assert not told(ours, "replaced")
+    assert [m.facts["put"] for m in told(ours, "decision") if "put" in m.facts] == ["cache", None]
+
+
+@pytest.mark.parametrize("method", ("prompt", "prefix", "lora"))
+def test_empty_places_of_a_static_cache_are_no_virtual_tokens(method):
+    run = lambda m: m.generate(**BATCH, max_new_tokens=3, min_new_tokens=3, cache_implementation="static")
+    story = watched("ours", method, run).story()
+    mask = next(m for m in story if m.text.startswith("The attention_mask covers"))
+    v = 0 if method == "lora" else 4
+    assert (mask.facts["v"], mask.facts["a"], mask.facts["b"]) == (v, 7, 7 + v)
+    assert ("four ones for the virtual tokens" in mask.text) is (v == 4)
+    assert "1 place behind them is still empty." in mask.text
+
+
+def test_no_token_is_written_where_the_base_model_raised():
+    beams = lambda m: m.generate(**batch_of("poly"), max_new_tokens=2, num_beams=2, do_sample=False)
+    story = watched("peft", "poly", beams).story()
+    assert story[-1].kind == "raised" and not told(story, "token")
+
+
+def test_a_row_whose_place_another_beam_took():
+    beams = lambda m: m.generate(**BATCH, max_new_tokens=4, num_beams=3, do_sample=False)
+    tokens = told(watched("ours", "prompt", beams).story(), "token")
+    for token in tokens:
+        assert (None in token.facts["ids"]) is ("another beam took" in token.text)
+
+
+def test_the_loss_of_alike_calls_is_the_one_that_was_returned():
+    def run(m):
+        for _ in range(3):
+            losses.append(m(**BATCH, labels=LABELS).loss.item())
+
+    losses = []
+    last = watched("peft", "adalora", run).story()[-1]
+    assert last.text.endswith(f"the loss goes from {losses[1]:.4g} to {losses[2]:.4g}.")
 
 
 # ---- recordings that end early
@@ -536,7 +610,7 @@ def test_another_language_is_refused():
 
 def test_every_sentence_stands_in_both_languages():
     names = lambda text: {n.partition(":")[0] for n in re.findall(r"{([^}]*)}", text)}
-    only_english = {"ies", "more"}
+    only_english = {"ies", "more", "keys", "every", "one", "are"}  # what makes a plural
     for key, (en, zh) in TEXTS.items():
         assert names(en) - only_english == names(zh), key
         assert re.search("[\u4e00-\u9fff]", zh), key
@@ -586,10 +660,34 @@ def test_every_argument_leads_back_to_the_caller(side, method, made_by):
 def test_history_of_a_cache_goes_through_the_steps():
     trace = generate("peft", "prefix")
     found = trace.history("past_key_values", trace.base_calls[-1])
-    assert [o.after.length for o in found if o.kind in ("reached", "left")] == [13, 12, 11, 10, 4]
+    assert [o.after.length for o in found if o.kind == "reached"] == [13, 12, 11, 10, 4]
+    assert [o.after.length for o in found if o.kind == "left"] == [13, 12, 11, 10]
     assert any("new_past_key_values" in o.code for o in found)
-    times = [(o.call, o.step) for o in found]
-    assert len(times) == len(set(times))
+    places = [(o.kind, o.call, o.step) for o in found]
+    assert len(places) == len(set(places))
+
+
+def goes_on(m):
+    "A token more, with the cache that came back."
+    cache = m(input_ids=IDS, use_cache=True).past_key_values
+    m(input_ids=IDS[:, -1:], attention_mask=torch.ones(2, 7, dtype=torch.long), past_key_values=cache)
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_history_of_a_cache_that_was_passed_in(side):
+    trace = watched(side, "lora", goes_on)
+    found = trace.history("past_key_values", trace.base_calls[-1])
+    assert [o.kind for o in found if o.line is None] == ["reached", "given", "left"]
+    assert found[-2].text.startswith("you passed past_key_values: DynamicCache of 6 tokens")
+    chinese = str(trace.history("past_key_values", trace.base_calls[-1], "zh"))
+    assert "DynamicCache 6 个词元" in chinese and "tokens" not in chinese
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_history_of_embeddings_that_generate_got(side):
+    run = lambda m: m.generate(inputs_embeds=m.get_input_embeddings()(IDS), max_new_tokens=1)
+    trace = watched(side, "lora" if side == "peft" else "prefix", run)
+    assert trace.history("inputs_embeds")[-1].text.startswith("you passed inputs_embeds: float32 [2, 6, 96]")
 
 
 def test_history_of_a_name_in_a_watched_call():

@@ -6,6 +6,7 @@ import json, pathlib, re
 import pytest, torch
 
 from peft_viz import (
+    CPTConfig,
     LoraConfig,
     PrefixTuningConfig,
     PromptTuningConfig,
@@ -96,7 +97,9 @@ def test_it_opens_on_one_sentence_and_one_grid(trace, opened):
     )
     assert f"The mask grows by {VIRTUAL} ones, the labels by {VIRTUAL} times −100." in text(page, ".say")
     lines = grid(page)
-    assert list(lines["passed"]) == ["token", "mask", "label"]
+    assert list(lines["passed"]) == ["token", "mask", "label", "id"]
+    ids = trace.value(trace.calls[0].args["input_ids"]).data
+    assert [int(t) for t, *_ in lines["passed"]["id"] if t] == ids[: len(ids) // 2]
     assert list(lines["reached"]) == ["token", "mask", "label", "position"]
     row = layout.sequence(trace, trace.base_calls[0]).rows[0]
     assert [t for t, *_ in lines["reached"]["mask"]] == [str(a) for a in row.attended]
@@ -106,6 +109,56 @@ def test_it_opens_on_one_sentence_and_one_grid(trace, opened):
     added = [i for i, (_, cls, _) in enumerate(lines["reached"]["token"]) if "fresh" in cls]
     assert added == list(range(VIRTUAL))
     assert page.problems == []
+
+
+def test_cpt_says_what_its_loss_counts(opened):
+    "Types and weights do not reach the base model: they stand below, above the same columns."
+    ids = dict(cpt_token_ids=[3, 4, 5, 6], cpt_tokens_type_mask=[1, 2, 3, 4])
+    decay = dict(opt_weighted_loss_type="decay", opt_loss_decay_factor=0.5)
+    page = opened(recorded(CPTConfig(task_type="CAUSAL_LM", **ids, **decay), new_tokens=0))
+    assert "the labels by 3 times −100 and 1 that count in the loss" in text(page, ".say")
+    parts = page.raw.locator(f"{TAG} .sheet .part").all_inner_texts()
+    assert parts[-1] == "For the loss"
+    rows = page.raw.locator(f"{TAG} .sheet tbody").last.locator("tr:not(:first-child)").all()
+    told = {row.locator("th").inner_text(): row.locator("td").all_inner_texts() for row in rows}
+    assert told["type"][:5] == ["1", "2", "3", "4", "8"]
+    weights = [x for x in told["loss weight"] if x]
+    assert weights == ["0.50"] + ["1"] * (len(weights) - 1) and told["loss weight"][3] == "0.50"
+    assert page.problems == []
+
+
+def test_a_decision_says_what_goes_the_other_way(trace, opened):
+    page = opened(trace, "#moment=2")
+    assert "Is it prompt learning?" in text(page, ".say")
+    assert re.match(r"The other way: True for example in: LoRA", text(page, ".otherway summary"))
+    code = page.raw.locator(f"{TAG} .otherway pre").inner_text()
+    assert "LoraConfig(" in code and "with record(model) as trace:\n    model(**batch)" in code
+    page = opened(trace, "#moment=2&lang=zh")
+    assert "LoRA，前向传播" in text(page, ".otherway summary")
+    view(page, "overview")
+    ways = page.raw.locator(f"{TAG} .otherway").all_inner_texts()
+    assert len(ways) > 4 and page.problems == []
+
+
+def test_the_other_way_may_stand_in_this_recording(trace, opened):
+    "A decoding step takes no prompts, the prefill before it does."
+    page = opened(trace)
+    line = """t => { const el = document.querySelector(t), r = el.rec;
+      const c = r.calls.find(c => c.steps.some(s => s.branch) && /prepare_inputs/.test(c.function));
+      const i = c.steps.findIndex(s => s.branch && r.sources[c.source].text.split("\\n")
+        [s.line - r.sources[c.source].first_line].includes("takes_prompts"));
+      el.openTab("lines"); el.go(c.at[i]); return c.steps[i].line; }"""
+    number = page.evaluate(line, TAG)
+    box = page.raw.locator(f"{TAG} .otherway")
+    assert "in this recording" in box.inner_text()
+    before = page.evaluate("t => document.querySelector(t).step", TAG)
+    box.locator("button").click()
+    here = page.evaluate(
+        "t => { const m = document.querySelector(t).rec.moments[document.querySelector(t).step];"
+        "return [m.call.steps[m.step].line, m.call.steps[m.step].branch]; }",
+        TAG,
+    )
+    assert here == [number, False] and page.evaluate("t => document.querySelector(t).step", TAG) != before
 
 
 def test_every_cell_of_a_row_stands_on_one_grid(trace, prefix, opened):

@@ -1,6 +1,8 @@
 "The explorer, driven without a browser: a knob turned is a model run, and the figures follow."
 
 import html, re
+from urllib.parse import unquote
+from xml.etree import ElementTree
 
 import ipywidgets, matplotlib.pyplot as plt
 import pytest, torch
@@ -8,7 +10,7 @@ import pytest, torch
 from peft_viz import LoraConfig, explore, get_peft_model, layout, load_tiny, widgets
 from peft_viz.views.widgets import CONFIG_FOR, TEXTS, Bench, Explorer, encode
 
-SVG = b"<?xml"
+SVG = b"<svg"
 
 
 @pytest.fixture(scope="module")
@@ -347,3 +349,21 @@ def test_every_picture_is_described_in_its_language(tiny):
     )
     alts = [html.unescape(a) for a in re.findall(r'alt="([^"]+)"', e.pictures.value)]
     assert len(alts) == len(e.figures) and all("提示微调" in a and len(a) > 20 for a in alts)
+
+
+def test_two_recordings_beside_each_other(explorer):
+    other = widgets.Bench(*load_tiny()).run("PREFIX_TUNING", 2)
+    shown = widgets.Viewer(explorer.trace, other=other, lang="zh")
+    assert shown.payload["other"]["trace"]["about"]["peft_type"] == "PREFIX_TUNING"
+    assert shown.payload["differences"] and shown.payload["lang"] == "zh"
+    still = shown._repr_mimebundle_()[0]["text/html"]
+    assert still.startswith("<peft-viz-trace") and '"differences":[{' in still
+
+
+def test_a_picture_is_shown_as_it_was_drawn(explorer):
+    "The address of a picture gives the SVG file again, quotes and signs and all."
+    svg = next(iter(explorer.figures.values()))
+    source = re.search(r'src="data:image/svg\+xml,([^"]*)"', widgets.image(svg, 10, "x"))[1]
+    again = ElementTree.fromstring(unquote(html.unescape(source)))
+    once = ElementTree.fromstring(svg)
+    assert ElementTree.tostring(again) == ElementTree.tostring(once) and len(list(once.iter())) > 50

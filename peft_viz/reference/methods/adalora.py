@@ -132,8 +132,8 @@ class AdaLoraLayer(AdaLoraWithForward):
         adapter_name: str,  # of which adapter
         pattern: list[bool] | torch.Tensor,  # [init_r], which of the first triplets are left
     ) -> torch.Tensor:  # bool[r]
-        """Which of the triplets that the layer has are left, according to a rank pattern. Raises ValueError for a
-        pattern of another length than `init_r`."""
+        """Which of the triplets that the layer has are left, according to a rank pattern. Raises ValueError
+        for a pattern of another length than `init_r`."""
         return self._wanted(adapter_name, pattern)[self.held[adapter_name]].to(
             self.lora_E[adapter_name].device
         )
@@ -152,8 +152,8 @@ class AdaLoraLayer(AdaLoraWithForward):
         adapter_name: str,  # of which adapter
         pattern: list[bool] | torch.Tensor,  # [init_r], which of the first triplets to have
     ):
-        """Remove the parameters of the other triplets. A triplet that is wanted and was removed before comes back as
-        zeros, for a checkpoint to fill. Raises ValueError for a pattern of another length than `init_r`."""
+        """Remove the parameters of the other triplets. A triplet that is wanted and was removed before comes
+        back as zeros, for a checkpoint to fill. Raises ValueError unless the pattern has `init_r` entries."""
         held, wanted = self.held[adapter_name], self._wanted(adapter_name, pattern)
         for part, dim in PARTS.items():
             parts = getattr(self, part)
@@ -205,8 +205,8 @@ def patterned_layers(
     rank_pattern: dict[str, list[bool]],  # by the names of singular values
     adapter_name: str,  # whose pattern it is
 ) -> dict[str, tuple[AdaLoraLayer, list[bool]]]:
-    """The layers that a rank pattern is about, by full name, each with its part of the pattern. Raises ValueError
-    for a layer that is not there."""
+    """The layers that a rank pattern is about, by full name, each with its part of the pattern. Raises
+    ValueError for a layer that is not there."""
     layers, found = adalora_layers(model, adapter_name), {}
     for key, pattern in rank_pattern.items():
         name = layer_name(key, adapter_name)
@@ -236,8 +236,8 @@ class Importance:
         self,
         model: nn.Module,  # after `backward`
     ):
-        """Observe the gradients of a step. A parameter without a gradient was not used. Raises ValueError where no
-        parameter has one."""
+        """Observe the gradients of a step. A parameter without a gradient was not used. Raises ValueError
+        where no parameter has one."""
         parameters = {
             f"{name}.{part}.{self.adapter_name}": getattr(layer, part)[self.adapter_name]
             for name, layer in adalora_layers(model, self.adapter_name).items()
@@ -270,8 +270,8 @@ class Importance:
 
 # %% ../../../nbs/reference/16_adalora.ipynb #4f74de1b
 class Budget(Importance):
-    """Observes the triplets of one adapter, and switches off the least important of all layers. Source: Zhang et
-    al. 2023, arXiv:2303.10512, section 3.3."""
+    """Observes the triplets of one adapter, and switches off the least important of all layers. Source: Zhang
+    et al. 2023, arXiv:2303.10512, section 3.3."""
 
     init_bgt: int  # triplets of the whole model at first
     target_bgt: int  # and at last
@@ -344,7 +344,8 @@ class RankAllocator(Budget):
         global_step: int,  # of the training
         force_mask: bool = False,  # remove triplets at this step, also when the schedule does not say so
     ) -> tuple[int, dict[str, list[bool]] | None]:
-        "Observe a step and, if it is time, remove triplets. The budget, and the rank pattern if some were removed."
+        """Observe a step and, if it is time, remove triplets. The budget, and the rank pattern if some were
+        removed."""
         config = self.peft_config
         if global_step < config.total_step - config.tfinal or not self.exp_avg_ipt:
             self.update_ipt(model)
@@ -395,7 +396,8 @@ class AdaLoraWithTraining(AdaLoraTargets):
     "The base model with AdaLoRA layers in it, and what is done with them in training."
 
     def forward(self, *args, **kwargs):
-        "The base model; if it returns a loss, the penalty for vectors that are not orthogonal is added to it."
+        """The base model; if it returns a loss, the penalty for vectors that are not orthogonal is added to
+        it."""
         outputs = super().forward(*args, **kwargs)
         adapter_name = self.trainable_adapter_name
         if getattr(outputs, "loss", None) is not None and adapter_name is not None:
@@ -407,8 +409,8 @@ class AdaLoraWithTraining(AdaLoraTargets):
         self,
         adapter_name: str,  # of which adapter
     ) -> torch.Tensor | float:  # a number, 0 if all vectors are orthogonal and of length 1
-        """How far the singular vectors are from orthogonal, on average (section 3.1 of the paper). Layers that
-        are switched off do not count."""
+        """How far the singular vectors are from orthogonal, on average (section 3.1 of the paper). Layers
+        that are switched off do not count."""
         norms = []
         for layer in adalora_layers(self.model, adapter_name).values():
             if not layer.disable_adapters:
@@ -422,8 +424,8 @@ class AdaLoraWithTraining(AdaLoraTargets):
         self,
         global_step: int,  # of the training, counted as `total_step` counts
     ):
-        """Observe a training step and remove triplets if it is time. To be called after `optimizer.step()` and
-        before `optimizer.zero_grad()`.
+        """Observe a training step and remove triplets if it is time. To be called after `optimizer.step()`
+        and before `optimizer.zero_grad()`.
 
         What is left is written to the configuration's `rank_pattern`. Raises ValueError without an adapter
         to train, without gradients, or for a step that is no number of a step."""
@@ -456,8 +458,8 @@ class AdaLoraModel(AdaLoraWithTraining):
         rank_pattern: dict[str, list[bool]],  # what a checkpoint holds
         adapter_name: str,  # which adapter it is for
     ):
-        """Give each layer the parameters that a checkpoint holds, and no more. They are new parameters: an optimizer
-        that was made before does not know them. Raises ValueError for a pattern of other layers or of other
+        """Give each layer the parameters that a checkpoint holds, and no more. They are new parameters: an
+        optimizer that was made before does not know them. Raises ValueError for a pattern of other layers or
         lengths."""
         for layer, pattern in patterned_layers(self.model, rank_pattern, adapter_name).values():
             layer.resize(adapter_name, pattern)
@@ -470,8 +472,8 @@ class AdaLoraModel(AdaLoraWithTraining):
         state_dict: dict[str, torch.Tensor],  # by names such as "base_model.model.h.0.c_attn.lora_E.default"
         adapter_name: str,  # whose state it is
     ) -> dict[str, torch.Tensor]:
-        """A copy of an adapter's state that holds only the triplets that are left, as a checkpoint does. Raises
-        ValueError for a pattern of other layers or of other lengths."""
+        """A copy of an adapter's state that holds only the triplets that are left, as a checkpoint does.
+        Raises ValueError for a pattern of other layers or of other lengths."""
         result = dict(state_dict)
         for name, (layer, pattern) in patterned_layers(self.model, rank_pattern, adapter_name).items():
             stays = layer.mask(adapter_name, pattern)

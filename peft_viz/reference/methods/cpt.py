@@ -51,7 +51,7 @@ class CPTEmbedding(nn.Module):
         self,
         indices: torch.Tensor,  # [batch, virtual], numbers of virtual tokens
     ) -> torch.Tensor:  # [batch, virtual, token_dim]
-        "The embeddings of the examples, moved by what was learned. Differences that are too long are shortened first."
+        "The embeddings of the examples, moved by what was learned. Too long differences are shortened first."
         if self.config.inference_mode:
             return self.embedding(indices)
         self.project()
@@ -96,7 +96,8 @@ def token_ids(
     for token_id in config.cpt_token_ids:
         if not 0 <= token_id < size:
             raise ValueError(
-                f"cpt_token_ids must be tokens of the base model, from 0 to {size - 1}, but there is {token_id}"
+                f"cpt_token_ids must be tokens of the base model, from 0 to {size - 1}, but there is "
+                f"{token_id}"
             )
     return torch.tensor(config.cpt_token_ids, device=word_embeddings.weight.device)
 
@@ -107,8 +108,8 @@ def extend_types(
     shape: tuple[int, int],  # of the input, (batch, sequence)
     insert,  # puts the examples' types, [batch, virtual], among those of the input: see `place`
 ) -> torch.Tensor:  # [batch, virtual + sequence], a new tensor
-    """The examples' types, then the input's, shifted behind them. Raises ValueError unless there is a type for
-    each token.
+    """The examples' types, then the input's, shifted behind them. Raises ValueError unless there is a type
+    for each token.
 
     Source: https://peft-viz.github.io/peft_viz/reference/specification.html#cpt-8"""
     if input_type_mask.shape != shape:

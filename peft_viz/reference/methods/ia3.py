@@ -51,7 +51,8 @@ class IA3Parts(BaseTunerLayer):
 class IA3Layer(IA3Parts):
     """A linear layer whose output (or, in a feed-forward layer, input) is rescaled channel by channel.
 
-    Input `[..., in_features]`, output `[..., out_features]`. Source: Liu et al. 2022, arXiv:2205.05638, section 3.3."""
+    Input `[..., in_features]`, output `[..., out_features]`.
+    Source: Liu et al. 2022, arXiv:2205.05638, section 3.3."""
 
     def forward(
         self,
@@ -114,7 +115,8 @@ class IA3Model(BaseTuner):
         ):
             side = "input" if module.is_feedforward else "output"
             raise ValueError(
-                f"{name!r} is rescaled at its {side} by another adapter; feedforward_modules must agree about it"
+                f"{name!r} is rescaled at its {side} by another adapter; feedforward_modules must agree "
+                "about it"
             )
 
     def create_layer(self, name: str, module: nn.Module, config: IA3Config) -> IA3Layer:
@@ -126,8 +128,8 @@ class IA3Model(BaseTuner):
         weights: list[float],  # one for each
         adapter_name: str,  # a new name
     ):
-        """Make an adapter whose factors are weighted sums of those of others. It is neither active nor trained. Raises
-        ValueError where they cannot be combined."""
+        """Make an adapter whose factors are weighted sums of those of others. It is neither active nor
+        trained. Raises ValueError where they cannot be combined."""
         if adapter_name in self.peft_config:
             warn(f"there is an adapter {adapter_name!r} already; nothing is combined")
             return

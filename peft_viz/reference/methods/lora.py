@@ -197,8 +197,8 @@ class LoraWithWeight(LoraWithForward):
 
     @torch.no_grad()
     def get_delta_weight(self, adapter_name: str) -> torch.Tensor:
-        """The change of the weight that does what the detour does, in the base layer's layout, before DoRA sets the
-        lengths. Half precision is multiplied in single precision."""
+        """The change of the weight that does what the detour does, in the base layer's layout, before DoRA
+        sets the lengths. Half precision is multiplied in single precision."""
         A, B = self.factors(adapter_name)
         wide = torch.promote_types(A.dtype, torch.float32)
         return (self.oriented(B.to(wide) @ A.to(wide)) * self.scaling[adapter_name]).to(A.dtype)
@@ -207,15 +207,16 @@ class LoraWithWeight(LoraWithForward):
         self,
         adapter_name: str,  # a DoRA adapter
     ) -> torch.Tensor:  # [out_features]
-        "What each output channel is multiplied by. The norm counts as a constant: no gradient flows through it."
+        """What each output channel is multiplied by. The norm counts as a constant: no gradient flows through
+        it."""
         with torch.no_grad():
             A, B = self.factors(adapter_name)
             norms = self.row_norms(self.weight.to(A.dtype), self.scaling[adapter_name] * F.linear(A.T, B).T)
         return self.lora_magnitude_vector[adapter_name].weight / norms
 
     def merged_parameters(self, adapter_name: str) -> dict[str, torch.Tensor]:
-        """The weight with one more adapter in it. For DoRA's norms everything that is merged is taken out first and
-        put back in."""
+        """The weight with one more adapter in it. For DoRA's norms everything that is merged is taken out
+        first and put back in."""
         weight = base = self.weight.data
         if adapter_name in self.lora_magnitude_vector:
             for other in reversed(self.merged_adapters):
@@ -445,7 +446,8 @@ class LoraWithMixedBatches(LoraTargets):
         num_return_sequences: int = 1,
         **kwargs,  # noqa: ARG002
     ):
-        "Hand `adapter_names`, one for each row of the batch, to the adapted modules as long as the context lasts."
+        """Hand `adapter_names`, one for each row of the batch, to the adapted modules as long as the context
+        lasts."""
         if adapter_names is None:
             yield
             return
@@ -469,7 +471,8 @@ class LoraWithMixedBatches(LoraTargets):
             raise ValueError(f"adapter_names must be a list with a name for each row, not {adapter_names!r}")
         for unknown in set(adapter_names) - {"__base__", *self.peft_config}:
             raise UnknownAdapterError(
-                f"there is no adapter {unknown!r}; there are {', '.join(self.peft_config)}, and '__base__' for none"
+                f"there is no adapter {unknown!r}; there are {', '.join(self.peft_config)}, and "
+                "'__base__' for none"
             )
         if any(layer.merged for layer in self.tuner_layers()):
             raise ValueError("adapter_names need adapters that are not merged; call unmerge_adapter() first")

@@ -32,7 +32,8 @@ def check_task_ids(
         )
     if task_ids.shape != (batch_size,):
         raise ValueError(
-            f"task_ids has shape {list(task_ids.shape)}; it must hold one task id for each of the {batch_size} rows"
+            f"task_ids has shape {list(task_ids.shape)}; it must hold one task id for each of the "
+            f"{batch_size} rows"
         )
     if task_ids.is_floating_point() or task_ids.dtype == torch.bool:
         raise ValueError(f"task_ids must be integers, not {task_ids.dtype}")
@@ -60,8 +61,8 @@ class MultitaskPromptEmbedding(PromptEmbedding):
 
     Input `[batch, virtual]`, numbers of virtual tokens, and `[batch]`, numbers of tasks; output `[batch,
     virtual, token_dim]`.
-    Source: Wang et al. 2023, arXiv:2303.02861, section 3.1. Raises ValueError for a file of other tasks that does not
-    fit."""
+    Source: Wang et al. 2023, arXiv:2303.02861, section 3.1. Raises ValueError for a file of other tasks that
+    does not fit."""
 
     def __init__(
         self,
@@ -113,8 +114,8 @@ SOURCE_NAMES = {  # name in the encoder -> name in peft's checkpoints
 def source_prompts(
     config: MultitaskPromptTuningConfig,  # which file, and what to take from it
 ) -> dict[str, torch.Tensor]:
-    """The tensors of an earlier training, by the names of the encoder's parameters. Raises ValueError when the file
-    holds something else, or other tasks."""
+    """The tensors of an earlier training, by the names of the encoder's parameters. Raises ValueError when
+    the file holds something else, or other tasks."""
     init, path = config.prompt_tuning_init, config.prompt_tuning_init_state_dict_path
     state = read_state_dict(path)
     wanted = (
@@ -123,7 +124,8 @@ def source_prompts(
     missing = [SOURCE_NAMES[name] for name in wanted if SOURCE_NAMES[name] not in state]
     if missing:
         raise ValueError(
-            f"{path} is not from multitask prompt tuning: it has no {', '.join(missing)}; it has {', '.join(state)}"
+            f"{path} is not from multitask prompt tuning: it has no {', '.join(missing)}; it has "
+            f"{', '.join(state)}"
         )
     source = {name: state[SOURCE_NAMES[name]] for name in wanted}
     if len(wanted) > 1 and config.num_tasks != 1:

@@ -21,7 +21,7 @@ class PromptEncoder(nn.Module):
     def __init__(
         self,
         config: PromptEncoderConfig,  # a complete configuration
-        word_embeddings: nn.Module | None = None,  # not needed; other prompt encoders start from them  # noqa: ARG002
+        word_embeddings: nn.Module | None = None,  # others start from them  # noqa: ARG002
     ):
         super().__init__()
         self.embedding = nn.Embedding(config.num_virtual_tokens, config.token_dim)

@@ -241,7 +241,8 @@ class PolyModel(PolyTargets):
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *args, adapter_names: list[str] | None = None, **kwargs):  # noqa: ARG002
-        "As long as the context lasts, the transformers model takes `task_ids`, and its POLY layers know them."
+        """As long as the context lasts, the transformers model takes `task_ids`, and its POLY layers know
+        them."""
         with super()._enable_peft_forward_hooks(adapter_names=adapter_names):
             if self.takes_task_ids:
                 yield

@@ -69,8 +69,8 @@ def to_cache(
 ):  # the cache
     """A cache that holds the keys and values of the virtual tokens, ready for the first real token.
 
-    With `columns` it stays empty at first. The sequence that comes next has these columns free for the virtual tokens,
-    and when a layer updates the cache, their keys and values are replaced by those of the prefix."""
+    With `columns` it stays empty at first. The sequence that comes next has these columns free for the
+    virtual tokens; when a layer updates the cache, their keys and values become those of the prefix."""
     from transformers import DynamicCache
 
     cache = DynamicCache(config=model_config) if cache is None else cache

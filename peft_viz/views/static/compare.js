@@ -43,10 +43,32 @@ export function comparePanel(view) {
     ($.differs = h("div", { class: "differs" })),
     h(
       "div",
-      { class: "sides" },
+      { class: "sides", css: { "--n": columnsOfAll(view, other) } },
       h("div", {}, title(view, "a"), $.sides[0]),
       h("div", {}, title(other, "b"), $.sides[1]),
     ),
+  );
+}
+
+/**
+ * Columns of the widest call, as far as they are drawn: sheets that do not fit side by side stand
+ * one above the other, column above column.
+ */
+function columnsOfAll(view, other) {
+  const wide = [view, other].flatMap((v) =>
+    v.rec.bases.map((b) => v.rec.sequence(b.id)?.rows[0]?.roles.length || 8),
+  );
+  return Math.min(160, Math.max(8, ...wide.slice(0, 400)));
+}
+
+/** Two sheets scroll sideways together. @param {Element[]} sides */
+function together(sides) {
+  const boxes = sides.map((side) => side.querySelector(".sheetbox > .scroll"));
+  boxes.forEach((box, i) =>
+    box?.addEventListener("scroll", () => {
+      const other = boxes[1 - i];
+      if (other && other.scrollLeft !== box.scrollLeft) other.scrollLeft = box.scrollLeft;
+    }),
   );
 }
 
@@ -127,6 +149,7 @@ export function showCompare(view) {
       : h("p", { class: "note" }, view.say("no_such_call"));
     view.$.sides[side].replaceChildren(box);
   });
+  together(view.$.sides);
   return text;
 }
 

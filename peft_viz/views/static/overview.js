@@ -5,6 +5,7 @@ import { findingsBox } from "./findings.js";
 import { takenAfter } from "./measured.js";
 import { stageOf } from "./model.js";
 import { pythonText, range, seen, short } from "./text.js";
+import { wayBox } from "./ways.js";
 
 /**
  * @typedef {import("./element.js").PeftVizTrace} View
@@ -194,7 +195,9 @@ function conditions(view, call) {
             badge,
           );
     const css = { "--depth": Math.min(depth, 8) };
-    return h("div", { class: `decision${yes == null ? " unreached" : ""}`, css }, head, other);
+    const way = yes == null ? null : wayBox(view, call, b.line, yes);
+    const cls = `decision${yes == null ? " unreached" : ""}`;
+    return h("div", { class: cls, css }, head, other, way);
   });
 }
 
@@ -204,15 +207,14 @@ function otherWay(view, b, yes, text) {
   const span = yes ? b.orelse && [b.orelse[0], b.orelse[1]] : b.body;
   const word = pythonText(!yes);
   if (inline) return null;
-  if (!span) {
-    return h("div", { class: "other" }, view.say("other_skip", word, b.body[0], b.body[1]));
-  }
+  const where = (s) => view.say(s[0] === s[1] ? "line" : "lines_n", s[0], s[1]);
+  if (!span) return h("div", { class: "other" }, view.say("other_skip", word, where(b.body)));
   let first = span[0];
   while (first < span[1] && /^(else:|#|$)/.test(text(first))) first++;
   return h(
     "div",
     { class: "other" },
-    view.say("other_way", word, span[0], span[1]),
+    view.say("other_way", word, where(span)),
     " ",
     h("span", { class: "mono" }, text(first)),
   );

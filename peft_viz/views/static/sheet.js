@@ -11,10 +11,12 @@ import { range } from "./text.js";
  * One line of cells. `values[c]` is null where the tensor has no such column, `born[c]` the number
  * of the step at which the cell came to be what it is.
  * @typedef {object} Line
- * @property {"ids" | "attention_mask" | "labels" | "positions" | "type_mask"} role
+ * @property {"ids" | "attention_mask" | "labels" | "positions" | "type_mask" | "numbers" |
+ *   "loss_weights"} role  numbers: the ids as such
  * @property {(number | string | null)[]} values
  * @property {number[]} born
  * @property {boolean} [lost]  too large to be kept
+ * @property {boolean} [aside]  for the loss alone: the base model does not get it
  *
  * @typedef {object} Sheet
  * @property {string} roles  one letter for each column
@@ -108,7 +110,9 @@ export function sheet(rec, base, r) {
     given(row.roles, width).forEach((c, i) => (values[c] = numbers ? numbers[i] : null));
     const line = { role, values, born: Array(total).fill(root.first), lost: !numbers };
     above.push(/** @type {Line} */ (line));
+    if (role === "ids" && numbers) above.push(/** @type {Line} */ ({ ...line, role: "numbers" }));
   }
+  above.sort((a, b) => +(a.role === "numbers") - +(b.role === "numbers"));
   return {
     roles: row.roles,
     ids: row.ids,
@@ -137,25 +141,75 @@ function below(rec, base, row, r, above, { from, start, first, root }) {
   });
   /** @type {Line[]} */
   const lines = [{ role: "ids", values: [...row.roles], born: tokens }];
-  const add = (role, values, at) => {
+  const add = (role, values, at, aside = false) => {
     const lost = row.unkept?.includes({ attention_mask: "attended" }[role] || role);
     if (!lost && !values?.some((x) => x != null && x !== "")) return;
     const cells = lost ? Array(total).fill(null) : values;
-    lines.push(/** @type {any} */ ({ role, values: cells, born: born(role, cells, at), lost }));
+    const line = { role, values: cells, born: born(role, cells, at), lost, aside };
+    lines.push(/** @type {any} */ (line));
   };
   const bits = [...(row.attended || "")].map((b) => (b === "0" || b === "1" ? +b : null));
   add("attention_mask", bits, made(arg("attention_mask")));
   add("labels", row.labels, made(arg("labels")));
-  const types = arg("input_type_mask", "token_type_ids");
-  const kinds = types == null ? null : rowOf(rec, types, r, rec.sequence(base.id).rows.length);
-  if (kinds?.length === total) add("type_mask", kinds, made(types));
+  const rows = rec.sequence(base.id).rows.length;
+  const theirs = arg("input_type_mask", "token_type_ids");
+  const types = theirs ?? local(rec, base, from, "type_mask", [total]);
+  const kinds = types == null ? null : rowOf(rec, types, r, rows);
+  if (kinds?.length === total) add("type_mask", kinds, made(types), theirs == null);
   const measured = positionsOf(rec, base, r);
   const where = row.positions?.some((x) => x != null) ? row.positions : null;
   const positions = measured
     ? [...Array(total - measured.length).fill(null), ...measured]
     : where;
   add("positions", positions, measured ? base.first : made(arg("position_ids")));
+  const given = arg("input_ids");
+  if (given != null && row.ids) {
+    add(
+      "numbers",
+      row.ids.map((x, c) => (c < start ? null : x)),
+      made(given),
+    );
+  }
+  // the loss is computed behind the base model; the first token is predicted from nothing
+  const widths = [total - 1, total];
+  const weights = row.labels && local(rec, base, base.last, "loss_weights", widths);
+  const counts = weights == null ? null : rowOf(rec, weights, r, rows);
+  if (counts) {
+    const all = counts.length < total ? [null, ...counts] : counts;
+    const told = all.map((x, c) => (row.labels[c] == null || row.labels[c] === -100 ? null : x));
+    add("loss_weights", told, madeAt(rec, weights, base.last, endOf(rec, base)), true);
+  }
   return lines;
+}
+
+/** The step at which the next base call begins, or at which the whole call ends. */
+function endOf(rec, base) {
+  const root = rec.root(base);
+  const next = rec.bases.find((b) => b.first > base.last && rec.root(b) === root);
+  return next ? next.first : root.last;
+}
+
+/**
+ * The last local variable of a role and a width that a step from `from` on made for this call: a
+ * table that does not reach the base model itself. Undefined when there is none.
+ * @param {Recording} rec
+ * @param {Call} base
+ * @param {number} from
+ * @param {string} role
+ * @param {number[]} widths
+ * @returns {number | undefined}
+ */
+function local(rec, base, from, role, widths) {
+  const to = from < base.first ? base.first : endOf(rec, base);
+  let found;
+  for (let k = from; k <= to; k++) {
+    for (const change of rec.settled(rec.moments[k])?.changes || []) {
+      const v = rec.value(change.value);
+      if (v?.role !== role || v.shape?.length !== 2 || !widths.includes(v.shape[1])) continue;
+      if (rec.whole(change.value)) found = change.value;
+    }
+  }
+  return found;
 }
 
 /** The row to begin with: the first that has padding, else row 0. @param {Recording} rec */

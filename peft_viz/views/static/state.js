@@ -3,6 +3,7 @@ import { h } from "./dom.js";
 import { beforeAfter, beside, figure } from "./cells.js";
 import { enlarge } from "./panes.js";
 import { pythonText, short } from "./text.js";
+import { wayBox } from "./ways.js";
 
 /**
  * @typedef {import("./element.js").PeftVizTrace} View
@@ -73,8 +74,10 @@ function happened(view, m, vars, near) {
     const rows = changed.flatMap(([name, v]) => changedRows(view, name, v, vars, near));
     kids.push(view.h(4, view.say("after_line")), h("div", { class: "changed" }, rows));
   }
-  if (step?.branch != null) kids.push(notice("condition", truth(step.branch)));
-  else if (!changed.length && m.phase === "line") kids.push(notice("nothing"));
+  if (step?.branch != null) {
+    kids.push(notice("condition", truth(step.branch)));
+    kids.push(wayBox(view, m.call, step.line, step.branch));
+  } else if (!changed.length && m.phase === "line") kids.push(notice("nothing"));
   if (m.phase === "leave") kids.push(ending(view, m.call, near));
   return kids.filter(Boolean);
 }

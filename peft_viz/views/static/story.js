@@ -14,6 +14,7 @@ import { sheet } from "./sheet.js";
 import { typeOf } from "./state.js";
 import { clamp, range, seen, short } from "./text.js";
 import { drawAttention, stageOf } from "./model.js";
+import { wayBox } from "./ways.js";
 
 /**
  * @typedef {import("./element.js").PeftVizTrace} View
@@ -30,6 +31,8 @@ const LINE_NAMES = {
   labels: "label",
   positions: "position",
   type_mask: "type",
+  numbers: "id",
+  loss_weights: "loss_weight",
 };
 
 /** @param {View} view */
@@ -77,9 +80,17 @@ function inShort(view) {
   if (!count) return view.say(rec.about.peft_type ? "short_inside" : "short_alone", name);
   const cached = row.roles.indexOf("v") < seq.query_start;
   if (cached) return view.say("short_cache", name, count, view.say("keeps_length"));
-  const labels = row.labels?.some((x) => x != null);
   const place = /^p+v/.test(row.roles) ? "short_behind" : "short_front";
-  return view.say(place, name, count, view.say(labels ? "grows_both" : "grows_mask", count));
+  return view.say(place, name, count, growth(view, row, count));
+}
+
+/** How mask and labels grew, as measured: CPT gives labels to some of its virtual tokens. */
+function growth(view, row, count) {
+  if (!row.labels?.some((x) => x != null)) return view.say("grows_mask", count);
+  const added = row.labels.filter((x, c) => row.roles[c] === "v" && x != null);
+  const told = added.filter((x) => x !== -100).length;
+  if (added.length < count) return view.say("grows_mask", count);
+  return told ? view.say("grows_some", count, count - told, told) : view.say("grows_both", count);
 }
 
 /** The sentence of a moment in the reader's language. @param {View} view @param {Scene} scene */
@@ -105,7 +116,9 @@ export function showStory(view) {
   const base = scene.base || rec.nextBase(scene.k);
   const from = i ? Math.min(rec.story[i - 1].k, scene.k - 1) : -1;
   const short_ = scene.kind === "short";
-  const when = short_ ? { from: base.last, now: base.last, added: true } : { from, now: scene.k };
+  const when = short_
+    ? { from: base.last, now: rec.root(base).last, added: true }
+    : { from, now: scene.k };
   const names = new Set((scene.names || []).map((name) => ROLES[name] || name));
   const picture = base ? sheetBox(view, base, { ...when, names }) : noGrid(view);
   const columns = base && view.rec.sequence(base.id)?.rows[0]?.roles.length;
@@ -117,7 +130,8 @@ export function showStory(view) {
     (short_ && findingsBox(view, true)) || "",
   );
   view.paintAll();
-  bringIn($.scene.querySelector(".scroll"), scene.kind === "given");
+  if (short_) seam($.scene.querySelector(".scroll"));
+  else bringIn($.scene.querySelector(".scroll"), scene.kind === "given");
   keepInView($.scenes, $.sceneButtons[i]);
 }
 
@@ -126,6 +140,14 @@ export function bringIn(box, given) {
   if (!box || box.scrollWidth <= box.clientWidth) return;
   const cell = box.querySelector(given ? ".passed td:not(.gap)" : ".reached .fresh");
   if (cell) box.scrollLeft = Math.max(0, cell.offsetLeft - 100);
+  else seam(box);
+}
+
+/** Scroll a wide grid to where what was added meets what was passed. @param {any} box */
+function seam(box) {
+  const cell =
+    box && box.scrollWidth > box.clientWidth && box.querySelector(".passed td:not(.gap)");
+  if (cell) box.scrollLeft = Math.max(0, cell.offsetLeft - box.clientWidth / 2);
 }
 
 /** Columns that the grid would like to show. */
@@ -183,9 +205,10 @@ export function sheetBox(view, base, when) {
   const named = known.filter((role) => when.names?.has(role));
   const marked = new Set(named.length ? named : known);
   const above = data.passed.map((line) => lineOf(view, data, line, columns, when, true));
-  const below = data.reached.map((line) =>
-    lineOf(view, data, line, columns, { ...when, marked }, false),
-  );
+  const drawn = (lines) =>
+    lines.map((line) => lineOf(view, data, line, columns, { ...when, marked }, false));
+  const below = drawn(data.reached.filter((line) => !line.aside));
+  const aside = drawn(data.reached.filter((line) => line.aside));
   const reached = when.now >= base.first;
   const heading = (word, cls) => {
     const cell = { colspan: columns.length + 1, scope: "rowgroup", class: cls };
@@ -207,6 +230,9 @@ export function sheetBox(view, base, when) {
       parts(view, data, columns),
       below,
     ),
+    aside.length
+      ? h("tbody", { class: "reached" }, heading(view.say("for_the_loss"), "part"), aside)
+      : null,
   );
   const scroll = { class: "scroll", role: "region", "aria-label": view.say("sequence") };
   const box = h("div", scroll, table);
@@ -294,7 +320,10 @@ function cellOf(view, data, role, x, c, given) {
       return ["m-label", text == null ? String(x) : seen(text, view.fits), view.textOf(x)];
     },
   };
-  const made = look[role] ? look[role]() : ["num", String(x), view.say(LINE_NAMES[role])];
+  const text = () => (Number.isInteger(x) ? String(x) : Number(x).toPrecision(2));
+  const made = look[role]
+    ? look[role]()
+    : ["num", typeof x === "number" ? text() : String(x), view.say(LINE_NAMES[role])];
   return [made[0], made[1], place + made[2]];
 }
 
@@ -396,7 +425,9 @@ function cause(view, scene) {
     open();
     if (!here) view.jumpLine(line);
   };
-  return h("div", { class: "cause" }, snippet(view, call, step, act), more);
+  const at = call.steps[step];
+  const way = at?.branch == null ? null : wayBox(view, call, at.line, at.branch, true);
+  return h("div", { class: "cause" }, snippet(view, call, step, act), way, more);
 }
 
 /**

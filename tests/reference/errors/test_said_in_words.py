@@ -11,6 +11,7 @@ import torch
 import peft_viz as ours
 from damage import print_of
 from peft_viz import tiny_random
+from peft_viz.reference.calls import check_inputs, check_mask
 from peft_viz.reference.config import PeftWarning
 
 CLM = dict(task_type="CAUSAL_LM")
@@ -296,3 +297,32 @@ def test_embeddings_that_were_replaced_afterwards():
     with torch.no_grad():
         model.get_base_model().get_input_embeddings().weight += 1
     assert not torch.equal(model(input_ids=IDS + 60).logits, before)
+
+
+@pytest.mark.parametrize("name", ["attention_mask", "position_ids"])
+@pytest.mark.parametrize(
+    "given, is_first, fits", [(4, 1, 1), (4, 0, 1), (6, 1, 0), (6, 0, 1), (3, 1, 0), (3, 0, 0)]
+)
+def test_a_mask_or_positions_of_all_tokens_so_far_need_a_cache(name, given, is_first, fits):
+    inputs = {"input_ids": torch.ones(2, 4, dtype=torch.long), name: torch.ones(2, given, dtype=torch.long)}
+    if fits:
+        check_inputs(**inputs, is_first=bool(is_first))
+    else:
+        with pytest.raises(ValueError, match=name):
+            check_inputs(**inputs, is_first=bool(is_first))
+
+
+@pytest.mark.parametrize(
+    "numbers, end",
+    [([1.0, 0.5], "is 0.5, and not all are whole"), ([1.0, -1.0], "is -1"), ([1, -1], "is -1")],
+)
+def test_what_is_wrong_with_a_mask_is_said(numbers, end):
+    with pytest.raises(ValueError, match=f"its smallest number {end}$"):
+        check_mask(torch.tensor([numbers]))
+
+
+def test_embeddings_of_another_width_do_not_go_with_virtual_tokens_in_the_sequence():
+    model = ours.get_peft_model(tiny_random("llama"), prompt())
+    width = model.word_embeddings.weight.shape[1]
+    with pytest.raises(ValueError, match=rf"inputs_embeds has shape \[1, 4, {width + 1}\]"):
+        model(inputs_embeds=torch.zeros(1, 4, width + 1))

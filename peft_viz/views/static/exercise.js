@@ -1,0 +1,140 @@
+// @ts-check
+// <peft-viz-exercise>: a question that is answered in the browser, by the rules of
+// `Exercise.check` in Python.
+(() => {
+  /**
+   * The answer as it is compared: its numbers with a space between them, or its words in small
+   * letters.
+   * @param {string} answer
+   */
+  function plain(answer) {
+    const text = answer.trim();
+    const numbers = text.match(/-?\d+/g) || [];
+    const other = text.replace(/-?\d+|[\s,;()[\]]|torch\.Size/g, "");
+    if (numbers.length && !other) return numbers.join(" ");
+    return text.toLowerCase().split(/\s+/).filter(Boolean).join(" ");
+  }
+
+  /**
+   * @typedef {Record<string, string>} Texts
+   * @typedef {{question: string, right: string, hints: Texts, choices: string[], why: string,
+   *   words: Texts, style: string}} Exercise
+   */
+
+  /**
+   * What to say to an answer.
+   * @param {Exercise} exercise
+   * @param {string} answer
+   * @returns {{right: boolean, text: string}}
+   */
+  function check({ right, hints, why, words }, answer) {
+    const given = plain(answer);
+    if (given === right) return { right: true, text: [words.right, why].filter(Boolean).join(" ") };
+    if (Object.hasOwn(hints, given)) return { right: false, text: hints[given] };
+    const numbers = given.split(" ").filter(Boolean);
+    return { right: false, text: compared(numbers, right.split(" "), words) };
+  }
+
+  /**
+   * How two rows of numbers differ.
+   * @param {string[]} given @param {string[]} right @param {Record<string, string>} words
+   */
+  function compared(given, right, words) {
+    if (right.length < 2 || !given.every((x) => /^-?\d+$/.test(x))) return words.wrong;
+    if (given.length !== right.length)
+      return fill(words.length, { right: right.length, given: given.length });
+    const wrong = right.flatMap((x, i) => (x === given[i] ? [] : [i]));
+    return fill(words.places, { wrong: wrong.length, of: right.length, first: wrong[0] + 1 });
+  }
+
+  /** @param {string} text @param {Record<string, number>} named */
+  function fill(text, named) {
+    return text.replace(/\{(\w+)\}/g, (_, name) => String(named[name]));
+  }
+
+  if (typeof module === "object" && module.exports) {
+    module.exports = { plain, check }; // under node, for the tests
+    return;
+  }
+  if (customElements.get("peft-viz-exercise")) return;
+
+  /** @param {string} base64 */
+  const unpack = (base64) =>
+    JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(base64), (c) => c.charCodeAt(0))));
+
+  /**
+   * An element with attributes and children.
+   * @param {string} tag @param {Record<string, any>} [has] @param {(Node|string)[]} inside
+   */
+  function make(tag, has = {}, ...inside) {
+    const made = Object.assign(document.createElement(tag), has);
+    made.append(...inside);
+    return made;
+  }
+
+  /** Is the text that surrounds an element light, on something dark? @param {Element} element */
+  function isDark(element) {
+    const [r, g, b] = (getComputedStyle(element).color.match(/[\d.]+/g) || [0, 0, 0]).map(Number);
+    return 0.299 * r + 0.587 * g + 0.114 * b > 140;
+  }
+
+  let count = 0;
+
+  customElements.define(
+    "peft-viz-exercise",
+    class extends HTMLElement {
+      connectedCallback() {
+        if (this.shadowRoot) return;
+        const exercise = unpack(this.dataset.exercise || "");
+        const root = this.attachShadow({ mode: "open" });
+        root.append(make("style", { textContent: exercise.style }), this.form(exercise));
+      }
+
+      /** @param {Exercise} exercise */
+      form(exercise) {
+        const { question, words, choices } = exercise;
+        const said = make("output", { ariaLive: "polite" });
+        const asked = make("p", { id: "question", innerHTML: question });
+        const ask = choices.length ? chosen(choices) : typed(words.answer);
+        const show = make("button", { type: "button", className: "quiet" }, words.show);
+        const parts = [...ask.parts, make("button", {}, words.check), show];
+        const answer = make("div", { className: "answer" }, ...parts);
+        const form = make("form", { className: isDark(this) ? "dark" : "" }, asked, answer, said);
+        form.setAttribute("aria-labelledby", "question");
+        const say = (/** @type {string} */ kind, /** @type {string} */ text) =>
+          Object.assign(said, { className: kind, textContent: text });
+        form.addEventListener("submit", (event) => {
+          event.preventDefault();
+          const { right, text } = check(exercise, ask.answer());
+          say(right ? "right" : "wrong", text);
+        });
+        show.addEventListener("click", () => {
+          const solution = choices.find((c) => plain(c) === exercise.right) || exercise.right;
+          say("right", `${words.solution}: ${solution} ${exercise.why}`.trim());
+        });
+        // a notebook has keys of its own
+        form.addEventListener("keydown", (event) => event.stopPropagation());
+        return form;
+      }
+    },
+  );
+
+  /** One line to type in. @param {string} name */
+  function typed(name) {
+    const has = { type: "text", id: "answer", autocomplete: "off", spellcheck: false };
+    const input = make("input", has);
+    const label = make("label", { htmlFor: "answer" }, name);
+    return { parts: [label, input], answer: () => input.value };
+  }
+
+  /** Some answers to choose from. @param {string[]} choices */
+  function chosen(choices) {
+    const name = `choice-${count++}`;
+    const inputs = choices.map((value) => make("input", { type: "radio", name, value }));
+    const labelled = (/** @type {any} */ input) =>
+      make("label", { className: "choice" }, input, ` ${input.value}`);
+    const parts = inputs.map(labelled);
+    const answer = () => (inputs.find((input) => input.checked) || { value: "" }).value;
+    return { parts, answer };
+  }
+})();

@@ -1,0 +1,242 @@
+"Questions about a recording: what is right, what is said to a wrong answer, in Python and in the browser alike."
+# lane: here
+
+import json, pathlib, random, shutil, subprocess
+import peft, pytest, torch
+
+import peft_viz
+from peft_viz import get_peft_model, load_tiny, LoraConfig, PrefixTuningConfig, PromptTuningConfig, record
+from peft_viz.views import ask
+from peft_viz.zoo.letters import collate
+
+SCRIPT = pathlib.Path(ask.__file__).parent / "static" / "exercise.js"
+CONFIGS = {
+    "prompt": PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4),
+    "prefix": PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4),
+    "lora": LoraConfig(task_type="CAUSAL_LM"),
+}
+
+
+def recorded(config, get=get_peft_model):
+    "A batch that is padded on the left, then a generate of three tokens."
+    torch.manual_seed(0)
+    base, tokenizer = load_tiny()
+    batch = collate(tokenizer, ["fig=", "hello="], ["fgi", "ehllo"], padding_side="left")
+    model = get(base, config).eval()
+    with record(model, tokenizer=tokenizer) as trace, torch.no_grad():
+        model(**batch)
+        question = {k: batch[k][:, :8] for k in ("input_ids", "attention_mask")}
+        model.generate(**question, max_new_tokens=3, min_new_tokens=3, do_sample=False)
+    return trace
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def trace(request):
+    return recorded(CONFIGS[request.param])
+
+
+@pytest.fixture(scope="module")
+def prompt():
+    return recorded(CONFIGS["prompt"])
+
+
+def asked(trace, lang="en"):
+    "Every question that this recording can answer."
+    return [
+        *(ask.mask(trace, row, call, lang) for row in (0, 1) for call in (0, 1)),
+        *(ask.labels(trace, row, lang=lang) for row in (0, 1)),
+        *(ask.positions(trace, row, call, lang) for row in (0, 1) for call in (0, 1, 2)),
+        *(ask.cached(trace, call, lang) for call in (0, 1, 2)),
+        *(ask.shape(trace, name, lang=lang) for name in ("attention_mask", "labels", "logits")),
+        *(ask.next_token(trace, row, lang=lang) for row in (0, 1)),
+    ]
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_the_recorded_answer_is_right_and_no_hint_is_for_it(trace, lang):
+    for exercise in asked(trace, lang):
+        assert exercise.check(exercise.right) == ask.WORDS[lang]["right"]
+        assert exercise.right not in exercise.hints
+        for wrong, hint in exercise.hints.items():
+            assert exercise.check(wrong) == hint and "{" not in hint
+
+
+def test_the_answers_are_those_of_the_tensors(prompt):
+    base = prompt.base_calls[0]
+    for row in (0, 1):
+        for name, question in (("attention_mask", ask.mask), ("labels", ask.labels)):
+            right = prompt.value(base.args[name]).nested()[row]
+            assert question(prompt, row).check(right) == "Right."
+    assert ask.cached(prompt, 0).check(16) == ask.cached(prompt, 1).check(12) == "Right."
+    assert ask.shape(prompt, "logits").check(torch.Size([2, 16, 67])) == "Right."
+    assert ask.branch(prompt, "PREFIX_TUNING", "forward").check("No") == "Right."
+    assert ask.positions(prompt, 0).check([*range(16)]) == "Right."  # the padding was counted
+
+
+def test_a_hint_fits_the_mistake(prompt):
+    words, mask = ask.WORDS["en"], ask.mask(prompt)
+    right = [int(x) for x in mask.right.split()]
+    assert mask.check(right[4:]) == words["virtual"].format(n=4)
+    assert mask.check([1 - x for x in right]) == words["exchanged"]
+    assert mask.check([1] * len(right)) == words["padding"]
+    assert mask.check(right[:-1]) == words["length"].format(right=16, given=15)
+    assert mask.check([*right[:8], 0, 0, *right[10:]]) == words["places"].format(wrong=2, of=16, first=9)
+    assert (
+        ask.labels(prompt).check([0 if x == -100 else x for x in map(int, ask.labels(prompt).right.split())])
+        == words["zeros"]
+    )
+    assert ask.cached(prompt).check(12) == words["virtual"].format(n=4)
+    assert ask.cached(prompt).check("many") == words["wrong"]
+
+
+def test_questions_on_peft_itself():
+    theirs = recorded(
+        peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4), peft.get_peft_model
+    )
+    ours = recorded(CONFIGS["prompt"])
+    for a, b in zip(asked(theirs)[:-2], asked(ours)[:-2]):
+        assert (a.question, a.right) == (b.question, b.right)
+    assert ask.branch(theirs, "PREFIX_TUNING", "forward").right == "no"
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        (
+            lambda t: ask.shape(t, "pixels"),
+            "'pixels' is not there; this call has inputs_embeds, attention_mask",
+        ),
+        (lambda t: ask.labels(t, call=1), "no labels reached"),
+        (lambda t: ask.branch(t, "no such condition"), "no recorded line decides"),
+        (lambda t: ask.mask(t, lang="fr"), "lang is 'fr'; there are en, zh"),
+        (lambda t: ask.exercise("?", 1, choices=[2, 3]), "1 is the right answer and is not among"),
+    ],
+)
+def test_what_cannot_be_asked_is_said(prompt, wrong, message):
+    with pytest.raises((ValueError, KeyError), match=message):
+        wrong(prompt)
+
+
+def test_the_browser_says_what_python_says(prompt):
+    if not (node := shutil.which("node")):
+        pytest.skip("node is not installed")
+    rng, cases = random.Random(0), []
+    for exercise in (*asked(prompt), *asked(prompt, "zh")):
+        answers = [
+            exercise.right,
+            f"[{exercise.right.replace(' ', ', ')}]",
+            "",
+            "x",
+            "1 2 x",
+            *exercise.hints,
+        ]
+        answers += [
+            " ".join(str(rng.choice((0, 1, -100, 7))) for _ in range(rng.randrange(1, 20))) for _ in range(5)
+        ]
+        data = dict(
+            right=exercise.right, hints=exercise.hints, why=exercise.why, words=ask.WORDS[exercise.lang]
+        )
+        cases += [(data, answer, exercise.check(answer)) for answer in answers]
+    code = """
+const [script, cases] = JSON.parse(require("fs").readFileSync(0, "utf8"));
+const module_ = { exports: {} };
+new Function("module", script)(module_);
+console.log(JSON.stringify(cases.map(([exercise, answer]) => module_.exports.check(exercise, answer).text)));
+"""
+    said = subprocess.run(
+        [node, "-e", code],
+        input=json.dumps([SCRIPT.read_text(encoding="utf-8"), cases]),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(said.stdout) == [text for _, _, text in cases] and len(cases) > 200
+
+
+@pytest.fixture
+def opened(prompt, new_page, tmp_path):
+    "A function: a page with four questions, opened."
+
+    def open_page(**options):
+        parts = [
+            ask.mask(prompt),
+            ask.labels(prompt, 1, lang="zh"),
+            ask.next_token(prompt),
+            ask.branch(prompt, "PREFIX"),
+        ]
+        dark = "@media (prefers-color-scheme: dark) { body { background: #14171b; color: #e6e9ec } }"
+        body = "".join(map(ask.html, parts))
+        path = tmp_path / "page.html"
+        path.write_text(
+            f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Questions</title><style>{dark}</style>'
+            f"<main><h1>Questions</h1>{body}</main>",
+            encoding="utf-8",
+        )
+        page = new_page(**options)
+        page.show(path)
+        return page, parts
+
+    return open_page
+
+
+@pytest.mark.browser
+def test_a_wrong_and_a_right_answer_by_keyboard(opened):
+    page, (mask, _, token, _) = opened()
+    first = page.locator("peft-viz-exercise").nth(0)
+    field, said = first.locator("input"), first.locator("output")
+    assert "row 1 of the attention mask" in first.locator("form p").inner_text()
+    field.focus()
+    page.keyboard.type("1 " * 16)
+    page.keyboard.press("Enter")
+    assert said.inner_text() == ask.WORDS["en"]["padding"] and said.get_attribute("class") == "wrong"
+    field.fill(mask.right)
+    page.keyboard.press("Enter")
+    assert said.inner_text() == "Right." and said.get_attribute("class") == "right"
+
+    third = page.locator("peft-viz-exercise").nth(2)
+    third.locator("input").nth(0).focus()
+    for _ in range(sorted(token.choices).index(token.choices[0]) + 1):
+        page.keyboard.press("ArrowDown")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")  # on the button
+    assert third.locator("output").inner_text()
+
+
+@pytest.mark.browser
+def test_the_solution_can_be_seen(opened):
+    page, (_, labels, token, branch) = opened()
+    for n, (right, word) in enumerate(
+        [(labels.right, "答案"), (token.right, "Solution"), (branch.right, "Solution")], 1
+    ):
+        element = page.locator("peft-viz-exercise").nth(n)
+        element.locator("button.quiet").click()
+        assert element.locator("output").inner_text().casefold() == f"{word}: {right}".casefold()
+
+
+@pytest.mark.browser
+def test_without_scripts_the_question_stays_and_the_solution_unfolds(opened):
+    page, (mask, *_) = opened(java_script_enabled=False)
+    first = page.locator("peft-viz-exercise").nth(0)
+    assert "row 1 of the attention mask" in first.inner_text() and mask.right not in first.inner_text()
+    first.locator("summary").click()
+    assert mask.right in first.inner_text()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_questions_are_accessible(opened, scheme):
+    axe = pytest.importorskip("axe_playwright_python", reason="axe is not installed")
+    page, _ = opened(color_scheme=scheme)
+    for n in (0, 2):
+        page.locator("peft-viz-exercise").nth(n).locator("button").first.click()
+    page.locator("peft-viz-exercise").nth(1).locator("button.quiet").click()
+    page.add_script_tag(path=pathlib.Path(axe.__file__).parent / "axe.min.js")
+    assert (
+        page.evaluate("async () => (await axe.run()).violations.map(v => [v.id, v.nodes.map(n => n.html)])")
+        == []
+    )
+    assert page.external == []
+
+
+def test_ask_is_at_the_top():
+    assert peft_viz.ask is ask
