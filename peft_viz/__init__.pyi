@@ -53,6 +53,7 @@ from .api import explore as explore
 from .zoo.models import load_tiny as load_tiny
 from .zoo.models import load_smollm2 as load_smollm2
 from .zoo.models import tiny_random as tiny_random
+from .zoo.learned import load_learned as load_learned
 from .magic import load_ipython_extension as load_ipython_extension
 from .magic import unload_ipython_extension as unload_ipython_extension
 from .reference import architectures as architectures
@@ -70,10 +71,12 @@ from .recording import layout as layout
 from .recording import marks as marks
 from .recording import trace as trace
 from .views import ask as ask
+from .views import playground as playground
 from .views import plot as plot
 from .views import show as show
 from .views import viewer as viewer
 from .views import widgets as widgets
+from .zoo import learned as learned
 from .zoo import letters as letters
 from .zoo import models as models
 from .zoo import settings as settings

@@ -37,6 +37,7 @@ NAMES = {  # module -> its names that stand at the top
     "recording.compare": "compare",
     "api": "explore",
     "zoo.models": "load_tiny load_smollm2 tiny_random",
+    "zoo.learned": "load_learned",
     "magic": "load_ipython_extension unload_ipython_extension",
 }
 HOME = {name: module for module, names in NAMES.items() for name in names.split()}
@@ -45,8 +46,8 @@ HOME = {name: module for module, names in NAMES.items() for name in names.split(
 WINGS = {  # wing -> its modules that are reached from the top
     "reference": "architectures calls causal_lm checkpoint config files generation helpers model place trainer",
     "recording": "layout marks trace",
-    "views": "ask plot show viewer widgets",
-    "zoo": "letters models settings",
+    "views": "ask playground plot show viewer widgets",
+    "zoo": "learned letters models settings",
 }
 MODULES = {module: f"{wing}.{module}" for wing, modules in WINGS.items() for module in modules.split()}
 

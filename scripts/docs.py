@@ -13,6 +13,8 @@ import ast, html, importlib, inspect, json, os, re, shutil, sys, time
 from configparser import ConfigParser
 from pathlib import Path
 
+import playground_page
+
 os.environ["IN_TEST"] = "1"  # nbdev: nothing is being exported now
 ROOT = Path(__file__).resolve().parent.parent
 NUMBER = re.compile(r"(?<![\w.-])\d\d_(?=[A-Za-z])")  # the "20_" of 20_trace.ipynb
@@ -290,6 +292,7 @@ def main(folder="_docs", stage="_proc"):
     prepare(stage)
     built = render(stage)
     self_contained(built)
+    playground_page.write(built)
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(built, folder)
     pages = len(list(folder.rglob("*.html")))

@@ -668,9 +668,9 @@ def title(
     versions = [f"{name} {a[name]}" for name in ("transformers", "torch") if name in a]
     method, model = layout.method(trace, lang), a.get("model_class", "unknown")
     if lang == "zh":
-        who = f"（{who}）" if who else ""
         virtual = f"，{n} 个虚拟词元" if n else ""
-        return f"{model} 上的{apart(method).rstrip()}{who}{virtual}（{'，'.join(versions)}）"
+        versions = "，".join([who] * bool(who) + versions)
+        return f"{model} 上的{apart(method).rstrip()}{virtual}（{versions}）"
     who = f" ({who})" if who else ""
     virtual = f", {n} virtual token{'s' * (n != 1)}" if n else ""
     return f"{method}{who}{virtual}, on {model} ({', '.join(versions)})"

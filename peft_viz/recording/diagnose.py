@@ -247,13 +247,15 @@ def _labels_ignored(case: Case) -> Iterator:
         given = layout.numbers(layout.passed(case.trace, m.call, "labels"), len(m.names))
         if not got or None in got:
             continue
-        facts = dict(n=sum(map(len, got)), loss=FACTS["loss"](m), who=_WHO["reached"], but=("", ""))
+        loss = FACTS["loss"](m)
+        loss = f"{loss:.4g}" if isinstance(loss, float) else loss
+        facts = dict(n=sum(map(len, got)), loss=loss, who=_WHO["reached"], but=("", ""))
         if _ignored(got, 1):  # the first label of a row is never predicted
             if given and None not in given and not _ignored(given):
                 facts["but"] = (", although you passed others", "，尽管你传入的并非如此")
             yield "labels-all-ignored", m, facts
         elif given and None not in given and _ignored(given):
-            but = (": only those of the virtual tokens count", "：只有虚拟词元的标签计入损失")
+            but = ("; only those of the virtual tokens count", "，只有虚拟词元的标签计入损失")
             yield "labels-all-ignored", m, facts | dict(n=sum(map(len, given)), who=_WHO["given"], but=but)
 
 
@@ -712,12 +714,12 @@ TEXTS |= {
     "changed-in-place": dict(
         level="warning",
         en=(
-            "Your own {name} was changed in place: after the call it is not what you passed. Used again, it "
-            "is wrong.",
+            "Your own {name} was changed in place: after the call it is not what you passed. The next call "
+            "that uses it gets other values.",
             "Pass a copy each time: {short}=batch['{short}'].clone().",
         ),
         zh=(
-            "你传入的 {name} 被就地修改：调用之后它不再是你传入的内容，再次使用就是错的。",
+            "你传入的 {name} 被就地修改：调用之后它不再是你传入的内容，下一次使用它的调用会得到别的值。",
             "每次都传入副本：{short}=batch['{short}'].clone()。",
         ),
     ),

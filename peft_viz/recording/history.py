@@ -571,7 +571,8 @@ def _same_name(self: Flow, call, parent, step: int, name: str) -> list:
     if key_of(name) == _CACHE and inside and inside[-1].outputs.get(_CACHE) is not None:
         return [_left_by(inside[-1])]
     key = "input_ids" if name == "args" else key_of(name)
-    known = [k for k in self.names(parent).writes if key_of(k) == key or (k, key) == ("args", "input_ids")]
+    also = ("args", "inputs") if key == "input_ids" else ()  # `generate` takes the ids by other names, too
+    known = [k for k in self.names(parent).writes if key_of(k) == key or key_of(k) in also]
     for before in (step, step + 1):  # what the line itself wrote comes last
         for name in known:
             write = self.names(parent).last(name, before)
@@ -716,12 +717,16 @@ def _origin(flow: Flow, place: Place, sources: list, lang: str) -> Origin | None
         kind = "changed" if write.how == "in-place" else alias if len(sources) == 1 and same else kind
     line = call.steps[step].line if step is not None else call.raised and None
     code, names = flow.code(call), tuple(dict.fromkeys(_short(s, trace) for s in sources))
+    shown, called = key_of(place.name) if kind == "given" else place.name, place.name
+    if (kind, place.name) == ("given", "args") and trace.value(
+        after
+    ).items:  # the first of `*args` are the ids
+        shown, called, after = "input_ids", "input_ids", trace.value(after).items[0]
     value = trace.value(after)
-    name = key_of(place.name) if kind == "given" else place.name
-    facts = dict(name=name, function=call.function, sources=names)
+    facts = dict(name=shown, function=call.function, sources=names)
     said = code.said(line) if code and line is not None else ""
     texts = {k: _line(kind, n, facts | dict(value=_shown(value, k))) for n, k in enumerate(("en", "zh"))}
-    return Origin(kind, place.name, call.id, step, line, said, trace.value(before), value, names, texts, lang)
+    return Origin(kind, called, call.id, step, line, said, trace.value(before), value, names, texts, lang)
 
 # %% ../../nbs/recording/06_history.ipynb #cb11cbff
 class History(list):

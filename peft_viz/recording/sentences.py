@@ -229,6 +229,10 @@ TEXTS |= {
         "those of the {v:w} virtual tokens in front, {count} of them in the loss",
         "前面加上 {v} 个虚拟词元的标签，其中 {count} 个计入损失",
     ),
+    "own_labels_behind": (
+        "those of the {v:w} virtual tokens behind the padding, {count} of them in the loss",
+        "在填充之后加上 {v} 个虚拟词元的标签，其中 {count} 个计入损失",
+    ),
     "longer": ("{v:w} more in each row", "每行多 {v} 个"),
     "also": ("{how}; {count} of yours became {fill}", "{how}；你的标签中有 {count} 个变为 {fill}"),
     "vectors": ("the {v:w} virtual token{v:s} in front of your {n}", "{v} 个虚拟词元放在你的 {n} 个词元之前"),

@@ -487,13 +487,17 @@ def _how(name: str, before, after, starts: list) -> dict:
     if found is None:
         return dict(key="longer", v=v)
     places, added, differ = found
+    if name == "position_ids" and differ:  # numbers that were counted anew
+        return dict(key="columns", before=_told_rows(old), after=_told_rows(new), v=v)
     fills = {n for row in added for n in row}
     facts = dict(v=v, behind=any(places), fills=sorted(fills), changed=differ)
     if len(fills) > 1:
         mine = name == "labels" and fills
         count = sum(n != layout.IGNORED for n in added[0])
         return facts | (
-            dict(key="own_labels", count=count) if mine else dict(key="in_front", fills=str(added[0]))
+            dict(key="own_labels" + "_behind" * any(places), count=count)
+            if mine
+            else dict(key="in_front", fills=str(added[0]))
         )
     fill = fills.pop()
     key = {1: "ones", layout.IGNORED: "ignored"}.get(fill, "filled")
@@ -798,7 +802,7 @@ def _prompt(t: _Teller, scene: _Scene):
                     "prompt_cache",
                     at,
                     **facts | dict(names=("past_key_values",)),
-                    v=value.length,
+                    v=value.length or t.trace.about.get("num_virtual_tokens"),
                     layers=value.layers,
                     order=-1,
                 )

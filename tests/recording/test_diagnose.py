@@ -189,7 +189,7 @@ def test_labels_of_cpt(package):
     run = lambda labels: lambda m: m(input_ids=FULL, labels=labels)
     found = recorded(make("CPT", package), run(torch.full_like(FULL, -100))).diagnose()
     assert checked(found)[0].kind == "labels-all-ignored"
-    assert "all that you passed are -100: only those of the virtual tokens count." in found[0].text
+    assert "all that you passed are -100; only those of the virtual tokens count." in found[0].text
     assert "labels-all-ignored" not in kinds(make("CPT", package), run(FULL))
 
 

@@ -345,6 +345,30 @@ def test_virtual_tokens_behind_the_padding():
     assert made_.names == ("position_ids",) and made_.after.nested()[0] == [0, 0, 0, 1, 2, 3, 4, 5, 6, 7]
 
 
+def test_positions_that_are_counted_anew_and_labels_behind_the_padding():
+    def corrected(cls, run, **more):
+        torch.manual_seed(0)
+        config = getattr(peft_viz, cls)(task_type="CAUSAL_LM", **more)
+        model = peft_viz.get_peft_model(load_tiny()[0], config, corrected_positions=True).eval()
+        with torch.no_grad(), record(model) as trace:
+            run(model)
+        return trace.story()
+
+    story = corrected("CPTConfig", lambda m: m(**BATCH, labels=LABELS), **METHODS["cpt"][1])
+    (labels,) = [m for m in told(story, "grew") if m.names == ("labels",)]
+    assert "those of the four virtual tokens behind the padding, 1 of them in the loss" in labels.text
+    story = corrected(
+        "PromptTuningConfig", lambda m: m.generate(**BATCH, max_new_tokens=1), num_virtual_tokens=4
+    )
+    if V5:  # before, no positions are given to what prepares the inputs
+        (moved,) = [m for m in told(story, "grew") if m.names == ("position_ids",)]
+        assert moved.text.startswith(
+            "position_ids grew from 6 to 10: 0 0 0 1 2 3 | 0 1 2 3 4 5 became 4 4 0 1 2 3 4 5 6 7 | 0 1 2 3"
+        )
+    story = corrected("PrefixTuningConfig", lambda m: m(**BATCH), num_virtual_tokens=4)
+    assert "keys and values of 4 virtual tokens" in told(story, "prompt")[0].text
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_what_is_dropped_with_its_warning():
     more = dict(position_ids=torch.arange(6)[None].expand(2, -1), token_type_ids=torch.zeros_like(IDS))
@@ -688,6 +712,20 @@ def test_history_of_embeddings_that_generate_got(side):
     run = lambda m: m.generate(inputs_embeds=m.get_input_embeddings()(IDS), max_new_tokens=1)
     trace = watched(side, "lora" if side == "peft" else "prefix", run)
     assert trace.history("inputs_embeds")[-1].text.startswith("you passed inputs_embeds: float32 [2, 6, 96]")
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_history_of_ids_however_they_were_passed(side):
+    ways = (
+        lambda m: m.generate(IDS, attention_mask=MASK, max_new_tokens=2),
+        lambda m: m.generate(inputs=IDS, attention_mask=MASK, max_new_tokens=2),
+    )
+    for run in ways:
+        trace = watched(side, "prompt", run)
+        for name, base in zip(("inputs_embeds", "input_ids"), trace.base_calls):
+            given = [o for o in trace.history(name, base) if o.kind == "given"]
+            assert any(re.match(r"you passed input(s|_ids): int64 \[2, 6\]", o.text) for o in given)
+            assert all(o.after.kind == "tensor" for o in given)
 
 
 def test_history_of_a_name_in_a_watched_call():

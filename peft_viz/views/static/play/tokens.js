@@ -1,0 +1,34 @@
+// The tokenizer: one token for each letter, and names in angle brackets for whole tasks.
+
+export class Tokens {
+  /** @param {string[]} vocabulary */
+  constructor(vocabulary) {
+    this.vocabulary = vocabulary;
+    this.ids = new Map(vocabulary.map((text, id) => [text, id]));
+    this.special = vocabulary.filter((text) => text.length > 1);
+    this.pad = this.id("<pad>");
+    this.end = this.id("<eos>");
+  }
+
+  /** @param {string} text of one token */
+  id(text) {
+    return this.ids.get(text) ?? this.ids.get("<unk>");
+  }
+
+  /** @param {string} text @returns {number[]} */
+  encode(text) {
+    const out = [];
+    while (text) {
+      const name = this.special.find((x) => text.startsWith(x)) || [...text][0];
+      out.push(this.id(name));
+      text = text.slice(name.length);
+    }
+    return out;
+  }
+
+  /** The letters, without the special tokens. @param {number[]} ids */
+  decode(ids) {
+    const texts = ids.map((id) => this.vocabulary[id]);
+    return texts.filter((text) => text.length === 1).join("");
+  }
+}
