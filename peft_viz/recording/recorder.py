@@ -226,9 +226,7 @@ class Recorder(Switch):
         self.layers = _count("layers", layers, "how many adapted layers to follow")
         self.next_tokens = _count("next_tokens", next_tokens, "how many of the likeliest next tokens to note")
         self.attention, self.digests = _one_of(attention), bool(digests)
-        self.places, self.attentions = [], []  # modules where positions become numbers; attention layers
         self.kept = 0  # attention weights
-        self.adapted = set()  # ids of the adapted layers that have a door
         self.base, self.tokenizer = _base_of(self.model), decoder(tokenizer)
         self.is_wrapped, self.compiled = self.model is not model, False  # by `torch.compile(model)`
         self.trace = Trace()

@@ -160,7 +160,7 @@ def _ones(packed: list | dict, start: int, end: int) -> list:
             break
     return found
 
-
+# %% ../../nbs/recording/01_trace.ipynb #144fae79
 class Value(Struct, frozen=True, forbid_unknown_fields=True):
     "One thing that was seen. Which fields are set depends on `kind`."
 

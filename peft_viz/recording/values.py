@@ -596,7 +596,7 @@ def _tensor(t: torch.Tensor, role: str, numbers: bool = True) -> Value:
         values, cut = _numbers(t, role)
     return Value("tensor", packed=values, truncated=cut, attended=grid, **facts)
 
-
+# %% ../../nbs/recording/15_values.ipynb #7ad26afa
 MAX_RUNS = 2**17  # of one mask
 CHUNK = 2**22  # numbers of a mask that are looked at at a time
 
@@ -657,7 +657,7 @@ def mask_runs(
     runs = [x for i, (a, b) in enumerate(zip(found, ends)) for x in ((value + i) % 2, b - a)]
     return {"runs": runs}
 
-
+# %% ../../nbs/recording/15_values.ipynb #b273f898
 @lru_cache(256)
 def _name(x) -> str:
     "Of a dtype or a device."
