@@ -77,12 +77,6 @@ class Opened:
         found = {m["name"]: m["value"] for m in self.tools.send("Performance.getMetrics")["metrics"]}
         return 1000 * found["TaskDuration"]
 
-    def heap(self) -> float:
-        "Megabytes that are held."
-        self.tools.send("HeapProfiler.enable")
-        self.tools.send("HeapProfiler.collectGarbage")
-        return self.tools.send("Runtime.getHeapUsage")["usedSize"] / 1e6
-
     def frames(self, act: str, times: int) -> list:
         "Milliseconds of work for each of `times` acts, layout and painting included."
         wait = "new Promise(done => requestAnimationFrame(() => setTimeout(done)))"
@@ -92,6 +86,19 @@ class Opened:
             self.page.evaluate(f"async i => {{ const el = {VIEW}; {act}; await {wait}; }}", i)
             found.append(self.spent() - before)
         return found
+
+
+def heap(browser, file: Path) -> float:
+    "Megabytes that a page holds which no tool has run a script in."
+    page = browser.new_page(viewport=dict(width=1400, height=900))
+    tools = page.context.new_cdp_session(page)
+    page.goto(file.as_uri())
+    page.wait_for_timeout(3000)
+    tools.send("HeapProfiler.enable")
+    tools.send("HeapProfiler.collectGarbage")
+    found = tools.send("Runtime.getHeapUsage")["usedSize"] / 1e6
+    page.close()
+    return found
 
 
 def told(name: str, found: float, most: float, unit: str):
@@ -110,14 +117,7 @@ def main():
         )
         file = generated(30, 64).save(Path(folder, "generated.html"))
         told("30 layers, 64 new tokens, 4 rows: the file", file.stat().st_size / 1e6, 0.7, "MB")
-        blank = browser.new_page()
-        tools = blank.context.new_cdp_session(blank)
-        tools.send("HeapProfiler.enable")
-        tools.send("HeapProfiler.collectGarbage")
-        empty = tools.send("Runtime.getHeapUsage")["usedSize"] / 1e6
-        page = Opened(browser, file)
-        told(f"   held in memory (an empty page: {empty:.2f})", page.heap(), 2, "MB")
-        page.page.close()
+        told("   held in memory", heap(browser, file), 2, "MB")
 
         file = generated(2, 400).save(Path(folder, "steps.html"))
         page = Opened(browser, file)

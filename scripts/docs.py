@@ -4,18 +4,22 @@ network.
     docs.py [FOLDER [STAGE]]      the site goes to FOLDER (_docs), the work is done in STAGE (_proc); both are
                                   removed and made again
 
-In the stage the notebooks lose the numbers that order them in nbs/ (20_trace.ipynb becomes trace.html), gain a
-table of what they export, and keep the outputs they were saved with. smalldocs then makes pages of them. Three
-things of its pages would ask the network and are replaced here: fonts (the system's are used), mathematics
-(written as MathML), and the search index (a script, since a page opened from disk may not fetch)."""
+In the stage the notebooks lose the numbers that order them in nbs/ (20_trace.ipynb becomes trace.html), gain what
+their module offers (docs_api.py), and keep the outputs they were saved with. Recordings in these move to files of
+their own (docs_live.py); a second process records meanwhile what the explorers and the map show. smalldocs then makes
+pages of the notebooks. Three things of its pages would ask the network and are replaced here: fonts (the system's are
+used), mathematics (written as MathML), and the search index (a script, since a page opened from disk may not
+fetch). Pictures become files, so that a page is read before they are loaded."""
 
-import ast, html, importlib, inspect, json, os, re, shutil, sys, time
+import ast, base64, hashlib, html, json, os, re, shutil, subprocess, sys, time
 from configparser import ConfigParser
+from functools import cache
 from pathlib import Path
 
-import playground_page
-
 os.environ["IN_TEST"] = "1"  # nbdev: nothing is being exported now
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the package that stands beside this script
+import docs_api, docs_live, playground_page
+
 ROOT = Path(__file__).resolve().parent.parent
 NUMBER = re.compile(r"(?<![\w.-])\d\d_(?=[A-Za-z])")  # the "20_" of 20_trace.ipynb
 LINK = re.compile(r'\]\([^)\s]*|href="[^"]*')
@@ -28,14 +32,14 @@ def prepare(stage):
     "Process every notebook into `stage`, and copy what stands beside them."
     from execnb.nbio import read_nb, write_nb
 
-    shutil.rmtree(stage, ignore_errors=True)
     os.chdir(ROOT)  # where nbdev looks for settings.ini
-    process = processing()
+    (process, found), pages = processing(), {}
     settings = ConfigParser(delimiters=["="])
     settings.read("settings.ini", encoding="utf-8")
     upstream = "{git_url}/blob/{branch}/".format(
         **settings["DEFAULT"]
     )  # of what stands outside nbs/, CONTRIBUTING.md for one
+    shelf = docs_live.Shelf(stage / "live" / "recordings")
     for source in sorted((ROOT / "nbs").rglob("*")):
         relative = source.relative_to(ROOT / "nbs")
         if source.is_dir() or any(
@@ -45,7 +49,8 @@ def prepare(stage):
         target = stage / NUMBER.sub("", str(relative))
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.suffix == ".ipynb":
-            notebook = read_nb(source)
+            page = target.relative_to(stage).with_suffix("").as_posix()
+            notebook, found["module"], found["targets"] = read_nb(source), None, set()
             try:
                 process(title_alone(notebook))
             except Exception as error:
@@ -53,11 +58,175 @@ def prepare(stage):
             for cell in notebook.cells:
                 if cell.cell_type == "markdown":
                     cell.source = relink(cell.source, upstream if source.parent.name == "nbs" else "../")
+                elif cell.cell_type == "code":
+                    cell.source = quoted(cell.source)
+                    for output in cell.get("outputs", []):
+                        lively(output, shelf, page)
+            dress(notebook, page, found)
+            if found["module"]:
+                pages[found["module"]] = f"{page}.html"
             write_nb(notebook, target)
         elif source.suffix == ".yml":
             target.write_text(NUMBER.sub("", source.read_text(encoding="utf-8")), encoding="utf-8")
         else:
             shutil.copy2(source, target)
+    for folder in stage.iterdir():
+        if folder.name in LANGUAGES:  # the reader's browser and its screen reader are told
+            (folder / "_metadata.yml").write_text(f"lang: {folder.name}\n", encoding="utf-8")
+    (stage / "api.md").write_text(docs_api.index(pages), encoding="utf-8")
+    docs_api.sources(stage)
+
+
+LANGUAGES = ("zh",)  # folders of nbs/ in another language than English
+
+
+def quoted(source):
+    "A cell's code; a text in its options that would not be read (a colon stands in it) is put into quotes."
+    import yaml
+
+    def one(match):
+        try:
+            yaml.safe_load(match[0].removeprefix("#|"))
+            return match[0]
+        except yaml.YAMLError:
+            return f"{match[1]}{json.dumps(match[2], ensure_ascii=False)}"
+
+    return re.sub(r"^(#\| *[\w-]+: +)(.+)$", one, source, flags=re.M)
+
+
+def lively(output, shelf, page):
+    "The recordings in an output go to the shelf; rows of the map get links."
+    data = output.get("data", {})
+    if "text/html" not in data:
+        return
+    text = "".join(data["text/html"])
+    if page == MAP:
+        text = map_links(text)
+    data["text/html"] = docs_live.shelve(text, shelf, page)
+
+
+MAP = "reference/specification"
+MAP_FIGURE = re.compile(r'<div class="sm-figure" id="([^"]+)">')
+MAP_LINE = re.compile(r"(?<=</code> )([\w/]+)\.py:(\d+)")
+
+
+def map_links(text):
+    "In the map of the specification: from a row to its recording, from a line to the source."
+    text = MAP_LINE.sub(lambda m: docs_api.source_link(f"{m[1]}.py", m[2], m[0]), text)
+    return MAP_FIGURE.sub(
+        lambda m: (
+            f'{m[0]}<p class="pv-links"><a href="../recording.html?map-{m[1]}">Open the recording</a></p>'
+        ),
+        text,
+    )
+
+
+# ---- what a page has besides its notebook
+
+
+def dress(notebook, page, found):
+    "What the module offers, under the title; a story on the first page, an explorer on a method's."
+    if page in margin():  # as learners know it, before the name of the module
+        notebook.cells[0].source = re.sub(
+            r"^title: .*$", f"title: {json.dumps(margin()[page])}", notebook.cells[0].source, flags=re.M
+        )
+    method = next((m for m, p in docs_live.PAGES.items() if p == page), None)
+    if method:
+        at = next(
+            (i for i, cell in enumerate(notebook.cells) if i > 1 and cell.source.lstrip().startswith("## ")),
+            len(notebook.cells),
+        )
+        notebook.cells.insert(at, raw(EXPLORER.format(name=docs_live.name_of(method))))
+    if found["module"] and (offered := docs_api.contents(found["module"], found["targets"])):
+        notebook.cells.insert(1, raw(offered))
+    if page == "index":
+        first_page(notebook)
+
+
+def raw(markdown):
+    from nbdev.processors import mk_cell
+
+    return mk_cell(markdown, cell_type="markdown")
+
+
+EXPLORER = """## Try it {{.pv-quiet}}
+
+A model that ran with these settings was recorded for each of them: a forward pass over a padded batch with labels, then
+four tokens of `generate`. Choose, then press → in the viewer.
+
+````{{=html}}
+<div class="pv-explorer"><peft-viz-trace data-recording="{name}"></peft-viz-trace></div>
+````
+"""
+COMMAND = re.compile(r"```sh\n(.+?)\n```\n?", re.S)
+STORY = """````{{=html}}
+<div class="pv-first">
+<p class="pv-command"><code>{command}</code>
+<button type="button" data-copy="{command}" data-done="Copied">Copy</button></p>
+<peft-viz-trace data-recording="{name}"></peft-viz-trace>
+<p class="pv-caption">A recording of a model that ran: prompt tuning, and a batch of two rows, one of them padded.
+Press → for the next moment, ↓ for the lines of code behind it. <a href="recording.html?{name}">Open it in a page of
+its own</a>, or <a href="reference/prompt_tuning.html#try-it">choose another method</a>.</p>
+{sections}
+</div>
+````
+"""
+
+
+def first_page(notebook):
+    "One sentence, one command, and a story that can be stepped through, before anything else; then the ways in."
+    text = next(cell for cell in notebook.cells if COMMAND.search(cell.source))
+    command = html.escape(COMMAND.search(text.source)[1])
+    text.source = COMMAND.sub("", text.source)
+    picture = notebook.cells.index(text) + 1  # the same story, drawn: for where no script runs
+    if any("image/png" in output.get("data", {}) for output in notebook.cells[picture].get("outputs", [])):
+        del notebook.cells[picture]
+    notebook.cells.insert(
+        1, raw(STORY.format(command=command, name=docs_live.name_of("PROMPT_TUNING"), sections=ways_in()))
+    )
+
+
+@cache
+def sections():
+    "The margin: section -> (text or None, file of each entry)."
+    import yaml
+
+    sidebar = yaml.safe_load((ROOT / "nbs" / "sidebar.yml").read_text(encoding="utf-8"))
+    found = {}
+    for section in sidebar["website"]["sidebar"]["contents"]:
+        if "section" in section:
+            entries = [e if isinstance(e, dict) else dict(href=e) for e in section["contents"]]
+            found[section["section"]] = [(e.get("text"), e["href"]) for e in entries if "href" in e]
+    return found
+
+
+def page_of(file):
+    return re.sub(r"\.(ipynb|md)$", "", NUMBER.sub("", file))
+
+
+@cache
+def margin():
+    "The texts that the margin has for pages."
+    return {page_of(file): text for entries in sections().values() for text, file in entries if text}
+
+
+def ways_in(most=9):
+    "The sections of the margin as lists of links."
+    parts = []
+    for name, entries in sections().items():
+        if name.startswith("Internals"):  # they are in the margin
+            continue
+        links = [
+            f'<li><a href="{page_of(file)}.html">{html.escape(text or title(file))}</a></li>'
+            for text, file in entries[:most]
+        ]
+        parts.append(f"<section><h2>{html.escape(name)}</h2><ul>{''.join(links)}</ul></section>")
+    return f'<div class="pv-ways">{"".join(parts)}</div>'
+
+
+def title(notebook):
+    first = json.loads((ROOT / "nbs" / notebook).read_text(encoding="utf-8"))["cells"][0]
+    return "".join(first["source"]).partition("\n")[0].removeprefix("# ")
 
 
 def relink(markdown, up):
@@ -82,16 +251,17 @@ def title_alone(notebook):
 
 
 def processing():
-    """nbdev's processors, with one change. nbdev hides exported code and puts the signature in its place; these
-    notebooks are written to be read with their code, so it stays, each definition can be linked to
-    (`trace.html#pack`), and a table of what the module offers ends the page."""
+    """nbdev's processors, with one change, and what the last notebook defines. nbdev hides exported code and puts the
+    signature in its place; these notebooks are written to be read with their code, so it stays, and each definition can
+    be linked to (`trace.html#pack`)."""
     from nbdev import processors
     from nbdev.process import Processor
     from nbdev.processors import FilterDefaults, mk_cell
 
+    found = {}  # "module": its name; "targets": the names that can be linked to
+
     class show_exports(Processor):
-        """Exported cells stay, with an anchor for each name; hidden cells and cells that only import go; a
-        table of names comes last."""
+        "Exported cells stay, with an anchor for each name; hidden cells and cells that only import go."
 
         def begin(self):
             cells, module, targets = [], None, set()
@@ -106,18 +276,11 @@ def processing():
                         continue
                     names = defined(cell.source)
                     targets |= names
-                    cells.append(
-                        mk_cell(
-                            "".join(
-                                f'<span id="{name.lower()}" class="target"></span>' for name in sorted(names)
-                            ),
-                            cell_type="markdown",
-                        )
-                    )
+                    anchors = (f'<span id="{name.lower()}" class="target"></span>' for name in sorted(names))
+                    cells.append(mk_cell("".join(anchors), cell_type="markdown"))
                 cells.append(cell)
-            if module:
-                cells.append(mk_cell(contents(module, targets), cell_type="markdown"))
             self.nb.cells = type(self.nb.cells)(cells)
+            found.update(module=module, targets=targets)
 
     class Process(FilterDefaults):
         def base_procs(self):
@@ -134,7 +297,7 @@ def processing():
                 if proc not in gone
             ]
 
-    return Process()
+    return Process(), found
 
 
 def only_imports(source):
@@ -154,56 +317,6 @@ def defined(source):
     return names
 
 
-def contents(module, targets):
-    """The public names of a module as a table: how each is called, and the first sentence of its docstring,
-    linked to where it is defined."""
-    full = importlib.import_module(f"peft_viz.{module}")
-    rows = []
-    for name in full.__all__:
-        value = getattr(full, name)
-        if not (inspect.isclass(value) or inspect.isfunction(value)) or not value.__doc__:
-            continue
-        rows.append((name, value))
-        if inspect.isclass(value):
-            rows += [
-                (f"{name}.{n}", m)
-                for n, m in vars(value).items()
-                if not n.startswith("_") and inspect.isfunction(m) and m.__doc__
-            ]
-    methods = {value for name, value in rows if "." in name}
-    lines = []
-    for name, value in rows:
-        if "." not in name and value in methods:
-            continue  # written on its own, then made a method
-        shown = f"<code>{html.escape(call(name, value))}</code>"
-        place = next(
-            (place for place in (name, name.split(".")[-1]) if place in targets), None
-        )  # a method may be defined on its own, in a later cell
-        if place:
-            shown = f'<a href="#{place.lower()}">{shown}</a>'
-        lines.append(f"| {shown} | {summary(value.__doc__)} |")
-    return "## What this module offers\n\n| | |\n|---|---|\n" + "\n".join(lines) if lines else ""
-
-
-def call(name, value):
-    "How it is called, without types and defaults: pack(numbers), and of a class's method: .value(i)."
-    if inspect.isclass(value):
-        return name
-    stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
-    names = [
-        stars.get(p.kind, "") + p.name
-        for p in inspect.signature(value).parameters.values()
-        if p.name != "self"
-    ]
-    if len(names) > 5:
-        names = [*names[:4], "..."]
-    return f"{'.' if '.' in name else ''}{name.split('.')[-1]}({', '.join(names)})"
-
-
-def summary(doc):
-    return re.split(r"(?<=\.)\s|\n\s*\n", doc.strip())[0].replace("\n", " ").replace("|", "\\|")
-
-
 # ---- stage -> pages
 
 IGNORED = re.compile(r"output-file is not read by smalldocs$")  # the names are right already
@@ -220,28 +333,39 @@ def render(stage):
     return Path(site.out)
 
 
+MARGIN = re.compile(r'<nav id="quarto-sidebar".*?</nav>', re.S)
+SCRIPT = re.compile(r'<script[^>]*src="(?:https?:|[./]*site_libs/fuse/)[^>]*>\s*</script>')
+SHEET = re.compile(
+    r'<link[^>]*href="https?:[^>]*rel="stylesheet"[^>]*>|<link[^>]*rel="stylesheet"[^>]*href="https?:[^>]*>'
+)
+
+
 def self_contained(folder):
     "Replace in the pages, style sheets and scripts of `folder` all that would be loaded from the network."
     settings = re.search(r'site-url: "([^"]+)"', (ROOT / "nbs" / "nbdev.yml").read_text(encoding="utf-8"))
+    pictures = Pictures(folder)
     for page in folder.rglob("*.html"):
         text = page.read_text(encoding="utf-8")
         up = "../" * (len(page.relative_to(folder).parts) - 1)
-        text = re.sub(
-            r'<link[^>]*href="https?:[^>]*rel="stylesheet"[^>]*>|<link[^>]*rel="stylesheet"[^>]*href="https?:[^>]*>',
-            "",
-            text,
-        )
-        text = re.sub(r'<script[^>]*src="https?:[^>]*>\s*</script>', "", text)
+        text = SCRIPT.sub("", SHEET.sub("", text))
+        if page.relative_to(folder).parts[0] == "source":
+            text = MARGIN.sub("", text).replace(" has-sidebar", "").replace("nav-sidebar docked ", "")
         text = re.sub(r'<span class="math (inline|display)">(.*?)</span>', mathml, text, flags=re.S)
+        text = text.replace('href="@source/', f'href="{up}source/')
+        text = PICTURE.sub(lambda match, up=up: pictures.tag(match, up), text)
         if settings:
             text = with_links(text, settings[1])
             text = text.replace(f'href="{settings[1]}/', f'href="{up or "./"}')
+        text = text.replace("</body>", f'<script src="{up}live/site.js"></script></body>')
         page.write_text(text, encoding="utf-8")
     for sheet in folder.rglob("*.css"):
         text = sheet.read_text(encoding="utf-8")
         sheet.write_text(
             re.sub(r"@import\s+(?:url\()?['\"]?https?:[^;]*;(?:[^{};]*\);)?", "", text), encoding="utf-8"
         )
+    shutil.rmtree(folder / "site_libs" / "fuse", ignore_errors=True)
+    icons(folder)
+    plain_copies(folder)
     search_from_disk(folder)
 
 
@@ -251,6 +375,74 @@ def with_links(page, site):
     kept_or_text = re.compile(r"<(script|style|a)\b.*?</\1>|<[^>]*>|[^<]+", re.S)
     linked = lambda part: part if part[0] == "<" else place.sub(r'<a href="\g<0>">\g<0></a>', part)
     return kept_or_text.sub(lambda match: linked(match[0]), page)
+
+
+ICON = re.compile(r"\.(bi-[\w-]+)::before\{[^{}]*\}")
+
+
+def icons(folder):
+    "Of two thousand icons, those that a page or a script of the site names."
+    texts = [p.read_text(encoding="utf-8") for kind in ("*.html", "smalldocs.js") for p in folder.rglob(kind)]
+    used = {name for text in texts for name in re.findall(r"bi-[\w-]+", text)}
+    sheet = folder / "site_libs" / "bootstrap-icons" / "bootstrap-icons.min.css"
+    text = ICON.sub(lambda m: m[0] if m[1] in used else "", sheet.read_text(encoding="utf-8"))
+    old = re.sub(
+        r',\s*url\([^)]*\.woff(?:\?[^)]*)?\)\s*format\("woff"\)', "", text
+    )  # every browser reads woff2
+    sheet.write_text(old, encoding="utf-8")
+    (sheet.parent / "fonts" / "bootstrap-icons.woff").unlink()
+
+
+RAW = re.compile(r"^(`{3,})\{=html\}\n(.*?)\n\1$", re.S | re.M)
+TRACE = re.compile(r"<peft-viz-trace[^>]*>(.*?)</peft-viz-trace>", re.S)
+DRAWN = re.compile(r"data:image/[^;]+;base64,[A-Za-z0-9+/=]+|<svg\b.*?</svg>", re.S)
+
+
+def plain_copies(folder):
+    "The pages as text, for readers that are no people (llms.txt lists them): without pictures and without tags."
+
+    def text_of(match):
+        text = re.sub(r"</(?:td|th|dt|span)>", " ", match[match.lastindex])
+        text = re.sub(r"<(?:/tr|/p|/li|/summary|/details|/pre|/div|br)[^>]*>", "\n", text)
+        return html.unescape(re.sub(r"\n\s*\n+", "\n", re.sub(r"<[^>]+>", "", text))).strip()
+
+    for copy in folder.rglob("*.llms.md"):
+        if copy.relative_to(folder).parts[0] == "source":  # the repository has it
+            copy.unlink()
+            continue
+        text = TRACE.sub(text_of, RAW.sub(text_of, copy.read_text(encoding="utf-8")))
+        copy.write_text(DRAWN.sub("", text), encoding="utf-8")
+    index = folder / "llms.txt"
+    lines = index.read_text(encoding="utf-8").splitlines(keepends=True)
+    index.write_text("".join(line for line in lines if "/source/" not in line), encoding="utf-8")
+
+
+PICTURE = re.compile(r'<img\b([^>]*?)\ssrc="data:image/(png|jpeg|gif|svg\+xml);base64,([^"]{2000,})"([^>]*)>')
+
+
+class Pictures:
+    "Pictures as files, each once; they are loaded when they come near the screen."
+
+    def __init__(self, folder):
+        self.folder, self.known = folder, {}
+        for path in folder.rglob("*_files/*"):  # beside the pages' copies in plain text
+            self.known[hashlib.sha256(path.read_bytes()).digest()] = path.relative_to(folder).as_posix()
+
+    def tag(self, match, up):
+        before, kind, text, after = match.groups()
+        content = base64.b64decode(text)
+        key = hashlib.sha256(content).digest()
+        if key not in self.known:
+            name = f"live/pictures/{key.hex()[:12]}.{'svg' if kind == 'svg+xml' else kind}"
+            (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.folder / name).write_bytes(content)
+            self.known[key] = name
+        size = ""
+        if kind == "png" and "width=" not in before + after:
+            width, height = (int.from_bytes(content[i : i + 4], "big") for i in (16, 20))
+            size = f' width="{width}" height="{height}"'
+        alt = "" if "alt=" in before + after else ' alt="The figure that the code above draws"'
+        return f'<img{before} src="{up}{self.known[key]}"{after}{alt}{size} loading="lazy" decoding="async">'
 
 
 def mathml(match):
@@ -265,34 +457,75 @@ def mathml(match):
 
 
 FETCH = 'const r = await fetch(offset + "search.json");\n      index = await r.json();'
-LOAD = (
-    'await new Promise((done, failed) => { const s = document.createElement("script"); s.src = offset + "search.js";\n'
-    "        s.onload = done; s.onerror = failed; document.head.append(s); });\n      index = window.searchIndex;"
-)
+LOAD = "index = await window.peftViz.index();"
+FIND = re.compile(r"const hits = fuse \?.*?;\n", re.S)
+FOUND = "const hits = window.peftVizSearch(index, q, limit);\n"
+LEAST = "if (q.length < 2) { hide(); return; }"
+PLACEHOLDERS = (("index = [];", "index = { entries: [], dictionary: [] };"), (LEAST, LEAST.replace("2", "1")))
 
 
 def search_from_disk(folder):
-    "A page opened from disk may load a script, but not fetch a file."
+    """A page opened from disk may load a script, but not fetch a file. And smalldocs finds words that are alike, in
+    the alphabets of the West: docs_theme/search.js finds what is asked for, in Chinese, too."""
     script, index = folder / "site_libs" / "smalldocs.js", folder / "search.json"
-    text = script.read_text(encoding="utf-8")
-    if FETCH not in text:
-        raise SystemExit(
-            "smalldocs loads its search index in another way now: adapt FETCH in scripts/docs.py"
-        )
-    script.write_text(text.replace(FETCH, LOAD), encoding="utf-8")
-    entries = json.loads(index.read_text(encoding="utf-8"))
-    (folder / "search.js").write_text(
-        f"window.searchIndex = {json.dumps(entries, ensure_ascii=False)};\n", encoding="utf-8"
-    )
+    text, count = FIND.subn(FOUND, script.read_text(encoding="utf-8"))
+    if FETCH not in text or count != 1 or not all(old in text for old, _ in PLACEHOLDERS):
+        raise SystemExit("smalldocs searches in another way now: adapt search_from_disk in scripts/docs.py")
+    text = text.replace(FETCH, LOAD)
+    for old, new in PLACEHOLDERS:
+        text = text.replace(old, new)
+    script.write_text(text, encoding="utf-8")
+    keep = ("title", "section", "text", "href")
+    entries = [{key: e[key] for key in keep} for e in json.loads(index.read_text(encoding="utf-8"))]
+    told = json.dumps(dict(entries=names(folder) + entries, dictionary=dictionary()), ensure_ascii=False)
+    docs_live.Shelf(folder / "live").put(told, "search")
     index.unlink()
+
+
+def names(folder):
+    "An entry for each public name: it leads to its place in the API reference."
+    pattern = re.compile(
+        r'<details id="(api-[^"]+)"[^>]*><summary><code>(.*?)</code> <span>(.*?)</span></summary>'
+    )
+    found = []
+    for page in sorted(folder.rglob("*.html")):
+        path, text = page.relative_to(folder).as_posix(), page.read_text(encoding="utf-8")
+        for anchor, called, told in pattern.findall(text):
+            of = anchor[4:].partition(".")[0] if called.startswith(".") else ""  # the class of a method
+            full = f"{page.stem}.{of}{html.unescape(called)}"
+            entry = dict(title=path.removesuffix(".html"), section=re.split(r"[(:]", full)[0])
+            plain = html.unescape(re.sub(r"<[^>]+>", "", told))
+            found.append(entry | dict(text=f"{full} {plain}", href=f"{path}#{anchor}"))
+    return found
+
+
+def dictionary():
+    "The field's terms in English and Chinese, from the tables of the views: a word finds the pages of both languages."
+    from peft_viz.recording import layout, marks
+    from peft_viz.views import widgets
+
+    pairs = [(mark.en, mark.zh) for mark in layout.MARKS.values()] + list(marks.METHODS.values())
+    pairs += [(en, widgets.LABELS["zh"][name]) for name, en in widgets.LABELS["en"].items() if "{" not in en]
+    pairs += widgets.FIGURE_NAMES.values()
+    return sorted({(en, zh) for en, zh in pairs if en != zh})
 
 
 def main(folder="_docs", stage="_proc"):
     start, folder, stage = time.time(), ROOT / folder, ROOT / stage
-    prepare(stage)
-    built = render(stage)
-    self_contained(built)
-    playground_page.write(built)
+    shutil.rmtree(stage, ignore_errors=True)
+    recording = subprocess.Popen([sys.executable, docs_live.__file__, stage / "live" / "recordings"])
+    try:
+        prepare(stage)
+        built = render(stage)
+        docs_live.scripts(stage / "live")
+        shutil.copy2(docs_live.THEME / "recording.html", built)
+        self_contained(built)
+        playground_page.write(built)
+        if recording.wait():
+            raise SystemExit("the recordings of the site were not made")
+    finally:
+        recording.kill()
+    shutil.copytree(stage / "live", built / "live", dirs_exist_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(built, folder)
     pages = len(list(folder.rglob("*.html")))

@@ -98,7 +98,9 @@ def _call(
     trace,  # the trace
     call,  # a call of it, or its id
 ):
-    "The call itself, whether one is given the call or its id"
+    "The call itself, whether one is given the call or its id. Raises ValueError when there is none of this id."
+    if isinstance(call, int) and not -len(trace.calls) <= call < len(trace.calls):
+        raise ValueError(f"there is no call {call}: this trace has {len(trace.calls)} calls, counted from 0")
     return trace.calls[call] if isinstance(call, int) else call
 
 
@@ -131,7 +133,7 @@ def argument(
     name: str,  # such as `"input_ids"`
 ):
     """The value a call got for `name`, by name, inside `**kwargs`, or (for `input_ids`) as the first tensor of
-    `*args`; None when it got none"""
+    `*args`; None when it got none. Raises ValueError when there is no such call."""
     call = _call(trace, call)
     found = [call.args[name]] if name in call.args else []
     for place, index in call.args.items():
@@ -211,7 +213,7 @@ def outermost(
     trace,  # the trace
     call,  # a call, or its id
 ):
-    "The outermost call around a call: the one that the caller's own code made"
+    "The outermost call around a call: the caller's own code made it. Raises ValueError when there is no such call."
     return [_call(trace, call), *_ancestors(trace, _call(trace, call))][-1]
 
 
@@ -265,7 +267,7 @@ def passed(
     call,  # a base call, or its id
     name: str,  # such as `"labels"`
 ):
-    "The value that the caller gave for `name`, None when none was given"
+    "The value that the caller gave for `name`, None when none was given. Raises ValueError when there is no such call."
     return next(
         (
             v

@@ -14,7 +14,6 @@ NOTEBOOKS = [
 ]
 LATER = {  # folders, and single notebooks, that are not split yet
     "views",
-    "figures",
 }
 
 

@@ -1,11 +1,15 @@
 "The site: it is complete, it asks nothing of the network, and its pages run without errors."
 # lane: here
 
-import html, re, subprocess, sys
+import html, inspect, json, os, re, subprocess, sys
+from pathlib import Path
 from urllib.parse import unquote
 import pytest
 import yaml
 from conftest import Page, ROOT
+
+sys.path.append(str(ROOT / "scripts"))
+import docs_live
 
 NUMBER = re.compile(r"\b\d\d_(?=[A-Za-z])")
 NOTEBOOKS = sorted(
@@ -17,7 +21,9 @@ NOTEBOOKS = sorted(
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory):
-    "The rendered site."
+    "The rendered site; `PEFT_VIZ_SITE` names one that was rendered already."
+    if "PEFT_VIZ_SITE" in os.environ:
+        return Path(os.environ["PEFT_VIZ_SITE"])
     folder = tmp_path_factory.mktemp("docs")
     done = subprocess.run(
         [sys.executable, "scripts/docs.py", folder / "site", folder / "stage"],
@@ -35,7 +41,9 @@ def pages(site):
 
 def test_every_notebook_has_a_page(site):
     expected = {NUMBER.sub("", str(nb.with_suffix(".html"))) for nb in NOTEBOOKS}
-    assert expected == {str(p.relative_to(site)) for p in pages(site)}
+    found = {str(p.relative_to(site)) for p in pages(site)}
+    made = {p for p in found if p in ("api.html", "recording.html") or p.startswith("source/")}
+    assert expected == found - made
 
 
 def test_every_notebook_stands_in_the_margin():
@@ -49,35 +57,123 @@ def test_every_notebook_stands_in_the_margin():
     listed = leaves(
         yaml.safe_load((ROOT / "nbs" / "sidebar.yml").read_text())["website"]["sidebar"]["contents"]
     )
-    assert sorted(listed) == sorted(map(str, NOTEBOOKS))
+    assert sorted(listed) == sorted([*map(str, NOTEBOOKS), "api.md"])
+
+
+LINK = re.compile(r'<(?:a|img|script|link)\b[^>]*?\s(?:href|src)="([^"]+)"')
 
 
 def test_no_link_within_the_site_is_broken(site):
-    ids = {page: set(re.findall(r'\bid="([^"]+)"', page.read_text())) for page in pages(site)}
+    "Links, their anchors, pictures, scripts, style sheets and recordings."
+    texts = {page: page.read_text() for page in pages(site)}
+    ids = {page: set(re.findall(r'\bid="([^"]+)"', text)) for page, text in texts.items()}
     broken = []
-    for page in pages(site):
-        for href in re.findall(r'<a\b[^>]*\shref="([^"]+)"', page.read_text()):
-            path, _, anchor = unquote(html.unescape(href)).partition("#")
+    for page, text in texts.items():
+        for href in LINK.findall(text):
+            address, _, anchor = unquote(html.unescape(href)).partition("#")
+            path, _, query = address.partition("?")
             if re.match(r"[a-z]+:", path):
                 continue
             target = (page.parent / path).resolve() if path else page
             if target.is_dir():
                 target = target / "index.html"
             state = "=" in anchor  # of the playground, not a heading
-            if not target.exists() or (anchor and not state and target in ids and anchor not in ids[target]):
+            there = target.exists() and (not anchor or state or target not in ids or anchor in ids[target])
+            if not there or (target.name == "recording.html" and not recording(site, query).exists()):
                 broken.append(f"{page.relative_to(site)}: {href}")
+        broken += [
+            n for n in re.findall(r'data-recording="([^"]+)"', text) if not recording(site, n).exists()
+        ]
     assert not broken
+
+
+def recording(site, name):
+    return site / "live" / "recordings" / f"{name}.js"
+
+
+def test_the_site_is_small(site):
+    "Under 25 MB; what a page needs before it is painted, under 1 MB (a tenth more where figures stand in its text)."
+    size = sum(path.stat().st_size for path in site.rglob("*") if path.is_file())
+    assert size < 25_000_000
+    heavy = {}
+    for page in pages(site):
+        text = page.read_text()
+        needed = [p for p in LINK.findall(text) if p.endswith((".css", ".js")) and "darkly" not in p]
+        bytes_ = page.stat().st_size + sum((page.parent / p).stat().st_size for p in set(needed))
+        if bytes_ > (1_100_000 if page.name == "widgets.html" else 900_000):  # and 100 kB for a recording
+            heavy[page.name] = bytes_
+    assert heavy == {}
+
+
+def test_no_page_has_a_copy_of_the_viewer(site):
+    "Its code is loaded once, and recordings when they come near the screen."
+    assert (site / "live" / "viewer.js").stat().st_size > 50_000
+    assert [p.name for p in pages(site) if 'TAG = "peft-viz-trace"' in p.read_text()] == []
+    assert 'TAG = "peft-viz-trace"' in (site / "live" / "viewer.js").read_text()
+    assert [p.name for p in pages(site) if '"peft_viz.trace"' in p.read_text()] == []
+
+
+def test_a_method_page_has_a_recording_for_each_choice(site):
+    for method, page in docs_live.PAGES.items():
+        assert f'data-recording="{docs_live.name_of(method)}"' in (site / f"{page}.html").read_text()
+    names = {p.stem for p in (site / "live" / "recordings").glob("*.js")}
+    wanted = {
+        docs_live.name_of(method, virtual, side, cache)
+        for method in docs_live.PAGES
+        for virtual in docs_live.counts(method)
+        for side in docs_live.SIDES
+        for cache in docs_live.CACHES
+    }
+    assert len(wanted) == 114 and wanted <= names
+
+
+def test_every_public_name_has_an_entry(site):
+    "With its parameters, their types and defaults; and a link to the line of the source that defines it."
+    import peft_viz
+    from peft_viz import api
+
+    index, missing = (site / "api.html").read_text(), []
+    for names in api.NAMES.values():
+        for name in names.split():
+            link = re.search(rf'<a href="([^"#]+)#(api-{name.lower()})"[^>]*><code>{name}</code>', index)
+            if link is None:
+                missing.append(name)
+                continue
+            entry = (
+                (site / link[1])
+                .read_text()
+                .partition(f'<details id="{link[2]}"')[2]
+                .partition("</details>")[0]
+            )
+            value = getattr(peft_viz, name)
+            if inspect.isfunction(value):
+                assert [
+                    p for p in inspect.signature(value).parameters if f"<code>{p}</code>" not in entry
+                ] == []
+            file, line = re.search(r'href="[./]*source/([^"#]+)\.html#L(\d+)"', entry).groups()
+            code = (ROOT / "peft_viz" / f"{file}.py").read_text().splitlines()
+            assert name in code[int(line) - 1] or code[int(line) - 1].startswith("@"), name
+    assert missing == []
+
+
+def test_the_copies_in_plain_text_are_listed(site):
+    listed = re.findall(r"\((?:https?://[^/]+/[^/]+/)?([^)]+\.llms\.md)\)", (site / "llms.txt").read_text())
+    assert "tutorials/tour.llms.md" in listed and "api.llms.md" in listed
+    assert [path for path in listed if not (site / path).exists()] == []
+    no_text = re.compile(r'<details id="api-|base64,[\w+/]{200}|data-recording')
+    assert [p.name for p in site.rglob("*.llms.md") if no_text.search(p.read_text())] == []
 
 
 @pytest.fixture(scope="module")
 def walk(site, browser):
-    """A walk through every page, each opened once, on a phone; the tab, and what was seen: page -> (is its title
-    visible, its width)."""
-    context = browser.new_context(viewport={"width": 390, "height": 800})
+    """A walk through every page, each opened once, on a phone without a network; the tab, and what was seen: page ->
+    (is its title visible, its width). Of the pages that show a file's source, which are alike, one is opened."""
+    context = browser.new_context(viewport={"width": 390, "height": 800}, offline=True)
     tab, seen = Page(context.new_page()), {}
-    for path in pages(site):
+    listings = [p for p in pages(site) if p.relative_to(site).parts[0] == "source"]
+    for path in [p for p in pages(site) if p not in listings[1:]]:
         tab.show(path)
-        visible = tab.locator("main h1, main .title").first.is_visible()
+        visible = tab.locator("main h1, main .title, peft-viz-trace.alive").first.is_visible()
         seen[path] = visible, tab.evaluate("document.documentElement.scrollWidth")
     tab.wait_for_timeout(200)
     yield tab, seen
@@ -112,11 +208,150 @@ def test_the_switch_turns_the_page_over_and_back(site, new_page, scheme):
 
 
 @pytest.mark.browser
-def test_search_works_from_disk(site, page):
+@pytest.mark.parametrize(
+    "question, page_found",
+    [
+        ("run-length", "trace.html"),
+        ("layout.attention", "layout.html#api-"),
+        ("虚拟词元", "virtual-tokens"),  # what the views call it in Chinese
+        ("提示微调", "prompt_tuning.html"),
+        ("ｐｒｅｆｉｘ", "prefix"),  # letters as a Chinese keyboard may write them
+        ("adalroa", "adalora"),  # mistyped
+    ],
+)
+def test_search_works_from_disk(site, page, question, page_found):
     page.show(site / "index.html")
-    page.fill(".smalldocs-search input", "run-length")
-    page.wait_for_selector(".smalldocs-search-results a[href*='trace.html']")
+    page.fill(".smalldocs-search input", question)
+    page.wait_for_selector(f".smalldocs-search-results a[href*='{page_found}']")
     assert page.problems == []
+
+
+@pytest.mark.browser
+def test_a_chinese_word_is_found_where_it_stands(site, page):
+    "Chinese has no spaces: a word is found inside a sentence, and a part of a longer question where nothing has all."
+    page.show(site / "index.html")
+    texts = {"a.html": "左侧填充时，位置编号从零开始。", "b.html": "前缀放在键值缓存里。"}
+    entries = [dict(title=name, section="", text=text, href=name) for name, text in texts.items()]
+    find = "([e, q]) => peftVizSearch({entries: e, dictionary: [['padding', '填充']]}, q, 9).map(x => x.href)"
+    asked = {
+        "填充": "a",
+        "缓存": "b",
+        "padding": "a",
+        "键值缓存 前缀": "b",
+        "键值缓存是什么": "b",
+        "梯度": "",
+    }
+    found = {q: page.evaluate(find, [entries, q]) for q in asked}
+    assert found == {q: [f"{name}.html"] if name else [] for q, name in asked.items()}
+
+
+@pytest.mark.browser
+def test_the_first_screen_has_a_sentence_a_command_and_a_living_story(site, new_page):
+    tab = new_page(offline=True)
+    tab.show(site / "index.html")
+    viewer = tab.locator("peft-viz-trace").first
+    viewer.locator(".say").wait_for()
+    box = viewer.bounding_box()
+    assert box["y"] < 400 and box["height"] > 400
+    assert "make demo" in tab.locator(".pv-command code").inner_text()
+    first = viewer.locator(".say").inner_text()
+    viewer.locator(".say").click()
+    tab.keyboard.press("ArrowRight")
+    assert viewer.locator(".say").inner_text() != first and tab.problems == []
+
+
+@pytest.mark.browser
+def test_the_explorer_shows_what_is_chosen_by_keyboard(site, new_page):
+    tab = new_page(offline=True)
+    tab.show(site / "reference" / "prompt_tuning.html")
+    viewer = tab.locator(".pv-explorer peft-viz-trace")
+    viewer.scroll_into_view_if_needed()
+    viewer.locator(".say").wait_for()
+    kept = "e => [e.tab, e.sceneIndex]"
+    told = "e => JSON.stringify([e.payload.method.en, e.payload.layout.sequences[0].rows[0].roles])"
+    before = viewer.evaluate(told)
+    viewer.evaluate("e => e.goScene(3)")
+    tab.locator(".pv-knobs [name=virtual][value='4']").focus()
+    tab.keyboard.press("ArrowRight")
+    tab.wait_for_function(
+        "was => document.querySelector('.pv-explorer peft-viz-trace').wanted !== was", arg=None
+    )
+    tab.wait_for_function(
+        f"was => ({told})(document.querySelector('.pv-explorer peft-viz-trace')) !== was", arg=before
+    )
+    assert viewer.evaluate(kept) == ["story", 3]
+    assert json.loads(before)[1].count("v") == 4 and json.loads(viewer.evaluate(told))[1].count("v") == 8
+    tab.select_option(".pv-knobs select", "LORA")
+    tab.wait_for_function(
+        f"() => ({told})(document.querySelector('.pv-explorer peft-viz-trace')).includes('LoRA')"
+    )
+    assert tab.locator(".pv-knobs [name=virtual]").first.is_disabled()
+    tab.select_option(".pv-knobs select", "PREFIX_TUNING")  # the eight are remembered
+    tab.wait_for_function(
+        f"() => ({told})(document.querySelector('.pv-explorer peft-viz-trace')).includes('refix')"
+    )
+    assert tab.locator(".pv-open").get_attribute("href").endswith("?PREFIX_TUNING-8-left-dynamic")
+    assert tab.problems == []
+
+
+@pytest.mark.browser
+def test_a_row_of_the_map_opens_its_recording_at_the_deciding_line(site, new_page):
+    tab = new_page(offline=True)
+    links = re.findall(
+        r'href="../recording.html\?map-([^"]+)"', (site / "reference/specification.html").read_text()
+    )
+    import specification
+
+    assert links == [row.id for row in specification.ROWS]
+    for row in (specification.ROWS[2], specification.ROWS[40], specification.ROWS[-1]):
+        tab.show(f"{(site / 'recording.html').as_uri()}?map-{row.id}")
+        line = tab.locator("peft-viz-trace [data-line][aria-current]")
+        line.wait_for()
+        assert int(line.get_attribute("data-line")) in dict(row.decisions)
+        assert row.id in tab.locator("[data-back]").inner_text()
+    assert tab.problems == []
+
+
+def test_a_line_of_the_map_leads_to_the_source(site):
+    found = re.findall(
+        r'<a href="\.\./source/([\w/]+)\.html#L(\d+)">([\w/]+)\.py:(\d+)</a>',
+        (site / "reference/specification.html").read_text(),
+    )
+    assert len(found) > 90 and all((a, n) == (b, m) for a, n, b, m in found)
+
+
+AXE = "async () => (await axe.run()).violations.filter(v => /serious|critical/.test(v.impact))"
+KINDS = (
+    "index.html",
+    "reference/prompt_tuning.html",
+    "tutorials/tour.html",
+    "reference/specification.html",
+    "api.html",
+    "source/reference/place.html",
+    "recording.html",
+)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_of_each_kind_are_accessible(site, new_page, scheme):
+    axe = pytest.importorskip(
+        "axe_playwright_python", reason="axe is not installed: pip install axe-playwright-python"
+    )
+    script = (Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+    tab, found = new_page(color_scheme=scheme, offline=True), {}
+    for name in KINDS:
+        tab.show(site / name)
+        tab.evaluate(
+            "document.querySelectorAll('.pv-api details').forEach((d, i) => d.open = i < 3);"
+            "document.querySelectorAll('.sm details').forEach((d, i) => i % 20 == 4 ? d.open = true : d.remove())"
+        )  # they are all made alike
+        tab.wait_for_timeout(300)
+        tab.evaluate(script + "; 0")
+        told = f"{AXE}.map(v => [v.id, ...v.nodes.slice(0, 3).map(n => n.html.slice(0, 160))])"
+        if violations := tab.evaluate(told):
+            found[name] = violations
+    assert found == {}
 
 
 @pytest.mark.browser
@@ -171,7 +406,8 @@ def test_the_playground_computes_and_its_links_lead_to_states(site, new_page):
 def test_every_figure_of_the_tour_is_drawn(site, page):
     page.show(site / "tutorials" / "tour.html")
     widths = page.evaluate(
-        "[...document.querySelectorAll('main .cell-output-display img')].map(i => i.naturalWidth)"
+        "async () => Promise.all([...document.querySelectorAll('main .cell-output-display img')].map(async i => {"
+        " i.loading = 'eager'; await i.decode(); return i.naturalWidth }))"
     )
     assert len(widths) >= 5 and all(widths)
     assert "VBox(" not in page.inner_text("main") and "<Axes" not in page.inner_text("main")

@@ -528,3 +528,22 @@ def test_the_payload_is_the_trace_without_what_is_empty(trace):
     assert Trace.from_json(sent).to_json() == trace.to_json()
     assert len(json.dumps(sent, separators=(",", ":"), ensure_ascii=False)) < 0.9 * len(trace.to_json())
     assert not re.search(r'": ?\[\], ?"', json.dumps(sent["calls"]))
+
+
+def test_axe_finds_nothing_in_any_view(trace, prefix, new_page, tmp_path):
+    "Names, contrast, landmarks: each view of two recordings, light at 1400 pixels and dark at 390."
+    axe = pytest.importorskip("axe_playwright_python", reason="axe is not installed")
+    script = (pathlib.Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+    file = tmp_path / "two.html"
+    file.write_text(viewer.page(trace, other=prefix), encoding="utf-8")
+    for theme, width in (("light", 1400), ("dark", 390)):
+        page = new_page(viewport=dict(width=width, height=900), bypass_csp=True)
+        page.raw.goto(f"{file.as_uri()}#moment=2&theme={theme}")
+        page.wait_for_selector(f"{TAG} .root")
+        page.evaluate(script)
+        for name in ("story", "lines", "overview", "attention", "decoding", "compare"):
+            view(page, name)
+            found = page.evaluate(
+                "async () => (await axe.run()).violations.map(v => [v.id, v.nodes[0].html])"
+            )
+            assert found == [], (theme, name)

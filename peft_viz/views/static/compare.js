@@ -58,7 +58,7 @@ function columnsOfAll(view, other) {
   const wide = [view, other].flatMap((v) =>
     v.rec.bases.map((b) => v.rec.sequence(b.id)?.rows[0]?.roles.length || 8),
   );
-  return Math.min(160, Math.max(8, ...wide.slice(0, 400)));
+  return Math.min(96, Math.max(8, ...wide.slice(0, 400)));
 }
 
 /** Two sheets scroll sideways together. @param {Element[]} sides */
@@ -99,7 +99,7 @@ function differences(view, other) {
   );
   return [
     h("p", { class: "say" }, view.say("n_differences", found.length)),
-    h("div", { class: "scroll", role: "region", "aria-label": view.say("tab_compare") }, table),
+    h("div", { class: "scroll", role: "region", "aria-label": view.say("col_when") }, table),
   ];
 }
 
@@ -144,6 +144,7 @@ export function showCompare(view) {
       ? sheetBox(v, calls[side], {
           from: calls[side].last,
           now: calls[side].last,
+          side: "ab"[side],
           marks: (role, c) => marks[side].has(`${role} ${c}`),
         })
       : h("p", { class: "note" }, view.say("no_such_call"));

@@ -29,7 +29,8 @@
    */
   function check({ right, hints, why, words }, answer) {
     const given = plain(answer);
-    if (given === right) return { right: true, text: [words.right, why].filter(Boolean).join(" ") };
+    if (given === right)
+      return { right: true, text: [words.right, why].filter(Boolean).join(" ") };
     if (Object.hasOwn(hints, given)) return { right: false, text: hints[given] };
     const numbers = given.split(" ").filter(Boolean);
     return { right: false, text: compared(numbers, right.split(" "), words) };

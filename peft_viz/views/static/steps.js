@@ -76,12 +76,11 @@ function filled(c) {
   c.outputs ||= NO_NAMES;
   c.steps ||= NO_LIST;
   c.attention ||= NO_LIST;
-  for (const step of c.steps) {
-    step.branch ??= null;
-    step.calls ||= NO_LIST;
-    step.changes ||= NO_LIST;
-    for (const change of step.changes) change.aliases ||= NO_LIST;
-  }
+  // made anew: objects whose fields were made in one order need less memory
+  c.steps = c.steps.map(({ line, branch = null, changes = NO_LIST, calls = NO_LIST }) => {
+    for (const change of changes) change.aliases ||= NO_LIST;
+    return { line, branch, changes, calls };
+  });
 }
 
 export class Recording {
@@ -100,15 +99,18 @@ export class Recording {
     this.moments = [];
     this.data = new Map();
     /** @type {number[][]} */
-    this.inner = this.calls.map(() => []);
+    this.inner = this.calls.map(() => NO_LIST);
     this.calls.forEach((c, i) => {
       filled(c);
       c.id = i;
-      if (c.parent != null) this.inner[c.parent].push(i);
+      if (c.parent == null) return;
+      if (this.inner[c.parent] === NO_LIST) this.inner[c.parent] = [];
+      this.inner[c.parent].push(i);
     });
     this.calls.forEach((c) => {
       if (c.parent == null) this._walk(c, 0);
     });
+    this.moments = this.moments.slice();
     this.bases = this.calls.filter((c) => c.kind === "base" && c.first != null);
     this.layouts = new Map();
     this.packed = new Map((payload.layout?.sequences || []).map((l) => [l.call, l]));
@@ -170,6 +172,7 @@ export class Recording {
       });
       if (!c.steps.length) push("leave", -1);
     }
+    c.at = c.at.slice(); // without the room that a growing list keeps
     c.last = this.moments.length - 1;
   }
 

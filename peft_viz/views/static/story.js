@@ -23,7 +23,7 @@ import { wayBox } from "./ways.js";
  * @typedef {import("./sheet.js").Line} Line
  */
 
-const COLUMNS_SHOWN = 160; // at a time
+const COLUMNS_SHOWN = 96; // at a time
 const AROUND = 3; // lines of code before and after the one that did it
 const LINE_NAMES = {
   ids: "token",
@@ -189,6 +189,7 @@ const noGrid = (view) => h("p", { class: "note" }, view.say("no_base"));
  * @param {number} when.now  the step before which a cell has happened
  * @param {boolean} [when.added]  mark what was added, whenever it was
  * @param {boolean} [when.fed]  mark what is fed to the base model
+ * @param {string} [when.side]  of two recordings: "a" or "b"
  * @param {Set<string>} [when.names]  the lines that this is about
  * @param {(role: string, column: number) => boolean} [when.marks]  mark these cells, and no others
  */
@@ -234,7 +235,8 @@ export function sheetBox(view, base, when) {
       ? h("tbody", { class: "reached" }, heading(view.say("for_the_loss"), "part"), aside)
       : null,
   );
-  const scroll = { class: "scroll", role: "region", "aria-label": view.say("sequence") };
+  const label = [view.say("sequence"), when.side].filter(Boolean).join(" ");
+  const scroll = { class: "scroll", role: "region", "aria-label": label };
   const box = h("div", scroll, table);
   const names = [...new Set([...data.roles].map((c) => view.roleOf(c)))];
   return h(

@@ -326,3 +326,18 @@ def test_embeddings_of_another_width_do_not_go_with_virtual_tokens_in_the_sequen
     width = model.word_embeddings.weight.shape[1]
     with pytest.raises(ValueError, match=rf"inputs_embeds has shape \[1, 4, {width + 1}\]"):
         model(inputs_embeds=torch.zeros(1, 4, width + 1))
+
+
+@pytest.mark.parametrize(
+    "targets, end",
+    [
+        ("all_linear", "did you mean 'all-linear'?"),
+        ("q_porj", r"a list is of names: ['q_porj']"),
+        (["q_porj"], ""),
+    ],
+)
+def test_targets_that_match_nothing_are_refused_with_a_hint(targets, end):
+    with pytest.raises(ValueError, match="match no module") as found:
+        ours.get_peft_model(tiny_random("llama"), lora(target_modules=targets))
+    assert str(found.value).endswith(end)
+    assert ("expression" in str(found.value)) == (targets == "q_porj")

@@ -1,0 +1,37 @@
+// What is wider than the screen can be scrolled with the keyboard, too; the style sheet shows that there is more.
+function reachable() {
+  for (const el of document.querySelectorAll("main table, main pre, main .sm, main .math.display")) {
+    const wide = el.scrollWidth > el.clientWidth + 1;
+    if (wide && !el.hasAttribute("tabindex")) el.tabIndex = 0;
+  }
+}
+addEventListener("load", reachable);
+addEventListener("resize", reachable);
+
+// A link to something folded opens it: an entry of the API reference, a row of the map.
+function unfold() {
+  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (!target) return;
+  let opened = false;
+  for (let el = target.closest("details"); el; el = el.parentElement.closest("details")) {
+    opened ||= !el.open;
+    el.open = true;
+  }
+  if (opened) target.scrollIntoView();
+}
+addEventListener("hashchange", unfold);
+unfold();
+
+// On the first page: copy the command
+for (const button of document.querySelectorAll("[data-copy]")) {
+  button.addEventListener("click", async () => {
+    const said = button.textContent;
+    try {
+      await navigator.clipboard.writeText(button.dataset.copy);
+      button.textContent = button.dataset.done;
+    } catch {
+      getSelection().selectAllChildren(button.previousElementSibling);
+    }
+    setTimeout(() => (button.textContent = said), 2000);
+  });
+}
