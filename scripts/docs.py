@@ -477,7 +477,7 @@ def search_from_disk(folder):
     script.write_text(text, encoding="utf-8")
     keep = ("title", "section", "text", "href")
     entries = [{key: e[key] for key in keep} for e in json.loads(index.read_text(encoding="utf-8"))]
-    told = json.dumps(dict(entries=entries + names(folder), dictionary=dictionary()), ensure_ascii=False)
+    told = json.dumps(dict(entries=names(folder) + entries, dictionary=dictionary()), ensure_ascii=False)
     docs_live.Shelf(folder / "live").put(told, "search")
     index.unlink()
 
@@ -489,24 +489,13 @@ def names(folder):
     )
     found = []
     for page in sorted(folder.rglob("*.html")):
-        text = page.read_text(encoding="utf-8")
+        path, text = page.relative_to(folder).as_posix(), page.read_text(encoding="utf-8")
         for anchor, called, told in pattern.findall(text):
-            path = page.relative_to(folder).as_posix()
-            full = (
-                html.unescape(called)
-                if not called.startswith(".")
-                else f"{anchor[4:].partition('.')[0]}{called}"
-            )
+            of = anchor[4:].partition(".")[0] if called.startswith(".") else ""  # the class of a method
+            full = f"{page.stem}.{of}{html.unescape(called)}"
+            entry = dict(title=path.removesuffix(".html"), section=re.split(r"[(:]", full)[0])
             plain = html.unescape(re.sub(r"<[^>]+>", "", told))
-            name = re.split(r"[(:]", full)[0]
-            found.append(
-                dict(
-                    title=path.removesuffix(".html"),
-                    section=name,
-                    text=f"{full} {plain}",
-                    href=f"{path}#{anchor}",
-                )
-            )
+            found.append(entry | dict(text=f"{full} {plain}", href=f"{path}#{anchor}"))
     return found
 
 

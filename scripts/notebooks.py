@@ -11,7 +11,7 @@ notebooks.py check               do the above in a copy and say what would chang
 A cell whose output is another one each time, or on another machine, says so in a line of its own: `#| varies`.
 """
 
-import base64, difflib, hashlib, json, multiprocessing, os, re, runpy, shutil, subprocess, sys, tempfile, time
+import base64, difflib, hashlib, io, json, multiprocessing, os, re, runpy, shutil, subprocess, sys, tempfile, time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -132,8 +132,30 @@ def run(*notebooks):
     paths = [Path(nb).resolve() for nb in notebooks] or eligible()
     for path in paths:
         print(path.relative_to(ROOT), flush=True)
-        nbformat.write(execute(path, path.stem), path)
+        nb = execute(path, path.stem)
+        for output in (o for cell in nb.cells for o in cell.get("outputs", ())):
+            if "image/png" in output.get("data", {}):
+                output["data"]["image/png"] = smaller(output["data"]["image/png"])
+        nbformat.write(nb, path)
     export()
+
+
+def smaller(picture):
+    "A PNG (in base64) in 256 colours at most: nothing to be seen for what is drawn, and a third of the bytes."
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        image = Image.open(io.BytesIO(base64.b64decode(picture)))
+    except UnidentifiedImageError:
+        return picture
+    if image.mode == "P":
+        return picture
+    opaque = image.getchannel("A").getextrema()[0] == 255 if "A" in image.getbands() else True
+    method = Image.Quantize.MEDIANCUT if opaque else Image.Quantize.FASTOCTREE
+    out = io.BytesIO()
+    few = image.convert("RGB" if opaque else "RGBA").quantize(256, method, dither=Image.Dither.NONE)
+    few.save(out, "png", optimize=True)
+    return base64.b64encode(out.getvalue()).decode()
 
 
 def pictures():
@@ -263,7 +285,7 @@ def shown(outputs):
         richer = {"text/html", "image/png", "image/svg+xml", "text/markdown"} & data.keys()
         for kind in richer or {"stdout", "text/plain"} & data.keys():
             text = "".join(data[kind])
-            text = text.strip() if kind == "image/png" else masked(text)
+            text = smaller(text.strip()) if kind == "image/png" else masked(text)
             parts[kind] = parts[kind] + "\n" + text if kind in parts else text
     return {kind: text for kind, text in parts.items() if text}
 

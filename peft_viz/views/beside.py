@@ -16,7 +16,7 @@ from ..recording.trace import Call, Trace
 
 # %% ../../nbs/views/04_beside.ipynb #93d6ef39
 def steps(
-    trace: Trace,
+    trace: Trace,  # the recording
     root: Call,  # one of `trace.calls`
 ) -> int:  # lines
     "How many lines ran in a call and in the calls that it made, without those of the base model."
@@ -81,7 +81,7 @@ def _last_line(node: ast.stmt) -> int:
 
 # %% ../../nbs/views/04_beside.ipynb #18822ca7
 def column(
-    trace: Trace,
+    trace: Trace,  # the recording
     call: Call,  # one whose source was recorded
 ) -> str:  # HTML
     "The code of a call's function, with the lines that ran and how its conditions came out."
@@ -101,8 +101,8 @@ class Beside:
 
     def __init__(
         self,
-        a: Trace,
-        b: Trace,
+        a: Trace,  # at the left
+        b: Trace,  # at the right
         function: str = "forward",  # the first call of a function of this name, in both
         which: int = 0,  # not the first, but the second (1), ... such call
         titles: tuple = ("peft", "peft_viz"),

@@ -151,8 +151,10 @@ def branches(
     if call is None:
         call = next((c for c in trace.calls if c.source is not None), None)
     if call is None:
-        raise ValueError("this trace has no call that was watched line by line")
-    call = trace.calls[call] if isinstance(call, int) else call
+        raise ValueError(
+            "this trace has no call that was watched line by line: call the adapted model, not its base model"
+        )
+    call = layout._call(trace, call)
     layout.branches(trace, call)  # says so when it was not watched
     tree = _Tree(trace, call)
     shown, step = tree.twigs[:most], 0.235
@@ -197,7 +199,7 @@ def _draw_tree(sheet, twigs, step, width, words):
         beside = 0.085 * text_width(outcome) + 0.2 * bool(outcome)
         text = words["orelse"] if twig.kind == "else" else twig.text
         text = shortened(text, width - x - 0.3 - beside, SMALL - 0.5, mono=True)
-        tone = dict(color=ink) if twig.ran else dict(color=sheet.theme.faint, alpha=0.75)
+        tone = dict(color=ink) if twig.ran else dict(color=sheet.theme.faint, alpha=0.9)
         sheet.text(x + 0.13, y, text, SMALL - 0.5, mono=True, ha="left", va="center_baseline", **tone)
         bold = "bold" if twig.ran else "normal"
         if outcome:

@@ -13,9 +13,9 @@ from matplotlib.patches import Rectangle
 
 from ..recording import layout
 from peft_viz.views.sheet import (
-    SMALL,
     Sheet,
     legend_height,
+    letters,
     one_row,
     roles_found,
     room,
@@ -71,7 +71,7 @@ def _group(trace, call):
     if call is None:
         wanted = next((g for g in owner.values() if g is not None), None)
         return [c for c in every if wanted is None or owner[c.call] is wanted]
-    call = trace.calls[call] if isinstance(call, int) else call
+    call = layout._call(trace, call)
     if call.kind == "base":
         wanted = layout.generate_call(trace, call)
         return [c for c in every if (owner[c.call] is wanted if wanted else c.call == call.id)]
@@ -172,7 +172,7 @@ def cache(
 # %% ../../nbs/views/figures/04_cache.ipynb #b329111d
 def _lines(sheet, lines, tall, places, more):
     "One line below the other; `more`: what stands where some are left out"
-    font = min(SMALL, sheet.cell * 72 * 0.62)
+    font = letters(sheet.cell)
     for k, line in enumerate(lines):
         y = k * tall
         if line is None:

@@ -13,14 +13,23 @@ from matplotlib.patches import Rectangle
 
 from ..recording import layout
 from ..recording.layout import MARKS
-from .sheet import LEGIBLE, Sheet, cell_size, legend_height, one_row, ranges, roles_found
+from peft_viz.views.sheet import (
+    LEGIBLE,
+    Sheet,
+    cell_size,
+    legend_height,
+    letters,
+    one_row,
+    ranges,
+    roles_found,
+)
 from .sheet import room, stripes, token_text, vocabulary
 
 # %% ../../nbs/views/figures/02_grids.ipynb #9b1cd27d
 def _heads(
     sheet, labels, roles, inside, font, down
 ):  # the chips along one axis of the grid, their texts inside or beside them
-    if font < LEGIBLE:
+    if not font:
         for i, width, role in stripes(roles):
             sheet.chip(
                 *((-1.2, i, MARKS[role], "", 1, width) if down else (i, -1.2, MARKS[role], "", width, 1))
@@ -36,9 +45,11 @@ def _heads(
             (label if within else "") or (MARKS[role].glyph if role == "virtual" else ""),
             size=font,
         )
-        if not within and down:
+        if within or sheet.cell * 72 < 1.25 * font:  # texts of neighbours would touch
+            continue
+        if down:
             sheet.text(-1.8, i, label, font, mono=True, ha="right", va="center_baseline")
-        elif not within:
+        else:
             sheet.text(i, -1.8, label, font, mono=True, rotation=90, va="bottom")
 
 # %% ../../nbs/views/figures/02_grids.ipynb #13d942ed
@@ -73,7 +84,7 @@ def _squares(sheet, grid, keys, queries, weights=None):
     )
     for at, w, h in stripes:
         sheet.ax.add_artist(Rectangle(at, w, h, **look))
-    if sheet.cell * 72 * 0.62 < LEGIBLE:
+    if not letters(sheet.cell):
         return
     rule = dict(color=sheet.theme.paper, linewidth=min(1.5, sheet.cell * 6) * sheet.scale, zorder=1.8)
     sheet.ax.vlines(np.arange(nk + 1) - 0.5, -0.5, nq - 0.5, **rule)
@@ -135,10 +146,12 @@ def attention(
     texts = [token_text(*x) for x in zip(seq.roles, seq.ids, seq.texts)]
     key_texts, query_texts = texts[att.key_start :], texts[att.query_start :]
     nq, nk = grid.shape
-    paper = room(ax, 99)  # inches
+    weights, told = _weights(trace, call, layer, row, head, words)
+    falls = weights is not None and "virtual" in keys  # a column at the right
+    paper = room(ax, 99) - 0.4 * falls  # inches
     cell = min(cell_size(max(nq, nk)), (paper - 0.97) / (nk + 1.3))
-    font = min(9, cell * 72 * 0.62)
-    if font < LEGIBLE:
+    font = letters(cell, 9)
+    if not font:
         key_texts, query_texts = [""] * nk, [""] * nq
     longer = [len(t) for t in key_texts if len(t) > 2]
     inside = 2 if len(longer) <= nk / 3 else 0  # letters a chip may hold; longer texts stand beside it
@@ -154,12 +167,11 @@ def attention(
     bottom = nq - 0.5 + (0.12 + legend_height(entries, (right + left) * cell)) / cell
     title = layout.describe(trace, call, lang) + words["comma"] + words["row"].format(row=row)
     below = words["attention"].format(s="s" * (len(att.layers) > 1), layers=ranges(att.layers))
-    weights, told = _weights(trace, call, layer, row, head, words)
     below = told or below
-    right += 0.4 / cell * (weights is not None and "virtual" in keys)
+    right += 0.4 / cell * falls
     sheet = Sheet(ax, theme, cell, (-left, right, -above, bottom), title, below)
     _squares(sheet, grid, keys, queries, weights)
-    if weights is not None and "virtual" in keys and font >= LEGIBLE:
+    if falls and font:
         _falls(sheet, weights[:, [k == "virtual" for k in keys]].sum(1), queries, nk, font, words)
     _heads(sheet, key_texts, keys, inside, font, down=False)
     _heads(sheet, query_texts, queries, inside, font, down=True)
@@ -191,7 +203,10 @@ def _shares(trace, call, row):
     "(layers, [layer][head] of numbers from 0 to 1); the mean of all rows when `row` is None"
     found = layout.share(trace, call)
     if found is None:
-        raise ValueError(f"call {call.id} has no attention weights: record(model, attention='share')")
+        raise ValueError(
+            f"call {call.id} was recorded without attention weights: record it again with "
+            "record(model, attention='share')"
+        )
     rows = layout.sequence(trace, call).rows
     if row is not None:
         one_row(rows, row)
@@ -214,7 +229,7 @@ def share(
     nl, nh = grid.shape
     paper = room(ax, 7.4)  # inches
     cell = min(0.42, max(0.12, 6.5 / max(nh, nl)), (paper - 0.9) / nh)
-    font = min(9, cell * 72 * 0.34)
+    font = min(9, cell * 72 * 0.45)
     left, right = 0.62 / cell, max(nh - 0.5 + 0.2 / cell, (min(4.2, paper) - 0.7) / cell)
     rows = len(layout.sequence(trace, call).rows)
     which = words["mean"].format(n=rows) if row is None else vocabulary(lang)["comma"]

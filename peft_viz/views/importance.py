@@ -287,8 +287,8 @@ def _change_map(sheet, changes, y, top, width):
             x, low, cell - 0.02, min(cell, 0.3) - 0.02, mark.fill(sheet.theme.name), f"head {layer} {head}"
         )
         box.set_alpha(min(1, abs(change) / top))
-        if cell * 72 / 5 >= LEGIBLE:
-            size = min(SMALL - 1, cell * 72 / 4.2)
+        size = min(SMALL - 1, cell * 72 / 3.6)
+        if size >= LEGIBLE:
             sheet.text(x + cell / 2, low + min(cell, 0.3) / 2, _signed(change, 2), size, sheet.theme.ink)
     every = max(1, round(0.16 / cell))
     for k, layer in list(enumerate(layers))[:: max(1, round(0.16 / min(cell, 0.3)))]:

@@ -67,7 +67,7 @@ def next_tokens(
     words, call = vocabulary(lang, NEXT), layout.base_call(trace, call)
     said, taken = layout.next_tokens(trace, call), layout.taken(trace, call)
     if said is None:
-        raise ValueError(f"the next tokens of call {call.id} were not measured: record it anew")
+        raise ValueError(f"the next tokens of call {call.id} were not measured: record it again")
     seq, shown = layout.sequence(trace, call), said[:rows]
     taken = (taken or [None] * len(said))[:rows]
     width, step = room(ax, 5.2), 0.25

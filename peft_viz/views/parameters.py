@@ -209,7 +209,10 @@ def lora(
     words, call = vocabulary(lang, UPDATES), layout.base_call(trace, call)
     followed = layout.lora(trace, call)
     if not followed:
-        raise ValueError(f"no adapted layer was followed in call {call.id}: record(model, layers=4)")
+        raise ValueError(
+            f"no adapted layer was followed in call {call.id}: record it again with record(model, layers=4); "
+            "methods that only add virtual tokens have no adapted layers"
+        )
     shown, step, width = followed[:most], 0.4, room(ax, 6.6)
     height = step * len(shown) + 0.25 * (len(followed) > most) + 0.1
     sheet = Sheet(ax, theme, 1.0, (0, width, 0, height), layout.describe(trace, call, lang), words["below"])

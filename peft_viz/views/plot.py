@@ -16,7 +16,7 @@ from .importance import importance, knock_out  # noqa: F401
 from .next_tokens import next_tokens
 from .parameters import lora, parameter_counts, parameters  # noqa: F401
 from .row_story import FORMULAS, STORY, story  # noqa: F401
-from .sheet import LEGIBLE, SMALL, SMALLEST, THEMES, WORDS, Theme  # noqa: F401
+from .sheet import LEGIBLE, SMALL, THEMES, WORDS, Theme  # noqa: F401
 from .sheet import drawable, fonts, legible, theme  # noqa: F401
 from .strips import labels, positions, sequence
 

@@ -5,176 +5,70 @@
 # %% auto #0
 __all__ = ['STORY', 'FORMULAS', 'story']
 
-# %% ../../nbs/views/figures/03_row_story.ipynb #60a8f2b2
+# %% ../../nbs/views/figures/03_row_story.ipynb #13565151
 from dataclasses import dataclass
-from itertools import groupby
-from textwrap import wrap
+from itertools import groupby, takewhile
 
 import matplotlib.pyplot as plt
 from matplotlib.patches import Circle, Rectangle
 
 from ..recording import layout
-from ..recording.layout import IGNORED, MARKS
-from peft_viz.views.sheet import (
-    LEGIBLE,
-    SMALL,
-    SMALLEST,
-    Sheet,
-    legend_height,
-    one_row,
-    room,
-    text_width,
-    vocabulary,
-)
-from .strips import Line, draw_line, longest_text, token_line, value_line
+from ..recording.layout import MARKS
+from ..recording.story import moments
+from .sheet import LEGIBLE, Sheet
+from .sheet import in_lines, inches, legend_height, letters, one_row, text_width, vocabulary
+from .strips import Line, draw_line, longest_text, token_line, used_positions, value_line
 
-# %% ../../nbs/views/figures/03_row_story.ipynb #9d5e0002
+# %% ../../nbs/views/figures/03_row_story.ipynb #2bb8c80c
 STORY = {
     "en": dict(
-        pass_="You pass {rows} row{rs} of {n} {what}. {row}",
         tokens="tokens",
-        embeds="embeddings",
-        one="This is row {r}.",
-        padded="Row {r} has {p} token{ps} of padding on the {side}.",
-        left="left",
-        right="right",
-        later="One step of generate: {new} new token{s}; the {old} before {are} in the cache.",
-        inputs="{method} puts {v} virtual token{s} in front: {made_of}.",
-        before="{method} puts {v} virtual token{s} before the padding: {made_of}.",
-        behind="{method} puts {v} virtual token{s} behind the padding: {made_of}.",
-        made_of="learned vectors",
-        made_of_CPT="its examples, with small learned changes",
-        made_of_PREFIX_TUNING="keys and values for every layer",
-        cache="{method} fills the cache with {v} virtual token{s}: keys and values for every layer.",
-        held="{v} virtual token{s} lie in the cache already.",
-        same="The base model gets the same {what}: nothing is put in front.",
-        all_same="The base model gets the same: nothing is put in front.",
-        mask_front="The mask grows by {v} one{s} in front: every token may look at the virtual ones.",
-        mask_behind="The mask grows by {v} one{s} behind the padding: every token may look at the virtual ones.",
-        mask_same="The mask stays as it is.",
-        mask_new="You passed no mask. The base model gets one of length {n}.",
-        mask_lost="Your mask does not reach the base model.",
-        mask_other="The mask reaches the base model with length {n}.",
-        labels_front="The labels grow by {v} × -100 in front: the loss ignores the virtual tokens.",
-        labels_behind="The labels grow by {v} × -100: the loss ignores the virtual tokens.",
-        labels_own="The labels grow by those of the {v} virtual token{s}: {c} of them count{cs} in the loss.",
-        labels_first=" {k} of yours became -100: none of your tokens stands before it.",
-        labels_same="The labels stay as they are: there are no logits for what lies in the cache.",
-        labels_plain="The labels stay as they are.",
-        labels_lost="Your labels do not reach the base model.",
-        labels_other="The labels reach the base model with length {n}.",
-        positions="The base model is told the positions {a} to {b}.",
-        position="The base model is told the position {a}.",
+        logits="logits",
+        new="not passed by you",
+        as_passed="As you passed {it}: {names}.",
+        it=("it", "them"),
+        about="{model} · {package} {version} · {stage}",
+        shown=" · shown: row\u00a0{row}",
+        forward="one forward",
+        prefill="prefill of generate",
+        decode="decoding step\u00a0{step}",
+        generate="one generate",
+    ),
+    "zh": dict(
+        tokens="词元",
+        logits="logits",
+        new="不是你传入的",
+        as_passed="与你传入的相同：{names}。",
+        it=("", ""),
+        about="{model} · {package} {version} · {stage}",
+        shown=" · 图中为第 {row} 行",
+        forward="一次前向传播",
+        prefill="generate 的预填充",
+        decode="第 {step} 步解码",
+        generate="一次 generate",
     ),
 }
-
-# %% ../../nbs/views/figures/03_row_story.ipynb #9d5e0003
-STORY["en"] |= dict(
-    counted="The base model is told positions: the padding is counted too.",
-    uncounted="The base model is told positions: they do not count the padding.",
-    longer="Logits come back for {n} positions, {k} more than you passed.",
-    cut="The base model gives logits for {n} positions; you get those of your {m} tokens.",
-    equal="Logits come back for {n} position{s}, as many as you passed.",
-    last="Logits come back for the last position alone.",
-    fewer="Logits come back for {n} position{s}.",
-    failed="The base model raised {type}: nothing came back.",
-    loss=" The loss is {loss:.3f}.",
-    logits="logits",
-    here="in the cache",
-    new="not passed by you",
-    about="{model} · {package} {version} · one {stage}",
-    forward="forward",
-    prefill="prefill of generate",
-    decode="decoding step",
-    LORA="LoRA works inside the layers: an update of rank {r} beside the weights of {targets}.",
-    ADALORA="AdaLoRA works inside the layers: an update of rank {init_r}, later {target_r}, for {targets}.",
-    IA3="IA³ works inside the layers: learned vectors rescale {targets}.",
-    POLY="Poly works inside the layers: {n_skills} updates of rank {r} for {targets}, mixed for each task.",
-    layers="The adapter works inside the layers.",
-)
-
-# %% ../../nbs/views/figures/03_row_story.ipynb #9d5e00a3
-STORY["zh"] = dict(
-    pass_="你传入 {rows} 行，每行 {n} 个{what}。{row}",
-    tokens="词元",
-    embeds="嵌入",
-    one="这里是第 {r} 行。",
-    padded="第 {r} 行{side}侧有 {p} 个填充。",
-    left="左",
-    right="右",
-    later="generate 的一步：新词元 {new} 个，之前的 {old} 个在缓存中。",
-    inputs="{method} 在前面放入 {v} 个虚拟词元：{made_of}。",
-    before="{method} 在最前面、填充之前放入 {v} 个虚拟词元：{made_of}。",
-    behind="{method} 在填充之后放入 {v} 个虚拟词元：{made_of}。",
-    made_of="学到的向量",
-    made_of_CPT="它的示例，加上学到的微小改变",
-    made_of_PREFIX_TUNING="每一层的键和值",
-    cache="{method} 在缓存中放入 {v} 个虚拟词元：每一层的键和值。",
-    held="缓存中已有 {v} 个虚拟词元。",
-    same="基础模型收到同样的{what}：前面没有添加任何东西。",
-    all_same="基础模型收到的与传入的相同：前面没有添加任何东西。",
-    mask_front="掩码前面增加 {v} 个 1：每个词元都可以看到虚拟词元。",
-    mask_behind="掩码在填充之后增加 {v} 个 1：每个词元都可以看到虚拟词元。",
-    mask_same="掩码保持不变。",
-    mask_new="你没有传入掩码，基础模型收到长度为 {n} 的掩码。",
-    mask_lost="你的掩码没有到达基础模型。",
-    mask_other="到达基础模型的掩码长度为 {n}。",
-    labels_front="标签前面增加 {v} 个 -100：损失忽略虚拟词元。",
-    labels_behind="标签增加 {v} 个 -100：损失忽略虚拟词元。",
-    labels_own="标签增加 {v} 个，对应虚拟词元：其中 {c} 个计入损失。",
-    labels_first="你传入的 {k} 个标签变为 -100：它前面没有你的词元。",
-    labels_same="标签保持不变：缓存中的内容没有 logits。",
-    labels_plain="标签保持不变。",
-    labels_lost="你的标签没有到达基础模型。",
-    labels_other="到达基础模型的标签长度为 {n}。",
-    positions="告知基础模型的位置编号是 {a} 到 {b}。",
-    position="告知基础模型的位置编号是 {a}。",
-    counted="告知基础模型的位置编号：填充也被计入。",
-    uncounted="告知基础模型的位置编号：填充不计入。",
-)
-
-# %% ../../nbs/views/figures/03_row_story.ipynb #9d5e0004
-STORY["zh"] |= dict(
-    longer="返回 {n} 个位置的 logits，比传入的多 {k} 个。",
-    cut="基础模型给出 {n} 个位置的 logits；你得到其中自己的 {m} 个词元的。",
-    equal="返回 {n} 个位置的 logits，与传入的一样多。",
-    last="只返回最后一个位置的 logits。",
-    fewer="返回 {n} 个位置的 logits。",
-    failed="基础模型抛出 {type}：没有返回任何东西。",
-    loss="损失为 {loss:.3f}。",
-    logits="logits",
-    here="在缓存中",
-    new="不是你传入的",
-    about="{model} · {package} {version} · 一次{stage}",
-    forward="前向传播",
-    prefill="generate 的预填充",
-    decode="解码",
-    LORA="LoRA 在层内工作：{targets} 的权重旁增加秩为 {r} 的更新。",
-    ADALORA="AdaLoRA 在层内工作：{targets} 的权重旁增加更新，秩从 {init_r} 减到 {target_r}。",
-    IA3="IA³ 在层内工作：学到的向量缩放 {targets}。",
-    POLY="Poly 在层内工作：{targets} 有 {n_skills} 个秩为 {r} 的更新，按任务混合。",
-    layers="适配器在层内工作。",
-)
-FORMULAS = {
+assert STORY["en"].keys() == STORY["zh"].keys()
+FORMULAS = {  # what methods compute that work inside the layers
     "LORA": "W x + (α/r) B A x",
     "ADALORA": "W x + P Λ Q x",
     "IA3": "l ⊙ W x",
     "POLY": "W x + Σ wᵢ BᵢAᵢ x",
 }
-assert STORY["en"].keys() == STORY["zh"].keys()
 
-# %% ../../nbs/views/figures/03_row_story.ipynb #9d5e0006
+# %% ../../nbs/views/figures/03_row_story.ipynb #0d026c1d
 @dataclass
-class _Chapter:
-    text: str  # a sentence
+class _Section:
+    kind: str  # of the moment
+    text: str  # a sentence or more
     shapes: str  # of what it speaks of, such as `[2, 10] → [2, 14]`
     lines: list  # of `Line`
     new: frozenset = frozenset()  # columns that get an outline
-    same: bool = False  # does it only say that something stayed as it was?
+    drawn: str = ""  # the argument of the base model that its strip shows
 
 
-class _Batch:
-    "What was measured about one row of one base call, for the chapters of its story"
+class _Row:
+    "One row of one call of the base model"
 
     def __init__(self, trace, call, row, lang):
         self.trace, self.call, self.lang, self.words = trace, call, lang, STORY[lang]
@@ -186,217 +80,182 @@ class _Batch:
         self.virtual = frozenset(k for k, role in enumerate(roles) if role == "virtual")
         self.real = [k for k in range(len(roles)) if k not in self.virtual]
         self.own = [k for k in self.real if k >= self.start]  # columns of this call's tokens
-        pads = [k for k in self.own if roles[k] == "padding"]
-        self.pads, self.side = len(pads), "left" if pads[:1] == self.own[:1] else "right"
-        self.behind = bool(self.virtual) and "padding" in roles[: min(self.virtual)]
 
-    @property
-    def later(self):
-        "Is this a later step of generate?"
-        return layout.stage(self.trace, self.call)[0] == "decode"
+    def numbers(self, value):
+        "The numbers of this row of a 2-D value; None when they were not kept. Beams share a row of the caller's."
+        table = layout.numbers(value, value.shape[0])
+        return table and table[self.number * len(table) // len(self.seq.rows)]
 
-# %% ../../nbs/views/figures/03_row_story.ipynb #9d5e0016
-def _given(self: _Batch, name):
-    "What the caller passed"
-    return layout.passed(self.trace, self.call, name)
+    def placed(self, value):
+        "What was passed, on the grid: each number in the column of its token"
+        numbers = self.numbers(value)
+        at = dict(zip(self.real[::-1], (numbers or ())[::-1]))
+        return None if numbers is None else [at.get(k) for k in range(self.seq.length)]
 
-
-def _got(self: _Batch, name):
-    "What the base model got"
-    return layout.argument(self.trace, self.call, name)
+# %% ../../nbs/views/figures/03_row_story.ipynb #abbdbbdb
+_LINES = {"attention_mask": "mask", "labels": "labels", "position_ids": "positions"}  # what their cells show
 
 
-def _numbers(self: _Batch, value):
-    "The numbers of this row of a 2-D value; None when they were not kept"
-    rows = layout.numbers(value, len(self.seq.rows))
-    return rows and rows[self.number]
+def _strip(b: _Row, name, values):
+    "The strip of an argument; None where there is nothing to show"
+    kind = _LINES.get(name, "positions")
+    return value_line(kind, b.names[kind] if name in _LINES else name, values, b.trace, b.names)
 
 
-def _placed(self: _Batch, numbers):
-    "What was passed, on the grid: each number in the column of its token"
-    if numbers is None:
+def _arrived(b: _Row, name):
+    "The strip of what the base model got; None when it got none that has a number for each position"
+    if name in ("input_ids", "inputs_embeds"):
+        return Line(b.words["tokens"], token_line(b.row).chips)
+    values = {"attention_mask": b.row.attended, "labels": b.row.labels, "position_ids": b.row.positions}
+    place = {"attention_mask": "attended", "position_ids": "positions"}.get(name, name)
+    if values.get(name) is None and place not in b.row.unkept:
         return None
-    at = dict(zip(self.real[::-1], numbers[::-1]))
-    return [at.get(k) for k in range(self.seq.length)]
+    return _strip(b, name, values.get(name))
 
 
-def _strip(self: _Batch, kind, values):
-    "A strip of mask bits, labels or positions"
-    return value_line(kind, self.names[kind], values, self.trace, self.names)
+def _given(b: _Row, name):
+    "The strip of what the caller passed; None when it has not a number for each token"
+    value = layout.passed(b.trace, b.call, name)
+    if name in ("input_ids", "inputs_embeds"):
+        chips = token_line(b.row).chips
+        return Line(b.words["tokens"], [c if k in b.own else (None, "", "") for k, c in enumerate(chips)])
+    if value is None or value.kind != "tensor" or len(value.shape) != 2:
+        return None
+    return _strip(b, name, b.placed(value))
+
+# %% ../../nbs/views/figures/03_row_story.ipynb #c0818acc
+_STACK = ("attention_mask", "labels", "position_ids", "input_ids", "inputs_embeds")  # from top to bottom
 
 
-def _say(self: _Batch, key, **numbers):
-    method, kind = layout.method(self.trace, self.lang), self.trace.about.get("peft_type")
-    facts = {"v": len(self.virtual), "method": method[0].upper() + method[1:]} | numbers
-    facts["made_of"] = self.words.get(f"made_of_{kind}", self.words["made_of"])
-    return self.words[key].format(**({"s": "s" * (facts.get("n", facts["v"]) != 1)} | facts))
-
-
-_Batch.given, _Batch.got, _Batch.numbers = _given, _got, _numbers
-_Batch.placed, _Batch.line, _Batch.say = _placed, _strip, _say
-
-# %% ../../nbs/views/figures/03_row_story.ipynb #9d5e0007
 def _dims(value):  # [2, 10]
     if value is None or value.shape is None:
         return "–"
     return f"[{', '.join(map(str, value.shape))}]"
 
 
-def _what_was_passed(b):
-    "The first chapter"
-    ids, embeds = b.given("input_ids"), b.given("inputs_embeds")
-    value = ids if ids is not None else embeds
-    what = b.words["embeds" if ids is None and embeds is not None else "tokens"]
-    side = dict(p=b.pads, ps="s" * (b.pads != 1), side=b.words[b.side], r=b.number)
-    rows = len(b.seq.rows)
-    row = "" if rows == 1 and not b.pads else b.words["padded" if b.pads else "one"].format(**side)
-    text = b.say("pass_", rows=rows, rs="s" * (rows != 1), n=len(b.own), what=what, row=row)
-    if b.later:
-        old = b.start - len([k for k in b.virtual if k < b.start])
-        text = b.say("later", new=len(b.own), old=old, n=len(b.own), are="is" if old == 1 else "are")
-    chips = [c if k in b.own else (None, "", "") for k, c in enumerate(token_line(b.row).chips)]
-    lines = [Line(b.words["tokens"], chips)]
-    mask, labels = b.given("attention_mask"), b.given("labels")
-    if not b.later and mask is not None and len(mask.shape) == 2:
-        lines.append(b.line("mask", b.placed(b.numbers(mask))))
-    if labels is not None and len(labels.shape) == 2:
-        lines.append(b.line("labels", b.placed(b.numbers(labels))))
-    return _Chapter(text.strip(), "" if b.later else _dims(value), lines)
+def _shapes(before, after):
+    "What the shapes are, or what they became"
+    if before is None or after is None or before.shape == after.shape:
+        return _dims(after if after is not None else before)
+    return f"{_dims(before)} → {_dims(after)}"
 
 
-def _what_became_of_tokens(b):
-    "The chapter of the virtual tokens"
-    inside = [k for k in b.virtual if k >= b.start]
-    what = b.words["tokens" if b.got("inputs_embeds") is None else "embeds"]
-    key = "inputs" if not b.pads or b.side == "right" else "behind" if b.behind else "before"
-    key = "held" if b.later else key if inside else "cache"
-    text = b.say(key) if b.virtual else b.say("same", what=what)
-    value = b.got("inputs_embeds") if b.got("inputs_embeds") is not None else b.got("input_ids")
-    given = b.given("input_ids") if b.given("input_ids") is not None else b.given("inputs_embeds")
-    shapes = _dims(value) if b.later or given is None else f"{_dims(given)} → {_dims(value)}"
-    if not inside and b.virtual and (cache := b.got("past_key_values")) is not None:
-        shapes = f"{b.words['here']}: {_dims(cache)}"
-    return _Chapter(
-        text, shapes, [Line(b.words["tokens"], token_line(b.row).chips)], b.virtual, not b.virtual
-    )
-
-# %% ../../nbs/views/figures/03_row_story.ipynb #9d5e0008
-def _what_became_of(b, kind, name, filler):
-    "The chapter of the mask or of the labels; `filler`: what stands for a virtual token"
-    given, got = b.given(name), b.got(name)
-    if given is None and got is None:
-        return []
-    if got is None:
-        return [_Chapter(b.words[f"{kind}_lost"], f"{_dims(given)} → –", [])]
-    arrived = b.row.attended if kind == "mask" else b.row.labels
-    passed = b.placed(b.numbers(given)) if given is not None and len(given.shape) == 2 else None
-    shapes = f"{_dims(given)} → {_dims(got)}" if given is None or given.shape != got.shape else _dims(got)
-    new = [
-        k for k in range(b.seq.length) if arrived and arrived[k] is not None and (passed or {k: 0})[k] is None
-    ]
-    key, count, more = "other", 0, ""
-    if given is None:
-        key = "new" if kind == "mask" and not b.later else "other"
-    elif arrived is not None and passed is not None:
-        changed = [k for k, p in enumerate(passed) if p is not None and arrived[k] != p]
-        count = sum(arrived[k] != filler for k in new)
-        first = kind == "labels" and len(changed) == 1 and arrived[changed[0]] == IGNORED
-        if not changed and not new:
-            key = "same" if kind == "mask" or any(k < b.start for k in b.virtual) else "plain"
-        elif (first or not changed) and set(new) == b.virtual:
-            key = (
-                "own"
-                if count and kind == "labels"
-                else "other"
-                if count
-                else "behind"
-                if b.behind
-                else "front"
-            )
-            more = b.words["labels_first"].format(k=1) * first * (key != "other")
-    elif got.shape == given.shape:
-        key = "same" if kind == "mask" else "plain"
-    numbers = dict(n=got.shape[-1], v=len(new), s="s" * (len(new) != 1), c=count, cs="s" * (count == 1))
-    text = b.words[f"{kind}_{key}"].format(**numbers) + more
-    return [
-        _Chapter(
-            text, shapes, [b.line(kind, arrived)], frozenset(new if passed else ()), key in ("same", "plain")
-        )
-    ]
+def _what_was_passed(b, moment):
+    "The caller's tensors, one above the other"
+    order = {name: k for k, name in enumerate(_STACK)}
+    others = [n for n in moment.names if n not in order]
+    names = sorted((n for n in moment.names if n in order), key=order.get)
+    names[len(names) - 1 : len(names) - 1] = others  # above the tokens
+    lines = [line for name in names if (line := _given(b, name)) is not None]
+    return _Section(moment.kind, moment.text, _shapes(None, moment.after), lines)
 
 
-def _what_was_told_of_positions(b):
-    "The chapter of the positions, where the base model was given any"
-    positions = b.row.positions
-    if positions is None:
-        return []
-    told = [p for p in positions if p is not None]
-    first = next((positions[k] for k in b.own if b.row.roles[k] != "padding"), None)
-    before = len([k for k in b.virtual])
-    key = "positions" if len(told) > 1 else "position"
-    if b.pads and b.side == "left" and not b.later and first is not None:
-        key = {before: "uncounted", before + b.pads: "counted"}.get(first, key)
-    text = b.say(key, a=told[0], b=told[-1])
-    return [_Chapter(text, _dims(b.got("position_ids")), [b.line("positions", positions)])]
+def _what_became(b, moment):
+    "One argument of the base model, with an outline round what the caller did not pass"
+    name, before = moment.names[0], moment.before
+    line = _arrived(b, name)
+    lines = [line] * (line is not None)
+    if line is None or line.note:
+        return _Section(moment.kind, moment.text, _shapes(before, moment.after), lines)
+    there = {k for k, (mark, text, _) in enumerate(line.chips) if mark is not None or text}
+    flat = before is not None and before.kind == "tensor" and len(before.shape) == 2
+    passed = b.placed(before) if flat else None
+    if name == "inputs_embeds":
+        new = {k for k in b.virtual if k >= b.start}
+    elif before is None:
+        new = there
+    else:
+        new = {k for k in there if passed[k] is None} if passed else b.virtual & there
+    return _Section(moment.kind, moment.text, _shapes(before, moment.after), lines, frozenset(new), name)
 
-# %% ../../nbs/views/figures/03_row_story.ipynb #9d5e0009
-def _what_works_inside(b):
-    "The chapter of methods that put nothing in front, from the adapter's configuration"
-    about = b.trace.about
-    kind, config = (
-        about.get("peft_type"),
-        (about.get("adapters") or {}).get(about.get("active_adapter")) or {},
-    )
-    if b.virtual or kind is None or about.get("num_virtual_tokens"):
-        return []
-    targets = config.get("target_modules")
-    targets = [targets] if isinstance(targets, str) else sorted(targets or ())
-    numbers = {k: config.get(k) for k in ("r", "init_r", "target_r", "n_skills")}
-    known = targets and all(numbers[k] is not None for k in numbers if "{" + k + "}" in b.words.get(kind, ""))
-    text = b.say(kind if known and kind in FORMULAS else "layers", targets=", ".join(targets), **numbers)
-    return [_Chapter(text, FORMULAS.get(kind, ""), [])]
+# %% ../../nbs/views/figures/03_row_story.ipynb #45fc113b
+def _what_lies_in_the_cache(b, moment):
+    "The virtual tokens of a cache that was filled before the base model ran"
+    chips = [c if k < b.start else (None, "", "") for k, c in enumerate(token_line(b.row).chips)]
+    shapes = _shapes(None, moment.after)
+    return _Section(moment.kind, moment.text, shapes, [Line(b.words["tokens"], chips)], b.virtual)
 
 
-def _returned(b, name):
-    "The length of what the outermost call gave back under this name, or None"
-    last = layout.outermost(b.trace, b.call).returned
-    items = b.trace.value(last).items if last is not None else None
-    value = b.trace.value(items[name]) if isinstance(items, dict) and name in items else None
-    return value.shape[1] if value is not None and len(value.shape or ()) > 1 else None
-
-
-def _what_came_back(b):
-    "The last chapter: logits and loss, or the exception"
-    if b.call.raised:
-        return [_Chapter(b.say("failed", type=b.call.raised["type"]), "", [])]
-    logits, loss = (b.trace.value(b.call.outputs.get(name)) for name in ("logits", "loss"))
-    if logits is None or len(logits.shape or ()) != 3:
-        return []
-    n, passed = logits.shape[1], len(b.own)
-    key = "equal" if n == passed else "longer" if n > passed else "last" if n == 1 else "fewer"
-    key = "cut" if key == "longer" and _returned(b, "logits") == passed else key
-    text = b.say(key, n=n, k=n - passed, m=passed)
-    if loss is not None and loss.data and isinstance(loss.data[0], (int, float)):
-        text += b.words["loss"].format(loss=loss.data[0])
+def _what_came_back(b, moment):
+    "A cell for each position that has logits"
+    n = moment.after.shape[1]
     columns = range(b.seq.length - n, b.seq.length)
     chips = [("", "", "") if k in columns else (None, "", "") for k in range(b.seq.length)]
-    new = frozenset(k for k in b.virtual if k in columns) if n > passed else frozenset()
-    return [_Chapter(text, _dims(logits), [Line(b.words["logits"], chips, False)], new)]
+    new = frozenset(k for k in b.virtual if k in columns) if n > len(b.own) else frozenset()
+    line = Line(b.words["logits"], chips, False)
+    return _Section(moment.kind, moment.text, _dims(moment.after), [line], new)
 
-# %% ../../nbs/views/figures/03_row_story.ipynb #9d5e0010
-def _chapters(b):
-    "The story of one row, from the caller to the base model and back"
-    became = [
-        _what_became_of_tokens(b),
-        *_what_became_of(b, "mask", "attention_mask", 1),
-        *_what_became_of(b, "labels", "labels", IGNORED),
-    ]
-    if len(became) > 1 and all(chapter.same for chapter in became):
-        became = [_Chapter(b.words["all_same"], "", [line for chapter in became for line in chapter.lines])]
-    told = _what_was_told_of_positions(b), _what_works_inside(b), _what_came_back(b)
-    return [_what_was_passed(b), *became, *(chapter for chapters in told for chapter in chapters)]
 
-# %% ../../nbs/views/figures/03_row_story.ipynb #9d5e0017
+def _in_words(_b, moment):
+    "What is only said"
+    shapes = _shapes(moment.before, moment.after)
+    gone = moment.kind in ("dropped", "used") and moment.before is not None
+    return _Section(moment.kind, moment.text, shapes + " → –" * gone if shapes != "–" else "", [])
+
+
+def _inside_the_layers(b, moment):
+    return _Section(moment.kind, moment.text, FORMULAS.get(b.trace.about.get("peft_type"), ""), [])
+
+# %% ../../nbs/views/figures/03_row_story.ipynb #c2c70bb9
+_DRAWN = {
+    "given": _what_was_passed,
+    "grew": _what_became,
+    "made": _what_became,
+    "replaced": _what_became,
+    "cache": _what_lies_in_the_cache,
+    "logits": _what_came_back,
+    "inside": _inside_the_layers,
+}
+_LEFT_OUT = ("decision", "prompt", "attention", "same")
+_JOINS = {"positions": "reached", "loss": "logits", "token": "logits", "returned": "logits"}
+
+
+def _sections(b, told):
+    "The sections of one call of the base model, from its moments"
+    later = layout.stage(b.trace, b.call)[0] == "decode"
+    grown = {m.names[0] for m in told if m.kind == "grew"}
+    found = []
+    for moment in told:
+        of_a_step = later and moment.names[:1] == ("attention_mask",)
+        joined = "reached" if of_a_step else _JOINS.get(moment.kind)
+        section = next((s for s in found if s.kind == joined), None)
+        if section is not None:
+            section.text += ("" if b.lang == "zh" else " ") + moment.text
+        elif moment.kind in _LEFT_OUT or moment.kind == "embedded" and "inputs_embeds" in grown:
+            continue
+        elif not of_a_step:
+            found.append(_DRAWN.get(moment.kind, _in_words)(b, moment))
+        if moment.kind == "reached":
+            _add_what_reached(b, found[-1], {s.drawn for s in found})
+            found[-1].text += _as_passed(b, told) * (not later)
+    return found
+
+# %% ../../nbs/views/figures/03_row_story.ipynb #d702ffac
+def _add_what_reached(b, section, drawn):
+    "The strips of what the base model got, as far as no other section shows them, and the positions that were used"
+    drawn = drawn | {"input_ids"} if "inputs_embeds" in drawn else drawn
+    lines = {name: _arrived(b, name) for name in _STACK[:4] if name not in drawn}
+    used, told = used_positions(b.trace, b.call, b.number), b.row.positions
+    if used is not None:
+        alike = told is not None and all(p in (None, u) for u, p in zip(used, told))
+        if alike:
+            lines.pop("position_ids", None)
+        if not (alike and "position_ids" in drawn):
+            lines["used"] = value_line("positions", b.names["used"], used, b.trace, b.names)
+    order = (*_STACK[:3], "used", _STACK[3])
+    section.lines = [lines[name] for name in order if lines.get(name) is not None]
+
+
+def _as_passed(b, told):
+    "Which arguments are as the caller passed them, in a sentence"
+    names = [m.names[0] for m in told if m.kind == "same"]
+    if not names:
+        return ""
+    it = b.words["it"][len(names) > 1]
+    joined = b.names["comma"].join(names)
+    return (" " if b.lang == "en" else "") + b.words["as_passed"].format(it=it, names=joined)
+
+# %% ../../nbs/views/figures/03_row_story.ipynb #2a087867
 _HEAD, _LINE, _STRIP, _GAP, _AFTER = (
     0.27,
     0.19,
@@ -404,60 +263,100 @@ _HEAD, _LINE, _STRIP, _GAP, _AFTER = (
     0.03,
     0.13,
 )  # inches: a sentence, each more of its lines,
-_PAPER = 7.8  # a strip, between strips, after a chapter; the whole width
+_PAPER = 7.8  # a strip, between strips, after a section; the whole width
 
 
-def _sentence(chapter, paper):
-    "The sentence of a chapter in lines that fit beside its shapes"
-    text, wide = chapter.text, text_width(chapter.text) / len(chapter.text)
-    letter = 0.0675 * (wide if wide < 1.2 else max(1.1 * wide, 1.75))
-    room = max(8, int((paper - 0.7 - 0.078 * text_width(chapter.shapes)) / letter))
-    lines = len(wrap(text, room))  # and then lines of about one length: no single word at the end
-    return next(w for width in range(len(text) // lines, room + 1) if len(w := wrap(text, width)) <= lines)
+def _sentence(section, paper, even=True):
+    "The sentence of a section in lines, of which the first ends before its shapes; the last is empty for shapes below"
+    full = paper - 0.59  # inches
+    first = full - 0.25 - 0.078 * text_width(section.shapes)
+    if first < 1.2:  # too narrow: the shapes get a line of their own
+        return [*in_lines(section.text, full, 4.86), ""]
+    split = lambda wide: in_lines(section.text, wide, 4.86, min(first, wide))
+    lines = split(full)
+    if not even:
+        return lines
+    # of about one length: no single word at the end
+    narrower = (split(full * k / 40) for k in range(39, 10, -1))
+    return [lines, *takewhile(lambda found: len(found) == len(lines), narrower)][-1]
 
 
-def _draw_chapter(sheet, chapter, number, y, height, font, turned, paper):
-    "One chapter with its top at y; returns where the next one begins"
+def _draw_section(sheet, section, number, y, height, font, turned, paper):
+    "One section with its top at y; returns where the next one begins"
     cell, left = sheet.cell, sheet.left + 0.26 / sheet.cell
     middle = y + _HEAD / 2 / cell
-    sheet.ax.add_artist(Circle((left, middle), 0.095 / cell, facecolor=sheet.theme.accent, linewidth=0))
+    dot = Circle((left + sheet.shift, middle), 0.095 / cell, facecolor=sheet.theme.accent, linewidth=0)
+    sheet.ax.add_artist(dot)
     sheet.text(left, middle, str(number), 7.5, sheet.theme.paper, va="center_baseline", fontweight="bold")
     at = left + 0.19 / cell
-    lines = _sentence(chapter, paper)
+    lines = _sentence(section, paper)
     for k, words in enumerate(lines):
         down = middle + k * _LINE / cell
         sheet.text(at, down, words, 9.5, sheet.theme.ink, ha="left", va="center_baseline")
-    sheet.text(sheet.right - 0.14 / cell, middle, chapter.shapes, mono=True, ha="right", va="center_baseline")
+    beside = middle if lines[-1] else down
+    sheet.text(
+        sheet.left + (paper - 0.14) / cell,
+        beside,
+        section.shapes,
+        mono=True,
+        ha="right",
+        va="center_baseline",
+    )
     y += (_HEAD + _LINE * (len(lines) - 1) + 0.02) / cell
-    for line in chapter.lines:
+    for line in section.lines:
         tall = height(line)
         draw_line(sheet, line, y, tall, turned and line.upright, font)
-        _outline(sheet, line, chapter.new, y, tall / cell)
+        _outline(sheet, line, section.new, y, tall / cell)
         y += (tall + _GAP) / cell
     return y + _AFTER / cell
 
-
+# %% ../../nbs/views/figures/03_row_story.ipynb #34df1d2b
 def _outline(sheet, line, new, y, tall):
     "Frames: one round each group of new cells, and empty cells where a line has neither colour nor text"
     look = dict(facecolor="none", edgecolor=sheet.theme.line, linewidth=0.8 * sheet.scale, zorder=2)
     empty = [(k, 1) for k, (mark, *_) in enumerate(line.chips) if mark == ""]
-    if empty and sheet.cell * 72 * 0.62 < LEGIBLE:
+    if empty and not letters(sheet.cell):
         empty = [(empty[0][0], len(empty))]  # too narrow to be told apart: one frame for all
     for k, width in empty:
-        sheet.ax.add_artist(Rectangle((k - 0.45, y + 0.04), width - 0.1, tall - 0.08, **look))
+        sheet.ax.add_artist(Rectangle((k + sheet.shift - 0.45, y + 0.04), width - 0.1, tall - 0.08, **look))
     present = [k for k, (mark, text, _) in enumerate(line.chips) if k in new and (mark is not None or text)]
     for _, run in groupby(enumerate(present), lambda pair: pair[1] - pair[0]):
         run = [k for _, k in run]
-        frame = Rectangle((run[0] - 0.5, y - 0.01 / sheet.cell), len(run), tall + 0.02 / sheet.cell)
+        frame = Rectangle(
+            (run[0] + sheet.shift - 0.5, y - 0.01 / sheet.cell), len(run), tall + 0.02 / sheet.cell
+        )
         frame.set(
             facecolor="none", edgecolor=sheet.theme.accent, linewidth=1.6 * sheet.scale, zorder=4, gid="new"
         )
         sheet.ax.add_artist(frame)
 
-# %% ../../nbs/views/figures/03_row_story.ipynb #9d5e0011
+# %% ../../nbs/views/figures/03_row_story.ipynb #d362d9d9
+def _scenes(trace, call, lang):
+    "([(a call of the base model, its moments)], the moments after them, is it a whole generate?)"
+    if call is None:
+        root = layout.outermost(trace, layout.base_call(trace))
+    else:
+        root = layout._call(trace, call)
+        inside = any(layout.outermost(trace, base) is root for base in trace.base_calls)
+        if root.kind == "base" and layout.generate_call(trace, root) is None:
+            root = layout.outermost(trace, root)
+        elif root.kind != "base" and not inside:
+            layout.base_call(trace, root)  # says what is wrong
+    told = moments(trace, root, lang)
+    bases = dict.fromkeys(m.base for m in told if m.base is not None)
+    first = [m for m in told if m.base is None and m.kind == "given"]
+    last = [m for m in told if m.base is None and m.kind not in ("given", *_LEFT_OUT)]
+    if root.kind == "base":  # one of the calls in a generate
+        first = first * (layout.stage(trace, root)[0] != "decode")
+        last = [m for m in last if root.raised and m.kind == "raised"]
+    scenes = [(trace.calls[k], [m for m in told if m.base == k]) for k in bases]
+    scenes[0] = scenes[0][0], first + scenes[0][1]
+    return scenes, last, root.kind != "base" and layout.generate_call(trace, scenes[0][0]) is root
+
+# %% ../../nbs/views/figures/03_row_story.ipynb #f2e7f185
 def story(
     trace,  # the trace
-    call=None,  # a base call or its id; None: the first one
+    call=None,  # a call of the base model, or one of yours (a forward, a generate), or its id; None: your first
     row: int | None = None,  # row of the batch; None: the first that has padding
     ax=None,  # Axes to draw into; None: a new figure that fits
     theme: str | None = None,  # `"light"`, `"dark"`, or None: as the background is
@@ -466,42 +365,88 @@ def story(
     """What happened to one row of a batch: what you passed, what reached the base model, what came back.
     Raises ValueError when there is no such call or row."""
     vocabulary(lang)
-    b = _Batch(trace, layout.base_call(trace, call), row, lang)
-    chapters = _chapters(b)
-    paper = room(ax, _PAPER, 3.6)
-    cell, turned, height, left = _story_sizes(
-        [line for c in chapters for line in c.lines], b.seq.length, paper
-    )
-    right = max(b.seq.length - 0.5 + 0.16 / cell, left + paper / cell)
-    heads = sum(_HEAD + _LINE * (len(_sentence(c, paper)) - 1) + 0.02 + _AFTER for c in chapters)
-    total = heads + sum(height(line) + _GAP for c in chapters for line in c.lines)
-    entries = _story_legend(b, chapters)
-    bottom = (total + legend_height(entries, (right - left) * cell) + 0.08) / cell
-    stage = b.words[layout.stage(trace, b.call)[0]]
-    about = {k: trace.about.get(k, "") for k in ("model_class", "implementation", "implementation_version")}
-    model, package, version = about.values()
-    below = b.words["about"].format(model=model, package=package, version=version, stage=stage)
+    scenes, last, is_generate = _scenes(trace, call, lang)
+    b = _Row(trace, scenes[0][0], row, lang)
+    rows = [b, *(_Row(trace, base, b.number, lang) for base, _ in scenes[1:])]
+    sections = [s for r, (_, told) in zip(rows, scenes) for s in _sections(r, told)]
+    sections += [_in_words(b, moment) for moment in last]
     title = layout.describe(trace, b.call, lang)
-    sheet = Sheet(ax, theme, cell, (left, right, 0, bottom), title, below)
-    y, font = 0, min(SMALL, cell * 72 * 0.62)
-    for number, chapter in enumerate(chapters, 1):
-        y = _draw_chapter(sheet, chapter, number, y, height, font, turned, paper)
-    sheet.legend(entries, y)
+    if is_generate:
+        title = title.removesuffix(layout.PHRASES[lang]["prefill"])
+    return _draw(sections, title, _about(b, is_generate), ax, theme, b)
+
+
+def _about(b, is_generate):
+    "Whose story it is, in a line"
+    stage, step = layout.stage(b.trace, b.call)
+    told = b.words["generate" if is_generate else stage].format(step=step)
+    about = {k: b.trace.about.get(k, "") for k in ("model_class", "implementation", "implementation_version")}
+    model, package, version = about.values()
+    facts = dict(model=model, package=package, version=version, stage=told)
+    shown = b.words["shown"].format(row=b.number) * (len(b.seq.rows) > 1)
+    return b.words["about"].format(**facts) + shown
+
+# %% ../../nbs/views/figures/03_row_story.ipynb #4f72ac89
+def _draw(sections, title, below, ax, theme, b):
+    "The sections one below the other, on one grid of columns; beside each other in Axes that are wide"
+    n = max([len(line.chips) for s in sections for line in s.lines] + [1])
+    halves, paper = _arranged(sections, n, ax)
+    cell, turned, height, left = _story_sizes([line for s in sections for line in s.lines], n, paper)
+    total = max(sum(_height(s, height, paper) for s in half) for half in halves)
+    entries, width = _story_legend(b, sections), paper * len(halves)
+    box = (left, left + width / cell, 0, (total + legend_height(entries, width) + 0.08) / cell)
+    sheet, font, number = Sheet(ax, theme, cell, box, title, below), letters(cell), 0
+    for k, half in enumerate(halves):
+        y, sheet.shift = 0, k * paper / cell
+        for section in half:
+            number += 1
+            y = _draw_section(sheet, section, number, y, height, font, turned, paper)
+    sheet.shift = 0
+    sheet.legend(entries, total / cell)
     return sheet.ax
 
 
+def _arranged(sections, n, ax):
+    "(sections in one or two columns, inches of a column): what makes the letters large in these Axes"
+    if ax is None:
+        return [sections], _PAPER
+    wide, high = inches(ax)
+    found = []
+    for paper in {_PAPER, max(2.5, min(wide, _PAPER)), 6, 5, 4.2, 3.5, 2.9}:
+        _, _, height, _ = _story_sizes([line for s in sections for line in s.lines], n, paper)
+        sizes = [_height(s, height, paper) for s in sections]
+        for k in {len(sections), _middle(sizes)}:
+            halves = [half for half in (sections[:k], sections[k:]) if half]
+            total = 1.2 + max(sum(sizes[:k]), sum(sizes[k:]))  # with title and legend
+            scale = min(wide / paper / len(halves), high / total, max(1, wide / _PAPER))
+            found.append((round(scale, 2), -len(halves), paper, halves))
+    _, _, paper, halves = max(found, key=lambda one: one[:3])
+    return halves, paper
+
+
+def _middle(sizes):
+    "How many sections go into the first of two columns"
+    return min(range(1, len(sizes) + 1), key=lambda k: max(sum(sizes[:k]), sum(sizes[k:])))
+
+
+def _height(section, height, paper):
+    "Inches of a section"
+    lines = len(_sentence(section, paper, False))
+    return _HEAD + _LINE * (lines - 1) + 0.02 + _AFTER + sum(height(line) + _GAP for line in section.lines)
+
+# %% ../../nbs/views/figures/03_row_story.ipynb #7aed0b96
 def _story_sizes(lines, n, paper):
     "(width of a cell, are texts turned, height of a line, left edge) for lines over `n` positions"
-    margin = 0.55 + max(0.078 * text_width(line.name) for line in lines)
+    margin = 0.55 + max([0.078 * text_width(line.name) for line in lines] + [0])
     cell = min(0.5, (paper - margin - 0.16) / n)
-    longest = max(map(longest_text, lines))
-    turned = cell * 72 < 0.61 * SMALLEST * longest + 2 and cell * 72 * 0.62 >= LEGIBLE
+    longest = max([*map(longest_text, lines), 1])
+    turned = bool(letters(cell)) and cell * 72 < 0.61 * LEGIBLE * longest + 2
     tall = lambda line: max(_STRIP, 0.075 * longest_text(line) + 0.1) if turned and line.upright else _STRIP
     return cell, turned, tall, -0.5 - margin / cell
 
 
-def _story_legend(b, chapters):
+def _story_legend(b, sections):
     "Chips for the marks that occur"
-    used = {mark.name for c in chapters for line in c.lines for mark, *_ in line.chips if mark}
+    used = {mark.name for s in sections for line in s.lines for mark, *_ in line.chips if mark}
     entries = [(mark, getattr(mark, b.lang)) for name, mark in MARKS.items() if name in used]
-    return entries + [(None, b.words["new"])] * any(c.new for c in chapters)
+    return entries + [(None, b.words["new"])] * any(s.new for s in sections)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Line', 'token_line', 'value_line', 'number_runs', 'longest_text', 'measured', 'draw_line', 'strips', 'sequence',
-           'labels', 'positions']
+           'labels', 'used_positions', 'positions']
 
 # %% ../../nbs/views/figures/01_strips.ipynb #52e1cb26
 from dataclasses import dataclass
@@ -13,19 +13,24 @@ import matplotlib.pyplot as plt
 
 from ..recording import layout
 from ..recording.layout import IGNORED, MARKS
-from .sheet import LEGIBLE, SMALL, SMALLEST, Sheet, legend_height, roles_found, stripes
+from .sheet import LEGIBLE, Sheet, legend_height, letters, roles_found, stripes
 from .sheet import room, text_width, token_text, vocabulary
 
 # %% ../../nbs/views/figures/01_strips.ipynb #751b0766
 @dataclass
 class Line:
+    "One line of cells over the positions of a sequence"
+
     name: str  # written at its left
     chips: list  # per position: (mark or None, text, glyph when the text does not fit)
     upright: bool = True  # may its texts be turned?
     note: str = ""  # stands in the place of chips: why there are none
 
 
-def token_line(row):  # what stands at each position
+def token_line(
+    row,  # a `SequenceRow`
+) -> Line:
+    "What stands at each position"
     glyph = lambda role: MARKS[role].glyph if role == "virtual" else ""
     return Line(
         "",
@@ -57,7 +62,13 @@ _CHIPS = {  # what a value of each line looks like
 }
 
 
-def value_line(kind, name, values, trace, words):
+def value_line(
+    kind,  # `"mask"`, `"labels"` or `"positions"`
+    name,  # written at its left
+    values,  # one for each position, None where there is none; None: they were not kept
+    trace,  # the trace, which knows the texts of labels
+    words,  # of `vocabulary`
+) -> Line:
     "A line of mask bits, labels or position numbers; where they were not kept, a line that says so"
     if values is None:
         return Line(name, [], note=words["unkept"])
@@ -80,11 +91,19 @@ def number_runs(
     return [((i + j) / 2, j - i + 1, str(a) if a == b else f"{a}–{b}") for i, j, a, b, _ in runs]
 
 # %% ../../nbs/views/figures/01_strips.ipynb #751b0767
-def longest_text(line):
+def longest_text(
+    line,  # a `Line`
+) -> int:  # letters
+    "The longest text in a line"
     return max([len(text or glyph) for _, text, glyph in line.chips] + [1])
 
 
-def measured(blocks, n, wide=12.0, most=15.0):
+def measured(
+    blocks,  # (heading, lines) pairs
+    n,  # positions
+    wide=12.0,  # inches
+    most=15.0,  # inches
+):
     """Measure blocks of lines over `n` positions -> (width of a cell, are texts turned, height of a line) in inches;
     over `wide` inches texts are turned, and nothing is wider than `most`"""
     longest = max(longest_text(line) for _, lines in blocks for line in lines)
@@ -93,31 +112,40 @@ def measured(blocks, n, wide=12.0, most=15.0):
     if turned:
         cell = min(max(0.17, min(0.27, wide / n)), most / n)
     height = lambda line: (
-        max(0.25, 0.078 * longest_text(line) + 0.12)
-        if turned and line.upright and cell * 72 * 0.62 >= LEGIBLE
-        else 0.25
+        max(0.25, 0.078 * longest_text(line) + 0.12) if turned and line.upright and letters(cell) else 0.25
     )
     return cell, turned, height
 
-
+# %% ../../nbs/views/figures/01_strips.ipynb #882e0db5
 def draw_line(
-    sheet, line, y, height, turned, font
-):  # one line of chips with its top at y; returns its height in cells
+    sheet,  # a `Sheet`
+    line,  # a `Line`
+    y,  # its top, in cells
+    height,  # inches
+    turned,  # are texts turned?
+    font,  # points; 0 where no letter fits into a cell
+) -> float:  # height in cells
+    "One line of chips"
     cell, tall = sheet.cell, height / sheet.cell
     sheet.text(-0.5 - 0.06 / cell, y + tall / 2, line.name, ha="right", va="center_baseline")
     if line.note:
         sheet.text(-0.5, y + tall / 2, line.note, ha="left", va="center_baseline", style="italic")
-    if font < LEGIBLE:
+    plain = ["" if mark else text for mark, text, _ in line.chips]
+    narrow = 0.61 * font * max(map(len, plain), default=0) > cell * 72 * 0.96 and all(
+        not text or text.isdecimal() for text in plain
+    )
+    if not font:
         for x, width, mark in stripes(mark for mark, _, _ in line.chips):
             if mark:
                 sheet.chip(x, y + tall / 2, mark, "", width, tall)
-        for x, width, text in number_runs(["" if mark else text for mark, text, _ in line.chips]):
+    if not font or narrow:
+        for x, width, text in number_runs(plain):
             if 0.075 * text_width(text) < width * cell:
                 sheet.text(x, y + tall / 2, text, va="center_baseline")
         return tall
     for x, (mark, text, glyph) in enumerate(line.chips):
         size = font if turned or not text else min(font, (cell * 72 * 0.92 - 2) / 0.61 / len(text))
-        text, size = (text or glyph, size) if size >= min(font, SMALLEST) else (glyph, font)
+        text, size = (text or glyph, size) if size >= min(font, LEGIBLE) else (glyph, font)
         if mark:
             sheet.chip(
                 x,
@@ -146,7 +174,7 @@ def strips(trace, seq, ax, theme, lang, blocks, entries, below):
     margin = 0.15 + max(0.078 * text_width(name) for name in names)
     paper = room(ax, 99) - margin - 0.15  # inches for the cells
     cell, turned, height = measured(blocks, n, min(12, paper), min(15, paper))
-    font = min(SMALL, cell * 72 * 0.62)
+    font = letters(cell)
     left = -0.5 - margin / cell
     right = max(n - 0.5 + 0.15 / cell, left + min(4.4, paper + margin) / cell)
     total = sum(0.3 + sum(map(height, lines)) for _, lines in blocks)
@@ -164,7 +192,7 @@ def strips(trace, seq, ax, theme, lang, blocks, entries, below):
     sheet.bracket(query_start, n - 1, -0.06 / cell, words["here"])
     y = 0
     for heading, lines in blocks:
-        sheet.text(left + 0.12 / cell, y + 0.15 / cell, heading, 8.5, color=sheet.theme.ink, ha="left")
+        sheet.text(left + 0.12 / cell, y + 0.15 / cell, heading, color=sheet.theme.ink, ha="left")
         y += 0.28 / cell
         for line in lines:
             y += draw_line(sheet, line, y, height(line), turned and line.upright, font)
@@ -264,7 +292,7 @@ def _labels_story(seq, words):
     return told.format(n=len(added), s="s" * (len(added) != 1), c=count, cs="s" * (count == 1), k=changed)
 
 # %% ../../nbs/views/figures/01_strips.ipynb #e4624856
-def _used(trace, call, row):
+def used_positions(trace, call, row):
     "The positions that a row's keys got, those in the cache first, then those of this call; None: not measured"
     found, call = layout.positions(trace, call), layout.base_call(trace, call)
     if found is None or found[min(row, len(found) - 1)] is None:
@@ -281,7 +309,7 @@ def _used(trace, call, row):
 
 def _used_lines(trace, seq, row, words, always=False):
     "The line of the positions that were used; with `always` also where it only says why there are none"
-    how, used = layout.positions_how(trace, seq.call), _used(trace, seq.call, row)
+    how, used = layout.positions_how(trace, seq.call), used_positions(trace, seq.call, row)
     if used is None:
         note = words[f"used_{how}"] if how in ("none", "unknown") else words["unkept"]
         return [Line(words["used"], [], note=note)] * always

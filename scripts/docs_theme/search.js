@@ -15,7 +15,7 @@ function prepared(entry) {
 function fit(text, word) {
   const at = text.indexOf(word);
   if (at < 0) return 0;
-  if (text === word) return 3;
+  if (text === word || text.endsWith(`.${word}`)) return 3;
   return at === 0 || !/[\p{L}\p{N}]/u.test(text[at - 1]) ? 2 : 1;
 }
 

@@ -1,6 +1,7 @@
 "The figures of what was measured: what is drawn is checked against values computed here."
 
 import json, math, warnings
+from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -89,7 +90,10 @@ def test_positions_told_and_used(prefix):
 def test_positions_go_back_through_the_cache(prompt):
     last = prompt.base_calls[-1]
     expected = [p for c in prompt.base_calls for p in layout.positions(prompt, c)[1]]
-    assert strips._used(prompt, last, 1) == expected and len(expected) == layout.sequence(prompt, last).length
+    assert (
+        strips.used_positions(prompt, last, 1) == expected
+        and len(expected) == layout.sequence(prompt, last).length
+    )
     ax = plot.positions(prompt, last)
     assert [str(p) for p in expected] == [
         t.get_text() for t in ax.texts if t.get_text().isdigit() and t.get_position()[0] % 1 == 0
@@ -100,7 +104,7 @@ def test_positions_behind_a_prefix():
     trace = watched(small.config("PREFIX_TUNING"), generate=3)
     own = [p for c in trace.base_calls for p in layout.positions(trace, c)[0]]
     assert (
-        strips._used(trace, trace.base_calls[-1], 0) == [None] * V + own
+        strips.used_positions(trace, trace.base_calls[-1], 0) == [None] * V + own
     )  # keys of a prefix have no position
 
 
@@ -291,7 +295,8 @@ def test_bars_of_updates(lora):
         plot.lora(lora, most=1)
     )
     with pytest.raises(
-        ValueError, match=r"no adapted layer was followed in call \d+: record\(model, layers=4\)"
+        ValueError,
+        match=r"no adapted layer was followed in call \d+: record it again with record\(model, layers=4\)",
     ):
         plot.lora(watched(small.config("LORA")))
 
@@ -421,3 +426,75 @@ def test_a_trace_that_was_saved_draws_the_same(rich, tmp_path):
 
 def test_recorded_of_test_plot_is_the_same_model():
     assert recorded("LORA", batch(SHORT)).about["model_class"] == "LlamaForCausalLM"
+
+
+def test_what_is_not_there_is_said_with_what_to_do(prompt):
+    plain = watched(small.config("PROMPT_TUNING"))
+    for figure, said in (
+        (plot.share, r"without attention weights: record it again with record\(model, attention='share'\)"),
+        (plot.lora, r"record it again with record\(model, layers=4\)"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            figure(plain)
+    for figure in plot.FIGURES.values():
+        with pytest.raises(ValueError, match="there is no call 999: this trace has"):
+            figure(prompt, 999)
+
+
+def test_nothing_is_too_small_in_a_column(prompt, prefix):
+    "What is laid out for a narrow column is as large as anywhere: fewer letters to a line, not smaller ones."
+    for figure, trace in ((plot.story, prefix), (plot.sequence, prompt), (plot.labels, prefix)):
+        for width in (3.3, 6.3):
+            fig, ax = plt.subplots(figsize=(width, 30), layout="constrained")
+            assert min(t.get_fontsize() for t in figure(trace, ax=ax).texts if t.get_text()) >= 6.9
+            assert sheet.inches(ax)[0] > 0.95 * width  # ticks take no room
+
+
+def test_lines_end_where_a_reader_expects_it():
+    shape = sheet.in_lines(
+        "The base model gets inputs_embeds [2, 10, 96], labels [2, 10]: all of it.", 2.0, 5.1
+    )
+    assert all(line.count("[") == line.count("]") for line in shape) and len(shape) > 2
+    chinese = sheet.in_lines("你传入 2 行，每行 5 个词元。填充：第\xa00\xa0行左侧 2 个。", 1.0, 5.1)
+    assert "".join(chinese).replace(" ", "") == "你传入2行，每行5个词元。填充：第0行左侧2个。"
+    assert not any(line[0] in "，。：个行" for line in chinese)
+    assert sheet.in_lines("abc def ghi", 9, 5.1, first=0.1) == ["abc def ghi"]
+
+
+def test_the_story_uses_the_room_that_there_is(prompt):
+    sizes, xs = {}, {}
+    for name, size in dict(column=(6.3, 20), projector=(13.33, 7.5)).items():
+        fig, ax = plt.subplots(figsize=size, layout="constrained")
+        plot.story(prompt, prompt.base_calls[0], ax=ax)
+        dots = [p for p in ax.patches if isinstance(p, matplotlib.patches.Circle)]
+        xs[name], sizes[name] = {round(d.center[0], 2) for d in dots}, min(t.get_fontsize() for t in ax.texts)
+        numbers = [t.get_text() for t in ax.texts if t.get_fontweight() == "bold"]
+        assert numbers == [str(k + 1) for k in range(len(dots))]
+        fig.canvas.draw()
+        boxes = [t.get_window_extent() for t in ax.texts if t.get_text()]
+        assert not any(a.overlaps(b) for k, a in enumerate(boxes) for b in boxes[:k])
+    assert len(xs["column"]) == 1 and len(xs["projector"]) == 2  # sections stand beside each other
+    assert sizes["projector"] > 1.3 * sizes["column"] >= 9
+
+
+NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "nbs" / "views" / "figures").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_a_saved_picture_says_what_is_on_it_and_is_small(path):
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        pictures = [
+            o["data"]["image/png"] for o in cell.get("outputs", ()) if "image/png" in o.get("data", {})
+        ]
+        if pictures:
+            assert any(line.startswith("#| fig-alt: ") for line in cell["source"]), "".join(cell["source"])
+        assert all(len("".join(picture)) < 80_000 for picture in pictures)
+
+
+def test_a_sentence_quotes_only_what_can_be_drawn(prompt):
+    assert sheet.written("written: '\U0010fffd'\nand a 词") == "written: '▯'\nand a 词"
+    assert sheet.written("plain") == "plain"
+    trace = watched(small.config("LORA"), batch([7, 11]), generate=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a letter without a glyph is a warning
+        plot.story(trace).figure.canvas.draw()

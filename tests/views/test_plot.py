@@ -57,7 +57,7 @@ class Tokenizer:
 TOKENIZER = Tokenizer()
 
 
-def recorded(method, b, tokenizer=TOKENIZER, generate=0, keep=None, **options):
+def recorded(method, b, tokenizer=TOKENIZER, generate=0, keep=None, num_beams=1, **options):
     torch.manual_seed(0)
     base = LlamaForCausalLM(
         LlamaConfig(
@@ -83,6 +83,7 @@ def recorded(method, b, tokenizer=TOKENIZER, generate=0, keep=None, **options):
                 max_new_tokens=generate,
                 min_new_tokens=generate,
                 do_sample=False,
+                num_beams=num_beams,
             )
     return trace
 
@@ -243,50 +244,88 @@ def new(ax):
 def test_the_story_of_prompt_tuning(prompt):
     ax = plot.story(prompt)
     told = sentences(ax)
-    assert told.startswith("You pass 2 rows of 5 tokens. Row 0 has 3 tokens of padding on the left.")
-    for sentence in (
-        "Prompt tuning puts 4 virtual tokens before the padding: learned vectors.",
-        "The mask grows by 4 ones in front",
-        "The labels grow by 4 × -100 in front: the loss ignores the virtual tokens.",
-        f"Logits come back for 9 positions, 4 more than you passed. The loss is {loss(prompt):.3f}.",
-    ):
-        assert sentence in told
-    assert new(ax) == [(0, 4)] * 4  # tokens, mask, labels, logits: all on one grid of columns
-    tokens, mask, labels, *_ = lines(ax, 9)
+    kinds = ("given", "grew", "reached", "logits")
+    for moment in [
+        m for m in prompt.story() if m.kind in kinds and m.base in (None, prompt.base_calls[0].id)
+    ][:6]:
+        assert moment.text in told  # the figure says what the story says
+    assert f"The loss is {loss(prompt):.4g}" in told and "Is it prompt learning" not in told
+    assert new(ax) == [(0, 4)] * 4  # mask, labels, tokens, logits: all on one grid of columns
+    mask, labels, tokens, *_ = lines(ax, 9)
     assert list(tokens) == list(mask) == list(labels) == [4, 5, 6, 7, 8]
+    assert [tokens[k][0] for k in (4, 8)] == ["padding", "token"] and mask[8][0] == "attended"
     shapes = {t.get_text() for t in ax.texts}
-    assert {"[2, 5]", "[2, 5] → [2, 9, 32]", "[2, 5] → [2, 9]", "[2, 9, 64]"} <= shapes
+    assert {"[2, 5]", "[2, 5, 32] → [2, 9, 32]", "[2, 5] → [2, 9]", "[2, 9, 64]"} <= shapes
 
 
 def loss(trace):
     return trace.value(trace.base_calls[0].outputs["loss"]).data[0]
 
 
+def numbers_in(ax, n):
+    "Per line of plain numbers: column -> number."
+    found = {}
+    for t in ax.texts:
+        x, y = t.get_position()
+        if t.get_text().isdigit() and x == round(x) and 0 <= x < n and t.get_fontweight() != "bold":
+            found.setdefault(y, {})[int(x)] = int(t.get_text())
+    return [found[y] for y in sorted(found)]
+
+
 def test_the_story_of_the_other_methods():
     given = batch([11, 12], [11, 12, 13, 14, 15], side="right")
     ax = plot.story(recorded("PREFIX_TUNING", given))
     told = sentences(ax)
-    assert "Row 0 has 3 tokens of padding on the right." in told
-    assert "Prefix tuning fills the cache with 4 virtual tokens: keys and values for every layer." in told
-    assert "The labels stay as they are" in told and "as many as you passed" in told
-    assert new(ax) == [(0, 4)] * 2  # tokens and mask
+    assert "Padding: row 0 has 3 on the right." in told
+    assert "The cache is filled before the base model runs: it holds 4 virtual tokens" in told
+    assert "As you passed them: input_ids, labels." in told and "as many as you passed" in told
+    assert new(ax) == [(0, 4)] * 2  # the mask and the cache
+    assert dict(zip(range(4, 9), range(4, 9))) in numbers_in(ax, 9)  # the positions that were used
     ax = plot.story(recorded("LORA", given), row=1)
     told = sentences(ax)
-    assert "This is row 1. The base model gets the same: nothing is put in front." in told
+    assert "As you passed them: input_ids, attention_mask, labels." in told
     assert (
-        "LoRA works inside the layers: an update of rank 8 beside the weights of q_proj, v_proj." in told
-        and new(ax) == []
+        "LoRA works inside the layers of the base model; adapted: q_proj, v_proj." in told and new(ax) == []
     )
+    assert sum("shown: row 1" in t.get_text() for t in ax.texts) == 1
+
+
+def test_the_story_of_a_generate_is_told_to_its_end():
+    trace = recorded("PREFIX_TUNING", batch([11, 12], [11, 12, 13, 14, 15]), generate=5)
+    call = trace.roots[-1]
+    ax = plot.story(trace, call)
+    told = sentences(ax)
+    for moment in trace.story():
+        if moment.call >= call.id and moment.kind in (
+            "given",
+            "grew",
+            "cache",
+            "reached",
+            "alike",
+            "returned",
+        ):
+            assert moment.text in told
+    assert "Step 1: " in told and "Steps 2–4: as step 1" in told and "5 new tokens in each row" in told
+    *_, tokens = [line for line in lines(ax, 11) if "virtual" in {mark for mark, _ in line.values()}]
+    assert [mark for mark, _ in tokens.values()][-1] == "generated" and len(tokens) == 10
+    assert [plot.story(trace, k).get_xlim() for k in (call, call.id)] == [ax.get_xlim()] * 2
+
+
+def test_the_story_of_a_step_that_is_like_another():
+    trace = recorded("PROMPT_TUNING", batch([11, 12], [11, 12, 13, 14, 15]), generate=5)
+    last = trace.base_calls[-1]
+    told = sentences(plot.story(trace, last))
+    assert told.startswith("Step 4: the base model gets 1 new token") and "as step" not in told
+    assert "The attention_mask covers 13 keys" in told and "You pass" not in told
 
 
 def test_the_story_of_virtual_tokens_behind_the_padding():
     trace = recorded("PROMPT_TUNING", batch([11, 12], [11, 12, 13, 14, 15]), corrected_positions=True)
     ax = plot.story(trace)
     told = sentences(ax)
-    assert "puts 4 virtual tokens behind the padding" in told and "4 ones behind the padding" in told
-    assert "positions: they do not count the padding" in told
-    tokens, mask, *_ = lines(ax, 9)
-    assert list(tokens) == list(mask) == [0, 1, 2, 7, 8] and set(new(ax)) == {(3, 4)}
+    assert "the four virtual tokens behind the padding" in told and "four ones behind the padding" in told
+    mask, labels, tokens, *_ = lines(ax, 9)
+    assert list(tokens) == list(mask) == [0, 1, 2, 7, 8] and {(3, 4)} < set(new(ax))
     assert layout.sequence(trace).rows[0].roles == ["padding"] * 3 + ["virtual"] * 4 + ["token"] * 2
     assert layout.sequence(trace).caller_labels[0] == [-100] * 3 + [None] * 4 + [11, 12]
 
@@ -294,26 +333,36 @@ def test_the_story_of_virtual_tokens_behind_the_padding():
 def test_the_story_of_a_prefix_behind_the_padding():
     trace = recorded("PREFIX_TUNING", batch([11, 12], [11, 12, 13, 14, 15]), corrected_positions=True)
     told = sentences(plot.story(trace))
-    assert "4 virtual tokens behind the padding: keys and values for every layer." in told
-    assert "The labels grow by 4 × -100" in told and "1 of yours became -100" in told
-    assert "you get those of your 5 tokens" in told
+    assert "labels grew from 5 to 9: four times -100 behind the padding" in told
+    assert "of yours became -100" in told and "You get logits of 5 positions" in told
     said = " ".join(t.get_text() for t in plot.labels(trace).texts).replace("\n", " ")
     assert "4 labels of -100 were added" in said and "1 of yours became -100" in said
 
 
 def test_the_story_does_not_say_what_did_not_happen(prompt):
     later = sentences(plot.story(prompt, prompt.base_calls[-1]))
-    assert (
-        "1 new token; the 6 before are in the cache" in later and "4 virtual tokens lie in the cache" in later
-    )
-    assert "loss" not in later and "labels" not in later
+    assert "loss" not in later and "labels" not in later and "and a cache of" in later
     lora = recorded("LORA", batch([11, 12], labels=False), generate=2)
     later = sentences(plot.story(lora, lora.base_calls[-1]))
-    assert "You passed no mask" not in later and "told the position 2." in later
+    assert "You passed" not in later and "and a cache of 2" in later
     with pytest.raises(IndexError):
         recorded("LORA", dict(input_ids=torch.tensor([[1, 99]])), keep=(kept := []))  # no such token
     told = sentences(plot.story(kept[0]))
-    assert "nothing came back" in told and "Logits" not in told
+    assert "It ended here" in told and "IndexError" in told and "Logits" not in told
+    with pytest.raises(ValueError, match="there is no row 7"):
+        plot.story(prompt, row=7)
+    with pytest.raises(ValueError, match="not a call of the base model"):
+        plot.story(prompt, next(c for c in prompt.calls if c.kind == "peft" and c.parent is not None))
+
+
+def test_beams_share_the_row_that_was_passed():
+    torch.manual_seed(0)
+    trace = recorded("PROMPT_TUNING", batch([11, 12], [11, 12, 13]), generate=2, num_beams=2)
+    ax = plot.story(trace, trace.roots[-1], row=3)
+    assert "generate repeats each of your 2 rows two times" in sentences(ax)
+    assert not any("not kept" in t.get_text() for t in ax.texts)
+    mask, tokens, *_ = lines(ax, 9)
+    assert [mark for mark, _ in mask.values()] == ["attended"] * 3 and len(tokens) == 3
 
 
 @pytest.mark.parametrize("lang", ("en", "zh"))
