@@ -38,9 +38,8 @@ matrix: env env-era4  ## measure the invariant matrix, ours and peft's, in both 
 docs: env  ## render the site into _docs/
 	@$(PY) scripts/docs.py
 
-bench: env browser  ## measure what recording costs, ours beside peft without recording, and the viewer in Chromium
-	@$(PY) bench/record.py
-	@$(PY) bench/compare.py
+bench: env browser  ## measure what recording costs, in a quarter of an hour, for the page of promises; and the viewer in Chromium
+	@$(PY) bench/figures.py --only imports record growth compare
 	@$(PY) bench/page.py
 
 fuzz: env  ## damage traces, configurations and checkpoints a hundred thousand times each: make fuzz [MANY=1000]

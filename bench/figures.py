@@ -1,7 +1,8 @@
 """Measure everything that the page of promises shows, one after the other, into `bench/figures.json`.
 
-Run with `make promises` on a machine with nothing else to do. It takes some hours: `--many` and `--minutes` shorten
-it, `--only` measures some parts again and keeps the others.
+Run with `make promises` on a machine with nothing else to do. It takes some hours: `--many`, `--strikes` and
+`--minutes` shorten it, `--only` measures some parts again and keeps the others. `make bench` measures only what a
+recording costs, in a quarter of an hour.
 """
 
 import argparse, json, pathlib, subprocess, sys, tempfile
@@ -12,6 +13,7 @@ PARTS = {
     "growth": ["bench/long.py"],
     "record": ["bench/record.py"],
     "compare": ["bench/compare.py"],
+    "faults": ["bench/faults.py", "--many", "{strikes}"],
     "fuzz": ["scripts/fuzz.py", "--many", "{many}"],
     "soak": ["bench/soak.py", "{minutes}"],
 }
@@ -22,6 +24,9 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--many", type=int, default=100_000, help="damaged inputs of each kind")
+    parser.add_argument(
+        "--strikes", type=int, default=1000, help="interrupts; kills and the like follow from it"
+    )
     parser.add_argument("--minutes", type=float, default=60, help="of the soak test")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     args = parser.parse_args()

@@ -1,10 +1,11 @@
-"""How a recording grows: with tokens, steps, layers and rows, and with a text of 32,768 tokens.
+"""How a recording grows with tokens, steps, layers and rows: time, memory, and the size of the file; and a text of
+32,768 tokens.
 
-Sizes are those of the saved file; they are the same on every machine. From the slopes follows what a recording of a
-large model with a long context would take.
+Sizes of files are the same on every machine, memory nearly so; times are of this one. From the slopes follows what
+a recording of a large model with a long context would take. Takes some two minutes.
 """
 
-import argparse, json, os, pathlib, resource, tempfile
+import argparse, gc, json, os, pathlib, resource, statistics, tempfile, time, tracemalloc
 
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
 
@@ -14,11 +15,12 @@ from peft_viz import get_peft_model, PromptTuningConfig, record, tiny_random
 
 SOFT = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)
 AXES = {  # what grows -> values; the others stay at the first
-    "tokens": (16, 32, 64, 128),
-    "steps": (4, 8, 16, 32),
-    "layers": (1, 2, 4, 8),
-    "rows": (1, 2, 4, 8),
+    "tokens": (64, 128, 256, 512, 1024),
+    "steps": (8, 16, 32, 64, 128),
+    "layers": (2, 4, 8, 16, 32),
+    "rows": (2, 4, 8, 16, 32),
 }
+ROUNDS = 3
 
 
 def peak() -> float:
@@ -27,42 +29,100 @@ def peak() -> float:
 
 
 def size(trace) -> int:
+    "Bytes of the saved file."
     with tempfile.TemporaryDirectory() as folder:
         return trace.save(pathlib.Path(folder, "trace.json")).stat().st_size
 
 
-@torch.no_grad()
-def recorded(tokens: int, steps: int, layers: int, rows: int):
-    "A trace of a generate."
-    model = get_peft_model(tiny_random("llama", num_hidden_layers=layers), SOFT).eval()
+def run(tokens: int, steps: int, layers: int, rows: int):
+    "A function that generates, and its model."
+    model = get_peft_model(tiny_random("llama", num_hidden_layers=layers, max_position_embeddings=4096), SOFT)
     ids = torch.randint(3, 60, (rows, tokens), generator=torch.Generator().manual_seed(0))
+    how = dict(max_new_tokens=steps, min_new_tokens=steps, do_sample=False)
+    return model.eval(), lambda: model.generate(input_ids=ids, **how)
+
+
+def seconds(go) -> float:
+    begun = time.perf_counter()
+    go()
+    return time.perf_counter() - begun
+
+
+def memory(model, go) -> int:
+    "Bytes that a trace keeps: what becomes free when it is forgotten."
+    gc.collect()
+    tracemalloc.start()
     with record(model) as trace:
-        model.generate(input_ids=ids, max_new_tokens=steps, min_new_tokens=steps, do_sample=False)
-    return trace
+        go()
+    gc.collect()
+    whole = tracemalloc.get_traced_memory()[0]
+    del trace
+    gc.collect()
+    kept = whole - tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    return kept
 
 
-def slopes() -> dict:
-    "Bytes of a file for each token, step, layer and row: first to second value, and third to last."
+@torch.no_grad()
+def point(**sizes) -> dict:
+    "What one recording costs."
+    model, go = run(**sizes)
+
+    def recorded():
+        with record(model):
+            go()
+
+    go(), recorded()  # warm up
+    pairs = [(seconds(go), seconds(recorded)) for _ in range(ROUNDS)]
+    with record(model) as trace:
+        go()
+    return dict(
+        file=size(trace),
+        memory=memory(model, go),
+        seconds=round(max(0, statistics.median(b - a for a, b in pairs)), 4),
+        run=round(statistics.median(a for a, _ in pairs), 4),
+    )
+
+
+def growth() -> dict:
+    "For each axis: the values, what each costs, and the slope between the last two values."
     first, found = {name: values[0] for name, values in AXES.items()}, {}
     for name, values in AXES.items():
-        sizes = [size(recorded(**{**first, name: value})) for value in values]
-        at = lambda i, j: round((sizes[j] - sizes[i]) / (values[j] - values[i]), 1)  # noqa: B023
-        found[name] = dict(sizes=dict(zip(values, sizes)), early=at(0, 1), late=at(2, 3))
+        points = [point(**{**first, name: value}) for value in values]
+        found[name] = dict(values=values, points=points, slopes=slopes(values, points))
+        print(f"{name}: {found[name]['slopes']} for one more", flush=True)
+    return found
+
+
+def slopes(values: tuple, points: list) -> dict:
+    "What one more costs, at the end; and how much that is, compared with the beginning (1: a straight line)."
+    found = {}
+    for what in "file", "memory", "seconds":
+        at = lambda i, j: (points[j][what] - points[i][what]) / (values[j] - values[i])  # noqa: B023
+        found[what] = float(f"{at(-2, -1):.4g}")
+        found[f"{what}_early"] = float(f"{at(0, 1):.4g}")
     return found
 
 
 @torch.no_grad()
 def long_text(tokens: int) -> dict:
-    "A forward of a long text: the file, and what recording adds to the peak of memory."
+    "A forward of a long text: the file, time, and what recording adds to the peak of memory."
     model = get_peft_model(
         tiny_random("llama", num_hidden_layers=1, max_position_embeddings=2 * tokens), SOFT
     )
     ids = torch.randint(3, 60, (1, tokens), generator=torch.Generator().manual_seed(0))
-    model.eval()(input_ids=ids, logits_to_keep=1)
-    before = peak()
+    go = lambda: model(input_ids=ids, logits_to_keep=1)
+    model.eval(), go()
+    plain, before = seconds(go), peak()
     with record(model) as trace:
-        model(input_ids=ids, logits_to_keep=1)
-    return dict(tokens=tokens, megabytes_of_memory=round(peak() - before, 1), bytes_of_file=size(trace))
+        took = seconds(go)
+    return dict(
+        tokens=tokens,
+        megabytes_of_memory=round(peak() - before, 1),
+        bytes_of_file=size(trace),
+        seconds=round(took, 2),
+        seconds_without=round(plain, 2),
+    )
 
 
 def main():
@@ -73,9 +133,7 @@ def main():
     parser.add_argument("--json", type=pathlib.Path, help="write the figures to this file, too")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    figures = dict(growth=slopes(), long=long_text(args.tokens))
-    for name, found in figures["growth"].items():
-        print(f"{name}: {found['sizes']}; bytes for one more: {found['early']}, later {found['late']}")
+    figures = dict(growth=growth(), long=long_text(args.tokens))
     print(figures["long"])
     if args.json:
         args.json.write_text(json.dumps(figures, indent=1))

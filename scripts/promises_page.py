@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from collections import Counter, defaultdict
 
 STORE = pathlib.Path(__file__).resolve().parent.parent / "bench" / "figures.json"
 NOT_YET = "not measured yet"
@@ -46,55 +47,131 @@ def soak() -> str:
     return table([name.replace("_", " ") for name in names], [[found[name] for name in names]])
 
 
+WRITERS = dict(traces="a trace", pages="a page", configurations="a configuration", checkpoints="a checkpoint")
+TRIED = {  # part of the figures -> what happened, and how the numbers that came of it read
+    "killed": ("killed while writing", "{old} times the old, {new} times the new; {whole} whole"),
+    "full": ("disk full", "{refused} refused, {written} had room; old or new, whole"),
+    "read_only": ("folder read-only", "{refused} refused, nothing changed"),
+    "at_once": ("two write, one reads", "{reads} times read, whole and of one age"),
+}
+
+
+def strikes() -> str:
+    "What happened to programs that were writing or recording."
+    found, rows = figures().get("faults", {}), []
+    for part, (what, words) in TRIED.items():
+        for kind, name in WRITERS.items():
+            n = Counter(found.get(part, {}).get(kind, {}))
+            if not n:
+                rows.append([what, name, NOT_YET, ""])
+                continue
+            tried = {"at_once": n["written"], "killed": n["old"] + n["new"]}.get(
+                part, n["refused"] + n["written"]
+            )
+            numbers = defaultdict(int, n, whole=tried, reads=n["read as 0"] + n["read as 1"])
+            rows.append([what, name, f"{tried:,}", words.format_map(numbers)])
+    for method, n in found.get("interrupted", {"": {}}).items():
+        tried = sum(n.values())
+        words = f"{n.get('interrupted', 0)} struck in time; process and answers as before"
+        rows.append(["interrupted (Ctrl-C)", method, f"{tried:,}" if n else NOT_YET, words if n else ""])
+    return table(["what happened", "to", "times", "what came of it"], rows)
+
+
 def costs() -> str:
-    "Time with a recording over time without, and time of ours over that of peft."
-    recorded, compared = figures().get("record", {}), figures().get("compare", {})
+    "Time with a recording over time without."
+    found = figures().get("record")
+    if found is None:
+        return table(["what a recording costs"], [[NOT_YET]])
+    show = lambda r: "x{1:.3f} ({0:.3f} to {2:.3f})".format(*r)
     rows = [
-        [f"recording, {name}, on {recorded['model']}", f"x{x:.3f}"]
-        for name, x in recorded.items()
-        if name != "model"
-    ] or [["recording", NOT_YET]]
-    rows += [[f"ours over peft, {name}", f"x{x:.3f}"] for name, x in compared.items()] or [
-        ["ours over peft", NOT_YET]
+        [row["model"], row["package"], row["method"], show(row["forward"]), show(row["generate"])]
+        for row in found["rows"]
     ]
-    imports = figures().get("imports")
+    words = f"a forward of 11 tokens, and {found['tokens']} tokens generated; {found['threads']} threads"
+    return table(["model", "package", "method", "forward", "generate"], rows) + f"\n\n*{words}*"
+
+
+def beside() -> str:
+    "The import, and ours over peft without a recording."
+    compared, imports = figures().get("compare"), figures().get("imports")
+    rows = [[f"{name}, ours over peft", f"x{x:.3f}"] for name, x in (compared or {}).items()]
+    rows = rows or [["ours over peft", NOT_YET]]
     what = "import peft_viz and its public names, over import peft"
-    rows += [
-        [f"{what}, time", f"x{imports['time']}" if imports else NOT_YET],
-        [
-            f"{what}, modules",
-            f"{imports['modules']} over {imports['modules_of_peft']}" if imports else NOT_YET,
-        ],
-    ]
+    many = f"{imports['modules']} over {imports['modules_of_peft']}" if imports else NOT_YET
+    rows += [[f"{what}, time", f"x{imports['time']}" if imports else NOT_YET], [f"{what}, modules", many]]
     return table(["what", "median of ratios"], rows)
 
 
-def growth() -> str:
-    "Bytes of a saved recording."
-    found = figures().get("growth")
+AXES = dict(
+    tokens="tokens of the prompt", steps="steps of generate", layers="layers", rows="rows of the batch"
+)
+PLOTTED = {  # figure -> what it is, its unit, and a factor
+    "seconds": ("time", "s", 1),
+    "memory": ("memory", "MB", 1e-6),
+    "file": ("size of the file", "MB", 1e-6),
+}
+
+
+def growth():
+    "A figure: what grows, against how much it costs; None where nothing was measured yet."
+    import matplotlib.pyplot as plt
+
+    found = figures().get("growth", {}).get("growth")
     if found is None:
-        return table(["growth"], [[NOT_YET]])
-    rows = [
-        [name, ", ".join(f"{n}: {size:,}" for n, size in one["sizes"].items()), one["early"], one["late"]]
-        for name, one in found["growth"].items()
-    ]
-    return table(["what grows", "bytes of the file", "bytes for one more", "later"], rows)
+        return None
+    figure, axes = plt.subplots(
+        len(PLOTTED), len(AXES), figsize=(10, 6.4), sharey="row", layout="constrained"
+    )
+    for line, (key, (what, unit, factor)) in zip(axes, PLOTTED.items()):
+        for ax, (name, title) in zip(line, AXES.items()):
+            values = found[name]["values"]
+            numbers = [point[key] * factor for point in found[name]["points"]]
+            ax.plot(values, numbers, "o-", color="#0072b2", ms=4)
+            ax.set_ylim(bottom=0)
+            ax.spines[["top", "right"]].set_visible(False)
+            if line is axes[-1]:
+                ax.set_xlabel(title)
+            if ax is line[0]:
+                ax.set_ylabel(f"{what} ({unit})")
+    return figure
+
+
+def slopes() -> str:
+    "What one more costs."
+    found = figures().get("growth", {}).get("growth")
+    if found is None:
+        return table(["what one more costs"], [[NOT_YET]])
+    rows = []
+    for name in AXES:
+        s = found[name]["slopes"]
+        rows.append(
+            [
+                f"one of the {name} more",
+                f"{s['seconds'] * 1e3:.2f}",
+                f"{s['memory']:,.0f}",
+                f"{s['file']:,.0f}",
+            ]
+            + [f"{s['memory_early']:,.0f}, {s['file_early']:,.0f}"]
+        )
+    head = ["what", "milliseconds", "bytes of memory", "bytes of the file", "the two at the beginning"]
+    return table(head, rows)
 
 
 def large(tokens: int = 128 * 1024, layers: int = 80, steps: int = 64) -> str:
     "What the slopes say of a large model with a long context."
-    found = figures().get("growth")
-    if found is None:
+    found = figures().get("growth", {})
+    if "growth" not in found:
         return NOT_YET
-    grown, wanted, total = found["growth"], dict(tokens=tokens, layers=layers, steps=steps), 0
-    for name, n in wanted.items():
-        values = [int(value) for value in grown[name]["sizes"]]
-        first = grown[name]["sizes"][str(values[0])]
-        total += (n - values[0]) * max(grown[name]["late"], 0)
+    grown, wanted, total = found["growth"], dict(tokens=tokens, layers=layers, steps=steps), {}
+    for key in "memory", "file":
+        total[key] = grown["tokens"]["points"][0][key]
+        for name, n in wanted.items():
+            total[key] += (n - grown[name]["values"][0]) * max(grown[name]["slopes"][key], 0)
     long = found["long"]
     return (
-        f"A generate of {steps} steps behind {tokens:,} tokens, with {layers} layers: {(first + total) / 1e6:.1f} MB by "
-        f"the slopes above, were every value kept. Measured at {long['tokens']:,} tokens, where a row is too large to be "
-        f"kept whole: {long['bytes_of_file'] / 1e6:.2f} MB, and {long['megabytes_of_memory']} MB of memory more than "
-        "without a recording."
+        f"A generate of {steps} steps behind {tokens:,} tokens, with {layers} layers, two rows: "
+        f"{total['memory'] / 1e6:.1f} MB of memory and a file of {total['file'] / 1e6:.1f} MB by the slopes above. "
+        f"Measured at {long['tokens']:,} tokens, one forward: a file of {long['bytes_of_file'] / 1e6:.2f} MB, "
+        f"{long['megabytes_of_memory']} MB of memory more than without a recording, {long['seconds']} s instead of "
+        f"{long['seconds_without']} s."
     )

@@ -8,6 +8,7 @@ __all__ = ['UNKNOWN', 'tuner_layers', 'about', 'trains', 'decoder', 'texts']
 # %% ../../nbs/recording/14_about.ipynb #3bd3fe88
 import platform, sys
 from enum import Enum
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version as package_version
 
 import torch
@@ -16,25 +17,33 @@ from .base_model import text_config
 from .calls import PACKAGES
 from .values import Losses, written
 from .doors import UNSEEN
-from .trace import Trace, unpack
+from .measured import parts
+from .trace import Grown, Trace, unpack
 
 # %% ../../nbs/recording/14_about.ipynb #112589cd
 def tuner_layers(
     base,  # a base model
+    walk: list | None = None,  # its `parts`, where they are at hand
 ) -> list:
     "Layers of the base model that an adapter has wrapped."
-    return [m for m in base.modules() if "base_layer" in m._modules and _package(m)]
+    return [m for _, m in walk or parts(base) if "base_layer" in m._modules and _package(m)]
 
 
 def _package(obj) -> str | None:
     "Which implementation does its class come from?"
-    homes = (cls.__module__.partition(".")[0] for cls in type(obj).__mro__)
+    return _home(type(obj))
+
+
+@lru_cache(1024)
+def _home(kind: type) -> str | None:
+    homes = (cls.__module__.partition(".")[0] for cls in kind.__mro__)
     return next((home for home in homes if home in PACKAGES), None)
 
 # %% ../../nbs/recording/14_about.ipynb #9b4e34f5
 def about(
     model,  # the model given to `record`
     base,  # the base model inside it
+    walk: list | None = None,  # the `parts` of `model`, where they are at hand
 ) -> dict:  # the trace's `about`
     "Which implementation, which versions, which base model, which adapters."
     layers = (
@@ -55,7 +64,7 @@ def about(
         adapters={written(name): _plain(c.to_dict()) for name, c in configs.items()},
         peft_type="+".join(kinds) or None,
         num_virtual_tokens=next((n for c in current if (n := getattr(c, "num_virtual_tokens", None))), 0),
-        trains=trains(base, model, configs),
+        trains=trains(base, model, configs, walk),
     )
 
 
@@ -111,6 +120,7 @@ def _adapters(model, layers: list) -> tuple:
     return [written(name) for name in active], dict(configs)
 
 # %% ../../nbs/recording/14_about.ipynb #9a641d4e
+@lru_cache(8)
 def _version(package: str) -> str:
     try:
         return package_version(package)
@@ -138,25 +148,34 @@ def trains(
     base,  # the base model
     model,  # the model given to `record`
     configs: dict,  # name of an adapter -> its configuration
+    walk: list | None = None,  # the `parts` of `model`, where they are at hand
 ) -> dict | None:  # None for a model without adapters
     """Which parameters have `requires_grad`: `adapter` and `base` say how many tensors, `names` holds the first three
     of the base model's, `training` is the mode."""
     if not configs:
         return None
+    walk = walk or parts(model)
+    inside = {id(m) for _, m in walk}
     own = {
         id(p)
-        for m in (*model.modules(), *base.modules())
-        if isinstance(m, (torch.nn.ModuleDict, torch.nn.ParameterDict))
+        for _, m in walk + ([] if id(base) in inside else parts(base))
+        if issubclass(type(m), (torch.nn.ModuleDict, torch.nn.ParameterDict))
         for name in configs
         if name in m
         for p in ([m[name]] if isinstance(m[name], torch.Tensor) else m[name].parameters())
     }
     biases = any(getattr(c, "bias", None) in ("all", "lora_only", "poly_only") for c in configs.values())
     with UNSEEN:  # no function mode of the user's sees that we ask
-        trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    theirs = [name for name, p in trained if id(p) not in own and not (biases and name.endswith(".bias"))]
+        there = [(p, at, n) for at, m in walk if m._parameters for n, p in m._parameters.items()]
+        trained = {
+            id(p): (p, f"{at}.{n}".lstrip("."))
+            for p, at, n in reversed(there)
+            if p is not None and p.requires_grad
+        }
+    trained = list(trained.values())[::-1]  # a tied one counts once
+    theirs = [name for p, name in trained if id(p) not in own and not (biases and name.endswith(".bias"))]
     return dict(
-        adapter=sum(id(p) in own for _, p in trained),
+        adapter=sum(id(p) in own for p, _ in trained),
         base=len(theirs),
         names=[written(name) for name in theirs[:3]],
         training=bool(model.training),
@@ -203,6 +222,8 @@ def texts(
 
 
 def _distinct(packed) -> set:
+    if isinstance(packed, Grown):
+        packed = packed["grown"][1:]  # the others belong to an earlier value
     return set(packed["runs"][::2] if "runs" in packed else unpack(packed))
 
 

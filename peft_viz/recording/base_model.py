@@ -11,18 +11,20 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 from .calls import Visit
-from .values import MAX_SCAN, guarded, may_attend, written
-from .measured import bind, Inside, Notes, OTHER_SENSES
+from .values import Causal, MAX_SCAN, guarded, may_attend, written
+from .measured import base_here, bind, Inside, Notes, OTHER_SENSES, parts
 
 # %% ../../nbs/recording/13_base_model.ipynb #750cc130
 class BaseVisit(Visit):
     """A call of the base model: no lines are followed inside. What reached it, what was measured in it and what came
-    back is noted."""
+    back (`out` or `error`) is noted."""
 
     paused, call, notes = True, None, None
+    waiting = None  # ids of the adapted layers that did not run yet, while this is asked
 
     @guarded("what reached the base model")
     def look(self, args, kwargs):
+        "Note the arguments: `args`, which begins with the model, and `kwargs`."
         album, session = self.recorder.ledger.album, self.session
         self.masks = {}  # id of a mask -> (its entry in `attention`, the mask: held, so that the id stays its own)
         self.call = session.open("base", f"{type(self.obj).__name__}.forward")
@@ -33,6 +35,7 @@ class BaseVisit(Visit):
             self.call.args[written(name)] = album.add(value, name)
 
     def look_back(self, out, error):
+        "Note what came back: `out`, or `error` where the call failed."
         super().look_back(out, error)
         self.masks = {}
         if self.call is not None and self.recorder.on:
@@ -75,41 +78,63 @@ class _SDPA(TorchFunctionMode):
         self.grid = _sdpa_grid(*args, **kwargs)
 
 
-def _sdpa_grid(query, key, _value=None, attn_mask=None, _dropout=0.0, is_causal=False, **_) -> torch.Tensor:
-    "[batch or 1, 1, query, key] bool, by the rules of PyTorch's documentation."
+def _sdpa_grid(query, key, _value=None, attn_mask=None, _dropout=0.0, is_causal=False, **_):
+    """[batch or 1, 1, query, key] bool, by the rules of PyTorch's documentation. A causal mask that the model does not
+    have is not made either, when it is large: then a `Causal`."""
     q, k = query.shape[-2], key.shape[-2]
     if attn_mask is not None:
         return _grid(attn_mask[(None,) * (4 - attn_mask.ndim)][..., -k:])
+    if is_causal and q * k > MAX_SCAN:
+        return Causal(q, k)
     full = torch.ones((), dtype=torch.bool, device="cpu").expand(1, 1, q, k)  # takes no memory
-    return full.tril() if is_causal and full.numel() <= MAX_SCAN else full
+    return full.tril() if is_causal else full
 
 
 def _grid(mask: torch.Tensor) -> torch.Tensor:
-    "Who may attend to whom. One that is too large to be kept stays as it is: no second one is made of it."
+    "Who may attend to whom. A large one stays as it is: no second one is made of it."
     return mask if mask.numel() > MAX_SCAN else may_attend(mask)
 
 # %% ../../nbs/recording/13_base_model.ipynb #21816cf8
 class AttentionVisit(Inside):
     "A call of an attention layer. The first layer that gets a mask shows what its attention function makes of it."
 
-    def __init__(self, recorder, module, layer: int):
+    def __init__(
+        self,
+        recorder,
+        module,  # as for `Inside`
+        layer: int,  # its number
+    ):
+        "A call of `module`, seen by `recorder`."
         super().__init__(recorder, module)
         self.layer = layer
 
+    @staticmethod
+    def glance(recorder, module, args, kwargs, layer: int) -> bool:
+        """Does `module`, number `layer`, get a mask that none got before? If another got it, that is all that
+        `recorder` has to note. `args` and `kwargs` are what the layer gets."""
+        base = base_here(recorder)
+        if base is None:
+            return False
+        mask = kwargs.get("attention_mask")
+        if mask is None and args:
+            mask = bind(module, args, kwargs).get("attention_mask")
+        known = base.masks.get(id(mask))
+        if known is not None:
+            known[0]["layers"].append(layer)
+        return known is None
+
     def look(self, args, kwargs):
-        if self.base is not None and self._is_new(args[1:], kwargs):
+        "What reaches the layer: `args`, which begins with it, and `kwargs`."
+        if self.base is not None and self._begin(args[1:], kwargs):
             self.put_on(_SDPA(self.losses))
 
     @guarded("who attends to whom")
-    def _is_new(self, args, kwargs) -> bool:
+    def _begin(self, args, kwargs) -> bool:
         given = bind(self.module, args, kwargs)
         self.base.notes.attention_got(self.module, given)
-        masks, mask = self.base.masks, given.get("attention_mask")
-        if id(mask) in masks:
-            masks[id(mask)][0]["layers"].append(self.layer)
-            return False
-        self.mask, self.entry = mask, dict(layers=[self.layer], value=None, how="none")
-        masks[id(mask)] = self.entry, mask
+        self.mask = given.get("attention_mask")
+        self.entry = dict(layers=[self.layer], value=None, how="none")
+        self.base.masks[id(self.mask)] = self.entry, self.mask
         self.base.call.attention.append(self.entry)
         return True
 
@@ -130,12 +155,12 @@ class AttentionVisit(Inside):
 # %% ../../nbs/recording/13_base_model.ipynb #3e1e176b
 def decoder_blocks(
     model,  # a transformers model
+    walk: list | None = None,  # its `parts`, where they are at hand
 ) -> list:  # of modules; empty when they are not found
     "The layers of the language model, found by their place: in the list of as many blocks as the config has layers."
     n = getattr(text_config(model.config), "num_hidden_layers", None)
-    lists = [
-        (name, m) for name, m in model.named_modules() if isinstance(m, torch.nn.ModuleList) and len(m) == n
-    ]
+    lists = [(name, m) for name, m in walk or parts(model) if isinstance(m, torch.nn.ModuleList)]
+    lists = [(name, m) for name, m in lists if len(m) == n]
     own = [m for name, m in lists if not OTHER_SENSES.search(name)]  # whose attention: the language model's
     found = [list(m) for m in own or [m for _, m in lists]]
     with_attention = [blocks for blocks in found if any(map(_attention_of, blocks))]
@@ -144,9 +169,10 @@ def decoder_blocks(
 
 def attention_layers(
     model,  # a transformers model
+    walk: list | None = None,  # its `parts`, where they are at hand
 ) -> list:  # (number, attention module), one per layer of the language model that has one
     "The attention module of each layer of the language model."
-    found = enumerate(map(_attention_of, decoder_blocks(model)))
+    found = enumerate(map(_attention_of, decoder_blocks(model, walk)))
     return [(i, m) for i, m in found if m is not None]
 
 
@@ -154,7 +180,9 @@ def _attention_of(block):
     return next((m for m in block.modules() if "Attention" in type(m).__name__), None)
 
 
-def text_config(config):
+def text_config(
+    config,  # of a transformers model
+):
     "The part of a configuration that is about text."
     get = getattr(config, "get_text_config", None)
     return get() if callable(get) else config

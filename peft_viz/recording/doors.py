@@ -12,7 +12,7 @@ from functools import wraps
 import torch
 from torch.compiler import is_compiling
 
-# %% ../../nbs/recording/11_doors.ipynb #3e24b5c5
+# %% ../../nbs/recording/11_doors.ipynb #2c6106e9
 class Unseen(threading.local):
     """`with UNSEEN:` what is computed in the block, no function mode of the user's sees; each thread has its own.
 
@@ -85,27 +85,37 @@ def _undo(begun: list, unseen: int):
 
 # %% ../../nbs/recording/11_doors.ipynb #2fc0eea7
 class Slot:
-    "One method of a class, or of an object that has its own, while somebody looks at its calls."
+    "One method of a class, or of an object that has its own, while a recorder looks at its calls."
 
-    def __init__(self, owner, name: str):
-        self.owner, self.name, self.doors = owner, name, ()
+    def __init__(
+        self,
+        owner,  # the class, or the object
+        name: str,  # of the method
+    ):
+        "Raises TypeError for what is no method."
+        self.owner, self.name, self.doors = owner, name, {}  # id of an object -> the doors to it
         self.own = vars(owner).get(name)  # None: inherited
         self.stands = _for_class(self) if isinstance(owner, type) else OwnMethod(self)
 
-    def visits(self, obj) -> list:
-        "What those who look at `obj` want to see of a call that begins now."
-        found = [door.visit() for door in self.doors if door.obj is obj]
+    def visits(self, obj, args: tuple, kwargs: dict) -> list:
+        "What those who look at `obj` want to see of a call that begins now, with `args` and `kwargs`."
+        doors = self.doors.get(id(obj))
+        if doors is None:
+            return []
+        found = [door.visit(args, kwargs) for door in doors]
         return [visit for visit in found if visit is not None]
 
     def put(self):
+        "From now on, calls come through here."
         if isinstance(self.owner, type):
             setattr(self.owner, self.name, self.stands)
         else:
             vars(self.owner)[self.name] = self.stands
 
     def take_away(self):
+        "The class, or the object, is as it was."
         if vars(self.owner).get(self.name) is not self.stands:
-            return  # somebody has put something else there: that stays
+            return  # something else was put there since: that stays
         if not isinstance(self.owner, type):
             vars(self.owner)[self.name] = self.own
         elif self.own is None:
@@ -126,7 +136,7 @@ def _for_class(slot: Slot):
     def through(self, *args, **kwargs):
         if is_compiling():  # what is compiled is compiled as it would be without us
             return method(self, *args, **kwargs)
-        visits = slot.visits(self)
+        visits = slot.visits(self, args, kwargs)
         if not visits:
             return method(self, *args, **kwargs)
         return visited(visits, method, (self, *args), kwargs)
@@ -139,12 +149,15 @@ class OwnMethod:
     """Stands in for a method that an object has of its own (accelerate gives such). A copy of the object gets a copy of
     the method, not of this."""
 
-    def __init__(self, slot: Slot):
+    def __init__(
+        self,
+        slot: Slot,  # of an object
+    ):
         self._slot, self.__wrapped__ = slot, slot.own
 
     def __call__(self, *args, **kwargs):
         slot = self._slot
-        visits = [] if is_compiling() else slot.visits(slot.owner)
+        visits = [] if is_compiling() else slot.visits(slot.owner, args, kwargs)
         if not visits:
             return slot.own(*args, **kwargs)
         return visited(visits, _without_owner(slot.own), (slot.owner, *args), kwargs)
@@ -179,21 +192,28 @@ class Door:
         obj,  # whose calls
         name: str,  # of which method
         make,  # function(recorder, obj) -> visit, once for each call
+        glance=None,  # function(recorder, obj, args, kwargs) -> is a visit wanted? Without it: always
     ):
         self.recorder, self.obj, self.name, self.make = weakref.ref(recorder), obj, name, make
+        self.glance = glance
         self.owner = obj if name in vars(obj) else type(obj)
 
-    def visit(self):
+    def visit(self, args: tuple, kwargs: dict):
+        "What is to be seen of a call with `args` and `kwargs`; None when nothing is."
         recorder = self.recorder()
         if recorder is None or not recorder.on or recorder.thread not in (None, threading.get_ident()):
+            return None
+        if self.glance is not None and not self.glance(recorder, self.obj, args, kwargs):
             return None
         return self.make(recorder, self.obj)
 
     def open(self):
+        "From now on, calls are seen."
         with _LOCK:
             key = id(self.owner), self.name
             slot = _SLOTS.get(key) or _SLOTS.setdefault(key, Slot(self.owner, self.name))
-            slot.doors = (*(door for door in slot.doors if door is not self), self)
+            others = slot.doors.get(id(self.obj), ())
+            slot.doors[id(self.obj)] = (*(door for door in others if door is not self), self)
             slot.put()
 
     def close(self):
@@ -203,7 +223,10 @@ class Door:
             slot = _SLOTS.get(key)
             if slot is None:
                 return
-            slot.doors = tuple(door for door in slot.doors if door is not self)
+            others = tuple(door for door in slot.doors.get(id(self.obj), ()) if door is not self)
+            slot.doors[id(self.obj)] = others
+            if not others:
+                del slot.doors[id(self.obj)]
             if not slot.doors:
                 slot.take_away()
                 _SLOTS.pop(key, None)

@@ -343,12 +343,20 @@ def _cached(trace, call):
 
 
 def _was_given_cache(trace, call):
-    "Did the caller hand in the cache that reached the base model? If not, the method made it."
-    return (
-        stage(trace, call)[0] == "decode"
-        or not _around(trace, call)
-        or cache_length(passed(trace, call, "past_key_values")) > 0
-    )
+    """Did the caller hand in the cache that reached the base model? If not, the method made it: one that is as long as
+    another may be another, and peft's prefix tuning puts its own in the place of the caller's."""
+    if stage(trace, call)[0] == "decode" or not _around(trace, call):
+        return True
+    given = cache_length(passed(trace, call, "past_key_values"))
+    return given > 0 and given == _cached(trace, call) and not _made_cache(trace, call)
+
+
+def _made_cache(trace, call):
+    "Did the method make keys and values for this base call?"
+    family, around = _families(trace), {c.id for c in _around(trace, call)}
+    prompts = [c for i in around for c in family.get(i, []) if _named(c, "get_prompt") and c.id < call.id]
+    kinds = [trace.value(c.returned).kind for c in prompts if c.returned is not None]
+    return any(kind != "tensor" for kind in kinds)
 
 # %% ../../nbs/recording/02_layout.ipynb #482c7553
 def _left_behind(trace):
@@ -773,6 +781,8 @@ def attention(
 
 def _why(call, layer, value):
     known = sorted(l for a in call.attention for l in a["layers"])
+    if value is not None and value.packed is not None and not value.truncated:
+        return "the mask is kept as runs, and too large to be written out; `trace.value(i).keys(row, query)` reads it"
     if value is not None:
         return "the mask was too large to be kept"
     return (

@@ -61,8 +61,8 @@ def _parsed(text: str) -> ast.AST:
 # %% ../../nbs/recording/10_watch.ipynb #167d13c9
 @lru_cache
 def statements(
-    text: str,
-    first_line: int,  # of a `Source`
+    text: str,  # of a `Source`
+    first_line: int,  # its number in the file
 ) -> dict:  # line -> first line of the statement it belongs to (for compound ones: of their header)
     "Which lines belong together."
     first = {}
@@ -134,18 +134,22 @@ def _how(old, new) -> str | None:
     return "in-place" if old[1] != new[1] else None
 
 
+def _differs(old, new) -> bool:
+    return new is None or old[0] is not new[0] or old[1] != new[1]
+
+# %% ../../nbs/recording/10_watch.ipynb #383f6290
 def changes(
-    before: dict,
-    after: dict,  # two snapshots
+    before: dict,  # a snapshot
+    after: dict,  # the next one
     album: Album,
     known: dict,  # name -> index of its last description; brought up to date here
 ) -> list:  # `Change`s
     "Describe every name that differs between two snapshots."
     found = []
-    for name in before | after:
+    differ = [name for name, old in before.items() if _differs(old, after.get(name))]
+    differ += [name for name in after if name not in before]
+    for name in differ:
         how = _how(before.get(name), after.get(name))
-        if how is None:
-            continue
         index = None if how == "deleted" else album.add(after[name][0], _key(name))
         if not _says_nothing(name, how, index, before, after, album, known):
             aliases = [] if how == "deleted" else _aliases(name, after)
@@ -170,7 +174,10 @@ def _key(name: str) -> str:
 class Ledger:
     "A trace that is being written: calls and values are added by several threads, one at a time."
 
-    def __init__(self, trace: Trace):
+    def __init__(
+        self,
+        trace: Trace,  # the one that is written
+    ):
         self.trace, self.losses, self.lock, self.on = trace, Losses(), threading.RLock(), False
         self.album = Album(trace.values, self.losses)
         self._sources, self._lines = (
@@ -180,7 +187,7 @@ class Ledger:
 
     def open(
         self,
-        kind: str,
+        kind: str,  # as in `Call`
         function: str,  # of the call that begins, as in `Call`
         parent: Call | None,  # who made it
     ) -> Call:
@@ -216,9 +223,9 @@ class Ledger:
 
 # %% ../../nbs/recording/10_watch.ipynb #21b4ab13
 def note_error(
-    call: Call,
-    error: BaseException,
-    line: int | None,  # that ended it there
+    call: Call,  # that ended
+    error: BaseException,  # by this
+    line: int | None,  # there
 ):
     "The call ended by an exception."
     if call.raised is None:
@@ -228,8 +235,23 @@ def note_error(
 _RETURNS = dict(generate="sequences", get_prompt="prompts")  # what to call a return value, for its role
 
 
-class Watch:
-    "Turns the events of one running function into steps."
+def _outcome(branches: list, line: int, next_line: int | None) -> bool | None:
+    "Which way did the condition at `line` go? None where lines cannot tell."
+    for b in branches:
+        if b["kind"] == "for" or b["line"] != line:
+            continue
+        if b["body"][0] <= b["end"]:
+            return None  # the body stands on the condition's own line
+        return next_line is not None and b["body"][0] <= next_line <= b["body"][1]
+
+
+def _returns(frame) -> bool:
+    "Does the frame end by returning, rather than by an exception?"
+    return dis.opname[frame.f_code.co_code[frame.f_lasti]].startswith("RETURN")
+
+# %% ../../nbs/recording/10_watch.ipynb #fcae3fdb
+class _Names:
+    "The names of one running function: what they hold, and what a line changed."
 
     def __init__(
         self,
@@ -251,14 +273,32 @@ class Watch:
             self.known[name] = self.album.add(obj, _key(name))
         self.call.args = {n: i for n, i in self.known.items() if "[" not in n}
 
+    @guarded("what a line changed")
+    def _settle(self, frame, next_line: int | None, left: bool = True):
+        "The last step is over: what did it change, and which way did its condition go?"
+        if not self.call.steps:
+            return
+        step, before = self.call.steps[-1], self.seen
+        if left:
+            step.branch = _outcome(self.branches, step.line, next_line)
+        self.seen = _look(frame.f_locals)
+        step.changes += changes(before, self.seen, self.album, self.known)
+
+    @guarded("how a function ended")
+    def _returned(self, value):
+        name = self.call.function.rpartition(".")[2]
+        self.call.returned = self.album.add(value, _RETURNS.get(name, ""))
+
+# %% ../../nbs/recording/10_watch.ipynb #711f1b82
+class Watch(_Names):
+    "Turns the events of one running function into steps."
+
     def __call__(self, frame, event, arg):
         try:
             with self.lock:
                 if self.ledger.on:
                     self._on(frame, event, arg)
-        except (
-            BaseException
-        ) as error:  # an interrupt: Python alone would not raise it between two lines, but at the next call
+        except BaseException as error:  # an interrupt: Python would not raise it here, but at the next call
             self.session.strike(error)
         return self
 
@@ -270,45 +310,13 @@ class Watch:
             self._settle(frame, line)
             self.call.steps.append(Step(line))
         elif event == "exception":
-            if (
-                self.error is None or self.error[0] is not arg[1]
-            ):  # raised again on its way out: the first line counts
+            if self.error is None or self.error[0] is not arg[1]:  # raised again: the first line counts
                 self.error = arg[1], frame.f_lineno
         elif event == "return":
             left = _returns(frame)
             self._settle(frame, None, left)
-            self._ended(arg, left)
+            if left:
+                self._returned(arg)
+            elif self.error:
+                note_error(self.call, *self.error)
             self.session.leave(self)
-
-    @guarded("what a line changed")
-    def _settle(self, frame, next_line: int | None, left: bool = True):
-        "The last step is over: what did it change, and which way did its condition go?"
-        if not self.call.steps:
-            return
-        step, before = self.call.steps[-1], self.seen
-        if left:
-            step.branch = self._outcome(step.line, next_line)
-        self.seen = _look(frame.f_locals)
-        step.changes += changes(before, self.seen, self.album, self.known)
-
-    @guarded("how a function ended")
-    def _ended(self, value, left: bool):
-        if left:
-            self.call.returned = self.album.add(
-                value, _RETURNS.get(self.call.function.rpartition(".")[2], "")
-            )
-        elif self.error:
-            note_error(self.call, *self.error)
-
-    def _outcome(self, line: int, next_line: int | None) -> bool | None:
-        for b in self.branches:
-            if b["kind"] == "for" or b["line"] != line:
-                continue
-            if b["body"][0] <= b["end"]:
-                return None  # body on the condition's own line: lines cannot tell
-            return next_line is not None and b["body"][0] <= next_line <= b["body"][1]
-
-
-def _returns(frame) -> bool:
-    "Does the frame end by returning, rather than by an exception?"
-    return dis.opname[frame.f_code.co_code[frame.f_lasti]].startswith("RETURN")

@@ -9,12 +9,14 @@ import difflib
 from functools import lru_cache, wraps
 import torch
 from .config import IGNORED, PeftType, warn
+from .architectures import encoders
 from .place import STATES
 
 # %% auto #0
 __all__ = ['FOR_METHODS', 'MEANT', 'WHOLE', 'FITS', 'FLOATS', 'named', 'by_name', 'unless_switched_off', 'need', 'need_numbers',
-           'need_tensor', 'can_be_read', 'check_mask', 'check_inputs', 'check_embedded', 'check_prompt_inputs',
-           'check_labels', 'warn_of_misspelt', 'is_first_call', 'with_checked_inputs', 'with_checked_beginning']
+           'need_tensor', 'can_be_read', 'check_mask', 'check_other_mask', 'check_inputs', 'check_embedded',
+           'check_prompt_inputs', 'check_labels', 'warn_of_misspelt', 'is_first_call', 'with_checked_inputs',
+           'with_checked_beginning']
 
 # %% ../../nbs/reference/03_calls.ipynb #bc01519c
 FOR_METHODS = "adapter_names", "task_ids", "input_type_mask"  # arguments that the base model does not have
@@ -146,6 +148,27 @@ def check_mask(
     )
 
 # %% ../../nbs/reference/03_calls.ipynb #d4c577f2
+def check_other_mask(
+    attention_mask,  # not of two dimensions, or no tensor
+    batch_size: int,  # rows of the input
+    length: int,  # its tokens
+    is_first: bool,  # does no cache come with the call?
+):
+    "Raises ValueError for what is no mask, and for a tensor of four dimensions that does not fit the input."
+    need(
+        attention_mask is None or hasattr(attention_mask, "shape") or isinstance(attention_mask, dict),
+        f"attention_mask is a {type(attention_mask).__name__}; it must be a tensor [batch, sequence]",
+    )
+    for mask in attention_mask.values() if isinstance(attention_mask, dict) else [attention_mask]:
+        if not isinstance(mask, torch.Tensor):
+            continue
+        shape, wanted = list(mask.shape), "[batch, sequence], or [batch, heads, query, key]"
+        need(len(shape) in (3, 4), f"attention_mask has shape {shape}; it must be {wanted}")  # 3: encoders
+        rows, queries, keys = shape[0], shape[-2], shape[-1]
+        fits = rows in (1, batch_size) and queries in (1, length) and (keys == length or not is_first)
+        need(fits, f"attention_mask has shape {shape}, and the input {batch_size} rows of {length} tokens")
+
+
 def check_inputs(
     input_ids=None,  # [batch, sequence]
     inputs_embeds=None,  # [batch, sequence, hidden], instead of `input_ids`
@@ -171,17 +194,15 @@ def check_inputs(
         need_tensor("attention_mask", attention_mask, shape, "[batch, sequence], as the input", "numbers")
         check_mask(attention_mask)
     else:
-        need(
-            attention_mask is None or hasattr(attention_mask, "shape") or isinstance(attention_mask, dict),
-            f"attention_mask is a {type(attention_mask).__name__}; it must be a tensor [batch, sequence]",
-        )
+        check_other_mask(attention_mask, batch_size, length, is_first)
     need_numbers("position_ids", position_ids, "[batch, sequence]", "numbers")
     if position_ids is not None:
-        given = position_ids.shape[-1]
+        given, rows = position_ids.shape[-1], position_ids.shape[-2] if position_ids.dim() > 1 else 1
         need(
             given == length or (given > length and not is_first),
             f"position_ids are for {given} tokens, and the input has {length}",
         )
+        need(rows in (1, batch_size), f"position_ids are for {rows} rows, and the input has {batch_size}")
 
 # %% ../../nbs/reference/03_calls.ipynb #01de2406
 def check_embedded(
@@ -220,7 +241,10 @@ def check_prompt_inputs(
         "adapter's: leave it out",
     )
     if setting.config.peft_type == PeftType.CPT:
-        need_numbers("input_type_mask", given.get("input_type_mask"), "[batch, sequence]", "numbers")
+        shape = tuple((input_ids if inputs_embeds is None else inputs_embeds).shape[:2])
+        fits = shape if is_first_call(given) else (None, None)
+        types, meaning = given.get("input_type_mask"), "[batch, sequence], as the input"
+        need_tensor("input_type_mask", types, fits, meaning, "numbers")
     if given.get("position_ids") is not None and not setting.keeps_positions:
         warn("Position ids are not supported for parameter efficient tuning. Ignoring position ids.")
     if given.get("token_type_ids") is not None:
@@ -292,6 +316,10 @@ def with_checked_inputs(
             names.append("position_ids")
         check_inputs(**{name: given.get(name) for name in names}, is_first=is_first_call(given))
         check_labels(self, given)
+        mask = given.get("attention_mask")
+        if isinstance(mask, torch.Tensor) and mask.dim() == 3:
+            fits = not prompts and base.config.model_type in encoders()
+            need(fits, f"attention_mask has shape {list(mask.shape)}; it must be [batch, sequence]")
         if prompts:
             check_prompt_inputs(self.setting, self.word_embeddings, given)
         return method(self, *args, **kwargs)

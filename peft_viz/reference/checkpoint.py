@@ -27,6 +27,7 @@ from peft_viz.reference.config import (
     some,
     check_all_known,
     check_known,
+    choice,
     warn,
 )
 from peft_viz.reference.files import (
@@ -36,6 +37,7 @@ from peft_viz.reference.files import (
     existing,
     folder_to_read,
     folder_to_write,
+    reading,
     SAFETENSORS_WEIGHTS_NAME,
     WEIGHTS_NAME,
     write,
@@ -238,8 +240,10 @@ def get_peft_model_state_dict(
     if unwrap_compiled:
         model = getattr(model, "_orig_mod", model)
     config = _config_of(model, adapter_name)
-    if save_embedding_layers not in (True, False, "auto"):
-        raise ValueError(f"save_embedding_layers={save_embedding_layers!r}; it must be True, False or 'auto'")
+    if not choice(True, False, "auto").allows(save_embedding_layers):
+        raise ValueError(
+            f"save_embedding_layers={reprlib.repr(save_embedding_layers)}; it must be True, False or 'auto'"
+        )
     keys = {**own_keys(model, adapter_name), **bias_keys(model, adapter_name)}
     if save_embedding_layers == "auto":
         save_embedding_layers = targets_embeddings(model, adapter_name) or vocabulary_was_resized(
@@ -319,6 +323,12 @@ def load_peft_weights(
     """The tensors in a folder, by their names in the file. Raises ValueError, with the file's name, if there is no
     file, or if it is damaged or holds something else."""
     folder = folder_to_read(model_id, subfolder)
+    with reading(folder):
+        tensors = _tensors_in(folder)
+    return {name: tensor.to(device or "cpu") for name, tensor in tensors.items()}
+
+
+def _tensors_in(folder):
     path = existing(folder, SAFETENSORS_WEIGHTS_NAME) or existing(folder, WEIGHTS_NAME)
     if path is None:
         raise ValueError(f"there is neither {SAFETENSORS_WEIGHTS_NAME} nor {WEIGHTS_NAME} in {folder}")
@@ -331,7 +341,7 @@ def load_peft_weights(
         ) from error
     if not _are_tensors(tensors):
         raise ValueError(f"{path} does not hold tensors by name")
-    return {name: tensor.to(device or "cpu") for name, tensor in tensors.items()}
+    return tensors
 
 
 def _are_tensors(tensors):
@@ -453,7 +463,7 @@ def write_adapter(
     card: str | None = None,  # the text of the model card; None: leave what is there
 ):
     """Write the files of an adapter together. The old files stay until all new ones are complete. Raises ValueError
-    where something else is in the place of a file or folder."""
+    where something else is in the place of a file or folder, OSError where they cannot be written."""
     from safetensors.torch import save_file
 
     name, other = (SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME)[:: 1 if safe_serialization else -1]
@@ -462,10 +472,13 @@ def write_adapter(
     copies = {name: tensor.detach().cpu().clone(**whole) for name, tensor in tensors.items()}
 
     def weights(path):
-        if safe_serialization:
-            save_file(copies, path, metadata={"format": "pt"})
-        else:
-            torch.save(copies, path)
+        try:
+            if safe_serialization:
+                save_file(copies, path, metadata={"format": "pt"})
+            else:
+                torch.save(copies, path)
+        except Exception as error:  # for a full disk, each of the two has one of its own
+            raise OSError(f"{folder / name} cannot be written: {' '.join(str(error).split())}") from error
 
     contents = {CONFIG_NAME: config_to_json(config), name: weights, other: None}
     write_together(folder, contents if card is None else contents | {CARD_NAME: card})

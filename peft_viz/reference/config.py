@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
-from .files import CONFIG_NAME, existing, folder_to_read, folder_to_write, write
+from .files import CONFIG_NAME, existing, folder_to_read, folder_to_write, reading, write
 
 # %% auto #0
 __all__ = ['IGNORED', 'BETWEEN', 'Member', 'FLAG', 'TEXT', 'NAME', 'PATTERN', 'NAMES', 'MODULES', 'MAPPING', 'FRACTION',
@@ -26,11 +26,11 @@ __all__ = ['IGNORED', 'BETWEEN', 'Member', 'FLAG', 'TEXT', 'NAME', 'PATTERN', 'N
            'FORGOTTEN', 'PEFT_FORMAT', 'RUNTIME_ONLY', 'PeftError', 'NoMatchingPeftModuleError', 'UnknownAdapterError',
            'check_known', 'check_all_known', 'PeftWarning', 'warn', 'PeftType', 'TaskType', 'PromptTuningInit',
            'MultitaskPromptTuningInit', 'PromptEncoderReparameterizationType', 'member', 'Rule', 'whole', 'number',
-           'choice', 'maybe', 'several', 'either', 'is_pattern', 'by_name', 'rules', 'check_fields', 'PeftFields',
-           'PeftConfig', 'PromptLearningConfig', 'PromptTuningConfig', 'MultitaskPromptTuningConfig',
-           'PrefixTuningConfig', 'PromptEncoderConfig', 'CPTConfig', 'LoraConfig', 'check_initialisation',
-           'AdaLoraConfig', 'PolyConfig', 'IA3Config', 'config_class', 'get_peft_config', 'config_to_json',
-           'write_config', 'read_config', 'some', 'config_from_json']
+           'choice', 'maybe', 'several', 'one_of', 'either', 'is_pattern', 'is_json', 'by_name', 'rules',
+           'check_fields', 'PeftFields', 'PeftConfig', 'PromptLearningConfig', 'PromptTuningConfig',
+           'MultitaskPromptTuningConfig', 'PrefixTuningConfig', 'PromptEncoderConfig', 'CPTConfig', 'LoraConfig',
+           'check_initialisation', 'AdaLoraConfig', 'PolyConfig', 'IA3Config', 'config_class', 'get_peft_config',
+           'config_to_json', 'write_config', 'read_config', 'some', 'config_from_json']
 
 # %% ../../nbs/reference/40_config.ipynb #3b1f0c02
 IGNORED = -100  # a label that the loss skips
@@ -153,12 +153,12 @@ def member(
     value: str | enum.Enum,  # a member, or its name
 ) -> Member:
     "The member of `kind` called `value`. Raises ValueError, with every valid name, when there is none."
-    try:
-        return kind(value)
-    except ValueError:
+    members = {m.value: m for m in kind}
+    if not isinstance(value, str) or value not in members:
         raise ValueError(
-            f"{value!r} is not a {kind.__name__}; it must be one of {', '.join(m.value for m in kind)}"
-        ) from None
+            f"{reprlib.repr(value)} is not a {kind.__name__}; it must be one of {', '.join(members)}"
+        )
+    return members[value]
 
 # %% ../../nbs/reference/40_config.ipynb #3b1f0c05
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def choice(
     *front, last = map(repr, values)
     return Rule(
         f"{', '.join(front)} or {last}",
-        lambda v: any(v is w or (v == w and isinstance(v, str)) for w in values),
+        lambda v: any(v is w or (isinstance(v, str) and v == w) for w in values),
     )
 
 
@@ -213,6 +213,16 @@ def several(
 ) -> Rule:
     "A list, tuple or set of such values."
     return Rule(words, lambda v: isinstance(v, (list, tuple, set, frozenset)) and all(map(rule.allows, v)))
+
+# %% ../../nbs/reference/40_config.ipynb #97cea971
+def one_of(
+    kind: type[enum.Enum],  # such as `TaskType`
+) -> Rule:
+    "A member of an enumeration, or None. (A text that names one will do.)"
+    return Rule(
+        f"one of {', '.join(m.value for m in kind)}, or None",
+        lambda v: v is None or (isinstance(v, str) and v in {m.value for m in kind}),
+    )
 
 # %% ../../nbs/reference/40_config.ipynb #60d74819
 def either(
@@ -234,6 +244,16 @@ def is_pattern(
         return False
 
 
+def is_json(
+    value: Any,  # perhaps a dictionary
+) -> bool:
+    "Can the value stand in `adapter_config.json`, and come back as it was?"
+    try:
+        return json.loads(json.dumps(value)) == value
+    except (TypeError, ValueError, RecursionError):
+        return False
+
+
 def by_name(
     rule: Rule,  # what each value is
     words: str,  # what the values are
@@ -251,7 +271,7 @@ NAME = Rule("a name", lambda v: isinstance(v, str) and bool(v))
 PATTERN = Rule("a regular expression", is_pattern)
 NAMES = several(NAME, "a list of names")
 MODULES = maybe(either(NAMES, PATTERN))
-MAPPING = Rule("a dictionary", lambda v: isinstance(v, dict))
+MAPPING = Rule("a dictionary that JSON can hold", lambda v: isinstance(v, dict) and is_json(v))
 FRACTION = number("a number from 0 to 1", lambda v: 0 <= v <= 1)
 NOT_NEGATIVE = number("a number, at least 0", lambda v: v >= 0)
 BETWEEN_0_AND_1 = number("a number between 0 and 1", lambda v: 0 < v < 1)
@@ -260,6 +280,7 @@ STEPS = 2**40  # more than any training has
 # %% ../../nbs/reference/40_config.ipynb #3b1f0c07
 FIELDS = {
     # all methods
+    "task_type": one_of(TaskType),
     "auto_mapping": maybe(MAPPING),
     "peft_version base_model_name_or_path revision": maybe(TEXT),
     "inference_mode": FLAG,
@@ -267,6 +288,7 @@ FIELDS = {
     # prompt learning
     "num_virtual_tokens": Rule(whole(1).words, maybe(whole(1)).allows),  # (None is for later)
     "token_dim num_layers encoder_hidden_size": maybe(whole(1)),
+    "num_transformer_submodules": maybe(whole(1)),
     "num_attention_heads": maybe(whole(0)),  # a base model without attention has none
     "prompt_tuning_init_text tokenizer_name_or_path prompt_tuning_init_state_dict_path": maybe(TEXT),
     "tokenizer_kwargs": maybe(MAPPING),
@@ -292,7 +314,7 @@ FIELDS = {
     "rank_pattern": by_name(whole(1), "ranks, at least 1"),
     "alpha_pattern": by_name(number(), "numbers"),
     "AdaLoraConfig.rank_pattern": maybe(by_name(several(FLAG, ""), "lists of True and False")),
-    "poly_type": Rule("'poly'", lambda v: v == "poly"),
+    "poly_type": Rule("'poly'", lambda v: isinstance(v, str) and v == "poly"),
     "tinit tfinal": whole(0, STEPS),
     "deltaT": whole(1, STEPS),
     "total_step": maybe(whole(1, STEPS)),
@@ -587,10 +609,10 @@ class CPTConfig(PromptLearningConfig):
             self.cpt_token_ids = [0]
         tokens = len(self.cpt_token_ids) if isinstance(self.cpt_token_ids, (list, tuple)) else None
         said, self.num_virtual_tokens = self.num_virtual_tokens, tokens or None
-        if said not in (None, self.num_virtual_tokens):
+        if said is not None and not (type(said) is int and said == self.num_virtual_tokens):
             raise ValueError(
-                f"num_virtual_tokens={said!r:.80}, but cpt_token_ids has {tokens}: each of them becomes a virtual "
-                "token; leave num_virtual_tokens out"
+                f"num_virtual_tokens={reprlib.repr(said)}, but cpt_token_ids has {tokens}: each of them becomes "
+                "a virtual token; leave num_virtual_tokens out"
             )
         for name in "cpt_mask", "cpt_tokens_type_mask":
             if getattr(self, name) is None:
@@ -697,12 +719,12 @@ def check_initialisation(
 ):
     "Raises NotImplementedError for an initialisation that only peft has, ValueError for one that there is not."
     here = "in peft_viz; use True, False or 'gaussian'"
-    if how is True or how is False or how == "gaussian":
+    if choice(True, False, "gaussian").allows(how):
         return
     known = [
         name
         for name in INITIALISATIONS_OF_PEFT
-        if how == name or (name[-1] == "_" and str(how).startswith(name))
+        if isinstance(how, str) and (how == name or (name[-1] == "_" and how.startswith(name)))
     ]
     if known:
         raise NotImplementedError(f"init_lora_weights={how!r} is not implemented {here}")
@@ -711,10 +733,12 @@ def check_initialisation(
 
 def _refuse_unimplemented(config):
     for f in dataclasses.fields(config):
-        if f.metadata.get("only") and getattr(config, f.name) not in (_default(f), None):
-            raise NotImplementedError(
-                f"{type(config).__name__}({f.name}={getattr(config, f.name)!r}) is not implemented in peft_viz"
-            )
+        value, usual = getattr(config, f.name), _default(f)
+        if not f.metadata.get("only") or value is None or (type(value) is type(usual) and value == usual):
+            continue
+        raise NotImplementedError(
+            f"{type(config).__name__}({f.name}={reprlib.repr(value)}) is not implemented in peft_viz"
+        )
 
 # %% ../../nbs/reference/40_config.ipynb #c8f3e7ad
 @dataclass(repr=False)
@@ -818,7 +842,8 @@ class IA3Config(PeftConfig):
         lists = self.target_modules, self.feedforward_modules
         if None in lists or any(isinstance(names, str) for names in lists):
             return
-        strangers = set(self.feedforward_modules) - set(self.target_modules)
+        is_target = lambda name: any(t == name or t.endswith(f".{name}") for t in self.target_modules)
+        strangers = {name for name in self.feedforward_modules if not is_target(name)}
         if strangers:
             raise ValueError(
                 "feedforward_modules says how targets are rescaled, but "
@@ -901,14 +926,16 @@ def read_config(
     """The configuration in a folder. Raises ValueError, with the file's name, if there is none or it is none of
     ours, and NotImplementedError for variants of a method that are not implemented."""
     folder = folder_to_read(model_id, subfolder)
-    path = existing(folder, CONFIG_NAME)
+    with reading(folder):
+        path = existing(folder, CONFIG_NAME)
+        found = b"" if path is None else path.read_bytes()
     if path is None:
         raise ValueError(
             f"there is no {CONFIG_NAME} in {folder}; an adapter that was saved under a name of its own "
             "is in the subfolder of that name"
         )
     try:
-        return config_from_json(path.read_text(encoding="utf-8"))
+        return config_from_json(found.decode())
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is not an adapter's configuration: {error}") from error
     except NotImplementedError as error:
@@ -935,7 +962,7 @@ def config_from_json(
     cls = CONFIGS.get(fields.get("peft_type"))
     known = cls.__dataclass_fields__ if cls else fields
     said = {name: value for name, value in fields.items() if name in known or value}
-    strangers = [f"{name}={value!r}" for name, value in said.items() if name not in known]
+    strangers = [f"{name}={reprlib.repr(value)}" for name, value in said.items() if name not in known]
     if strangers:
         raise ValueError(
             f"{cls.__name__} here knows nothing of {some(strangers)}, which peft "

@@ -7,9 +7,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import reprlib
 import secrets
 import shutil
 import stat
+import time
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,7 +31,8 @@ _Content = Union[str, bytes, Callable[[Path], None]]  # of a file; a function wr
 
 # %% auto #0
 __all__ = ['CONFIG_NAME', 'SAFETENSORS_WEIGHTS_NAME', 'WEIGHTS_NAME', 'CARD_NAME', 'WORKSHOP', 'JOURNAL', 'encode', 'to_read',
-           'write_together', 'write', 'folder_to_read', 'existing', 'folder_to_write', 'adapter_folder', 'match']
+           'reading', 'write_together', 'write', 'folder_to_read', 'existing', 'folder_to_write', 'adapter_folder',
+           'match']
 
 # %% ../../nbs/reference/42_files.ipynb #2d970d5d
 WORKSHOP = re.compile(r"\.peft_viz-[0-9a-f]{32}\.tmp")  # names of workshops
@@ -44,12 +47,12 @@ def encode(
     return text.encode("utf-8", "backslashreplace")
 
 
-def _lock(descriptor: int, wait: bool = True) -> bool:
+def _lock(descriptor: int, wait: bool = True, shared: bool = False) -> bool:
     "Lock an open folder until it is closed. False where that is not possible, or, without `wait`, not now."
     if fcntl is None:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
     except OSError:
         return False
     return True
@@ -68,13 +71,14 @@ def _workshop(folder: Path):
     "A new folder for temporary files, locked while it is used; afterwards it is gone."
     room, descriptor = folder / f".peft_viz-{secrets.token_hex(16)}.tmp", None
     try:
-        while descriptor is None:
+        while True:
             room.mkdir(mode=0o700)
             descriptor = _open(room)
-            if descriptor is None:
+            if descriptor is not None:
+                _lock(descriptor)
+            if room.exists():
                 break
-            _lock(descriptor)
-            if not room.exists():  # someone tidied it up before it was locked
+            if descriptor is not None:  # another writer tidied it up before it was locked
                 os.close(descriptor)
                 descriptor = None
         yield room
@@ -172,6 +176,24 @@ def _alone(folder: Path):
         if descriptor is not None:
             os.close(descriptor)
 
+# %% ../../nbs/reference/42_files.ipynb #440c1f27
+@contextmanager
+def reading(
+    folder: str | os.PathLike,  # with files that belong together
+    seconds: float = 1.0,  # how long to wait for a writer
+):
+    "As long as the context lasts, no writer of this package puts files in place here: what is read is of one age."
+    descriptor, end = _open(os.path.realpath(folder)), time.monotonic() + seconds
+    try:
+        while descriptor is not None and not _lock(descriptor, wait=False, shared=True):
+            if fcntl is None or time.monotonic() > end:
+                break
+            time.sleep(0.001)
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
 # %% ../../nbs/reference/42_files.ipynb #3901afd2
 def write_together(
     folder: str | os.PathLike,  # where to; it must be there
@@ -216,9 +238,12 @@ def folder_to_read(
     model_id: str | os.PathLike,  # a folder
     subfolder: str | None = None,  # in it
 ) -> Path:
-    "The folder of a saved adapter. Raises ValueError if there is none on this machine."
+    "The folder of a saved adapter. Raises ValueError if there is none on this machine, TypeError for what is no path."
+    for path in model_id, subfolder or "":
+        if not isinstance(path, (str, os.PathLike)):
+            raise TypeError(f"expected the path of a folder, not {reprlib.repr(path)}")
     folder = Path(model_id, subfolder or "")
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # (`Path.is_dir` raises for a name that is too long)
         raise ValueError(
             f"{str(folder)!r} is not a folder on this machine; adapters are read from local folders only "
             "(one that is on the Hugging Face Hub has to be downloaded first: hf download NAME --local-dir FOLDER)"
@@ -243,7 +268,10 @@ def folder_to_write(
     folder: str | os.PathLike,  # it is made if it is not there
     *names: str,  # files that are to be written there
 ) -> Path:
-    "A folder to write to. Raises ValueError if something else is there, or a directory in the place of a file."
+    """A folder to write to. Raises ValueError if something else is there, or a directory in the place of a file;
+    TypeError for what is no path."""
+    if not isinstance(folder, (str, os.PathLike)):
+        raise TypeError(f"expected the path of a folder, not {reprlib.repr(folder)}")
     folder = Path(folder)
     if os.path.lexists(folder) and not folder.is_dir():
         raise ValueError(f"{str(folder)!r} should be a folder to save to, but something else is there")

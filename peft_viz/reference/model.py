@@ -92,18 +92,18 @@ def check_config(
             f"are {', '.join(c.__name__ for c in CONFIGS.values())}"
         )
     expected = config_class(config.peft_type)
-    if not isinstance(config, expected):
+    if next((kind for kind in type(config).__mro__ if kind in CONFIGS.values()), None) is not expected:
         given = f"{type(config).__module__}.{type(config).__name__}"
         raise ValueError(
             f"{config.peft_type.value} needs a peft_viz {expected.__name__}, not a {given}; "
             "get_peft_config(config.to_dict()) may make one of it"
         )
+    config.check()
     if config.task_type not in (None, TaskType.CAUSAL_LM):
         raise ValueError(
-            f"task_type={config.task_type.value!r}, but this package covers causal language "
+            f"task_type={TaskType(config.task_type).value!r}, but this package covers causal language "
             "models only: task_type='CAUSAL_LM'"
         )
-    config.check()
     if config.is_prompt_learning and config.num_virtual_tokens is None:
         raise ValueError(
             f"{type(config).__name__} needs at least one virtual token, but "
@@ -602,8 +602,9 @@ class PeftModelFromPretrained(PeftModelWithSaving):
         for files that cannot be read; what `check_loading` raises for other arguments."""
         refuse_second_wrapper(model, "load another one with load_adapter")
         check_loading(kwargs, model)
-        loaded = checkpoint.config_to_load(model_id, is_trainable, config, subfolder)
-        tensors = checkpoint.load_peft_weights(model_id, torch_device, subfolder)
+        with checkpoint.reading(checkpoint.folder_to_read(model_id, subfolder)):
+            loaded = checkpoint.config_to_load(model_id, is_trainable, config, subfolder)
+            tensors = checkpoint.load_peft_weights(model_id, torch_device, subfolder)
         kind = model_class(loaded.task_type)
         cls = cls if issubclass(cls, kind) else kind
         if loaded.is_prompt_learning and not issubclass(cls, model_class(TaskType.CAUSAL_LM)):
@@ -643,12 +644,13 @@ class PeftModelWithLoading(PeftModelFromPretrained):
         `check_loading` raises for other arguments."""
         check_loading(kwargs, self.get_base_model())
         is_new = adapter_name not in self.peft_config
-        config = (
-            checkpoint.config_to_load(model_id, is_trainable, None, subfolder)
-            if is_new
-            else checkpoint.read_config(model_id, subfolder)
-        )
-        tensors = checkpoint.load_peft_weights(model_id, torch_device, subfolder)
+        with checkpoint.reading(checkpoint.folder_to_read(model_id, subfolder)):
+            config = (
+                checkpoint.config_to_load(model_id, is_trainable, None, subfolder)
+                if is_new
+                else checkpoint.read_config(model_id, subfolder)
+            )
+            tensors = checkpoint.load_peft_weights(model_id, torch_device, subfolder)
         with checkpoint.rehearsal(self) as shadow:
             shadow._take(adapter_name, copy.copy(config), tensors, autocast_adapter_dtype)
         result = self._take(adapter_name, config, tensors, autocast_adapter_dtype)

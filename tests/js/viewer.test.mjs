@@ -1,7 +1,7 @@
 // What of the page's script needs no browser: `node --test tests/js`, in milliseconds.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { align, count, maskOfRow, unpack } from "../../peft_viz/views/static/numbers.js";
+import { align, count, maskOfRow, unpack, writtenOut } from "../../peft_viz/views/static/numbers.js";
 import { onAxis, pairs, stretches } from "../../peft_viz/views/static/grid.js";
 import { colourLines, dedent } from "../../peft_viz/views/static/python.js";
 import { unequal } from "../../peft_viz/views/static/compare.js";
@@ -63,6 +63,21 @@ test("words: both languages say everything, with the same places to fill", () =>
   }
   assert.equal(fill("{1} of {0}", [3, 2]), "2 of 3");
   assert.equal(say("step_of", 1, 2, 9), "第 2 / 9 步");
+});
+
+test("numbers: what a table adds to an earlier one", () => {
+  const table = (shape, data) => ({ kind: "tensor", shape, data });
+  const given = [
+    table([2, 2], { runs: [5, 4] }),
+    table([2, 3], { grown: [0, 6, 7] }),
+    table([2, 5], { grown: [1, 1, 2, 3, 4] }),
+    table([2, 5], { grown: [9, 1, 2] }),
+  ];
+  const [, second, third, wrong] = writtenOut(given);
+  assert.deepEqual(second.data, [5, 5, 6, 5, 5, 7]);
+  assert.deepEqual(third.data, [5, 5, 6, 1, 2, 5, 5, 7, 3, 4]);
+  assert.ok(wrong.data === null && wrong.truncated);
+  assert.deepEqual(writtenOut(given)[2].data, third.data);
 });
 
 test("numbers: runs, and files that promise more than there is room for", () => {

@@ -14,7 +14,6 @@ NOTEBOOKS = [
 ]
 LATER = {  # folders, and single notebooks, that are not split yet
     "views",
-    *(f"recording/{name}" for name in "00_recorder 01_trace 07_measured 10_watch 12_calls 15_values".split()),
 }
 
 

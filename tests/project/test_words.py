@@ -14,7 +14,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "peft_viz"
 LATER = {  # modules that have not been read for this yet
-    *(f"recording/{name}" for name in "base_model calls doors measured state trace values watch".split()),
     "views/widgets",
 }
 MODULES = {

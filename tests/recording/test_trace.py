@@ -4,8 +4,10 @@ import copy, json, random, subprocess, sys
 
 import jsonschema
 import pytest
+import torch
 from hypothesis import given, strategies as st
 
+from peft_viz.recording.values import Album
 from peft_viz.recording.trace import (
     Call,
     Change,
@@ -114,6 +116,53 @@ def test_round_trip(tmp_path):
 @given(st.lists(st.integers(-100, 3), max_size=60))
 def test_pack(numbers):
     assert unpack(pack(numbers)) == numbers
+
+
+def growing(n=4):
+    "A trace of tables of ids, each the one before and a column more."
+    album = Album([])
+    tables = [torch.arange(2 * k).view(k, 2).T.contiguous() for k in range(3, 3 + n)]
+    indices = [album.add(t, "input_ids") for t in tables]
+    return Trace(ABOUT, None, [], album.values, []), tables, indices
+
+
+def test_a_table_that_grows_is_kept_as_what_is_new():
+    trace, tables, indices = growing()
+    back = Trace.from_json(trace.to_json())
+    for t, i in zip(tables, indices):
+        assert trace.value(i).nested() == back.value(i).nested() == t.tolist()
+    assert dict(trace.value(indices[-1]).packed) == {"grown": [indices[-2], *tables[-1][:, -1].tolist()]}
+    assert back == trace and back.to_dict() == trace.to_dict() and copy.deepcopy(trace) == trace
+    jsonschema.Draft202012Validator(schema()).validate(trace.to_dict())
+
+
+def test_of_equal_tables_one_is_kept_and_another_is_none_that_grew():
+    album = Album([])
+    t = torch.tensor([[3, 1, 4, 1], [5, 9, 2, 6]])
+    assert album.add(t, "input_ids") == album.add(t.clone(), "input_ids")
+    longer = torch.cat([t, t[:, :1]], 1)
+    assert album.add(longer, "input_ids") == album.add(longer.clone(), "input_ids")
+    moved = torch.cat([t.flip(0), t[:, :1]], 1)  # beams: rows change their places
+    assert album.values[album.add(moved, "input_ids")].packed == moved.flatten().tolist()
+    assert album.values[album.add(longer, "labels")].packed == longer.flatten().tolist()
+
+
+@pytest.mark.parametrize("steps", [8, 32])
+def test_a_step_more_costs_the_same_after_any_number_of_steps(steps):
+    trace, _, _ = growing(steps)
+    sizes = [len(v["data"]["grown"]) for v in trace.to_dict()["values"][1:]]
+    assert sizes == [3] * (steps - 1)
+
+
+@pytest.mark.parametrize(
+    "grown",
+    [[], [3, 1, 2], [-1, 1, 2], [0], [0, 1], [0, 1, 2, 3], [0.0, 1, 2], [9, 1, 2], ["nan", 1, 2]],
+)
+def test_a_table_that_grew_from_nothing(grown):
+    document = growing()[0].to_dict()
+    document["values"][1]["data"] = dict(grown=grown)
+    with pytest.raises(TraceError, match=r"values\[1\]"):
+        Trace.from_json(document)
 
 
 def test_schema_is_one(tmp_path):

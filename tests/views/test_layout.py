@@ -254,6 +254,27 @@ def test_a_cache_from_before_the_recording_begins_with_the_prompt():
     )
 
 
+@pytest.mark.parametrize("length", [4, 6])
+@pytest.mark.parametrize("name", ["peft", "peft_viz"])
+def test_a_cache_of_the_callers_is_told_from_one_that_the_method_made(name, length):
+    "peft's prefix tuning puts its own cache in the place of the caller's, which may be as long; ours goes on with it."
+    model = make("PREFIX_TUNING", dict(peft=peft, peft_viz=peft_viz)[name])
+    inner = model.get_base_model()
+    ids = torch.arange(5, 5 + length)[None]
+    mask = torch.ones(1, length + 2, dtype=torch.long)
+
+    def run(model):
+        cache = inner(input_ids=ids, use_cache=True).past_key_values
+        return model(input_ids=torch.tensor([[20, 21]]), past_key_values=cache, attention_mask=mask)
+
+    trace = recorded(model, run)
+    (row,) = layout.sequence(trace, trace.base_calls[1]).rows
+    before = "virtual" if name == "peft" else "token"
+    n = 4 if name == "peft" else length
+    assert row.roles == [before] * n + ["token"] * 2
+    assert row.ids == ([None] * n if name == "peft" else ids[0].tolist()) + [20, 21]
+
+
 def test_static_cache_and_4d_masks():
     trace = recorded(make("LORA"), lambda m: m.generate(**batch(), cache_implementation="static", **GREEDY))
     for step, call in enumerate(trace.base_calls):

@@ -174,7 +174,11 @@ def file(tmp_path_factory):
 
 def opened(page, file, address=""):
     page.show(file.resolve().as_uri() + address)
-    page.wait_for_function(f"document.querySelector('{TAG}')?.drawn")
+    return drawn(page)
+
+
+def drawn(page):
+    page.locator(f"{TAG} output.answer").last.wait_for()
     return page
 
 
@@ -248,12 +252,13 @@ def test_what_the_page_says_of_its_links_is_so(file, page):
     text = "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
     assert re.findall(r"\]\(#([^)]*=[^)]*)\)", text) == list(SHOWN)
     opened(page, file)
+    go = """address => new Promise(done => {
+        addEventListener("hashchange", () => setTimeout(done), {once: true});
+        location.hash = address;
+    })"""
     for address, answer_ in SHOWN.items():
-        page.evaluate("address => { location.hash = address }", address)
-        page.wait_for_function(
-            "answer => document.querySelector('peft-viz-playground').answers.shown.answer === answer",
-            arg=answer_,
-        )
+        page.evaluate(go, address)
+        assert answers(page)[0] == answer_, address
     assert page.problems == []
 
 
@@ -264,9 +269,7 @@ def test_the_weights_may_come_from_a_script(tmp_path, page):
     file.write_text(f"<!doctype html><meta charset=utf-8>{playground.fragment('weights.js')}")
     assert file.stat().st_size < 200_000
     page.show(file)
-    page.wait_for_function(
-        f"document.querySelector('{TAG}').shadowRoot.textContent.includes('playground.html()')"
-    )
+    page.locator(f"{TAG} .status", has_text="playground.html()").wait_for()
     (tmp_path / "weights.js").write_text(playground.weights_script())
     assert answers(opened(page, file)) == ["azzip", "?"]
 
@@ -278,7 +281,7 @@ def test_it_fits_its_place(file, new_page, width):
     for address in ("", "#word=abcdefghijkl&pad=12&counted=1&method=prefix", "#lang=zh&method=lora&pad=4"):
         opened(page, file, address)
         page.reload()
-        page.wait_for_function(f"document.querySelector('{TAG}')?.drawn")
+        drawn(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 

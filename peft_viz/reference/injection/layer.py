@@ -63,8 +63,10 @@ def check_changeable(
     what: str,  # what is about to be done
 ):
     "Raises ValueError where a layer has no weights that can be changed, for example quantized ones."
-    dtype = next((p.dtype for p in layer.parameters(recurse=False) if not is_for_training(p.dtype)), None)
-    if dtype is not None or getattr(layer, "weight", None) is None:
+    weight = getattr(layer, "weight", None)  # (some quantized layers keep it as a buffer)
+    kept = [*layer.parameters(recurse=False), *([] if weight is None else [weight])]
+    dtype = next((tensor.dtype for tensor in kept if not is_for_training(tensor.dtype)), None)
+    if dtype is not None or weight is None:
         kind = dtype or "no plain form"
         raise ValueError(
             f"{what} is not possible for {name!r}, which has weights of {kind}; load the base "

@@ -170,6 +170,10 @@ def check_modules_to_save(
                 f"modules_to_save: no module of {type(model).__name__} is called {name!r}; there are {top}"
             )
         for saved in saved_names(model, [name]):
-            for part, module in model.get_submodule(saved).named_modules():
-                if next(module.parameters(recurse=False), None) is not None:
+            parts = model.get_submodule(saved)
+            for part, module in parts.named_modules():
+                weight = getattr(module, "weight", None)  # (a parameter, or a buffer)
+                if next(module.parameters(recurse=False), weight) is not None:
                     check_changeable(module, f"{saved}.{part}".rstrip("."), "training in full")
+            if next(parts.parameters(), None) is None:
+                raise ValueError(f"modules_to_save: {saved!r} has no parameters that could be trained")

@@ -4,6 +4,7 @@
 
 # %% ../../../nbs/reference/injection/05_tuner.ipynb #f99bd7fa
 from __future__ import annotations
+import reprlib
 import copy
 from contextlib import contextmanager
 from dataclasses import replace as replace_fields
@@ -34,7 +35,9 @@ def check_adapter_name(
     "Raises ValueError for a name that cannot be the name of a module, a tensor or a folder."
     advice = "choose a plain name, such as 'default' or 'french-v2'"
     if not isinstance(name, str) or not name:
-        raise ValueError(f"the name of an adapter must be a text that is not empty, not {name!r}; {advice}")
+        raise ValueError(
+            f"the name of an adapter must be a text that is not empty, not {reprlib.repr(name)}; {advice}"
+        )
     if name == "__base__" or hasattr(nn.ModuleDict(), name) or hasattr(nn.ParameterDict(), name):
         raise ValueError(
             f"an adapter cannot be called {name!r}, because that name has another meaning in PyTorch or here; {advice}"
@@ -213,7 +216,7 @@ class TunerWithCombining(TunerWithInjection):
             )
         for weight in weights:
             if not number().allows(weight):
-                raise ValueError(f"a weight must be a number, not {weight!r}")
+                raise ValueError(f"a weight must be a number, not {reprlib.repr(weight)}")
 
     def _add_combined(self, adapters, adapter_name, **fields):
         """Put in an adapter whose targets are those of all the others together; its values are to follow. It

@@ -4,6 +4,7 @@
 
 # %% ../../../nbs/reference/16_adalora.ipynb #56d8c205
 from __future__ import annotations
+import reprlib
 import torch
 from torch import nn
 from ..architectures import adalora_targets, is_conv1d
@@ -436,7 +437,7 @@ class AdaLoraWithTraining(AdaLoraTargets):
                 "set inference_mode=False in the configuration of the one to train"
             )
         if not whole(0, STEPS).allows(global_step):
-            raise ValueError(f"global_step={global_step!r}; it must be {whole(0, STEPS).words}")
+            raise ValueError(f"global_step={reprlib.repr(global_step)}; it must be {whole(0, STEPS).words}")
         config = self.peft_config[adapter_name]
         last = config.total_step - config.tfinal
         if global_step > last and config.rank_pattern is not None:

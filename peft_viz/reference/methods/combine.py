@@ -4,6 +4,7 @@
 
 # %% ../../../nbs/reference/19_combine.ipynb #3c000303
 from __future__ import annotations
+import reprlib
 from collections.abc import Callable
 import torch
 from ..config import choice, FRACTION
@@ -76,15 +77,15 @@ def check_recipe(
 ):
     "Raises ValueError for a recipe that there is not, or one that lacks something."
     if kind not in KINDS:
-        raise ValueError(f"combination_type={kind!r}; it must be {choice(*KINDS).words}")
+        raise ValueError(f"combination_type={reprlib.repr(kind)}; it must be {choice(*KINDS).words}")
     if RECIPES.get(kind.removesuffix("_svd"), (keep_all,))[0] is not keep_all:
         if not FRACTION.allows(density) or density == 0:
             raise ValueError(
-                f"combination_type={kind!r} cuts numbers away, and density={density!r}; it "
+                f"combination_type={kind!r} cuts numbers away, and density={reprlib.repr(density)}; it "
                 "must be the part that stays, a number from 0 to 1"
             )
     if elect not in ("total", "frequency"):
-        raise ValueError(f"majority_sign_method={elect!r}; it must be 'total' or 'frequency'")
+        raise ValueError(f"majority_sign_method={reprlib.repr(elect)}; it must be 'total' or 'frequency'")
 
 
 def combined(

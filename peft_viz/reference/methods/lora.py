@@ -6,6 +6,7 @@
 from __future__ import annotations
 import inspect
 import math
+import reprlib
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -467,8 +468,11 @@ class LoraWithMixedBatches(LoraTargets):
     def _check_adapter_names(self, adapter_names):
         if self.training:
             raise ValueError("adapter_names are for inference; call model.eval() first")
-        if isinstance(adapter_names, str):
-            raise ValueError(f"adapter_names must be a list with a name for each row, not {adapter_names!r}")
+        is_list = isinstance(adapter_names, (list, tuple))
+        if not is_list or not all(isinstance(name, str) for name in adapter_names):
+            raise ValueError(
+                f"adapter_names must be a list with a name for each row, not {reprlib.repr(adapter_names)}"
+            )
         for unknown in set(adapter_names) - {"__base__", *self.peft_config}:
             raise UnknownAdapterError(
                 f"there is no adapter {unknown!r}; there are {', '.join(self.peft_config)}, and "
@@ -506,7 +510,7 @@ class LoraModel(LoraWithMixedBatches):
         check_recipe(combination_type, density, majority_sign_method)
         self._check_parts(adapters, weights)
         if not maybe(whole(1)).allows(svd_rank):
-            raise ValueError(f"svd_rank={svd_rank!r}; it must be {whole(1).words}, or None")
+            raise ValueError(f"svd_rank={reprlib.repr(svd_rank)}; it must be {whole(1).words}, or None")
         if any(self.peft_config[name].use_dora for name in adapters):
             raise ValueError("DoRA adapters are no sums that could be combined")
         kind = "linear" if len(adapters) == 1 else combination_type

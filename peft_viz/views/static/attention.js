@@ -4,6 +4,7 @@ import { h } from "./dom.js";
 import { drawGrid, onAxis, pairs } from "./grid.js";
 import { meanShare, weightsOf } from "./measured.js";
 import { axesOf, pairText, pick, stageOf } from "./model.js";
+import { tooLarge } from "./numbers.js";
 import { clamp, range, spans } from "./text.js";
 
 /**
@@ -41,7 +42,7 @@ export function showAttention(view) {
   if (!mask) {
     const large = measured[0] && rec.value(measured[0].value);
     const why = large
-      ? view.say("large_attention", `[${large.shape.join(", ")}]`)
+      ? view.say(tooLarge(large), `[${large.shape.join(", ")}]`)
       : view.say("no_attention");
     $.attention.replaceChildren(bar, h("p", { class: "note" }, why));
     return `${label}. ${why}`;

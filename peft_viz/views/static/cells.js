@@ -1,7 +1,7 @@
 // Figures of recorded values: small cells, all of one width, so that the n-th cell of one tensor
 // stands below the n-th cell of another.
 import { h } from "./dom.js";
-import { align, count, extent, size } from "./numbers.js";
+import { align, count, extent, size, tooLarge } from "./numbers.js";
 import { hollow, range, seen } from "./text.js";
 import { drawGrid, stretches } from "./grid.js";
 
@@ -168,13 +168,11 @@ export function figure(view, index, name, near) {
   if (v.kind !== "tensor") return null;
   if (v.role === "embeddings" && v.shape.length === 3) return blocks(view, v, name, near);
   if (v.attended && v.shape.length === 4) {
-    if (!v.data || v.truncated) {
-      return h("p", { class: "note" }, view.say("large_attention", `[${v.shape.join(", ")}]`));
-    }
     const mask = view.rec.whole(index) && view.rec.mask({ value: index }, 0);
-    return mask
-      ? drawGrid(view, mask, { label: view.say("attention_mask"), most: [150, 150] })
-      : null;
+    if (!mask) {
+      return h("p", { class: "note" }, view.say(tooLarge(v), `[${v.shape.join(", ")}]`));
+    }
+    return drawGrid(view, mask, { label: view.say("attention_mask"), most: [150, 150] });
   }
   const data = view.rec.numbers(index);
   if (!data || v.shape.length > 2) return null;

@@ -3,6 +3,7 @@
 import { h } from "./dom.js";
 import { cacheBar } from "./cells.js";
 import { drawGrid, onAxis, pairs } from "./grid.js";
+import { tooLarge } from "./numbers.js";
 import { lost, sequenceBox } from "./sequence.js";
 import { enlarge } from "./panes.js";
 import { typeOf } from "./state.js";
@@ -116,7 +117,7 @@ export function drawAttention(view, base, seq, box) {
   const mask = group && seq && rec.mask(group, view.row);
   if (!mask) {
     const large = measured[0] && rec.value(measured[0].value);
-    const why = large ? view.say("large_attention", `[${large.shape.join(", ")}]`) : "";
+    const why = large ? view.say(tooLarge(large), `[${large.shape.join(", ")}]`) : "";
     box.replaceChildren(title, h("p", { class: "note" }, why || view.say("no_attention")));
     return;
   }

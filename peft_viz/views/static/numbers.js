@@ -1,5 +1,6 @@
 // The numbers of a recorded tensor: a list, runs {"runs": [value, count, value, count, ...]}, or
-// ramps {"ramps": [first, count, ...]} of numbers that count up by one.
+// ramps {"ramps": [first, count, ...]} of numbers that count up by one, or what an earlier table has
+// not {"grown": [index of the earlier one, the new numbers of the first row, of the second, ...]}.
 // A file may say anything, so nothing here makes room for more than `MOST` numbers.
 import { range } from "./text.js";
 
@@ -25,6 +26,12 @@ export function count(data) {
   return n;
 }
 
+/**
+ * The word for a mask that is not drawn: was it kept?
+ * @param {{data: Packed, truncated?: boolean}} v
+ */
+export const tooLarge = (v) => (v.data && !v.truncated ? "huge_attention" : "large_attention");
+
 /** How many a shape asks for. @param {number[]} shape */
 export const size = (shape) => shape.reduce((a, b) => a * b, 1);
 
@@ -43,6 +50,29 @@ export function unpack(data) {
     for (let n = 0; n < pairs[i + 1]; n++) out.push(step ? pairs[i] + n : pairs[i]);
   }
   return out;
+}
+
+/**
+ * Tables that are kept as what is new in them, written out; once, when a recording is opened.
+ * @param {any[]} values
+ */
+export function writtenOut(values) {
+  let room = MOST;
+  values.forEach((v, i) => {
+    const grown = v.data?.grown;
+    if (!grown) return;
+    const before = grown[0] < i ? unpack(values[grown[0]].data) : null;
+    const [rows, n] = extent(v);
+    room -= rows * n;
+    const old = before ? before.length / rows : n;
+    v.data = before && room >= 0 ? [] : null;
+    for (let r = 0; v.data && r < rows; r++) {
+      const fresh = grown.slice(1 + r * (n - old), 1 + (r + 1) * (n - old));
+      v.data = v.data.concat(before.slice(r * old, (r + 1) * old), fresh);
+    }
+    if (!v.data) v.truncated = true;
+  });
+  return values;
 }
 
 /** Rows and columns of a table; a vector is one row. @param {{shape: number[]}} v */

@@ -1,5 +1,5 @@
 // The recording as one line of moments. Nothing here needs a browser.
-import { count, maskOfRow, size, unpack } from "./numbers.js";
+import { count, maskOfRow, size, unpack, writtenOut } from "./numbers.js";
 import { range } from "./text.js";
 
 /**
@@ -91,7 +91,7 @@ export class Recording {
     this.about = t.about || {};
     this.tokens = t.tokens;
     /** @type {Value[]} */
-    this.values = t.values;
+    this.values = writtenOut(t.values);
     this.sources = t.sources;
     /** @type {Call[]} */
     this.calls = t.calls;

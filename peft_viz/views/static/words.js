@@ -337,6 +337,10 @@ export const WORDS = {
     "The attention layers of this call got no mask that could be read.",
     "这次调用的注意力层没有可读的掩码。",
   ],
+  huge_attention: [
+    "The attention mask {0} is kept in the recording, and too large to be drawn.",
+    "注意力掩码 {0} 保留在记录中，但太大，无法画出。",
+  ],
   large_attention: [
     "The attention mask {0} was too large to be kept.",
     "注意力掩码 {0} 太大，没有保留。",

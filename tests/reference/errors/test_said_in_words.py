@@ -205,6 +205,35 @@ def test_a_mask_that_is_to_be_added(make, mask):
 
 
 @pytest.mark.parametrize("make", [prompt, lora])
+@pytest.mark.parametrize(
+    "shape", [(4,), (2, 4, 4), (3, 1, 4, 4), (2, 1, 4, 3), (2, 1, 3, 4), (2, 1, 6, 6), (2, 1, 1, 4, 4)]
+)
+def test_masks_of_other_shapes(make, shape):
+    model = ours.get_peft_model(tiny_random("llama"), make()).eval()
+    with pytest.raises(ValueError, match=rf"attention_mask has shape \[{shape[0]}.*\]"):
+        model(input_ids=IDS, attention_mask=torch.zeros(shape))
+    fits = torch.zeros(1, 1, 4, 4).masked_fill(torch.ones(4, 4).triu(1).bool(), -1e9)
+    assert torch.allclose(
+        model(input_ids=IDS, attention_mask=fits).logits, model(input_ids=IDS).logits, atol=1e-5
+    )
+
+
+def test_positions_for_other_rows():
+    model = ours.get_peft_model(tiny_random("llama"), lora())
+    with pytest.raises(ValueError, match="position_ids are for 3 rows, and the input has 2"):
+        model(input_ids=IDS, position_ids=torch.arange(4).expand(3, -1))
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (2, 5), (1, 4), (4,)])
+def test_types_of_other_lengths_with_labels_or_not(shape):
+    config = ours.CPTConfig(**CLM, cpt_token_ids=[4, 5], cpt_tokens_type_mask=[1, 4])
+    model = ours.get_peft_model(tiny_random("llama"), config)
+    for labels in IDS, None:
+        with pytest.raises(ValueError, match="input_type_mask has shape"):
+            model(input_ids=IDS, labels=labels, input_type_mask=torch.ones(shape, dtype=torch.long))
+
+
+@pytest.mark.parametrize("make", [prompt, lora])
 def test_masks_that_are_none_of_these(make):
     model = ours.get_peft_model(tiny_random("llama"), make()).eval()
     right = model(input_ids=IDS, attention_mask=torch.ones_like(IDS)).logits

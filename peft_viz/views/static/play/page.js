@@ -326,7 +326,7 @@ export class PeftVizPlayground extends HTMLElement {
     const narrow = room < 440;
     const gutter = narrow ? 22 : 84;
     const cell = Math.floor((room - gutter) / columns);
-    this.sizes = { gutter, cell: Math.max(narrow ? 16 : 20, Math.min(46, cell)) };
+    this.sizes = { gutter, cell: Math.max(narrow ? 16 : 18, Math.min(46, cell)) };
     this.$.figure.classList.toggle("narrow", narrow);
     this.$.figure.classList.toggle("tight", this.sizes.cell < 20);
     for (const [name, x] of Object.entries(this.sizes)) {

@@ -4,8 +4,8 @@
 export const PHRASES = {
   title: ["A language model in this page", "网页里的语言模型"],
   lead: [
-    "It reads a word and writes an answer, letter by letter. The text does not tell it what to do " +
-      "with the word; a small adapter does. Switch it off, take parts of it away, and see.",
+    "It reads a word and writes an answer, letter by letter. The text does not tell it what to " +
+      "do with the word; a small adapter does. Switch it off, take parts of it away, and see.",
     "它读入一个单词，逐个字母写出回答。要对单词做什么，输入里并没有说：是一个小小的适配器" +
       "在起作用。关掉它，或去掉它的一部分，看看它起了什么作用。",
   ],
@@ -94,8 +94,8 @@ export const PHRASES = {
     "文本里没有说要做什么，是每一层缓存里 {0} 组学到的键和值（共 {1} 个数）说的。",
   ],
   say_lora: [
-    "Nothing in the text says what to do, nothing stands in front of it: {0} matrices of each " +
-      "layer are changed a little ({1} numbers).",
+    "Nothing in the text says what to do, and nothing stands in front of it: " +
+      "{0} matrices of each layer are changed a little ({1} numbers).",
     "文本里没有说要做什么，前面也没有别的：每一层有 {0} 个矩阵被略微改动（{1} 个数）。",
   ],
   say_off: [
