@@ -219,6 +219,7 @@ class Following(Watched):
     def __init__(self, model):
         super().__init__(model, [])
         self.home, self.first = f"{HOME}/", {f.__code__ for f in FOLLOWED}
+        self.verdicts, self.ignored = {}, set()  # its own: the usual recordings follow fewer functions
 
     def _verdict(self, frame):
         return "entry" if frame.f_code in self.first else super()._verdict(frame)

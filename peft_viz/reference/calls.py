@@ -149,7 +149,7 @@ def check_mask(
 
 # %% ../../nbs/reference/03_calls.ipynb #d4c577f2
 def check_other_mask(
-    attention_mask,  # not of two dimensions, or no tensor
+    attention_mask,  # not of two dimensions, or no tensor; a dictionary is left to who takes it
     batch_size: int,  # rows of the input
     length: int,  # its tokens
     is_first: bool,  # does no cache come with the call?
@@ -159,10 +159,8 @@ def check_other_mask(
         attention_mask is None or hasattr(attention_mask, "shape") or isinstance(attention_mask, dict),
         f"attention_mask is a {type(attention_mask).__name__}; it must be a tensor [batch, sequence]",
     )
-    for mask in attention_mask.values() if isinstance(attention_mask, dict) else [attention_mask]:
-        if not isinstance(mask, torch.Tensor):
-            continue
-        shape, wanted = list(mask.shape), "[batch, sequence], or [batch, heads, query, key]"
+    if isinstance(attention_mask, torch.Tensor):
+        shape, wanted = list(attention_mask.shape), "[batch, sequence], or [batch, heads, query, key]"
         need(len(shape) in (3, 4), f"attention_mask has shape {shape}; it must be {wanted}")  # 3: encoders
         rows, queries, keys = shape[0], shape[-2], shape[-1]
         fits = rows in (1, batch_size) and queries in (1, length) and (keys == length or not is_first)

@@ -175,5 +175,5 @@ def check_modules_to_save(
                 weight = getattr(module, "weight", None)  # (a parameter, or a buffer)
                 if next(module.parameters(recurse=False), weight) is not None:
                     check_changeable(module, f"{saved}.{part}".rstrip("."), "training in full")
-            if next(parts.parameters(), None) is None:
+            if next(parts.parameters(), None) is None and next(parts.buffers(), None) is not None:
                 raise ValueError(f"modules_to_save: {saved!r} has no parameters that could be trained")
