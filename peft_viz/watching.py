@@ -16,16 +16,19 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from .startup.sitecustomize import PLACES
-from .recording.trace import Trace
+from .recording.trace import Grown, Trace
 
 # %% ../nbs/commands/02_watching.ipynb #7baf14b2
 def _moved(index: int | None, by: int) -> int | None:
     return None if index is None else index + by
 
 
-def _moved_items(value, by: int):
-    "A value whose items, if it has any, point `by` places further."
-    items = value.items
+def _moved_value(value, by: int, values: list):
+    "A value that points `by` places further, to what will be in `values`."
+    items, packed = value.items, value.packed
+    if isinstance(packed, Grown):
+        first, *new = packed["grown"]
+        return replace(value, packed=Grown([first + by, *new], values, packed.rows))
     if isinstance(items, dict):
         return replace(value, items={k: i + by for k, i in items.items()})
     return replace(value, items=[i + by for i in items]) if items else value
@@ -68,7 +71,7 @@ def join(
         if source not in trace.sources:
             trace.sources.append(source)
         sources.append(trace.sources.index(source))
-    trace.values += [_moved_items(value, values) for value in more.values]
+    trace.values += [_moved_value(value, values, trace.values) for value in more.values]
     for call in more.calls:
         _move_call(call, values, calls, sources)
     trace.calls += more.calls
