@@ -484,15 +484,13 @@ def _advice(case) -> tuple:
 @rule
 def _differ(case: Case) -> Iterator:
     "The same tokens in a forward and in the prefill of a generate."
-    first = {}
+    first, key = {}, lambda m: repr((case.ask("tokens", m), case.ask("mask", m)))
     for m in case.moments:
-        key = repr((case.ask("tokens", m), case.ask("mask", m)))
         if m.stage == "forward" and case.ask("tokens", m):
-            first.setdefault(key, m)
-    for m in case.moments:
-        other = first.get(repr((case.ask("tokens", m), case.ask("mask", m))))
-        if m.stage == "prefill" and other is not None:
-            yield from _differing(case, other, m)
+            first.setdefault(key(m), m)
+    for m in case.moments if first else ():
+        if m.stage == "prefill" and key(m) in first:
+            yield from _differing(case, first[key(m)], m)
 
 
 def _differing(case, forward: Moment, generate: Moment) -> Iterator:
