@@ -106,19 +106,19 @@ def lively(output, shelf, page):
 
 
 MAP = "reference/specification"
-MAP_FIGURE = re.compile(r'<div class="sm-figure" id="([^"]+)">')
-MAP_LINE = re.compile(r"(?<=</code> )([\w/]+)\.py:(\d+)")
+MAP_ROW = re.compile(r'(?<=</code> )([\w/]+)\.py:(\d+)(.*?<div class="sm-figure" id="([^"]+)">)', re.S)
 
 
 def map_links(text):
-    "In the map of the specification: from a row to its recording, from a line to the source."
-    text = MAP_LINE.sub(lambda m: docs_api.source_link(f"{m[1]}.py", m[2], m[0]), text)
-    return MAP_FIGURE.sub(
-        lambda m: (
-            f'{m[0]}<p class="pv-links"><a href="../recording.html?map-{m[1]}">Open the recording</a></p>'
-        ),
-        text,
-    )
+    "In the map of the specification: from a row to its recording, and to the line in the source."
+
+    def linked(match):
+        file, line, rest, row = match.groups()
+        recording = f'<a href="../recording.html?map-{row}">Open the recording</a>'
+        source = docs_api.source_link(f"{file}.py", line, f"{file}.py:{line}")
+        return f'{file}.py:{line}{rest}<p class="pv-links">{recording} · {source}</p>'
+
+    return MAP_ROW.sub(linked, text)
 
 
 # ---- what a page has besides its notebook
@@ -452,9 +452,9 @@ def mathml(match):
 
     kind, tex = match.groups()
     tex = html.unescape(re.sub(r"^\s*\\[(\[]|\\[)\]]\s*$", "", tex))
-    return (
-        f'<span class="math {kind}">{convert(tex, display="block" if kind == "display" else "inline")}</span>'
-    )
+    reach = ' tabindex="0"' if kind == "display" else ""  # a wide one can be scrolled with the keyboard
+    drawn = convert(tex, display="block" if kind == "display" else "inline")
+    return f'<span class="math {kind}"{reach}>{drawn}</span>'
 
 
 FETCH = 'const r = await fetch(offset + "search.json");\n      index = await r.json();'

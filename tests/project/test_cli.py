@@ -13,7 +13,7 @@ import torch
 
 from peft_viz import LoraConfig, PromptTuningConfig, Trace, get_peft_model, load_tiny, record, tiny_random
 from peft_viz import cli, watching
-from peft_viz.recording.recorder import Recorder
+from peft_viz.recording import recorder
 from peft_viz.startup.sitecustomize import PLACES
 from conftest import ROOT
 
@@ -439,7 +439,7 @@ def test_a_call_that_is_refused_is_kept_too():
 
 
 def test_what_was_lost_is_a_note_and_no_warning(monkeypatch):
-    monkeypatch.setattr(Recorder, "_note_compiled", lambda self: self.ledger.losses.add("a line"))
+    monkeypatch.setattr(recorder, "_note_compiled", lambda self: self.ledger.losses.add("a line"))
     with watch() as watcher, warnings.catch_warnings():
         warnings.simplefilter("error")
         small()(input_ids=IDS)
