@@ -1,6 +1,6 @@
-// The numbers of a recorded tensor: a list, runs {"runs": [value, count, value, count, ...]}, or
-// ramps {"ramps": [first, count, ...]} of numbers that count up by one, or what an earlier table has
-// not {"grown": [index of the earlier one, the new numbers of the first row, of the second, ...]}.
+// The numbers of a recorded tensor: a list, runs {"runs": [value, count, value, count, ...]},
+// ramps {"ramps": [first, count, ...]} of numbers that count up by one, or what an earlier table
+// has not {"grown": [index of the earlier one, the new numbers of each row]}.
 // A file may say anything, so nothing here makes room for more than `MOST` numbers.
 import { range } from "./text.js";
 
