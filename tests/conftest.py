@@ -152,7 +152,7 @@ def new_page(browser):
     def make(**options):
         options = {"viewport": {"width": 1280, "height": 900}, **options}
         contexts.append(browser.new_context(**options))
-        contexts[-1].set_default_timeout(20_000)
+        contexts[-1].set_default_timeout(60_000)
         return Page(contexts[-1].new_page())
 
     yield make
