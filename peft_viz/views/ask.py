@@ -191,7 +191,7 @@ def mask(
         ([1 for _ in r.attended], words["padding"]),
         ([0 if role == "virtual" else x for x, role in zip(r.attended, r.roles)], words["exchanged"]),
     ]
-    return exercise(_question(lang, "mask", trace, call, row=row + 1), r.attended, mistakes, lang=lang)
+    return exercise(_question(lang, "mask", trace, call, row=row), r.attended, mistakes, lang=lang)
 
 # %% ../../nbs/views/06_ask.ipynb #4e3a89df
 def labels(
@@ -211,7 +211,7 @@ def labels(
         ([0 if role == "virtual" else x for x, role in zip(r.labels, r.roles)], words["zeros"]),
         (r.labels[1:] + [-100], words["shifted"]),
     ]
-    return exercise(_question(lang, "labels", trace, call, row=row + 1), r.labels, mistakes, lang=lang)
+    return exercise(_question(lang, "labels", trace, call, row=row), r.labels, mistakes, lang=lang)
 
 # %% ../../nbs/views/06_ask.ipynb #1a350172
 def positions(
@@ -239,7 +239,7 @@ def positions(
         ([x - right[0] for x in right], words["from_zero"]),
     ]
     mistakes = [([*answer], hint) for answer, hint in mistakes]
-    return exercise(_question(lang, "positions", trace, call, row=row + 1), right, mistakes, lang=lang)
+    return exercise(_question(lang, "positions", trace, call, row=row), right, mistakes, lang=lang)
 
 # %% ../../nbs/views/06_ask.ipynb #06e58705
 def shape(
@@ -293,7 +293,7 @@ def next_token(
         raise ValueError("no next tokens were recorded in this call")
     texts = [text for _, text, _ in likeliest[row]]
     call = call % len(trace.base_calls)
-    question = _question(lang, "next_token", trace, call, row=row + 1)
+    question = _question(lang, "next_token", trace, call, row=row)
     return exercise(question, texts[0], choices=sorted(texts), lang=lang)
 
 

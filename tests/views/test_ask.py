@@ -184,7 +184,7 @@ def test_a_wrong_and_a_right_answer_by_keyboard(opened):
     page, (mask, _, token, _) = opened()
     first = page.locator("peft-viz-exercise").nth(0)
     field, said = first.locator("input"), first.locator("output")
-    assert "row 1 of the attention mask" in first.locator("form p").inner_text()
+    assert "row 0 of the attention mask" in first.locator("form p").inner_text()
     field.focus()
     page.keyboard.type("1 " * 16)
     page.keyboard.press("Enter")
@@ -217,7 +217,7 @@ def test_the_solution_can_be_seen(opened):
 def test_without_scripts_the_question_stays_and_the_solution_unfolds(opened):
     page, (mask, *_) = opened(java_script_enabled=False)
     first = page.locator("peft-viz-exercise").nth(0)
-    assert "row 1 of the attention mask" in first.inner_text() and mask.right not in first.inner_text()
+    assert "row 0 of the attention mask" in first.inner_text() and mask.right not in first.inner_text()
     first.locator("summary").click()
     assert mask.right in first.inner_text()
 
