@@ -130,6 +130,10 @@ def _version(package: str) -> str:
 
 def _plain(x):
     "Configs as plain data."
+    if x is None or isinstance(x, bool):
+        return x
+    if type(x) is str:
+        return written(x)
     if isinstance(x, Enum):
         return _plain(x.value)
     if isinstance(x, dict):
@@ -138,8 +142,6 @@ def _plain(x):
         return sorted(map(_plain, x), key=str)
     if isinstance(x, (list, tuple)):
         return [_plain(v) for v in x]
-    if x is None or isinstance(x, bool):
-        return x
     small = isinstance(x, int) and int(x).bit_length() <= 64 or isinstance(x, float) and abs(x) < float("inf")
     return x if small else written(x)
 

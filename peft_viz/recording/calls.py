@@ -39,7 +39,7 @@ class Watched:
         model,  # the model that was given to `record`
         layers: list,  # adapted layers that are followed as well
     ):
-        self.model, self.layers, self.home = model, layers, _home(model)
+        self.model, self.layers, self.home = model, layers, _home(type(model))
         # code -> "entry", "helper" or ""; the codes of the latter
         self.verdicts, self.ignored = _verdicts(self.home)
         self.compiled = False  # did compiled code run?
@@ -76,7 +76,7 @@ class Watched:
 
     def _objects(self) -> list:
         "Besides the model: prompt encoders, and adapted layers on request."
-        encoders = getattr(self.model, "prompt_encoder", None)
+        encoders = vars(self.model).get("_modules", {}).get("prompt_encoder")  # (asked for, a model may look far)
         return [*(encoders.values() if isinstance(encoders, torch.nn.ModuleDict) else ()), *self.layers]
 
 # %% ../../nbs/recording/12_calls.ipynb #6790a862
@@ -94,9 +94,10 @@ def _is_helper(
     return not isinstance(inspect.getattr_static(type(owner), name, None), property)
 
 
-def _home(model) -> str:
-    "The folder of the package that the PEFT model's class comes from."
-    for cls in type(model).__mro__:
+@lru_cache(256)
+def _home(kind: type) -> str:
+    "The folder of the package that a PEFT model's class comes from."
+    for cls in kind.__mro__:
         if (package := cls.__module__.partition(".")[0]) in PACKAGES:
             return str(Path(sys.modules[package].__file__).parent) + "/"
     return "\0"  # a plain model: no helpers
@@ -197,8 +198,7 @@ class Session(Stack):
         while (inner := self.stack.pop()) is not watch:
             if watch.call.raised and not _call(inner).raised:
                 _call(inner).raised = watch.call.raised | dict(line=None)
-        watch.error = watch.frame = None
-        watch.seen = {}
+        watch.error = watch.frame = watch.names = None
 
 # %% ../../nbs/recording/12_calls.ipynb #d1bccc5f
 class _Asks:
@@ -320,7 +320,8 @@ class Compiling:
         if self.handler is not None:
             self.handler.register_start_callback(_begins)
             self.handler.register_end_callback(_ends)
-            _leave_alone(dynamo)
+            if not _TOLD or dynamo.utils.counters.get("frames"):  # what was compiled may have been forgotten since
+                _leave_alone(dynamo)
 
     def close(self):
         "Closing twice changes nothing."
@@ -330,6 +331,9 @@ class Compiling:
                 handler.remove_start_callback(_begins)
             with suppress(ValueError):
                 handler.remove_end_callback(_ends)
+
+
+_TOLD = set()  # True once torch was told what not to compile
 
 
 def _begins(_about):
@@ -348,6 +352,7 @@ def _leave_alone(dynamo):
     if skip_code is not None:
         for code in _our_codes():
             skip_code(code)
+        _TOLD.add(True)
 
 
 @lru_cache(1)

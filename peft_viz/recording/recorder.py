@@ -16,7 +16,7 @@ from .base_model import attention_layers, AttentionVisit, BaseVisit, decoder_blo
 from .calls import Compiling, ENTRY_POINTS, Visit, Watched
 from .values import Reader, struck
 from .doors import Door, UNSEEN
-from .measured import DigestVisit, LayerVisit, OwnVisit, parts
+from .measured import DigestVisit, LayerVisit, OwnVisit, parts, parts_of
 from .measured import position_places, PositionVisit, WeightsVisit
 from .state import passes, StateVisit
 from .watch import Ledger
@@ -83,11 +83,9 @@ def _visit_base(recorder, _keeper, base) -> BaseVisit:
 # %% ../../nbs/recording/00_recorder.ipynb #bcdd5fc9
 def _doors(recorder, keepers: list, adapted: list) -> list:
     "Everything that is looked at while the recording is on."
-    has = {
-        *dir(type(recorder.model)),
-        *vars(recorder.model),
-    }  # not what a PEFT model passes on to its base model
-    names = [name for name in ENTRY_POINTS if name in has]
+    places = vars(recorder.model), *map(vars, type(recorder.model).__mro__)
+    # not what a PEFT model passes on to its base model
+    names = [name for name in ENTRY_POINTS if any(name in place for place in places)]
     entries = [
         (recorder.model, name, Visit)
         for name in names
@@ -239,7 +237,7 @@ class Recorder(Switch):
         "Look at the model as it is now: what is to be seen of it?"
         self.had = len(self.trace.calls)
         every = parts(self.model)  # once: this is what takes most of the time
-        walk = every if self.base is self.model else parts(self.base)
+        walk = every if self.base is self.model else parts_of(self.base, every)
         self.compiled = self.is_wrapped or _is_compiled(every)
         _describe(self, every)
         self.places, self.attentions = position_places(self.base, walk), attention_layers(self.base, walk)

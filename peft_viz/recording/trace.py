@@ -17,8 +17,9 @@ from array import array
 from collections import Counter
 from dataclasses import dataclass, field
 from importlib import import_module
-from itertools import chain, groupby
+from itertools import chain, count, groupby
 from math import prod
+from operator import sub
 from pathlib import Path
 from typing import Annotated, Any, Callable, Literal, TypedDict
 
@@ -67,19 +68,23 @@ def pack(
     list | dict
 ):  # the shortest: the list, `{"runs": [value, count, ...]}` or `{"ramps": [first, count, ...]}`
     "Encode `numbers` where it pays: as runs of equal numbers, or as ramps of numbers that count up by one."
-    runs, ramps = _stretches(numbers, 0), _stretches(numbers, 1)
+    runs = ramps = _stretches(numbers, numbers)
+    if len(numbers) < len(runs) - 1 and set(map(type, numbers)) == {int}:  # else ramps cannot be shorter
+        ramps = _stretches(numbers, map(sub, numbers, count()))
     short = min(len(runs), len(ramps))
     if short >= len(numbers):
         return list(numbers)
     return {"runs": runs} if len(runs) == short else {"ramps": ramps}
 
 
-def _stretches(numbers: list, step: int) -> list:
-    pairs = enumerate(zip(numbers, numbers[1:]), 1)
-    starts = [0, *(i for i, (a, b) in pairs if b != a + step)] if numbers else []
-    return [
-        x for first, end in zip(starts, [*starts[1:], len(numbers)]) for x in (numbers[first], end - first)
-    ]
+def _stretches(numbers: list, keys) -> list:
+    "First number and length of each stretch in which the keys are equal."
+    found, at = [], 0
+    for _, equal in groupby(keys):
+        n = len(list(equal))
+        found += (numbers[at], n)
+        at += n
+    return found
 
 # %% ../../nbs/recording/01_trace.ipynb #65ed6712
 class Grown(dict):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAX_SCAN', 'SMALL', 'MAX_RUNS', 'CHUNK', 'Losses', 'written', 'struck', 'guarded', 'waits', 'Reader', 'role_of',
-           'may_attend', 'attended', 'is_cache', 'is_a', 'stamp', 'stamper', 'Growing', 'Album', 'Causal', 'mask_runs']
+           'may_attend', 'attended', 'is_cache', 'is_a', 'stamper', 'Growing', 'Album', 'Causal', 'mask_runs']
 
 # %% ../../nbs/recording/15_values.ipynb #6ca486f3
 import re, signal, sys, threading, warnings, weakref
@@ -65,6 +65,8 @@ def written(
     x,  # anything
 ) -> str:
     "The text of `x`, always one that can be saved, whatever its class thinks of being asked."
+    if type(x) is str and x.isascii():
+        return x
     try:
         text = str(x)
     except Exception as error:
@@ -172,7 +174,7 @@ _ROLE_BY_NAME = [
         (r"mask", "attention_mask"),
         (r"labels", "labels"),
         (r"position|prompt_tokens", "positions"),
-        (r"ids$|sequences|^args$", "ids"),
+        (r"ids$|sequences|^(args|inputs)$", "ids"),
         (r"past_key|cache", "cache"),
         (r"embed|prompt", "embeddings"),
         (r"logits", "logits"),
@@ -291,28 +293,28 @@ def is_a(
     return issubclass(type(obj), classes)
 
 # %% ../../nbs/recording/15_values.ipynb #ef8109aa
-def stamp(
-    obj,  # anything
-):
-    "Moves when `obj` changes in place. None for what cannot, or cannot say."
-    read = stamper(type(obj))
-    return None if read is None else read(obj)
-
-
 @lru_cache(256)
 def stamper(
     cls: type,  # of an object
 ):  # function(object) -> stamp, None when objects of this class have none
     "How to read the stamp of an object: asked for each name at each line, so it is looked up once for a class."
     if issubclass(cls, torch.Tensor):
-        return _tensor_stamp
+        return _tensor_stamp if cls in _USUAL else _unseen_stamp
     if is_cache(cls):
         return _held
     return list.__len__ if issubclass(cls, list) else None
 
 
+_USUAL = torch.Tensor, torch.nn.Parameter  # other classes may look at all that is asked of them
+
+
 def _tensor_stamp(t: torch.Tensor):
     return None if t.is_inference() else t._version  # inference tensors keep no count
+
+
+def _unseen_stamp(t: torch.Tensor):
+    with UNSEEN:
+        return _tensor_stamp(t)
 
 
 def _held(cache) -> int:
@@ -343,7 +345,7 @@ def _key(v: Value) -> bytes:
         text = _encode(v)
     except (OverflowError, ValueError):  # a number that msgpack does not have
         text = repr(msgspec.structs.astuple(v)).encode("utf-8", "replace")
-    return blake2b(text, digest_size=16).digest()
+    return text if len(text) <= 64 else blake2b(text, digest_size=32).digest()
 
 # %% ../../nbs/recording/15_values.ipynb #808ee409
 class Growing:

@@ -297,7 +297,8 @@ def test_long_inputs_are_cut(monkeypatch):
 @pytest.mark.parametrize(
     "module, place",
     (
-        (watch, "changes"),
+        (watch, "_differ"),
+        (watch, "_held"),
         (base_model, "bind"),
         (base_model, "_sdpa_grid"),
         (value_records, "_cache"),

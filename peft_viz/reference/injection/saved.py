@@ -100,14 +100,14 @@ def saved_names(
     names: list[str] | None,  # ends of module names
 ) -> list[str]:  # full names
     "The modules that `modules_to_save` means. Parts of adapters are not among them."
-    inside = [
-        n + "." for n, m in model.named_modules() if isinstance(m, (ModulesToSaveWrapper, BaseTunerLayer))
-    ]
-    return [
-        n
-        for n, _ in model.named_modules()
-        if name_matches(list(names or []), n) and not n.startswith(tuple(inside))
-    ]
+    return [n for n, _ in _own_modules(model) if name_matches(list(names or []), n)]
+
+
+def _own_modules(model):
+    "Names and modules of the base model; what an adapter has put into a layer is not among them."
+    modules = list(model.named_modules())
+    inside = tuple(n + "." for n, m in modules if isinstance(m, (ModulesToSaveWrapper, BaseTunerLayer)))
+    return [(n, m) for n, m in modules if not n.startswith(inside)]
 
 
 def replace(
@@ -161,13 +161,14 @@ def check_modules_to_save(
     "Raises ValueError if no module has one of these names, or if such a module cannot be trained."
     for name in names or []:
         if not saved_names(model, [name]):
-            top = ", ".join(
-                dict.fromkeys(
-                    n.split(".")[-1] for n, m in model.named_modules() if next(m.children(), None) is None
-                )
-            )
+            innermost = [
+                n.split(".")[-1]
+                for n, m in _own_modules(model)
+                if isinstance(m, AdapterHolder) or next(m.children(), None) is None
+            ]
             raise NoMatchingPeftModuleError(
-                f"modules_to_save: no module of {type(model).__name__} is called {name!r}; there are {top}"
+                f"modules_to_save: no module of {type(model).__name__} is called {name!r}; there are "
+                f"{', '.join(dict.fromkeys(innermost))}"
             )
         for saved in saved_names(model, [name]):
             parts = model.get_submodule(saved)

@@ -167,9 +167,23 @@ def without_effect(
             for n in ([wanted] if isinstance(wanted, int) else wanted)
             if n not in there
         ]
-    for field in (
-        ("rank_pattern", "alpha_pattern") if getattr(config, "peft_type", None) == PeftType.LORA else ()
-    ):
+        lists = [config.layers_pattern] if isinstance(config.layers_pattern, str) else config.layers_pattern
+        told += [
+            ("layers_pattern", p)
+            for p in lists or ()
+            if all(layer_number(name, p) is None for name in names)
+        ]
+    return told + _keys_without_effect(config, targets)
+
+
+def _keys_without_effect(config, targets):
+    "Those of the tables whose keys are names of layers, or of their singular values, or patterns for them."
+    kind = getattr(config, "peft_type", None)
+    if kind == PeftType.ADALORA:
+        keys = config.rank_pattern or {}
+        return [("rank_pattern", key) for key in keys if key.partition(".lora_E")[0] not in targets]
+    told = []
+    for field in ("rank_pattern", "alpha_pattern") if kind == PeftType.LORA else ():
         used = {fitting_pattern(getattr(config, field), name) for name in targets}
         told += [(field, pattern) for pattern in getattr(config, field) if pattern not in used]
     return told
