@@ -10,7 +10,7 @@ __all__ = ['UNKNOWN', 'STAGES', 'FACTS', 'CLOSE', 'NAMES', 'named_keys', 'by_nam
 # %% ../../nbs/recording/04_compare.ipynb #a0869f65
 from dataclasses import dataclass, field
 from html import escape
-from itertools import groupby
+from itertools import groupby, repeat
 from math import isclose
 from pathlib import Path
 
@@ -24,11 +24,13 @@ def named_keys(
 ) -> list:  # one entry per key: ("virtual" or "token", its number), or None for padding
     "What each key of a row is called: the same token has the same name in each recording."
     counts, names = {"virtual": 0, "token": 0}, []
-    for role in row.roles:
-        kind = {"virtual": "virtual", "padding": None}.get(role, "token")
-        names.append((kind, counts[kind]) if kind else None)
-        if kind:
-            counts[kind] += 1
+    for role, equal in groupby(row.roles):
+        n, kind = len(list(equal)), {"virtual": "virtual", "padding": None}.get(role, "token")
+        if kind is None:
+            names += [None] * n
+            continue
+        names += zip(repeat(kind), range(counts[kind], counts[kind] + n))
+        counts[kind] += n
     return names
 
 

@@ -441,9 +441,13 @@ def offsets(
     row: int,
 ) -> dict:  # name of a key -> its position, less the number of keys before it that are no padding
     "How far the positions of a row are from where they should be."
-    order = {name: i for i, name in enumerate(name for name in m.names[row] if name)}
-    mine = {key[1:]: p for key, p in table.items() if key[0] == row and len(key) == 3}
-    return {name: p - order[name] for name, p in mine.items() if type(p) is int and name in order}
+    mine = {key[1:]: p for key, p in table.items() if key[0] == row and len(key) == 3 and type(p) is int}
+    named = [name for name in m.names[row] if name]
+    last = range(len(named) - len(mine), len(named))
+    if mine.keys() == {named[i] for i in last if i >= 0}:  # in a decoding step one, of thousands
+        return {named[i]: mine[named[i]] - i for i in last}
+    order = {name: i for i, name in enumerate(named)}
+    return {name: p - order[name] for name, p in mine.items() if name in order}
 
 
 def _only_distances(case, m, *shifts) -> bool:
@@ -549,11 +553,13 @@ TEXTS |= {
 @rule
 def _padding_behind(case: Case) -> Iterator:
     for m in case.moments:
+        if m.stage != "prefill":
+            continue
         behind = [
             len(names) - 1 - max((i for i, n in enumerate(names) if n), default=-1) for names in m.names
         ]
         row = next((r for r, (pad, names) in enumerate(zip(behind, m.names)) if pad and any(names)), None)
-        if m.stage == "prefill" and row is not None:
+        if row is not None:
             yield "padding-behind", m, dict(row=row, pad=behind[row])
 
 # %% ../../nbs/recording/05_diagnose.ipynb #850d232e
@@ -1009,9 +1015,9 @@ TEXTS |= {
 @rule
 def _unattended(case: Case) -> Iterator:
     for m in case.moments:
-        virtual = {r for r, names in enumerate(m.names) if any(n and n[0] == "virtual" for n in names)}
-        if m.stage == "decode" or not virtual:
+        if m.stage == "decode":
             continue
+        virtual = {r for r, names in enumerate(m.names) if any(n and n[0] == "virtual" for n in names)}
         seen = case.ask("attention", m) or {}
         for row in sorted(virtual & {key[0] for key in seen if key[1] == "token"}):
             mine = {key: bits for key, bits in seen.items() if key[0] == row and key[1] == "token"}

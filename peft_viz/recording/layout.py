@@ -524,12 +524,20 @@ class SequenceLayout:
         )
 
 
+class _Bits(dict):
+    def __missing__(self, b):  # in a recording from elsewhere
+        return str(int(b))
+
+
+_CODES, _BITS = {name: mark.code for name, mark in MARKS.items()}, _Bits({None: "-", 0: "0", 1: "1"})
+
+
 def _letters(roles):
-    return "".join(MARKS[r].code for r in roles)
+    return "".join(map(_CODES.__getitem__, roles))
 
 
 def _bits(row):
-    return None if row is None else "".join("-" if b is None else str(int(b)) for b in row)
+    return None if row is None else "".join(map(_BITS.__getitem__, row))
 
 
 def _summary(roles):
@@ -611,7 +619,10 @@ def mask_2d(
         table = numbers(value, geometry.rows)
     if table is None:
         return [None] * geometry.rows if len(value.shape) in (2, 4) else None
-    fit = lambda row: ([int(b != 0) for b in row] + [None] * geometry.total)[: geometry.total]
+    bits = lambda row: (
+        row if set(row) <= {0, 1} and set(map(type, row)) <= {int} else [int(b != 0) for b in row]
+    )
+    fit = lambda row: ([*bits(row), *[None] * geometry.total])[: geometry.total]
     return [None if row is None else fit(row) for row in table]
 
 # %% ../../nbs/recording/02_layout.ipynb #59b2ebcd
@@ -636,6 +647,8 @@ def _ends(trace, call):
 
 def _finished(roles, ids, pad, ends):
     "The generated positions of a row that hold padding: what `generate` puts behind the token that ends the row"
+    if not any(end in ids for end in ends):
+        return []
     new = [k for k, role in enumerate(roles) if role == "generated"]
     end = next((k for k in new if ids[k] in ends), None)
     return [k for k in new if end is not None and k > end and ids[k] == pad]
@@ -650,25 +663,45 @@ def _standing(attended, g):
         yield first + hidden, end + hidden
 
 
+def _texts(trace):
+    "Id -> its text"
+    memory = _memory(trace)
+    if "texts" not in memory:
+        ids = [i for i in trace.tokens or () if i.isdecimal() and i.isascii() and len(i) < 20]
+        memory["texts"] = {int(i): trace.tokens[i] for i in ids if str(int(i)) == i}
+    return memory["texts"]
+
+
+def _between(roles, row):
+    "Known entries, each at a key that is no virtual token, the last one at the last such key"
+    spread, at = _right(row, len(roles) - roles.count("virtual")), 0
+    while "virtual" in roles[at:]:
+        first = at = roles.index("virtual", at)
+        while roles[at : at + 1] == ["virtual"]:
+            at += 1
+        spread[first:first] = [None] * (at - first)
+    return spread
+
+
 def _row_layout(trace, g, found, pad, ends):
     """One row of the batch; `found`: name of `UNKEPT` -> its numbers in this row; not in it when there are none at
     all. `pad`, `ends`: ids that stand behind a finished row, and that finish one."""
     attended = found.get("attended")
     after = g.total if g.prompt_end is None else g.prompt_end
     shown = attended or [None] * g.total
-    roles = ["padding" if a == 0 else "generated" if k >= after else "token" for k, a in enumerate(shown)]
+    roles = (["token"] * after + ["generated"] * g.total)[: g.total]
+    for k in [k for k, a in enumerate(shown) if a == 0] if 0 in shown else ():
+        roles[k] = "padding"
     for first, end in _standing(shown, g):
         roles[first:end] = ["virtual"] * (end - first)
-    real = [k for k, role in enumerate(roles) if role != "virtual"]
-    at = dict(zip(real, _right(found.get("ids"), len(real))))
-    known = [at.get(k) for k in range(g.total)]
+    known = _between(roles, found.get("ids"))
     for k in _finished(roles, known, pad, ends):
         roles[k] = "padding"
     place = lambda name: None if found.get(name) is None else _right(found[name], g.total)
     return SequenceRow(
         roles,
         known,
-        [None if i is None or trace.tokens is None else trace.decode(i) for i in known],
+        list(map(_texts(trace).get, known)),
         attended,
         place("labels"),
         place("positions"),
@@ -678,9 +711,7 @@ def _row_layout(trace, g, found, pad, ends):
 # %% ../../nbs/recording/02_layout.ipynb #59b2ebcf
 def _beside_tokens(row, labels):
     "The labels that were passed, each at the key of its token"
-    real = [k for k, role in enumerate(row.roles) if role != "virtual"]
-    at = dict(zip(real, _right(labels, len(real))))
-    return [at.get(k) for k in range(len(row.roles))]
+    return _between(row.roles, labels)
 
 
 def sequence(
