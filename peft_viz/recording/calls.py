@@ -76,7 +76,9 @@ class Watched:
 
     def _objects(self) -> list:
         "Besides the model: prompt encoders, and adapted layers on request."
-        encoders = vars(self.model).get("_modules", {}).get("prompt_encoder")  # (asked for, a model may look far)
+        encoders = (
+            vars(self.model).get("_modules", {}).get("prompt_encoder")
+        )  # (asked for, a model may look far)
         return [*(encoders.values() if isinstance(encoders, torch.nn.ModuleDict) else ()), *self.layers]
 
 # %% ../../nbs/recording/12_calls.ipynb #6790a862
@@ -320,7 +322,9 @@ class Compiling:
         if self.handler is not None:
             self.handler.register_start_callback(_begins)
             self.handler.register_end_callback(_ends)
-            if not _TOLD or dynamo.utils.counters.get("frames"):  # what was compiled may have been forgotten since
+            if not _TOLD or dynamo.utils.counters.get(
+                "frames"
+            ):  # what was compiled may have been forgotten since
                 _leave_alone(dynamo)
 
     def close(self):

@@ -6,7 +6,7 @@
 __all__ = ['UNSEEN', 'Unseen', 'visited', 'Slot', 'OwnMethod', 'Door']
 
 # %% ../../nbs/recording/11_doors.ipynb #791c53df
-import copy, threading, weakref
+import copy, inspect, threading, weakref
 from functools import wraps
 
 import torch
@@ -117,7 +117,10 @@ class Slot:
         if vars(self.owner).get(self.name) is not self.stands:
             return  # something else was put there since: that stays
         if not isinstance(self.owner, type):
-            vars(self.owner)[self.name] = self.own
+            if self.own is None:
+                vars(self.owner).pop(self.name)
+            else:
+                vars(self.owner)[self.name] = self.own
         elif self.own is None:
             delattr(self.owner, self.name)
         else:
@@ -146,24 +149,30 @@ def _for_class(slot: Slot):
 
 # %% ../../nbs/recording/11_doors.ipynb #c3cf8a2f
 class OwnMethod:
-    """Stands in for a method that an object has of its own (accelerate gives such). A copy of the object gets a copy of
-    the method, not of this."""
+    """Stands in for a method that an object has of its own (accelerate gives such), or for that of its class, where
+    this has to stay in its place. A copy of the object gets a copy of the method, not of this."""
 
     def __init__(
         self,
         slot: Slot,  # of an object
     ):
-        self._slot, self.__wrapped__ = slot, slot.own
+        self._slot = slot
+        if slot.own is not None:
+            self.__wrapped__ = slot.own
 
     def __call__(self, *args, **kwargs):
         slot = self._slot
         visits = [] if is_compiling() else slot.visits(slot.owner, args, kwargs)
         if not visits:
-            return slot.own(*args, **kwargs)
-        return visited(visits, _without_owner(slot.own), (slot.owner, *args), kwargs)
+            return self._method()(*args, **kwargs)
+        return visited(visits, _without_owner(self._method()), (slot.owner, *args), kwargs)
+
+    def _method(self):
+        slot = self._slot
+        return getattr(type(slot.owner), slot.name).__get__(slot.owner) if slot.own is None else slot.own
 
     def __getattr__(self, name):
-        return getattr(self.__dict__["__wrapped__"], name)
+        return self._method() if name == "__wrapped__" else getattr(self._method(), name)
 
     def __deepcopy__(self, memo):
         return copy.deepcopy(self.__wrapped__, memo)
@@ -183,6 +192,13 @@ def _without_owner(method):
 _SLOTS, _LOCK = {}, threading.RLock()
 
 
+def _knows_itself(method) -> bool:
+    """Does a method use itself? transformers' layers ask whether they still stand in their class, and leave gradient
+    checkpointing out where something else does."""
+    code = getattr(inspect.unwrap(method, stop=lambda f: not hasattr(f, "_slot")), "__code__", None)
+    return code is not None and code.co_name in code.co_freevars
+
+
 class Door:
     "Lets a recorder see the calls of one method of one object."
 
@@ -196,7 +212,8 @@ class Door:
     ):
         self.recorder, self.obj, self.name, self.make = weakref.ref(recorder), obj, name, make
         self.glance = glance
-        self.owner = obj if name in vars(obj) else type(obj)
+        alone = name in vars(obj) or _knows_itself(getattr(type(obj), name))
+        self.owner = obj if alone else type(obj)
 
     def visit(self, args: tuple, kwargs: dict):
         "What is to be seen of a call with `args` and `kwargs`; None when nothing is."

@@ -133,7 +133,8 @@ def position_places(
 
 
 @lru_cache(4096)
-def _sort(kind: type, name: str) -> tuple:  # (what it is called, is that a name for positions, has it tables of its own)
+def _sort(kind: type, name: str) -> tuple:
+    "What it is called, whether that is a name for positions, and whether it may have tables of its own."
     called = f"{name} {kind.__name__}"
     return called, _is_called(called), not kind.__module__.startswith("torch.nn.")
 

@@ -17,7 +17,7 @@ from array import array
 from collections import Counter
 from dataclasses import dataclass, field
 from importlib import import_module
-from itertools import chain, count, groupby
+from itertools import chain, groupby
 from math import prod
 from operator import sub
 from pathlib import Path
@@ -70,7 +70,7 @@ def pack(
     "Encode `numbers` where it pays: as runs of equal numbers, or as ramps of numbers that count up by one."
     runs = ramps = _stretches(numbers, numbers)
     if len(numbers) < len(runs) - 1 and set(map(type, numbers)) == {int}:  # else ramps cannot be shorter
-        ramps = _stretches(numbers, map(sub, numbers, count()))
+        ramps = _stretches(numbers, map(sub, numbers, range(len(numbers))))
     short = min(len(runs), len(ramps))
     if short >= len(numbers):
         return list(numbers)

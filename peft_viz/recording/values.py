@@ -585,6 +585,8 @@ def _keys(entries: list) -> list:
 def _tensor(t: torch.Tensor, role: str, numbers: bool = True) -> Value:
     if t.is_nested:
         return Value("object", type=type(t).__name__)  # its shape is no list of numbers
+    if role == "ids" and t.is_floating_point():
+        role = "embeddings" if t.ndim == 3 else "other"  # `inputs` may be either
     grid = _is_grid(t, role)
     facts = dict(shape=tuple(map(int, t.shape)), dtype=_name(t.dtype), device=_name(t.device), role=role)
     if not numbers:

@@ -555,8 +555,12 @@ def is_linear(
 
 
 def _linear(model):
-    "Full names of the linear layers. Of a layer that is adapted already, the name without `.base_layer`."
-    return [name.removesuffix(".base_layer") for name, module in model.named_modules() if is_linear(module)]
+    "Full names of the linear layers. Of one that is adapted already it is the name that it had before."
+    modules = list(model.named_modules())
+    inside = tuple(f"{name}." for name, m in modules if hasattr(type(m), "adapter_layer_names"))
+    names = [name for name, m in modules if is_linear(m)]
+    names = [name.removesuffix(".base_layer").removesuffix(".original_module") for name in names]
+    return [name for name in names if not name.startswith(inside)]
 
 
 def linear_names(

@@ -10,13 +10,13 @@ from functools import lru_cache, wraps
 import torch
 from .config import IGNORED, PeftType, warn
 from .architectures import encoders
-from .place import STATES
+from .place import cache_length, STATES
 
 # %% auto #0
 __all__ = ['FOR_METHODS', 'MEANT', 'WHOLE', 'FITS', 'FLOATS', 'named', 'by_name', 'unless_switched_off', 'need', 'need_numbers',
-           'need_tensor', 'can_be_read', 'check_mask', 'check_other_mask', 'check_inputs', 'check_embedded',
-           'check_prompt_inputs', 'check_labels', 'warn_of_misspelt', 'is_first_call', 'with_checked_inputs',
-           'with_checked_beginning']
+           'need_tensor', 'can_be_read', 'check_mask', 'check_other_mask', 'check_inputs', 'check_ids',
+           'check_embedded', 'check_mask_behind', 'explain', 'check_prompt_inputs', 'check_labels', 'warn_of_misspelt',
+           'is_first_call', 'with_checked_inputs', 'with_checked_beginning']
 
 # %% ../../nbs/reference/03_calls.ipynb #bc01519c
 FOR_METHODS = "adapter_names", "task_ids", "input_type_mask"  # arguments that the base model does not have
@@ -203,6 +203,19 @@ def check_inputs(
         need(rows in (1, batch_size), f"position_ids are for {rows} rows, and the input has {batch_size}")
 
 # %% ../../nbs/reference/03_calls.ipynb #01de2406
+def check_ids(
+    input_ids: torch.Tensor | None,  # [batch, sequence]
+    size: int,  # of the vocabulary
+):
+    "Raises ValueError for ids that are not in the vocabulary."
+    if input_ids is not None and can_be_read(input_ids):
+        first, last = (int(n) for n in input_ids.aminmax())
+        need(
+            0 <= first and last < size,
+            f"input_ids must be from 0 to {size - 1}; here they are from {first} to {last}",
+        )
+
+
 def check_embedded(
     setting,  # the model's `Setting`
     word_embeddings: torch.nn.Embedding,  # of the base model
@@ -211,14 +224,58 @@ def check_embedded(
 ):
     "Raises ValueError for ids that are not in the vocabulary, and for embeddings of another width than the prompt's."
     size, width = word_embeddings.weight.shape
-    if input_ids is not None and can_be_read(input_ids):
-        first, last = (int(n) for n in input_ids.aminmax())
-        need(
-            0 <= first and last < size,
-            f"input_ids must be from 0 to {size - 1}; here they are from {first} to {last}",
-        )
+    check_ids(input_ids, size)
     if not setting.is_prefix:
         need_tensor("inputs_embeds", inputs_embeds, (None, None, width), "[batch, sequence, hidden]", FLOATS)
+
+
+def check_mask_behind(
+    cache,  # that comes with the call, or None
+    attention_mask,  # of any form, or None
+    length: int,  # new tokens
+    virtual: int,  # tokens in the cache that the mask may leave out
+):
+    """Raises ValueError for a mask that is shorter than the tokens so far: transformers takes what is missing at its
+    end for padding, and the newest tokens would not be seen. (A cache of fixed size is not asked: it has to count.)"""
+    if not hasattr(cache, "get_seq_length") or getattr(cache, "is_compileable", False):
+        return
+    if not isinstance(attention_mask, torch.Tensor) or attention_mask.dim() != 2:
+        return
+    try:
+        so_far = cache_length(cache) - virtual + length
+    except ValueError:  # it holds recurrent states, and no tokens
+        return
+    given = attention_mask.shape[1]
+    need(
+        given >= so_far,
+        f"attention_mask is for {given} tokens, and there are {so_far}: those in the cache, and {length} new",
+    )
+
+
+def explain(
+    base: torch.nn.Module,  # the base model
+    given: dict,  # the arguments of a call that failed
+    error: Exception,  # how it failed
+):
+    """Raises ValueError where the inputs are the reason: ids that are not in the vocabulary, embeddings of another
+    width or dtype, labels that the loss cannot read. It is asked after the failure: a call that works is not slower."""
+    weight = getattr(base.get_input_embeddings(), "weight", None)
+    embeds, labels = given.get("inputs_embeds"), given.get("labels")
+    try:
+        if weight is not None and weight.dim() == 2:
+            check_ids(given.get("input_ids"), len(weight))
+            width = None, None, weight.shape[1]
+            need_tensor("inputs_embeds", embeds, width, "[batch, sequence, hidden]", FLOATS)
+        need(
+            embeds is None or embeds.dtype == base.dtype,
+            f"inputs_embeds holds {getattr(embeds, 'dtype', None)}, and the base model {base.dtype}",
+        )
+        need(
+            labels is None or labels.dtype == torch.int64,
+            f"labels holds {getattr(labels, 'dtype', None)}, and the loss needs torch.int64; pass labels.long()",
+        )
+    except ValueError as reason:
+        raise reason from error
 
 
 def check_prompt_inputs(
@@ -318,9 +375,18 @@ def with_checked_inputs(
         if isinstance(mask, torch.Tensor) and mask.dim() == 3:
             fits = not prompts and base.config.model_type in encoders()
             need(fits, f"attention_mask has shape {list(mask.shape)}; it must be [batch, sequence]")
+        length = (given["input_ids"] if given.get("inputs_embeds") is None else given["inputs_embeds"]).shape[
+            1
+        ]
+        virtual = self.active_peft_config.num_virtual_tokens if prompts else 0
+        check_mask_behind(cache, mask, length, virtual)
         if prompts:
             check_prompt_inputs(self.setting, self.word_embeddings, given)
-        return method(self, *args, **kwargs)
+        try:
+            return method(self, *args, **kwargs)
+        except (IndexError, RuntimeError) as error:
+            explain(base, given, error)
+            raise
 
     return checked
 
@@ -341,6 +407,10 @@ def with_checked_beginning(
             check_inputs(**inputs, attention_mask=mask, is_first=is_first_call(kwargs))
             if self.active_peft_config.is_prompt_learning:
                 check_embedded(self.setting, self.word_embeddings, ids, embeds)
-        return generate(self, *args, **kwargs)
+        try:
+            return generate(self, *args, **kwargs)
+        except (IndexError, RuntimeError) as error:
+            explain(self.get_base_model(), dict(input_ids=ids, inputs_embeds=embeds), error)
+            raise
 
     return checked

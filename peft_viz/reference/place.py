@@ -320,10 +320,13 @@ class InSequence(Place):
         """The labels with -100 at the virtual tokens, so that the loss ignores them.
 
         Source: https://peft-viz.github.io/peft_viz/reference/specification.html#forward-31"""
+        # (-100 does not fit into every type of whole numbers)
         return (
             None
             if labels is None
-            else self.order.insert(labels.new_full((self.batch_size, self.virtual), IGNORED), labels)
+            else self.order.insert(
+                torch.full((self.batch_size, self.virtual), IGNORED, device=labels.device), labels.long()
+            )
         )
 
     def shifted(

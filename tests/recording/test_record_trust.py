@@ -262,7 +262,9 @@ def test_threads_are_recorded_where_they_run(model):
     n = len(trace.calls)
     ended.set()
     thread.join()
-    assert trace == alone and len(trace.calls) == n and counts == [(None, ())]
+    assert len(trace.calls) == n and counts == [(None, ())]
+    for part in "about", "tokens", "sources", "values", "calls":  # one by one: what is it that differs?
+        assert getattr(trace, part) == getattr(alone, part)
 
 
 def test_two_threads_do_not_mix(model):
@@ -652,3 +654,59 @@ def test_the_attention_is_the_language_models():
     (entry,) = trace.base_calls[0].attention
     assert entry["layers"] == [0, 1]
     assert trace.value(entry["value"]).nested()[0][0] == torch.ones(9, 9).tril().int().tolist()
+
+
+# --- what looks at itself
+
+
+@pytest.mark.parametrize("method", ("lora", "prompt"))
+def test_gradient_checkpointing_goes_on(method):
+    "A layer asks whether its class still has its own `forward`; a recording must not change the answer."
+    seen = []
+
+    def computed(**how):
+        model = make(LoraConfig(**C) if method == "lora" else None).train()
+        model.enable_input_require_grads()
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=dict(use_reentrant=False))
+        layers = model.get_base_model().model.layers
+        for layer in layers:
+            layer.input_layernorm.register_forward_hook(lambda *_: seen.append(1))
+        seen.clear()
+        if how:
+            with record(model, **how):
+                loss = model(input_ids=IDS, labels=IDS).loss
+                loss.backward()
+        else:
+            loss = model(input_ids=IDS, labels=IDS).loss
+            loss.backward()
+        assert not any("forward" in vars(m) for m in model.modules())
+        return len(seen), loss
+
+    (plain, loss), (watched, again) = computed(), computed(layers=9, attention="full", digests=True)
+    assert plain == watched == 4 and torch.equal(loss, again)
+
+
+def test_a_door_in_an_object_leaves_copies_as_they_are():
+    model = lora()
+    layers = model.get_base_model().model.layers
+    with record(model, digests=True) as trace:
+        for other in copy.deepcopy(model), pickle.loads(pickle.dumps(model)):
+            with torch.no_grad():
+                for p in other.parameters():
+                    p.add_(0.05)
+            assert not torch.equal(other(input_ids=IDS).logits, model(input_ids=IDS).logits)
+    assert [len(c.measured.digests) for c in trace.base_calls] == [len(layers) + 1] * 2 and not left(model)
+
+
+def test_ids_by_another_name():
+    "`generate(inputs=...)`: these are ids; embeddings that go by this name are none."
+    model = lora()
+    with record(model) as trace:
+        model.generate(inputs=IDS, **GREEDY)
+        model(input_ids=IDS, inputs=torch.zeros(2, 4, 32))
+    given = [layout_of(trace, root)["inputs"] for root in trace.roots]
+    assert [value.role for value in given] == ["ids", "embeddings"] and given[0].nested() == IDS.tolist()
+
+
+def layout_of(trace, call):
+    return {name: trace.value(i) for name, i in trace.value(call.args["kwargs"]).items.items()}

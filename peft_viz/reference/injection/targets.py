@@ -169,21 +169,15 @@ def without_effect(
         ]
         lists = [config.layers_pattern] if isinstance(config.layers_pattern, str) else config.layers_pattern
         told += [
-            ("layers_pattern", p)
-            for p in lists or ()
-            if all(layer_number(name, p) is None for name in names)
+            ("layers_pattern", p) for p in lists or () if all(layer_number(name, p) is None for name in names)
         ]
     return told + _keys_without_effect(config, targets)
 
 
 def _keys_without_effect(config, targets):
-    "Those of the tables whose keys are names of layers, or of their singular values, or patterns for them."
-    kind = getattr(config, "peft_type", None)
-    if kind == PeftType.ADALORA:
-        keys = config.rank_pattern or {}
-        return [("rank_pattern", key) for key in keys if key.partition(".lora_E")[0] not in targets]
-    told = []
-    for field in ("rank_pattern", "alpha_pattern") if kind == PeftType.LORA else ():
+    "Those of the tables whose keys are patterns for the names of layers."
+    told, is_lora = [], getattr(config, "peft_type", None) == PeftType.LORA
+    for field in ("rank_pattern", "alpha_pattern") if is_lora else ():
         used = {fitting_pattern(getattr(config, field), name) for name in targets}
         told += [(field, pattern) for pattern in getattr(config, field) if pattern not in used]
     return told

@@ -14,8 +14,9 @@ from ..injection.targets import fill_targets
 from ..injection.tuner import BaseTuner
 
 # %% auto #0
-__all__ = ['PARTS', 'AdaLoraParts', 'AdaLoraWithForward', 'AdaLoraLayer', 'adalora_layers', 'layer_name', 'patterned_layers',
-           'Importance', 'Budget', 'RankAllocator', 'AdaLoraTargets', 'AdaLoraWithTraining', 'AdaLoraModel']
+__all__ = ['PARTS', 'AdaLoraParts', 'AdaLoraWithForward', 'check_length', 'AdaLoraLayer', 'adalora_layers', 'layer_name',
+           'no_such_layer', 'patterned_layers', 'Importance', 'Budget', 'RankAllocator', 'AdaLoraTargets',
+           'AdaLoraWithTraining', 'AdaLoraModel']
 
 # %% ../../../nbs/reference/16_adalora.ipynb #e4e59733
 PARTS = {
@@ -122,6 +123,18 @@ class AdaLoraWithForward(AdaLoraParts):
         return delta * self.scaling[adapter_name] / (self.ranknum[adapter_name] + 1e-5)
 
 # %% ../../../nbs/reference/16_adalora.ipynb #2938e73c
+def check_length(
+    given: int,  # entries of a rank pattern for one layer
+    first: int,  # triplets that the layer began with
+):
+    "Raises ValueError unless they are equal."
+    if given != first:
+        raise ValueError(
+            f"a rank pattern for {given} triplets does not fit a layer that began "
+            f"with {first}; init_r must be what it was when the pattern was made"
+        )
+
+
 class AdaLoraLayer(AdaLoraWithForward):
     """A linear layer with detours in the form of singular value decompositions, by adapter name.
 
@@ -168,12 +181,8 @@ class AdaLoraLayer(AdaLoraWithForward):
         self.r[adapter_name] = int(wanted.sum())
 
     def _wanted(self, adapter_name, pattern):
-        wanted, first = torch.as_tensor(pattern, dtype=torch.bool).view(-1), len(self.held[adapter_name])
-        if len(wanted) != first:
-            raise ValueError(
-                f"a rank pattern for {len(wanted)} triplets does not fit a layer that began "
-                f"with {first}; init_r must be what it was when the pattern was made"
-            )
+        wanted = torch.as_tensor(pattern, dtype=torch.bool).view(-1)
+        check_length(len(wanted), len(self.held[adapter_name]))
         return wanted.cpu()
 
 
@@ -201,6 +210,17 @@ def layer_name(
     return key.removesuffix(f".{adapter_name}").removesuffix(".lora_E")
 
 
+def no_such_layer(
+    key: str,  # of a rank pattern
+    adapter_name: str,  # whose pattern it is
+) -> str:
+    "What to say of an entry that fits no layer."
+    return (
+        f"rank_pattern speaks of {key!r}, but adapter {adapter_name!r} has no such "
+        "layer; its target_modules must be what they were when the pattern was made"
+    )
+
+
 def patterned_layers(
     model: nn.Module,  # a base model with adapted layers in it
     rank_pattern: dict[str, list[bool]],  # by the names of singular values
@@ -212,10 +232,7 @@ def patterned_layers(
     for key, pattern in rank_pattern.items():
         name = layer_name(key, adapter_name)
         if name not in layers:
-            raise ValueError(
-                f"rank_pattern speaks of {key!r}, but adapter {adapter_name!r} has no such "
-                "layer; its target_modules must be what they were when the pattern was made"
-            )
+            raise ValueError(no_such_layer(key, adapter_name))
         found[name] = layers[name], pattern
     return found
 
@@ -377,6 +394,12 @@ class AdaLoraTargets(BaseTuner):
 
     def check_target(self, name: str, module: nn.Module, config: AdaLoraConfig):  # noqa: ARG002
         check_is_linear(module, name, AdaLoraLayer, "AdaLoRA")
+
+    def check_tables(self, adapter_name: str, config: AdaLoraConfig, targets: list[str]):
+        for key, pattern in (config.rank_pattern or {}).items():
+            if layer_name(key, adapter_name) not in targets:
+                raise ValueError(no_such_layer(key, adapter_name))
+            check_length(len(pattern), config.init_r)
 
     def create_layer(self, name: str, module: nn.Module, config: AdaLoraConfig) -> AdaLoraLayer:  # noqa: ARG002
         return AdaLoraLayer(module)

@@ -233,6 +233,11 @@ NO_EFFECT = [
     ("lora", dict(target_modules=["q_proj"], rank_pattern={"k_proj": 4}), "rank_pattern: 'k_proj'"),
     (
         "lora",
+        dict(target_modules=["q_proj"], layers_to_transform=[0], layers_pattern=["layers", "bloks"]),
+        "layers_pattern: 'bloks' fits",
+    ),
+    (
+        "lora",
         dict(target_modules=["q_proj"], alpha_pattern={"q_proj": 4, "layers.1.*q_proj": 8}),
         r"alpha_pattern: 'layers.1",
     ),
@@ -243,6 +248,7 @@ EFFECT = [
         dict(target_modules="all-linear", rank_pattern={r".*\.1\..*v_proj": 2}, exclude_modules=["lm_head"]),
     ),
     ("lora", dict(target_modules=["q_proj"], layers_to_transform=1, layers_pattern="(model.)?layers")),
+    ("lora", dict(target_modules=["q_proj"], layers_to_transform=1, layers_pattern=["layers"])),
     ("ia3", {}),
     ("poly", dict(target_modules=[".q_proj"[1:], "v_proj"])),
     ("adalora", dict(target_modules=r".*_proj")),

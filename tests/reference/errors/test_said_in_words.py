@@ -11,7 +11,7 @@ import torch
 import peft_viz as ours
 from damage import print_of
 from peft_viz import tiny_random
-from peft_viz.reference.calls import check_inputs, check_mask
+from peft_viz.reference.calls import check_inputs, check_mask, check_mask_behind
 from peft_viz.reference.config import PeftWarning
 
 CLM = dict(task_type="CAUSAL_LM")
@@ -370,3 +370,119 @@ def test_targets_that_match_nothing_are_refused_with_a_hint(targets, end):
         ours.get_peft_model(tiny_random("llama"), lora(target_modules=targets))
     assert str(found.value).endswith(end)
     assert ("expression" in str(found.value)) == (targets == "q_porj")
+
+
+# --- what the base model would say in its own words, or not at all -------------------------------------------------
+
+
+def a_prefix(**fields):
+    return ours.PrefixTuningConfig(**{**CLM, "num_virtual_tokens": 2, **fields})
+
+
+EMBEDS = torch.zeros(1, 4, 32)
+FAILS = {  # of methods that leave ids and embeddings to the base model
+    "ids": (dict(input_ids=IDS + 60), "input_ids must be from 0 to 66; here they are from 63 to 70"),
+    "width": (dict(inputs_embeds=torch.zeros(1, 4, 33)), r"inputs_embeds has shape \[1, 4, 33\].*any, 32"),
+    "dtype": (
+        dict(inputs_embeds=EMBEDS.double()),
+        "inputs_embeds holds torch.float64, and the base model torch.float32",
+    ),
+}
+
+
+@pytest.mark.parametrize("given, message", FAILS.values(), ids=FAILS)
+@pytest.mark.parametrize("make", [lora, a_prefix, prompt])
+def test_inputs_that_the_base_model_cannot_take(make, given, message):
+    model = ours.get_peft_model(tiny_random("llama"), make()).eval()
+    for call in model, model.generate:
+        with pytest.raises(ValueError, match=message):
+            call(**given)
+
+
+@pytest.mark.parametrize("make", [lora, a_prefix])
+def test_labels_that_the_loss_cannot_read(make):
+    model = ours.get_peft_model(tiny_random("llama"), make())
+    with pytest.raises(ValueError, match="labels holds torch.int32.*pass labels.long"):
+        model(input_ids=IDS, labels=IDS.int())
+
+
+def test_labels_of_any_whole_numbers_get_virtual_ones_in_front():
+    model = ours.get_peft_model(tiny_random("llama"), prompt())
+    right = model(input_ids=IDS, labels=IDS).loss
+    for dtype in torch.int32, torch.int16, torch.uint8:
+        assert torch.equal(model(input_ids=IDS, labels=IDS.to(dtype)).loss, right)
+
+
+@pytest.mark.parametrize("make", [lora, prompt])
+def test_other_failures_stay_what_they_are(make):
+    model = ours.get_peft_model(tiny_random("llama"), make()).eval()
+
+    def fail(*_):
+        raise RuntimeError("mine")
+
+    handle = model.get_base_model().lm_head.register_forward_pre_hook(fail)
+    for call in model, model.generate:
+        with pytest.raises(RuntimeError, match="mine"):
+            call(input_ids=IDS)
+    handle.remove()
+    model.get_base_model().get_input_embeddings = torch.nn.Identity  # no table to compare with
+    if make is lora:
+        with pytest.raises(IndexError):
+            model(input_ids=IDS + 60)
+
+
+@pytest.mark.parametrize("make", [lora, a_prefix, prompt])
+def test_a_mask_behind_a_cache_is_for_all_tokens_so_far(make):
+    "transformers takes what is missing for padding: the newest tokens would not be seen, without a word."
+    model = ours.get_peft_model(tiny_random("llama"), make()).eval()
+    new, ones = IDS[:, :2], lambda n: torch.ones(2, n, dtype=torch.long)
+    held = lambda: model(input_ids=IDS).past_key_values
+    right = model(input_ids=new, past_key_values=held()).logits
+    for n in 2, 3, 5:
+        with pytest.raises(ValueError, match=f"attention_mask is for {n} tokens, and there are 6"):
+            model(input_ids=new, past_key_values=held(), attention_mask=ones(n))
+    for n in 6, 8:
+        given = dict(past_key_values=held(), attention_mask=ones(n))
+        assert torch.equal(model(input_ids=new, **given).logits, right)
+
+
+def test_caches_that_are_not_asked_for_their_length():
+    class Recurrent:
+        def get_seq_length(self):
+            raise ValueError("no tokens")
+
+    class Fixed(Recurrent):
+        is_compileable = True
+
+    mask = torch.ones(1, 1)
+    for cache in Recurrent(), Fixed(), ((),), None:
+        check_mask_behind(cache, mask, 5, 0)
+    check_mask_behind(Recurrent(), mask[None], 5, 0)
+
+
+@pytest.mark.parametrize(
+    "pattern, message",
+    [
+        ({"model.layers.9.self_attn.q_proj.lora_E": [True] * 12}, "rank_pattern speaks of"),
+        ({"model.layers.0.self_attn.q_proj.lora_E": [True] * 3}, "for 3 triplets does not fit a layer that"),
+    ],
+)
+def test_a_rank_pattern_of_another_model_is_refused_at_once(pattern, message):
+    fields = dict(target_modules=["q_proj"], total_step=10, **CLM)
+    base = tiny_random("llama")
+    before = print_of(base)
+    with pytest.raises(ValueError, match=message):
+        ours.get_peft_model(base, ours.AdaLoraConfig(rank_pattern=pattern, **fields))
+    assert print_of(base) == before
+    right = {"model.layers.0.self_attn.q_proj.lora_E.default": [True] * 12}
+    ours.get_peft_model(base, ours.AdaLoraConfig(rank_pattern=right, **fields))
+
+
+def test_names_of_the_base_model_are_told_not_those_of_adapters():
+    model = ours.get_peft_model(tiny_random("llama"), lora(modules_to_save=["lm_head"]))
+    for field in "modules_to_save", "target_modules":
+        with pytest.raises(ValueError, match="'strange'") as found:
+            model.add_adapter("second", lora(**{"target_modules": ["v_proj"], field: ["strange"]}))
+        told = str(found.value)
+        assert "q_proj" in told and "lm_head" in told
+        assert not any(part in told for part in ("base_layer", "lora_", "default", "original_module"))
