@@ -164,17 +164,65 @@ def test_the_copies_in_plain_text_are_listed(site):
     assert [p.name for p in site.rglob("*.llms.md") if no_text.search(p.read_text())] == []
 
 
+def test_the_margin_leads_to_every_page_and_is_kept_once(site):
+    margin = (site / "live" / "margin.js").read_text()
+    linked = set(re.findall(r'href=\\"([^"#\\]+)', margin))
+    made = {str(p.relative_to(site)) for p in pages(site)}
+    assert linked == {p for p in made if p != "recording.html" and not p.startswith("source/")}
+    assert [p.name for p in pages(site) if "sidebar-item" in p.read_text()] == []
+
+
+ASKED = """n => {
+  const element = document.querySelectorAll("peft-viz-exercise")[n];
+  const text = new TextDecoder().decode(Uint8Array.from(atob(element.dataset.exercise), c => c.charCodeAt(0)));
+  element.shadowRoot.querySelector("input").focus();
+  return JSON.parse(text);
+}"""
+SAID = """n => {
+  const { shadowRoot } = document.querySelectorAll("peft-viz-exercise")[n];
+  const { className, textContent } = shadowRoot.querySelector("output");
+  shadowRoot.querySelector("input").focus();
+  shadowRoot.querySelector("input").select();
+  return [className, textContent];
+}"""
+
+
+def answers(tab):
+    """What the exercises of a page say to a wrong and to the right answer, where it is not what they should say. The
+    answers are given by keyboard."""
+    found, keys, count = [], tab.keyboard, tab.locator("peft-viz-exercise").count()
+    if count:  # the script that makes forms of them has come
+        tab.locator("peft-viz-exercise output").last.wait_for(state="attached")
+    for n in range(count):
+        asked = tab.evaluate(ASKED, n)
+        choices, right = [choice.lower() for choice in asked["choices"]], asked["right"]
+        hinted = [answer for answer in asked["hints"] if not choices or answer in choices]
+        others = hinted or [choice for choice in choices if choice != right] or ["0 0 7"]
+        for answer, kind in ((others[0], "wrong"), (right, "right")):
+            if choices:
+                keys.press("Space")
+                for _ in range(choices.index(answer)):
+                    keys.press("ArrowDown")
+            else:
+                keys.insert_text(answer)
+            keys.press("Enter")
+            told, text = tab.evaluate(SAID, n)
+            if told != kind or text != asked["hints"].get(answer, text) or not text:
+                found.append((n, answer, told, text))
+    return found
+
+
 @pytest.fixture(scope="module")
 def walk(site, browser):
     """A walk through every page, each opened once, on a phone without a network; the tab, and what was seen: page ->
-    (is its title visible, its width). Of the pages that show a file's source, which are alike, one is opened."""
+    (is its title visible, its width, `answers`). Of the pages that show a file's source one is opened."""
     context = browser.new_context(viewport={"width": 390, "height": 800}, offline=True)
     tab, seen = Page(context.new_page()), {}
     listings = [p for p in pages(site) if p.relative_to(site).parts[0] == "source"]
     for path in [p for p in pages(site) if p not in listings[1:]]:
         tab.show(path)
         visible = tab.locator("main h1, main .title, peft-viz-trace.alive").first.is_visible()
-        seen[path] = visible, tab.evaluate("document.documentElement.scrollWidth")
+        seen[path] = visible, tab.evaluate("document.documentElement.scrollWidth"), answers(tab)
     tab.wait_for_timeout(200)
     yield tab, seen
     context.close()
@@ -184,7 +232,13 @@ def walk(site, browser):
 def test_pages_load_nothing_from_the_network(walk):
     tab, seen = walk
     assert tab.external == [] and tab.problems == []
-    assert [path for path, (visible, _) in seen.items() if not visible] == []
+    assert [path for path, (visible, *_) in seen.items() if not visible] == []
+
+
+@pytest.mark.browser
+def test_every_exercise_takes_a_wrong_and_a_right_answer_by_keyboard(walk):
+    _, seen = walk
+    assert {path.name: said for path, (*_, said) in seen.items() if said} == {}
 
 
 @pytest.mark.browser
@@ -357,7 +411,7 @@ def test_pages_of_each_kind_are_accessible(site, new_page, scheme):
 @pytest.mark.browser
 def test_a_phone_needs_no_sideways_scrolling(walk):
     _, seen = walk
-    assert [path for path, (_, width) in seen.items() if width > 390] == []
+    assert [path for path, (_, width, _) in seen.items() if width > 390] == []
 
 
 @pytest.mark.browser
