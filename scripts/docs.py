@@ -33,6 +33,7 @@ def prepare(stage):
     from execnb.nbio import read_nb, write_nb
 
     os.chdir(ROOT)  # where nbdev looks for settings.ini
+    docs_api.quick_highlighting()
     (process, found), pages = processing(), {}
     settings = ConfigParser(delimiters=["="])
     settings.read("settings.ini", encoding="utf-8")
