@@ -48,7 +48,7 @@ WORDS = {
         uncounted="This run counted the padding, too: every column has the next number.",
         from_zero="The virtual tokens stand in front, so the first real token comes after them.",
         one="One token more or less: what is fed in this step is in the cache when it ends.",
-        before="That is what the caller passed. The question is what reached the base model.",
+        again="The earlier tokens are in the cache: only the new ones are fed in.",
     ),
     "zh": dict(
         right="正确。",
@@ -69,7 +69,7 @@ WORDS = {
         uncounted="这次运行把填充也数进去了：每一列都是下一个数。",
         from_zero="虚拟词元 在最前面，第一个真实词元 排在它们之后。",
         one="多了或少了一个：这一步送入的词元 在这一步结束时已经在缓存里。",
-        before="这是调用者传入的。问题问的是到达基础模型的。",
+        again="先前的词元 已经在缓存里：只送入新的词元。",
     ),
 }
 
@@ -143,7 +143,8 @@ QUESTIONS = {
         positions="Which positions do the layers use for row {row}{where}?",
         cached="How many tokens are in the cache of each layer at the end{where}?",
         next_token="Which token does the model think likeliest after row {row}{where}?",
-        branch="Is this condition true: `{condition}` in `{function}`?",
+        branch="Is this condition true: `{condition}` in `{function}`{time}?",
+        time=" in its call {n}",
         call=" in call {n} of the base model",
         yes="yes",
         no="no",
@@ -155,7 +156,8 @@ QUESTIONS = {
         positions="各层{where}对第 {row} 行使用了哪些位置编号？",
         cached="{where}结束时，每一层的缓存里有多少个词元？",
         next_token="在第 {row} 行之后{where}，模型认为最可能的词元 是哪一个？",
-        branch="`{function}` 里的条件 `{condition}` 成立吗？",
+        branch="`{function}` 里的条件 `{condition}` {time}成立吗？",
+        time="在第 {n} 次调用时",
         call="（第 {n} 次调用基础模型）",
         yes="是",
         no="否",
@@ -256,9 +258,12 @@ def shape(
     tensors = {n: s for n, v in found.items() if (s := getattr(trace.value(v), "shape", None))}
     if name not in tensors:
         raise ValueError(f"{name!r} is not there; this call has {', '.join(tensors)}")
-    right, virtual = list(tensors[name]), _row(trace, call, 0).roles.count("virtual")
-    fewer = right[:1] + [right[1] - virtual] + right[2:] if len(right) > 1 else right
-    mistakes = [(fewer, words["virtual"].format(n=virtual))]
+    right, row = list(tensors[name]), _row(trace, call, 0)
+    virtual, columns = row.roles.count("virtual"), len(row.roles)
+    wide = lambda n: right[:1] + [n] + right[2:] if len(right) > 1 else right
+    mistakes = [(wide(right[1] - virtual), words["virtual"].format(n=virtual))] if len(right) > 1 else []
+    if right[1:2] == [1]:  # a decoding step
+        mistakes = [(wide(n), words["again"]) for n in (columns, columns - virtual)]
     return exercise(_question(lang, "shape", trace, call, name=name), right, mistakes, lang=lang)
 
 
@@ -302,21 +307,33 @@ def branch(
     condition: str,  # as it stands in the code, or a part of it
     function: str = "",  # in which function; a part of its name will do
     lang: str = "en",  # or "zh"
+    time: int
+    | None = None,  # in which of the calls that decide by it, from 0; None: the first, and it is not said
 ) -> Exercise:
-    "Which way a condition went, the first time. Raises ValueError when no recorded line decides by this condition."
-    for call in trace.calls:
-        if function not in call.function or call.source is None:
-            continue
-        source = trace.sources[call.source]
-        lines = source.text.splitlines()
-        for step in call.steps:
-            line = lines[step.line - source.first_line].strip()
-            if step.branch is not None and condition in line:
-                words, line = QUESTIONS[lang], re.sub(r"^(el)?if |:$", "", line)
-                right = words["yes" if step.branch else "no"]
-                asked = _question(lang, "branch", trace, 0, condition=line, function=call.function)
-                return exercise(asked, right, choices=(words["yes"], words["no"]), lang=lang)
-    raise ValueError(f"no recorded line decides by {condition!r}")
+    "Which way a condition went. Raises ValueError when no recorded line decides by this condition."
+    found = [
+        f for call in trace.calls if function in call.function and (f := _decided(trace, call, condition))
+    ]
+    n = time or 0
+    if len(found) <= n:
+        raise ValueError(f"no recorded line decides by {condition!r}" + f" {n + 1} times" * bool(n))
+    words, (function, line, outcome) = QUESTIONS[lang], found[n]
+    said = "" if time is None else words["time"].format(n=n + 1)
+    asked = _question(lang, "branch", trace, 0, condition=line, function=function, time=said)
+    return exercise(asked, words["yes" if outcome else "no"], choices=(words["yes"], words["no"]), lang=lang)
+
+
+def _decided(trace: Trace, call, condition: str) -> tuple | None:
+    "(name of the function, the condition as it stands there, its outcome), the first time in this call."
+    if call.source is None:
+        return None
+    source = trace.sources[call.source]
+    lines = source.text.splitlines()
+    for step in call.steps:
+        line = lines[step.line - source.first_line].strip()
+        if step.branch is not None and condition in line:
+            return call.function, re.sub(r"^(el)?if |:$", "", line), step.branch
+    return None
 
 # %% ../../nbs/views/06_ask.ipynb #187b275e
 @cache

@@ -73,6 +73,19 @@ def test_the_answers_are_those_of_the_tensors(prompt):
     assert ask.positions(prompt, 0).check([*range(16)]) == "Right."  # the padding was counted
 
 
+def test_a_decision_is_asked_for_in_each_call(prompt):
+    first, second = (ask.branch(prompt, "takes_prompts", "prepare_inputs", time=n) for n in (0, 1))
+    assert (first.right, second.right) == ("yes", "no") and "call 2" in second.question
+    assert ask.branch(prompt, "takes_prompts", "prepare_inputs").right == "yes"
+    with pytest.raises(ValueError, match="9 times"):
+        ask.branch(prompt, "takes_prompts", "prepare_inputs", time=8)
+
+
+def test_a_step_gets_the_new_token_alone(prompt):
+    step = ask.shape(prompt, "input_ids", call=2)
+    assert step.right == "2 1" and step.check("2 13") == step.check("2 9") == ask.WORDS["en"]["again"]
+
+
 def test_a_hint_fits_the_mistake(prompt):
     words, mask = ask.WORDS["en"], ask.mask(prompt)
     right = [int(x) for x in mask.right.split()]
