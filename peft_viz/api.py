@@ -18,6 +18,7 @@ NAMES = {  # module -> its names that stand at the top
     "PromptEncoderReparameterizationType get_peft_config "
     "PeftError NoMatchingPeftModuleError UnknownAdapterError PeftWarning",
     "reference.causal_lm": "PeftModel PeftModelForCausalLM get_peft_model",
+    "reference.model": "register_peft_method",
     "reference.checkpoint": "get_peft_model_state_dict set_peft_model_state_dict load_peft_weights",
     "reference.helpers": "AutoPeftModelForCausalLM prepare_model_for_kbit_training "
     "cast_mixed_precision_params inject_adapter_in_model "

@@ -37,7 +37,10 @@ class Texts(ast.NodeTransformer):
 
 
 def code(cell):
-    return ast.dump(Texts().visit(ast.parse(text(cell))))
+    lines = text(cell).splitlines()
+    magics = [line for line in lines if line.startswith("%")]  # of Jupyter: the same in both languages
+    python = "\n".join(line for line in lines if line not in magics)
+    return magics, ast.dump(Texts().visit(ast.parse(python)))
 
 
 @pytest.mark.parametrize("name", LESSONS)
