@@ -22,7 +22,7 @@ def plain(
     answer,  # a number, a list of numbers, a shape or a word
 ) -> str:
     "The answer as it is compared: its numbers with a space between them, or its words in small letters."
-    text = str(answer).strip()
+    text = re.sub(r"(?<=\d)\s*[x×*]\s*(?=\d)", " ", str(answer).strip())  # 4 x 96
     numbers = re.findall(r"-?\d+", text)
     other = re.sub(r"-?\d+|[\s,;()\[\]]|torch\.Size", "", text)
     return " ".join(numbers) if numbers and not other else " ".join(text.casefold().split())
@@ -49,7 +49,8 @@ WORDS = {
         from_zero="The virtual tokens stand in front, so the first real token comes after them.",
         one="One token more or less: what is fed in this step is in the cache when it ends.",
         again="The earlier tokens are in the cache: only the new ones are fed in.",
-        turned="The sizes are right, their order is not. A linear layer keeps its weight as (out, in).",
+        turned="The sizes are right, their order is not.",
+        weight="The order of the sizes is not right. A linear layer keeps its weight as (out, in).",
         frozen="That is the layer's own weight. It is frozen.",
         parts="There are more parts than one: {parts}.",
         measured="Measured: {share}.",
@@ -74,7 +75,8 @@ WORDS = {
         from_zero="虚拟词元 在最前面，第一个真实词元 排在它们之后。",
         one="多了或少了一个：这一步送入的词元 在这一步结束时已经在缓存里。",
         again="先前的词元 已经在缓存里：只送入新的词元。",
-        turned="大小对了，次序不对。线性层的权重按（输出，输入）存放。",
+        turned="大小对了，次序不对。",
+        weight="大小的次序不对。线性层的权重按（输出，输入）存放。",
         frozen="这是该层自己的权重，它是冻结的。",
         parts="不止一个部分：{parts}。",
         measured="测得：{share}。",
@@ -350,7 +352,7 @@ def _decided(trace: Trace, call, condition: str) -> tuple | None:
     for step in call.steps:
         line = lines[step.line - source.first_line].strip()
         if step.branch is not None and condition in line:
-            return call.function, re.sub(r"^(el)?if |:$", "", line), step.branch
+            return call.function, re.sub(r"^(el)?if |:\s*(#.*)?$", "", line), step.branch
     return None
 
 # %% ../../nbs/views/06_ask.ipynb #9c679b71
@@ -377,15 +379,11 @@ def variable(
     words = _words(lang)
     for call in trace.calls:
         made = [c for step in call.steps for c in step.changes if c.name == name and c.value is not None]
-        shapes = [shape for c in made if (shape := trace.value(c.value).shape)]
+        shapes = [list(shape) for c in made if (shape := trace.value(c.value).shape)]
         if function in call.function and shapes:
             question = _question(lang, "variable", trace, 0, name=name, function=call.function)
-            return exercise(question, list(shapes[0]), _turned(shapes[0], words), lang=lang)
+            return exercise(question, shapes[0], [(shapes[0][::-1], words["turned"])], lang=lang)
     raise ValueError(f"no recorded line makes a tensor {name!r}")
-
-
-def _turned(shape, words: dict) -> list:  # the mistake of the other order
-    return [(list(shape)[::-1], words["turned"])]
 
 # %% ../../nbs/views/06_ask.ipynb #c5fc1f82
 def _adapted(trace: Trace, call: int, layer: str):
@@ -410,7 +408,7 @@ def part(
     if name not in shapes:
         raise ValueError(f"{one.name} has no part {name!r}; it has {', '.join(shapes)}")
     question = _question(lang, "part", trace, call, part=name, layer=one.name)
-    mistakes = [*_turned(shapes[name], words), (one.product or [], words["frozen"])]
+    mistakes = [(shapes[name][::-1], words["weight"]), (one.product or [], words["frozen"])]
     return exercise(question, shapes[name], mistakes, lang=lang)
 
 
@@ -486,7 +484,8 @@ def html(
         style=_static("exercise.css"),
     )
     packed = base64.b64encode(json.dumps(data, ensure_ascii=False).encode()).decode()
-    solution = " ".join(filter(None, (exercise.right, exercise.why)))
+    right = next((c for c in exercise.choices if plain(c) == exercise.right), exercise.right)
+    solution = " ".join(filter(None, (right, exercise.why)))
     still = (
         f"<p>{_marked(exercise.question)}</p>"
         f"<details><summary>{words['solution']}</summary><p>{_marked(solution)}</p></details>"
