@@ -22,7 +22,7 @@ def plain(
     answer,  # a number, a list of numbers, a shape or a word
 ) -> str:
     "The answer as it is compared: its numbers with a space between them, or its words in small letters."
-    text = str(answer).strip()
+    text = re.sub(r"(?<=\d)\s*[x×*]\s*(?=\d)", " ", str(answer).strip())  # 4 x 96
     numbers = re.findall(r"-?\d+", text)
     other = re.sub(r"-?\d+|[\s,;()\[\]]|torch\.Size", "", text)
     return " ".join(numbers) if numbers and not other else " ".join(text.casefold().split())
@@ -48,9 +48,10 @@ WORDS = {
         uncounted="This run counted the padding, too: every column has the next number.",
         from_zero="The virtual tokens stand in front, so the first real token comes after them.",
         one="One token more or less: what is fed in this step is in the cache when it ends.",
-        before="That is what the caller passed. The question is what reached the base model.",
         elsewhere="The virtual tokens are not in it: they are in the cache, and here only what is fed in counts.",
-        turned="The sizes are right, their order is not. A linear layer keeps its weight as (out, in).",
+        again="The earlier tokens are in the cache: only the new ones are fed in.",
+        turned="The sizes are right, their order is not.",
+        weight="The order of the sizes is not right. A linear layer keeps its weight as (out, in).",
         frozen="That is the layer's own weight. It is frozen.",
         parts="There are more parts than one: {parts}.",
         measured="Measured: {share}.",
@@ -74,9 +75,10 @@ WORDS = {
         uncounted="这次运行把填充也数进去了：每一列都是下一个数。",
         from_zero="虚拟词元在最前面，第一个真实词元排在它们之后。",
         one="多了或少了一个：这一步送入的词元在这一步结束时已经在缓存里。",
-        before="这是调用者传入的。问题问的是到达基础模型的。",
         elsewhere="它不含虚拟词元：它们在缓存里，这里只算送入的。",
-        turned="大小对了，次序不对。线性层的权重按（输出，输入）存放。",
+        again="先前的词元已经在缓存里：只送入新的词元。",
+        turned="大小对了，次序不对。",
+        weight="大小的次序不对。线性层的权重按（输出，输入）存放。",
         frozen="这是该层自己的权重，它是冻结的。",
         parts="不止一个部分：{parts}。",
         measured="测得：{share}。",
@@ -153,7 +155,8 @@ QUESTIONS = {
         positions="Which positions do the layers use for row {row}{where}?",
         cached="How many tokens are in the cache of each layer at the end{where}?",
         next_token="Which token does the model think likeliest after row {row}{where}?",
-        branch="Is this condition true: `{condition}` in `{function}`?",
+        branch="Is this condition true: `{condition}` in `{function}`{time}?",
+        time=" in its call {n}",
         reached="Does `{name}` reach the base model{where}?",
         variable="What is the shape of `{name}` in `{function}`?",
         part="What is the shape of `{part}` in `{layer}`?",
@@ -170,7 +173,8 @@ QUESTIONS = {
         positions="各层{where}对第 {row} 行使用了哪些位置编号？",
         cached="{where}结束时，每一层的缓存里有多少个词元？",
         next_token="在第 {row} 行之后{where}，模型认为最可能的词元是哪一个？",
-        branch="`{function}` 里的条件 `{condition}` 成立吗？",
+        branch="`{function}` 里的条件 `{condition}` {time}成立吗？",
+        time="在第 {n} 次调用时",
         reached="`{name}` 会到达基础模型{where}吗？",
         variable="`{function}` 里 `{name}` 的形状是什么？",
         part="`{layer}` 里 `{part}` 的形状是什么？",
@@ -276,14 +280,16 @@ def shape(
     tensors = {n: s for n, v in found.items() if (s := getattr(trace.value(v), "shape", None))}
     if name not in tensors:
         raise ValueError(f"{name!r} is not there; this call has {', '.join(tensors)}")
-    right, roles = list(tensors[name]), _row(trace, call, 0).roles
-    virtual, width = roles.count("virtual"), right[1] if len(right) > 1 else None
+    right, row = list(tensors[name]), _row(trace, call, 0)
+    virtual, columns = row.roles.count("virtual"), len(row.roles)
     wide = lambda n: right[:1] + [n] + right[2:]
-    mistakes = []
-    if width == len(roles):  # a column for each token, real or virtual
+    mistakes, width = [], right[1] if len(right) > 1 else None
+    if width == columns:  # of all tokens, real and virtual
         mistakes = [(wide(width - virtual), words["virtual"].format(n=virtual))]
-    elif width == len(roles) - virtual:
-        mistakes = [(wide(width + virtual), words["elsewhere"])]
+    elif width == 1:  # a decoding step
+        mistakes = [(wide(n), words["again"]) for n in (columns, columns - virtual)]
+    elif width == columns - virtual:
+        mistakes = [(wide(columns), words["elsewhere"])]
     return exercise(_question(lang, "shape", trace, call, name=name), right, mistakes, lang=lang)
 
 
@@ -327,21 +333,33 @@ def branch(
     condition: str,  # as it stands in the code, or a part of it
     function: str = "",  # in which function; a part of its name will do
     lang: str = "en",  # or "zh"
+    time: int
+    | None = None,  # in which of the calls that decide by it, from 0; None: the first, and it is not said
 ) -> Exercise:
-    "Which way a condition went, the first time. Raises ValueError when no recorded line decides by this condition."
-    for call in trace.calls:
-        if function not in call.function or call.source is None:
-            continue
-        source = trace.sources[call.source]
-        lines = source.text.splitlines()
-        for step in call.steps:
-            line = lines[step.line - source.first_line].strip()
-            if step.branch is not None and condition in line:
-                words, line = QUESTIONS[lang], re.sub(r"^(el)?if |:$", "", line)
-                right = words["yes" if step.branch else "no"]
-                asked = _question(lang, "branch", trace, 0, condition=line, function=call.function)
-                return exercise(asked, right, choices=(words["yes"], words["no"]), lang=lang)
-    raise ValueError(f"no recorded line decides by {condition!r}")
+    "Which way a condition went. Raises ValueError when no recorded line decides by this condition."
+    found = [
+        f for call in trace.calls if function in call.function and (f := _decided(trace, call, condition))
+    ]
+    n = time or 0
+    if len(found) <= n:
+        raise ValueError(f"no recorded line decides by {condition!r}" + f" {n + 1} times" * bool(n))
+    words, (function, line, outcome) = QUESTIONS[lang], found[n]
+    said = "" if time is None else words["time"].format(n=n + 1)
+    asked = _question(lang, "branch", trace, 0, condition=line, function=function, time=said)
+    return exercise(asked, words["yes" if outcome else "no"], choices=(words["yes"], words["no"]), lang=lang)
+
+
+def _decided(trace: Trace, call, condition: str) -> tuple | None:
+    "(name of the function, the condition as it stands there, its outcome), the first time in this call."
+    if call.source is None:
+        return None
+    source = trace.sources[call.source]
+    lines = source.text.splitlines()
+    for step in call.steps:
+        line = lines[step.line - source.first_line].strip()
+        if step.branch is not None and condition in line:
+            return call.function, re.sub(r"^(el)?if |:\s*(#.*)?$", "", line), step.branch
+    return None
 
 # %% ../../nbs/views/06_ask.ipynb #9c679b71
 def reached(
@@ -367,15 +385,11 @@ def variable(
     words = _words(lang)
     for call in trace.calls:
         made = [c for step in call.steps for c in step.changes if c.name == name and c.value is not None]
-        shapes = [shape for c in made if (shape := trace.value(c.value).shape)]
+        shapes = [list(shape) for c in made if (shape := trace.value(c.value).shape)]
         if function in call.function and shapes:
             question = _question(lang, "variable", trace, 0, name=name, function=call.function)
-            return exercise(question, list(shapes[0]), _turned(shapes[0], words), lang=lang)
+            return exercise(question, shapes[0], [(shapes[0][::-1], words["turned"])], lang=lang)
     raise ValueError(f"no recorded line makes a tensor {name!r}")
-
-
-def _turned(shape, words: dict) -> list:  # the mistake of the other order
-    return [(list(shape)[::-1], words["turned"])]
 
 # %% ../../nbs/views/06_ask.ipynb #c5fc1f82
 def _adapted(trace: Trace, call: int, layer: str):
@@ -400,7 +414,7 @@ def part(
     if name not in shapes:
         raise ValueError(f"{one.name} has no part {name!r}; it has {', '.join(shapes)}")
     question = _question(lang, "part", trace, call, part=name, layer=one.name)
-    mistakes = [*_turned(shapes[name], words), (one.product or [], words["frozen"])]
+    mistakes = [(shapes[name][::-1], words["weight"]), (one.product or [], words["frozen"])]
     return exercise(question, shapes[name], mistakes, lang=lang)
 
 
@@ -479,7 +493,8 @@ def html(
         style=_static("exercise.css"),
     )
     packed = base64.b64encode(json.dumps(data, ensure_ascii=False).encode()).decode()
-    solution = " ".join(filter(None, (exercise.right, exercise.why)))
+    right = next((c for c in exercise.choices if plain(c) == exercise.right), exercise.right)
+    solution = " ".join(filter(None, (right, exercise.why)))
     still = (
         f"<p>{_marked(exercise.question)}</p>"
         f"<details><summary>{words['solution']}</summary><p>{_marked(solution)}</p></details>"

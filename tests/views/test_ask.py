@@ -71,6 +71,7 @@ def test_the_answers_are_those_of_the_tensors(prompt):
     assert ask.cached(prompt, 0).check(16) == ask.cached(prompt, 1).check(12) == "Right."
     assert ask.shape(prompt, "logits").check(torch.Size([2, 16, 67])) == "Right."
     assert ask.branch(prompt, "PREFIX_TUNING", "forward").check("No") == "Right."
+    assert "#" not in ask.branch(prompt, "is_prompt_learning", "forward").question
     assert ask.positions(prompt, 0).check([*range(16)]) == "Right."  # the padding was counted
 
 
@@ -81,12 +82,24 @@ def test_what_is_fed_in_beside_a_prefix_has_no_virtual_columns():
         more, fewer = (f"2 {n} 67" if name == "logits" else f"2 {n}" for n in (16, 8))
         assert question.check(more) == words["elsewhere"] and fewer not in question.hints
     assert ask.shape(prefix, "attention_mask").check([2, 12]) == words["virtual"].format(n=4)
-    assert ask.shape(prefix, "input_ids", call=2).hints == {}
 
 
 def test_a_form_holds_the_words_that_it_shows(prompt):
     script = SCRIPT.read_text(encoding="utf-8")
     assert set(re.findall(r"words\.(\w+)", script)) == set(ask.FORM)
+
+
+def test_a_decision_is_asked_for_in_each_call(prompt):
+    first, second = (ask.branch(prompt, "takes_prompts", "prepare_inputs", time=n) for n in (0, 1))
+    assert (first.right, second.right) == ("yes", "no") and "call 2" in second.question
+    assert ask.branch(prompt, "takes_prompts", "prepare_inputs").right == "yes"
+    with pytest.raises(ValueError, match="9 times"):
+        ask.branch(prompt, "takes_prompts", "prepare_inputs", time=8)
+
+
+def test_a_step_gets_the_new_token_alone(prompt):
+    step = ask.shape(prompt, "input_ids", call=2)
+    assert step.right == "2 1" and step.check("2 13") == step.check("2 9") == ask.WORDS["en"]["again"]
 
 
 def test_a_hint_fits_the_mistake(prompt):
@@ -133,7 +146,8 @@ def test_questions_about_adapted_layers(layers, lang):
     words = ask.WORDS[lang]
     A, B = (ask.part(layers, name, "0.self_attn.v_proj", lang=lang) for name in ("lora_A", "lora_B"))
     assert A.check([4, 96]) == B.check((48, 4)) == words["right"]
-    assert A.check([96, 4]) == words["turned"] and A.check([48, 96]) == words["frozen"]
+    assert A.check("4 x 96") == A.check("4×96") == words["right"]
+    assert A.check([96, 4]) == words["weight"] and A.check([48, 96]) == words["frozen"]
     numbers = ask.trained(layers, "v_proj", lang=lang)
     assert numbers.check(4 * 96 + 48 * 4) == words["right"] and numbers.check(48 * 96) == words["frozen"]
     assert numbers.check(4 * 96) == words["parts"].format(parts="lora_A.default, lora_B.default")
@@ -143,6 +157,11 @@ def test_questions_about_adapted_layers(layers, lang):
     size = ask.update(layers, "3.self_attn.q_proj", lang=lang)
     assert f"{one.ratio:.1%}" in size.check(size.right) and size.choices == tuple(ask.RANGES[lang].values())
     assert one.ratio <= next(most for most, said in ask.RANGES[lang].items() if said == size.right)
+
+
+def test_the_solution_is_the_choice_as_it_is_written():
+    asked = ask.exercise("Which?", "only B", choices=("only A", "only B"))
+    assert "<p>only B</p>" in ask.html(asked, script=False)
 
 
 def test_what_reaches_the_base_model(prompt):
@@ -199,6 +218,7 @@ def test_the_browser_says_what_python_says(prompt, layers):
         answers = [
             exercise.right,
             f"[{exercise.right.replace(' ', ', ')}]",
+            exercise.right.replace(" ", " x "),
             "",
             "x",
             "1 2 x",
