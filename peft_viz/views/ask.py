@@ -154,7 +154,7 @@ QUESTIONS = {
         cached="How many tokens are in the cache of each layer at the end{where}?",
         next_token="Which token does the model think likeliest after row {row}{where}?",
         branch="Is this condition true: `{condition}` in `{function}`?",
-        reached="Does `{name}` reach the base model{where}?",
+        reached="Does `{name}` reach the base model?",
         variable="What is the shape of `{name}` in `{function}`?",
         part="What is the shape of `{part}` in `{layer}`?",
         trained="How many numbers are trained in `{layer}`?",
@@ -171,7 +171,7 @@ QUESTIONS = {
         cached="{where}结束时，每一层的缓存里有多少个词元？",
         next_token="在第 {row} 行之后{where}，模型认为最可能的词元 是哪一个？",
         branch="`{function}` 里的条件 `{condition}` 成立吗？",
-        reached="`{name}` 会到达基础模型{where}吗？",
+        reached="`{name}` 会到达基础模型吗？",
         variable="`{function}` 里 `{name}` 的形状是什么？",
         part="`{layer}` 里 `{part}` 的形状是什么？",
         trained="`{layer}` 里有多少个数参与训练？",
@@ -342,13 +342,12 @@ def branch(
 def reached(
     trace: Trace,  # a recording with a call of the base model
     name: str,  # of an argument
-    call: int = 0,  # which base call
     lang: str = "en",  # or "zh"
 ) -> Exercise:
-    "Whether an argument reaches the base model. Raises ValueError for a language that is not there."
+    "Whether an argument reaches the base model, in any of its calls. Raises ValueError for another language."
     _words(lang)
-    words, there = QUESTIONS[lang], name in trace.base_calls[call].args
-    question = _question(lang, "reached", trace, call, name=name)
+    words, there = QUESTIONS[lang], any(name in call.args for call in trace.base_calls)
+    question = _question(lang, "reached", trace, 0, name=name)
     return exercise(question, words["yes" if there else "no"], choices=(words["yes"], words["no"]), lang=lang)
 
 
