@@ -9,7 +9,7 @@ __all__ = ['WORDS', 'QUESTIONS', 'RANGES', 'plain', 'Exercise', 'exercise', 'mas
 # %% ../../nbs/views/06_ask.ipynb #4ba8a4f8
 import base64, json, math, re
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from html import escape
 from pathlib import Path
 
@@ -20,12 +20,17 @@ from ..recording.trace import Trace
 # %% ../../nbs/views/06_ask.ipynb #1aabe285
 def plain(
     answer,  # a number, a list of numbers, a shape or a word
+    choices=(),  # what it is chosen from
 ) -> str:
-    "The answer as it is compared: its numbers with a space between them, or its words in small letters."
+    """The answer as it is compared: its numbers with a space between them, or its words in small letters. Where two
+    choices differ by nothing else, such as the tokens `a` and `A`, large letters stay large."""
     text = re.sub(r"(?<=\d)\s*[x×*]\s*(?=\d)", " ", str(answer).strip())  # 4 x 96
     numbers = re.findall(r"-?\d+", text)
     other = re.sub(r"-?\d+|[\s,;()\[\]]|torch\.Size", "", text)
-    return " ".join(numbers) if numbers and not other else " ".join(text.casefold().split())
+    if numbers and not other:
+        return " ".join(numbers)
+    alike = len({str(choice).lower() for choice in choices}) == len(choices)
+    return " ".join((text.lower() if alike else text).split())
 
 # %% ../../nbs/views/06_ask.ipynb #4be417ca
 WORDS = {
@@ -48,7 +53,7 @@ WORDS = {
         uncounted="This run counted the padding, too: every column has the next number.",
         from_zero="The virtual tokens stand in front, so the first real token comes after them.",
         one="One token more or less: what is fed in this step is in the cache when it ends.",
-        before="That is what the caller passed. The question is what reached the base model.",
+        again="The earlier tokens are in the cache: only the new ones are fed in.",
         turned="The sizes are right, their order is not.",
         weight="The order of the sizes is not right. A linear layer keeps its weight as (out, in).",
         frozen="That is the layer's own weight. It is frozen.",
@@ -74,7 +79,7 @@ WORDS = {
         uncounted="这次运行把填充也数进去了：每一列都是下一个数。",
         from_zero="虚拟词元 在最前面，第一个真实词元 排在它们之后。",
         one="多了或少了一个：这一步送入的词元 在这一步结束时已经在缓存里。",
-        before="这是调用者传入的。问题问的是到达基础模型的。",
+        again="先前的词元 已经在缓存里：只送入新的词元。",
         turned="大小对了，次序不对。",
         weight="大小的次序不对。线性层的权重按（输出，输入）存放。",
         frozen="这是该层自己的权重，它是冻结的。",
@@ -106,7 +111,7 @@ class Exercise:
         answer,  # a number, a list of numbers, a shape or a word
     ) -> str:
         "What to say to this answer: that it is right, or a hint."
-        words, given = WORDS[self.lang], plain(answer)
+        words, given = WORDS[self.lang], plain(answer, self.choices)
         if given == self.right:
             return " ".join(filter(None, (words["right"], self.why)))
         return self.hints.get(given) or _compared(given.split(), self.right.split(), words)
@@ -139,10 +144,12 @@ def exercise(
 ) -> Exercise:
     "An exercise of your own. Raises ValueError for a language that is not there, and when no choice is right."
     _words(lang)
-    if choices and plain(right) not in map(plain, choices):
+    as_compared = partial(plain, choices=[*choices])
+    if choices and as_compared(right) not in map(as_compared, choices):
         raise ValueError(f"{right!r} is the right answer and is not among the choices")
-    hints = {plain(answer): hint for answer, hint in reversed([*mistakes]) if plain(answer) != plain(right)}
-    return Exercise(question, plain(right), hints, tuple(map(str, choices)), why, lang)
+    right = as_compared(right)
+    hints = {wrong: hint for answer, hint in reversed([*mistakes]) if (wrong := as_compared(answer)) != right}
+    return Exercise(question, right, hints, tuple(map(str, choices)), why, lang)
 
 # %% ../../nbs/views/06_ask.ipynb #4cfa2a93
 QUESTIONS = {
@@ -153,7 +160,8 @@ QUESTIONS = {
         positions="Which positions do the layers use for row {row}{where}?",
         cached="How many tokens are in the cache of each layer at the end{where}?",
         next_token="Which token does the model think likeliest after row {row}{where}?",
-        branch="Is this condition true: `{condition}` in `{function}`?",
+        branch="Is this condition true: `{condition}` in `{function}`{time}?",
+        time=" in its call {n}",
         reached="Does `{name}` reach the base model?",
         variable="What is the shape of `{name}` in `{function}`?",
         part="What is the shape of `{part}` in `{layer}`?",
@@ -170,7 +178,8 @@ QUESTIONS = {
         positions="各层{where}对第 {row} 行使用了哪些位置编号？",
         cached="{where}结束时，每一层的缓存里有多少个词元？",
         next_token="在第 {row} 行之后{where}，模型认为最可能的词元 是哪一个？",
-        branch="`{function}` 里的条件 `{condition}` 成立吗？",
+        branch="`{function}` 里的条件 `{condition}` {time}成立吗？",
+        time="在第 {n} 次调用时",
         reached="`{name}` 会到达基础模型吗？",
         variable="`{function}` 里 `{name}` 的形状是什么？",
         part="`{layer}` 里 `{part}` 的形状是什么？",
@@ -276,9 +285,12 @@ def shape(
     tensors = {n: s for n, v in found.items() if (s := getattr(trace.value(v), "shape", None))}
     if name not in tensors:
         raise ValueError(f"{name!r} is not there; this call has {', '.join(tensors)}")
-    right, virtual = list(tensors[name]), _row(trace, call, 0).roles.count("virtual")
-    fewer = right[:1] + [right[1] - virtual] + right[2:] if len(right) > 1 else right
-    mistakes = [(fewer, words["virtual"].format(n=virtual))]
+    right, row = list(tensors[name]), _row(trace, call, 0)
+    virtual, columns = row.roles.count("virtual"), len(row.roles)
+    wide = lambda n: right[:1] + [n] + right[2:] if len(right) > 1 else right
+    mistakes = [(wide(right[1] - virtual), words["virtual"].format(n=virtual))] if len(right) > 1 else []
+    if right[1:2] == [1]:  # a decoding step
+        mistakes = [(wide(n), words["again"]) for n in (columns, columns - virtual)]
     return exercise(_question(lang, "shape", trace, call, name=name), right, mistakes, lang=lang)
 
 
@@ -322,21 +334,33 @@ def branch(
     condition: str,  # as it stands in the code, or a part of it
     function: str = "",  # in which function; a part of its name will do
     lang: str = "en",  # or "zh"
+    time: int
+    | None = None,  # in which of the calls that decide by it, from 0; None: the first, and it is not said
 ) -> Exercise:
-    "Which way a condition went, the first time. Raises ValueError when no recorded line decides by this condition."
-    for call in trace.calls:
-        if function not in call.function or call.source is None:
-            continue
-        source = trace.sources[call.source]
-        lines = source.text.splitlines()
-        for step in call.steps:
-            line = lines[step.line - source.first_line].strip()
-            if step.branch is not None and condition in line:
-                words, line = QUESTIONS[lang], re.sub(r"^(el)?if |:\s*(#.*)?$", "", line)
-                right = words["yes" if step.branch else "no"]
-                asked = _question(lang, "branch", trace, 0, condition=line, function=call.function)
-                return exercise(asked, right, choices=(words["yes"], words["no"]), lang=lang)
-    raise ValueError(f"no recorded line decides by {condition!r}")
+    "Which way a condition went. Raises ValueError when no recorded line decides by this condition."
+    found = [
+        f for call in trace.calls if function in call.function and (f := _decided(trace, call, condition))
+    ]
+    n = time or 0
+    if len(found) <= n:
+        raise ValueError(f"no recorded line decides by {condition!r}" + f" {n + 1} times" * bool(n))
+    words, (function, line, outcome) = QUESTIONS[lang], found[n]
+    said = "" if time is None else words["time"].format(n=n + 1)
+    asked = _question(lang, "branch", trace, 0, condition=line, function=function, time=said)
+    return exercise(asked, words["yes" if outcome else "no"], choices=(words["yes"], words["no"]), lang=lang)
+
+
+def _decided(trace: Trace, call, condition: str) -> tuple | None:
+    "(name of the function, the condition as it stands there, its outcome), the first time in this call."
+    if call.source is None:
+        return None
+    source = trace.sources[call.source]
+    lines = source.text.splitlines()
+    for step in call.steps:
+        line = lines[step.line - source.first_line].strip()
+        if step.branch is not None and condition in line:
+            return call.function, re.sub(r"^(el)?if |:\s*(#.*)?$", "", line), step.branch
+    return None
 
 # %% ../../nbs/views/06_ask.ipynb #9c679b71
 def reached(
@@ -390,7 +414,8 @@ def part(
     if name not in shapes:
         raise ValueError(f"{one.name} has no part {name!r}; it has {', '.join(shapes)}")
     question = _question(lang, "part", trace, call, part=name, layer=one.name)
-    mistakes = [(shapes[name][::-1], words["weight"]), (one.product or [], words["frozen"])]
+    mistakes = [(shapes[name][::-1], words["weight"])]
+    mistakes += [(one.product, words["frozen"])] if one.product else []
     return exercise(question, shapes[name], mistakes, lang=lang)
 
 
@@ -405,7 +430,7 @@ def trained(
     sizes = {key: math.prod(shape) for key, shape in one.parts.items()}
     more = words["parts"].format(parts=", ".join(sizes))
     mistakes = [(size, more) for size in sizes.values()]
-    mistakes.append((math.prod(one.product or [0]), words["frozen"]))
+    mistakes += [(math.prod(one.product), words["frozen"])] if one.product else []
     question = _question(lang, "trained", trace, call, layer=one.name)
     return exercise(question, sum(sizes.values()), mistakes, lang=lang)
 
@@ -466,7 +491,8 @@ def html(
         style=_static("exercise.css"),
     )
     packed = base64.b64encode(json.dumps(data, ensure_ascii=False).encode()).decode()
-    right = next((c for c in exercise.choices if plain(c) == exercise.right), exercise.right)
+    choices = exercise.choices
+    right = next((c for c in choices if plain(c, choices) == exercise.right), exercise.right)
     solution = " ".join(filter(None, (right, exercise.why)))
     still = (
         f"<p>{_marked(exercise.question)}</p>"

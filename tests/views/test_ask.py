@@ -75,6 +75,19 @@ def test_the_answers_are_those_of_the_tensors(prompt):
     assert ask.positions(prompt, 0).check([*range(16)]) == "Right."  # the padding was counted
 
 
+def test_a_decision_is_asked_for_in_each_call(prompt):
+    first, second = (ask.branch(prompt, "takes_prompts", "prepare_inputs", time=n) for n in (0, 1))
+    assert (first.right, second.right) == ("yes", "no") and "call 2" in second.question
+    assert ask.branch(prompt, "takes_prompts", "prepare_inputs").right == "yes"
+    with pytest.raises(ValueError, match="9 times"):
+        ask.branch(prompt, "takes_prompts", "prepare_inputs", time=8)
+
+
+def test_a_step_gets_the_new_token_alone(prompt):
+    step = ask.shape(prompt, "input_ids", call=2)
+    assert step.right == "2 1" and step.check("2 13") == step.check("2 9") == ask.WORDS["en"]["again"]
+
+
 def test_a_hint_fits_the_mistake(prompt):
     words, mask = ask.WORDS["en"], ask.mask(prompt)
     right = [int(x) for x in mask.right.split()]
@@ -132,6 +145,12 @@ def test_questions_about_adapted_layers(layers, lang):
     assert one.ratio <= next(most for most, said in ask.RANGES[lang].items() if said == size.right)
 
 
+def test_large_letters_count_where_choices_differ_by_them():
+    token = ask.exercise("Which?", "a", [("A", "Not the large one.")], choices=("A", "a", "b"))
+    assert token.check("a") == "Right." and token.check("A") == "Not the large one."
+    assert ask.exercise("Is it?", "yes", choices=("yes", "no")).check("Yes") == "Right."
+
+
 def test_the_solution_is_the_choice_as_it_is_written():
     asked = ask.exercise("Which?", "only B", choices=("only A", "only B"))
     assert "<p>only B</p>" in ask.html(asked, script=False)
@@ -139,7 +158,7 @@ def test_the_solution_is_the_choice_as_it_is_written():
 
 def test_what_reaches_the_base_model(prompt):
     assert ask.reached(prompt, "inputs_embeds").check("yes") == "Right."
-    assert ask.reached(prompt, "input_ids", lang="zh").check("否") == "正确。"
+    assert ask.reached(prompt, "task_ids", lang="zh").check("否") == "正确。"
 
 
 @pytest.mark.parametrize(
@@ -187,7 +206,8 @@ def test_the_browser_says_what_python_says(prompt, layers):
         ask.update(layers),
         ask.update(layers, lang="zh"),
     ]
-    for exercise in (*asked(prompt), *asked(prompt, "zh"), *about_layers):
+    large = ask.exercise("Which?", "a", [("A", "Not the large one.")], choices=("A", "a", "b"))
+    for exercise in (*asked(prompt), *asked(prompt, "zh"), *about_layers, large):
         answers = [
             exercise.right,
             f"[{exercise.right.replace(' ', ', ')}]",
@@ -196,12 +216,17 @@ def test_the_browser_says_what_python_says(prompt, layers):
             "x",
             "1 2 x",
             *exercise.hints,
+            *exercise.choices,
         ]
         answers += [
             " ".join(str(rng.choice((0, 1, -100, 7))) for _ in range(rng.randrange(1, 20))) for _ in range(5)
         ]
         data = dict(
-            right=exercise.right, hints=exercise.hints, why=exercise.why, words=ask.WORDS[exercise.lang]
+            right=exercise.right,
+            hints=exercise.hints,
+            choices=exercise.choices,
+            why=exercise.why,
+            words=ask.WORDS[exercise.lang],
         )
         cases += [(data, answer, exercise.check(answer)) for answer in answers]
     code = """
