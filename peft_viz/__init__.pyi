@@ -72,6 +72,7 @@ from .recording import layout as layout
 from .recording import marks as marks
 from .recording import trace as trace
 from .views import ask as ask
+from .views import costs as costs
 from .views import playground as playground
 from .views import plot as plot
 from .views import show as show

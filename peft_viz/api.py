@@ -47,7 +47,7 @@ HOME = {name: module for module, names in NAMES.items() for name in names.split(
 WINGS = {  # wing -> its modules that are reached from the top
     "reference": "architectures calls causal_lm checkpoint config files generation helpers model place trainer",
     "recording": "layout marks trace",
-    "views": "ask playground plot show viewer widgets",
+    "views": "ask costs playground plot show viewer widgets",
     "zoo": "learned letters models settings",
 }
 MODULES = {module: f"{wing}.{module}" for wing, modules in WINGS.items() for module in modules.split()}
