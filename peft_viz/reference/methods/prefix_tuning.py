@@ -67,7 +67,7 @@ def first_heads(
     "The numbers that a layer has room for: fewer where its heads are fewer or narrower than another layer's."
     return tensor if tensor.shape[1::2] == (heads, width) else tensor[:, :heads, :, :width]
 
-
+# %% ../../../nbs/reference/13_prefix_tuning.ipynb #5b220d00
 def to_cache(
     key_values: torch.Tensor,  # [layers, 2, batch, heads, virtual, head_dim]
     layout: list,  # what the cache keeps of each layer, from `prefix_layout`
