@@ -190,7 +190,12 @@ OFFLINE = {
     "OMP_NUM_THREADS": "1",
 }
 # Imported once, in a process that is forked for each notebook. Nothing of peft_viz: a notebook has what it imports.
-HEAVY = ["torch", "transformers", "transformers.generation", "matplotlib_inline.backend_inline", "nbdev.test"]
+HEAVY = """
+" torch torch.utils.checkpoint transformers transformers.generation transformers.models.auto.modeling_auto
+transformers.models.llama.modeling_llama transformers.models.gpt2.modeling_gpt2
+transformers.tokenization_utils_tokenizers IPython msgspec peft ipywidgets matplotlib.pyplot
+matplotlib_inline.backend_inline nbdev.test nbdev.export
+""".split()
 PASSED = ROOT / ".passed.json"  # notebook -> digest of all that it depended on when it passed last
 MINUTES = 20  # that a notebook may take
 
@@ -247,15 +252,20 @@ def notebook_test(path, folder, log):
 
     os.environ["PEFT_VIZ_TOUR"] = str(Path(folder) / "tour.html")
     os.chdir(path.parent)
-    sys.path.insert(0, str(ROOT))
+    sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+    import lesson_branches
+
     notebook = NBProcessor(path, procs=FrontmatterProc, process=True).nb
     saved = {cell.id: [*cell.get("outputs", [])] for cell in notebook.cells}
+    watch = lesson_branches.Watch() if path.parent == ROOT / "nbs" / "tutorials" else None
     shell = CaptureShell(path, mpl_format="png")
     try:
         shell.run_all(notebook, exc_stop=True, preproc=left_out)
     except BaseException:
         print(shell.prettytb(fname=path) if shell.exc else traceback.format_exc())
         sys.exit(1)
+    if watch:
+        watch.save(path.stem)
     ran = [cell for cell in notebook.cells if not left_out(cell) and "varies" not in directives(cell)]
     wrong = [complaint for cell in ran if (complaint := compare(cell, saved[cell.id]))]
     if wrong:

@@ -8,7 +8,7 @@
    * @param {string} answer
    */
   function plain(answer) {
-    const text = answer.trim();
+    const text = answer.trim().replace(/(?<=\d)\s*[x×*]\s*(?=\d)/g, " "); // 4 x 96
     const numbers = text.match(/-?\d+/g) || [];
     const other = text.replace(/-?\d+|[\s,;()[\]]|torch\.Size/g, "");
     if (numbers.length && !other) return numbers.join(" ");
