@@ -80,8 +80,8 @@ def markdown(source, slide_type):
 
 def first_sentence(text):
     "The first sentence of a text, without its heading."
-    body = HEADING.sub("", text).strip()
-    line = body.partition("\n\n")[0].removeprefix("> ")
+    parts = HEADING.sub("", text).strip().split("\n\n")
+    line = next((part for part in parts if not part.startswith(">")), "")  # not the line under a title
     return SENTENCE.split(line)[0].strip().removesuffix(":").removesuffix("：") if line else ""
 
 
@@ -106,6 +106,8 @@ def slides_of(row, folder):
         if cell["cell_type"] == "markdown":
             slides[-1][2].append(HEADING.sub("", cell["source"]).strip())
     slides[0][2].insert(0, f"**{minute} min.** {what}")
+    for (_, _, before), (_, _, notes) in zip(slides, slides[1:]):
+        notes.extend([] if notes else before)  # no text of its own: what was said before goes on
     return slides
 
 
@@ -139,7 +141,8 @@ def exported(book, lang):
     from traitlets.config import Config
 
     settings = Config()
-    settings.SlidesExporter.reveal_url_prefix = "reveal.js"
+    settings.SlidesExporter.reveal_url_prefix, settings.SlidesExporter.reveal_theme = "reveal.js", "white"
+    settings.SlidesExporter.exclude_anchor_links = True
     settings.SlidesExporter.exclude_input_prompt = settings.SlidesExporter.exclude_output_prompt = True
     settings.TagRemovePreprocessor.enabled = True
     settings.TagRemovePreprocessor.remove_input_tags = ("without-code",)
@@ -147,7 +150,9 @@ def exported(book, lang):
         config=settings, template_name="slides_theme", extra_template_basedirs=[str(ROOT / "scripts")]
     )
     book["cells"] = [{**c, "id": f"slide-{i}"} for i, c in enumerate(book["cells"])]
-    text, _ = maker.from_notebook_node(nbformat.from_dict(book), {"language_code": lang})
+    text, _ = maker.from_notebook_node(
+        nbformat.reads(json.dumps(book), as_version=4), {"language_code": lang}
+    )
     return text
 
 
@@ -159,15 +164,18 @@ def reveal():
     return Path(found.submodule_search_locations[0]) / "_static" / "revealjs"
 
 
+def copy_to(target, source):
+    target.parent.mkdir(parents=True, exist_ok=True)
+    (shutil.copytree if source.is_dir() else shutil.copy2)(source, target)
+
+
 def main(folder="_slides"):
     folder = ROOT / folder
     shutil.rmtree(folder, ignore_errors=True)
-    unused = shutil.ignore_patterns("*.map", "*.esm.js", "fonts")
-    for part in ("dist", "plugin/notes"):
-        shutil.copytree(reveal() / part, folder / "reveal.js" / part, ignore=unused)
+    for name in ("LICENSE", "dist/reveal.js", "dist/reveal.css", "dist/theme/white.css", "plugin/notes"):
+        copy_to(folder / "reveal.js" / name, reveal() / name)
     theme = folder / "reveal.js" / "dist" / "theme" / "white.css"  # the system's fonts are used
     theme.write_text(re.sub(r"@import [^;]+;", "", theme.read_text(encoding="utf-8")), encoding="utf-8")
-    shutil.copy2(reveal() / "LICENSE", folder / "reveal.js")
     shutil.copy2(ROOT / "scripts" / "slides_theme" / "slides.css", folder)
     for lang, name in LANGUAGES.items():
         for number, (title, rows) in enumerate(lectures(lang).items(), 1):

@@ -9,7 +9,7 @@ __all__ = ['WORDS', 'QUESTIONS', 'RANGES', 'FORM', 'plain', 'Exercise', 'exercis
 # %% ../../nbs/views/06_ask.ipynb #4ba8a4f8
 import base64, json, math, re
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from html import escape
 from pathlib import Path
 
@@ -20,12 +20,17 @@ from ..recording.trace import Trace
 # %% ../../nbs/views/06_ask.ipynb #1aabe285
 def plain(
     answer,  # a number, a list of numbers, a shape or a word
+    choices=(),  # what it is chosen from
 ) -> str:
-    "The answer as it is compared: its numbers with a space between them, or its words in small letters."
+    """The answer as it is compared: its numbers with a space between them, or its words in small letters. Where two
+    choices differ by nothing else, such as the tokens `a` and `A`, large letters stay large."""
     text = re.sub(r"(?<=\d)\s*[x×*]\s*(?=\d)", " ", str(answer).strip())  # 4 x 96
     numbers = re.findall(r"-?\d+", text)
     other = re.sub(r"-?\d+|[\s,;()\[\]]|torch\.Size", "", text)
-    return " ".join(numbers) if numbers and not other else " ".join(text.casefold().split())
+    if numbers and not other:
+        return " ".join(numbers)
+    alike = len({str(choice).lower() for choice in choices}) == len(choices)
+    return " ".join((text.lower() if alike else text).split())
 
 # %% ../../nbs/views/06_ask.ipynb #4be417ca
 WORDS = {
@@ -108,7 +113,7 @@ class Exercise:
         answer,  # a number, a list of numbers, a shape or a word
     ) -> str:
         "What to say to this answer: that it is right, or a hint."
-        words, given = WORDS[self.lang], plain(answer)
+        words, given = WORDS[self.lang], plain(answer, self.choices)
         if given == self.right:
             return " ".join(filter(None, (words["right"], self.why)))
         return self.hints.get(given) or _compared(given.split(), self.right.split(), words)
@@ -141,10 +146,12 @@ def exercise(
 ) -> Exercise:
     "An exercise of your own. Raises ValueError for a language that is not there, and when no choice is right."
     _words(lang)
-    if choices and plain(right) not in map(plain, choices):
+    as_compared = partial(plain, choices=[*choices])
+    if choices and as_compared(right) not in map(as_compared, choices):
         raise ValueError(f"{right!r} is the right answer and is not among the choices")
-    hints = {plain(answer): hint for answer, hint in reversed([*mistakes]) if plain(answer) != plain(right)}
-    return Exercise(question, plain(right), hints, tuple(map(str, choices)), why, lang)
+    right = as_compared(right)
+    hints = {wrong: hint for answer, hint in reversed([*mistakes]) if (wrong := as_compared(answer)) != right}
+    return Exercise(question, right, hints, tuple(map(str, choices)), why, lang)
 
 # %% ../../nbs/views/06_ask.ipynb #4cfa2a93
 QUESTIONS = {
@@ -157,7 +164,7 @@ QUESTIONS = {
         next_token="Which token does the model think likeliest after row {row}{where}?",
         branch="Is this condition true: `{condition}` in `{function}`{time}?",
         time=" in its call {n}",
-        reached="Does `{name}` reach the base model{where}?",
+        reached="Does `{name}` reach the base model?",
         variable="What is the shape of `{name}` in `{function}`?",
         part="What is the shape of `{part}` in `{layer}`?",
         trained="How many numbers are trained in `{layer}`?",
@@ -175,7 +182,7 @@ QUESTIONS = {
         next_token="在第 {row} 行之后{where}，模型认为最可能的词元是哪一个？",
         branch="`{function}` 里的条件 `{condition}` {time}成立吗？",
         time="在第 {n} 次调用时",
-        reached="`{name}` 会到达基础模型{where}吗？",
+        reached="`{name}` 会到达基础模型吗？",
         variable="`{function}` 里 `{name}` 的形状是什么？",
         part="`{layer}` 里 `{part}` 的形状是什么？",
         trained="`{layer}` 里有多少个数参与训练？",
@@ -365,13 +372,12 @@ def _decided(trace: Trace, call, condition: str) -> tuple | None:
 def reached(
     trace: Trace,  # a recording with a call of the base model
     name: str,  # of an argument
-    call: int = 0,  # which base call
     lang: str = "en",  # or "zh"
 ) -> Exercise:
-    "Whether an argument reaches the base model. Raises ValueError for a language that is not there."
+    "Whether an argument reaches the base model, in any of its calls. Raises ValueError for another language."
     _words(lang)
-    words, there = QUESTIONS[lang], name in trace.base_calls[call].args
-    question = _question(lang, "reached", trace, call, name=name)
+    words, there = QUESTIONS[lang], any(name in call.args for call in trace.base_calls)
+    question = _question(lang, "reached", trace, 0, name=name)
     return exercise(question, words["yes" if there else "no"], choices=(words["yes"], words["no"]), lang=lang)
 
 
@@ -414,7 +420,8 @@ def part(
     if name not in shapes:
         raise ValueError(f"{one.name} has no part {name!r}; it has {', '.join(shapes)}")
     question = _question(lang, "part", trace, call, part=name, layer=one.name)
-    mistakes = [(shapes[name][::-1], words["weight"]), (one.product or [], words["frozen"])]
+    mistakes = [(shapes[name][::-1], words["weight"])]
+    mistakes += [(one.product, words["frozen"])] if one.product else []
     return exercise(question, shapes[name], mistakes, lang=lang)
 
 
@@ -429,7 +436,7 @@ def trained(
     sizes = {key: math.prod(shape) for key, shape in one.parts.items()}
     more = words["parts"].format(parts=", ".join(sizes))
     mistakes = [(size, more) for size in sizes.values()]
-    mistakes.append((math.prod(one.product or [0]), words["frozen"]))
+    mistakes += [(math.prod(one.product), words["frozen"])] if one.product else []
     question = _question(lang, "trained", trace, call, layer=one.name)
     return exercise(question, sum(sizes.values()), mistakes, lang=lang)
 
@@ -493,7 +500,8 @@ def html(
         style=_static("exercise.css"),
     )
     packed = base64.b64encode(json.dumps(data, ensure_ascii=False).encode()).decode()
-    right = next((c for c in exercise.choices if plain(c) == exercise.right), exercise.right)
+    choices = exercise.choices
+    right = next((c for c in choices if plain(c, choices) == exercise.right), exercise.right)
     solution = " ".join(filter(None, (right, exercise.why)))
     still = (
         f"<p>{_marked(exercise.question)}</p>"

@@ -75,7 +75,7 @@ def test_slides_ask_nothing_of_the_network_and_are_large_enough(tmp_path, new_pa
 LOOK = """() => {
   const slide = Reveal.getCurrentSlide();
   const seen = e => e.offsetParent && !e.closest("aside, peft-viz-trace");
-  const texts = [...slide.querySelectorAll("p, li, td, th, pre")].filter(seen);
+  const texts = [...slide.querySelectorAll("p, li, td, th, pre, pre span")].filter(seen);
   const shown = texts.length + slide.querySelectorAll("h1, img, peft-viz-trace, peft-viz-exercise").length;
   const boxes = [...slide.children].filter(e => e.tagName !== "ASIDE").map(e => e.getBoundingClientRect());
   return {

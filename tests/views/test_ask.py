@@ -159,6 +159,12 @@ def test_questions_about_adapted_layers(layers, lang):
     assert one.ratio <= next(most for most, said in ask.RANGES[lang].items() if said == size.right)
 
 
+def test_large_letters_count_where_choices_differ_by_them():
+    token = ask.exercise("Which?", "a", [("A", "Not the large one.")], choices=("A", "a", "b"))
+    assert token.check("a") == "Right." and token.check("A") == "Not the large one."
+    assert ask.exercise("Is it?", "yes", choices=("yes", "no")).check("Yes") == "Right."
+
+
 def test_the_solution_is_the_choice_as_it_is_written():
     asked = ask.exercise("Which?", "only B", choices=("only A", "only B"))
     assert "<p>only B</p>" in ask.html(asked, script=False)
@@ -166,7 +172,7 @@ def test_the_solution_is_the_choice_as_it_is_written():
 
 def test_what_reaches_the_base_model(prompt):
     assert ask.reached(prompt, "inputs_embeds").check("yes") == "Right."
-    assert ask.reached(prompt, "input_ids", lang="zh").check("否") == "正确。"
+    assert ask.reached(prompt, "task_ids", lang="zh").check("否") == "正确。"
 
 
 @pytest.mark.parametrize(
@@ -214,7 +220,8 @@ def test_the_browser_says_what_python_says(prompt, layers):
         ask.update(layers),
         ask.update(layers, lang="zh"),
     ]
-    for exercise in (*asked(prompt), *asked(prompt, "zh"), *about_layers):
+    large = ask.exercise("Which?", "a", [("A", "Not the large one.")], choices=("A", "a", "b"))
+    for exercise in (*asked(prompt), *asked(prompt, "zh"), *about_layers, large):
         answers = [
             exercise.right,
             f"[{exercise.right.replace(' ', ', ')}]",
@@ -223,12 +230,17 @@ def test_the_browser_says_what_python_says(prompt, layers):
             "x",
             "1 2 x",
             *exercise.hints,
+            *exercise.choices,
         ]
         answers += [
             " ".join(str(rng.choice((0, 1, -100, 7))) for _ in range(rng.randrange(1, 20))) for _ in range(5)
         ]
         data = dict(
-            right=exercise.right, hints=exercise.hints, why=exercise.why, words=ask.WORDS[exercise.lang]
+            right=exercise.right,
+            hints=exercise.hints,
+            choices=exercise.choices,
+            why=exercise.why,
+            words=ask.WORDS[exercise.lang],
         )
         cases += [(data, answer, exercise.check(answer)) for answer in answers]
     code = """
