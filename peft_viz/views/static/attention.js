@@ -1,7 +1,8 @@
 // Attention, as large as there is room: who may attend to whom, the weights where they were kept,
 // and a map of layers and heads by the share that falls on virtual tokens.
 import { h } from "./dom.js";
-import { drawGrid, onAxis, pairs } from "./grid.js";
+import { drawGrid } from "./grid.js";
+import { onAxis, pairs } from "./masks.js";
 import { meanShare, weightsOf } from "./measured.js";
 import { axesOf, pairText, pick, stageOf } from "./model.js";
 import { tooLarge } from "./numbers.js";
@@ -50,7 +51,7 @@ export function showAttention(view) {
   const shown = onAxis(mask, seq.rows[view.row].roles.length);
   const weights = heads?.full ? oneHead(view, heads.full, shown) : null;
   const axes = axesOf(view, seq, shown);
-  const rest = view.say("pairs", shown.queries, shown.keys, pairs(shown), shown.cells.length);
+  const rest = view.say("pairs", shown.queries, shown.keys, pairs(shown), shown.queries * shown.keys);
   const hover = h("p", { class: "hover", "aria-live": "off" }, rest);
   const tell = (q, k) => {
     if (q == null) hover.textContent = rest;

@@ -2,7 +2,8 @@
 // What has not happened at the moment shown is faint and says so.
 import { h } from "./dom.js";
 import { cacheBar } from "./cells.js";
-import { drawGrid, onAxis, pairs } from "./grid.js";
+import { drawGrid } from "./grid.js";
+import { mayAttend, onAxis, pairs } from "./masks.js";
 import { tooLarge } from "./numbers.js";
 import { lost, sequenceBox } from "./sequence.js";
 import { enlarge } from "./panes.js";
@@ -166,11 +167,11 @@ export function drawAttention(view, base, seq, box) {
   );
 }
 
-/** What stands at each key and each query. @param {View} view @param {Sequence} seq */
-export function axesOf(view, seq, mask) {
+/** What stands at each column of the row that is shown. @param {View} view @param {Sequence} seq */
+function ticksOf(view, seq) {
   const row = seq.rows[view.row];
   let order = 0;
-  const ticks = range(row.roles.length).map((index) => {
+  return range(row.roles.length).map((index) => {
     const role = view.roleOf(row.roles[index]);
     const id = row.ids?.[index];
     const text = id == null ? null : (view.rec.text(id) ?? String(id));
@@ -178,6 +179,11 @@ export function axesOf(view, seq, mask) {
     const glyph = role === "token" ? "" : view.mark(role).glyph;
     return { index, role, text: plain, order: role === "virtual" ? order++ : null, glyph };
   });
+}
+
+/** What stands at each key and each query. @param {View} view @param {Sequence} seq */
+export function axesOf(view, seq, mask) {
+  const ticks = view.rec.once(`ticks ${seq.call} ${view.row}`, () => ticksOf(view, seq));
   const queries = ticks.slice(seq.query_start);
   return { keys: ticks.slice(mask.start), queries };
 }
@@ -189,7 +195,7 @@ export function pairText(view, mask, axes, q, k) {
     if (x.role === "virtual") return `${glyph}${x.order + 1}`;
     return view.say("at", x.text == null ? glyph : `'${seen(x.text)}'`, x.index);
   };
-  const may = mask.cells[q * mask.keys + k] ? "may" : "may_not";
+  const may = mayAttend(mask, q, k) ? "may" : "may_not";
   return view.say(may, name(axes.queries[q]), name(axes.keys[k]));
 }
 
