@@ -51,7 +51,8 @@ export function showAttention(view) {
   const shown = onAxis(mask, seq.rows[view.row].roles.length);
   const weights = heads?.full ? oneHead(view, heads.full, shown) : null;
   const axes = axesOf(view, seq, shown);
-  const rest = view.say("pairs", shown.queries, shown.keys, pairs(shown), shown.queries * shown.keys);
+  const all = shown.queries * shown.keys;
+  const rest = view.say("pairs", shown.queries, shown.keys, pairs(shown), all);
   const hover = h("p", { class: "hover", "aria-live": "off" }, rest);
   const tell = (q, k) => {
     if (q == null) hover.textContent = rest;

@@ -57,7 +57,7 @@ export function showDecoding(view) {
     h("p", { class: "say" }, sentence),
     h(
       "div",
-      { class: "two", css: { "--n": Math.min(seq?.rows[0].roles.length || 8, 96) } },
+      { class: "two", css: { "--n": Math.min(seq?.rows[0].roles.length || 8, COLUMNS_SHOWN) } },
       h(
         "div",
         { class: "sheetwrap" },

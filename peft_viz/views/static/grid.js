@@ -145,7 +145,8 @@ function bars(svg, sums, size, place) {
     const { x, y, width, height } = /** @type {any} */ (
       place(edges[p] * size, thick, long(largest))
     );
-    return `M${x.toFixed(1)} ${y.toFixed(1)}h${width.toFixed(1)}v${height.toFixed(1)}h${-width.toFixed(1)}z`;
+    const [left, top, wide, high] = [x, y, width, height].map((n) => n.toFixed(1));
+    return `M${left} ${top}h${wide}v${high}h-${wide}z`;
   });
   svg.append(s("path", { class: "sum", d: d.join("") }));
 }

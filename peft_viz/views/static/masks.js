@@ -166,7 +166,7 @@ export const pixelEdges = (pixels, n) => {
  */
 export function shares(mask, q0, q1, edges) {
   const pixels = edges.length - 1;
-  const whole = new Int32Array(pixels + 1); // by how much more queries fill a pixel than the one before
+  const whole = new Int32Array(pixels + 1); // queries that begin to fill it, less those that end
   const parts = new Float64Array(pixels);
   const pixelOf = (k) => {
     let p = Math.min(pixels - 1, Math.floor((k * pixels) / mask.keys));
