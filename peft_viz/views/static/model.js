@@ -106,6 +106,17 @@ export function pick(view, word, options, chosen, act) {
   return h("label", { class: "pick" }, view.say(word), " ", select);
 }
 
+/** "all 4 layers" @param {View} view @param {{layers: number[]}} group */
+export const allLayers = (view, { layers }) =>
+  layers.length === 1 ? view.say("layers_one") : view.say("layers_all", layers.length);
+
+/** How many of the pairs may attend. @param {View} view @param {import("./masks.js").Mask} mask */
+export function pairsText(view, mask) {
+  const { queries, keys } = mask;
+  const grouped = [pairs(mask), queries * keys].map((n) => n.toLocaleString("en"));
+  return view.say("pairs", queries, keys, ...grouped);
+}
+
 /** @param {View} view @param {Call} base @param {Sequence | null} seq @param {any} box */
 export function drawAttention(view, base, seq, box) {
   const { rec } = view;
@@ -130,11 +141,10 @@ export function drawAttention(view, base, seq, box) {
   };
   const rows = seq.rows.map((_, i) => String(i));
   const layers = groups.map((g) => spans(g.layers));
-  const one = groups.length === 1 ? view.say("layers_all", group.layers.length) : null;
+  const one = groups.length === 1 ? allLayers(view, group) : null;
   const shown = onAxis(mask, seq.rows[view.row].roles.length);
   const axes = axesOf(view, seq, shown);
-  const all = shown.queries * shown.keys;
-  const rest = view.say("pairs", shown.queries, shown.keys, pairs(shown), all);
+  const rest = pairsText(view, shown);
   const hover = h("p", { class: "hover", "aria-live": "off" }, rest);
   const tell = (q, k) => {
     hover.textContent = q == null ? rest : pairText(view, shown, axes, q, k);
