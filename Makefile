@@ -29,14 +29,15 @@ python: env-python  ## run the tests of recorder and reference on another Python
 	@$(PYTHON) scripts/test.py "$$($(PYTHON) -c 'import sys; print(".venv-%d.%d" % sys.version_info[:2])')"
 
 coverage: env  ## run the reference's tests and list the branches that none of them reaches
-	@$(PY) scripts/test.py reference
+	@$(PY) scripts/test.py coverage
 
 matrix: env env-era4  ## measure the invariant matrix, ours and peft's, in both environments (tests/matrix.json)
 	@$(PY) tests/matrix.py --store
 	@.venv-era4/bin/python tests/matrix.py --store
 
-docs: env  ## render the site into _docs/
+docs: env browser  ## render the site into _docs/, and try its pages in Chromium
 	@$(PY) scripts/docs.py
+	@PEFT_VIZ_SITE=$(CURDIR)/_docs $(PY) scripts/test.py docs
 
 slides: env  ## make the slides of the two lectures, in English and Chinese, into _slides/
 	@scripts/setup.sh slides

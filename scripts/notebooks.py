@@ -177,7 +177,12 @@ OFFLINE = {
     "OMP_NUM_THREADS": "1",
 }
 # Imported once, in a process that is forked for each notebook. Nothing of peft_viz: a notebook has what it imports.
-HEAVY = ["torch", "transformers", "transformers.generation", "matplotlib_inline.backend_inline", "nbdev.test"]
+HEAVY = """
+" torch torch.utils.checkpoint transformers transformers.generation transformers.models.auto.modeling_auto
+transformers.models.llama.modeling_llama transformers.models.gpt2.modeling_gpt2
+transformers.tokenization_utils_tokenizers IPython msgspec peft ipywidgets matplotlib.pyplot
+matplotlib_inline.backend_inline nbdev.test nbdev.export
+""".split()
 PASSED = ROOT / ".passed.json"  # notebook -> digest of all that it depended on when it passed last
 MINUTES = 20  # that a notebook may take
 

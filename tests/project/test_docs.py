@@ -1,5 +1,5 @@
 "The site: it is complete, it asks nothing of the network, and its pages run without errors."
-# lane: here
+# lane: site
 
 import html, inspect, json, os, re, subprocess, sys
 from pathlib import Path
