@@ -1,7 +1,7 @@
 "Questions about a recording: what is right, what is said to a wrong answer, in Python and in the browser alike."
 # lane: here
 
-import json, pathlib, random, shutil, subprocess
+import json, pathlib, random, re, shutil, subprocess
 import peft, pytest, torch
 
 import peft_viz
@@ -75,6 +75,20 @@ def test_the_answers_are_those_of_the_tensors(prompt):
     assert ask.positions(prompt, 0).check([*range(16)]) == "Right."  # the padding was counted
 
 
+def test_what_is_fed_in_beside_a_prefix_has_no_virtual_columns():
+    prefix, words = recorded(CONFIGS["prefix"]), ask.WORDS["en"]
+    for name in ("input_ids", "labels", "logits"):
+        question = ask.shape(prefix, name)
+        more, fewer = (f"2 {n} 67" if name == "logits" else f"2 {n}" for n in (16, 8))
+        assert question.check(more) == words["elsewhere"] and fewer not in question.hints
+    assert ask.shape(prefix, "attention_mask").check([2, 12]) == words["virtual"].format(n=4)
+
+
+def test_a_form_holds_the_words_that_it_shows(prompt):
+    script = SCRIPT.read_text(encoding="utf-8")
+    assert set(re.findall(r"words\.(\w+)", script)) == set(ask.FORM)
+
+
 def test_a_decision_is_asked_for_in_each_call(prompt):
     first, second = (ask.branch(prompt, "takes_prompts", "prepare_inputs", time=n) for n in (0, 1))
     assert (first.right, second.right) == ("yes", "no") and "call 2" in second.question
@@ -145,6 +159,12 @@ def test_questions_about_adapted_layers(layers, lang):
     assert one.ratio <= next(most for most, said in ask.RANGES[lang].items() if said == size.right)
 
 
+def test_large_letters_count_where_choices_differ_by_them():
+    token = ask.exercise("Which?", "a", [("A", "Not the large one.")], choices=("A", "a", "b"))
+    assert token.check("a") == "Right." and token.check("A") == "Not the large one."
+    assert ask.exercise("Is it?", "yes", choices=("yes", "no")).check("Yes") == "Right."
+
+
 def test_the_solution_is_the_choice_as_it_is_written():
     asked = ask.exercise("Which?", "only B", choices=("only A", "only B"))
     assert "<p>only B</p>" in ask.html(asked, script=False)
@@ -152,7 +172,7 @@ def test_the_solution_is_the_choice_as_it_is_written():
 
 def test_what_reaches_the_base_model(prompt):
     assert ask.reached(prompt, "inputs_embeds").check("yes") == "Right."
-    assert ask.reached(prompt, "input_ids", lang="zh").check("否") == "正确。"
+    assert ask.reached(prompt, "task_ids", lang="zh").check("否") == "正确。"
 
 
 @pytest.mark.parametrize(
@@ -200,7 +220,8 @@ def test_the_browser_says_what_python_says(prompt, layers):
         ask.update(layers),
         ask.update(layers, lang="zh"),
     ]
-    for exercise in (*asked(prompt), *asked(prompt, "zh"), *about_layers):
+    large = ask.exercise("Which?", "a", [("A", "Not the large one.")], choices=("A", "a", "b"))
+    for exercise in (*asked(prompt), *asked(prompt, "zh"), *about_layers, large):
         answers = [
             exercise.right,
             f"[{exercise.right.replace(' ', ', ')}]",
@@ -209,12 +230,17 @@ def test_the_browser_says_what_python_says(prompt, layers):
             "x",
             "1 2 x",
             *exercise.hints,
+            *exercise.choices,
         ]
         answers += [
             " ".join(str(rng.choice((0, 1, -100, 7))) for _ in range(rng.randrange(1, 20))) for _ in range(5)
         ]
         data = dict(
-            right=exercise.right, hints=exercise.hints, why=exercise.why, words=ask.WORDS[exercise.lang]
+            right=exercise.right,
+            hints=exercise.hints,
+            choices=exercise.choices,
+            why=exercise.why,
+            words=ask.WORDS[exercise.lang],
         )
         cases += [(data, answer, exercise.check(answer)) for answer in answers]
     code = """
