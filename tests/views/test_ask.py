@@ -1,7 +1,7 @@
 "Questions about a recording: what is right, what is said to a wrong answer, in Python and in the browser alike."
 # lane: here
 
-import json, pathlib, random, shutil, subprocess
+import json, pathlib, random, re, shutil, subprocess
 import peft, pytest, torch
 
 import peft_viz
@@ -73,6 +73,20 @@ def test_the_answers_are_those_of_the_tensors(prompt):
     assert ask.branch(prompt, "PREFIX_TUNING", "forward").check("No") == "Right."
     assert "#" not in ask.branch(prompt, "is_prompt_learning", "forward").question
     assert ask.positions(prompt, 0).check([*range(16)]) == "Right."  # the padding was counted
+
+
+def test_what_is_fed_in_beside_a_prefix_has_no_virtual_columns():
+    prefix, words = recorded(CONFIGS["prefix"]), ask.WORDS["en"]
+    for name in ("input_ids", "labels", "logits"):
+        question = ask.shape(prefix, name)
+        more, fewer = (f"2 {n} 67" if name == "logits" else f"2 {n}" for n in (16, 8))
+        assert question.check(more) == words["elsewhere"] and fewer not in question.hints
+    assert ask.shape(prefix, "attention_mask").check([2, 12]) == words["virtual"].format(n=4)
+
+
+def test_a_form_holds_the_words_that_it_shows(prompt):
+    script = SCRIPT.read_text(encoding="utf-8")
+    assert set(re.findall(r"words\.(\w+)", script)) == set(ask.FORM)
 
 
 def test_a_decision_is_asked_for_in_each_call(prompt):
