@@ -98,7 +98,7 @@ WORDS = {
     ),
 }
 
-
+# %% ../../nbs/views/06_ask.ipynb #3c3eef0f
 def _words(lang: str) -> dict:
     if lang not in WORDS:
         raise ValueError(f"lang is {lang!r}; there are {', '.join(WORDS)}")
