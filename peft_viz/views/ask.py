@@ -282,26 +282,7 @@ def positions(
     ]
     return exercise(_question(lang, "positions", trace, call, row=row), right, mistakes, lang=lang)
 
-# %% ../../nbs/views/06_ask.ipynb #06e58705
-def shape(
-    trace: Trace,  # a recording with a call of the base model
-    name: str,  # of an argument of the base model, or "logits"
-    call: int = 0,  # which base call
-    lang: str = "en",  # or "zh"
-) -> Exercise:
-    """The shape of what reaches the base model, or of its logits.
-
-    Raises ValueError for a name that this call does not have."""
-    base, words = trace.base_calls[call], _words(lang)
-    found = {**base.args, **base.outputs}
-    tensors = {n: s for n, v in found.items() if (s := getattr(trace.value(v), "shape", None))}
-    if name not in tensors:
-        raise ValueError(f"{name!r} is not there; this call has {', '.join(tensors)}")
-    right, mistakes = list(tensors[name]), _mistaken(list(tensors[name]), layout.sequence(trace, base), words)
-    asked = "returned" if name in base.outputs and name not in base.args else "shape"
-    return exercise(_question(lang, asked, trace, call, name=name), right, mistakes, lang=lang)
-
-
+# %% ../../nbs/views/06_ask.ipynb #5a9e0b17
 def _mistaken(right: list, sequence, words: dict) -> list:
     "Shapes that people take for the right one, and what to say to them."
     roles, start = sequence.rows[0].roles, sequence.query_start
@@ -325,6 +306,25 @@ def _mistaken(right: list, sequence, words: dict) -> list:
     if inside and width == columns - start:  # they stand behind a cache
         return [(wide(width - inside), words["virtual"].format(n=inside))]
     return [(wide(columns), words["elsewhere"])] if width == columns - virtual else []
+
+# %% ../../nbs/views/06_ask.ipynb #06e58705
+def shape(
+    trace: Trace,  # a recording with a call of the base model
+    name: str,  # of an argument of the base model, or "logits"
+    call: int = 0,  # which base call
+    lang: str = "en",  # or "zh"
+) -> Exercise:
+    """The shape of what reaches the base model, or of its logits.
+
+    Raises ValueError for a name that this call does not have."""
+    base, words = trace.base_calls[call], _words(lang)
+    found = {**base.args, **base.outputs}
+    tensors = {n: s for n, v in found.items() if (s := getattr(trace.value(v), "shape", None))}
+    if name not in tensors:
+        raise ValueError(f"{name!r} is not there; this call has {', '.join(tensors)}")
+    right, mistakes = list(tensors[name]), _mistaken(list(tensors[name]), layout.sequence(trace, base), words)
+    asked = "returned" if name in base.outputs and name not in base.args else "shape"
+    return exercise(_question(lang, asked, trace, call, name=name), right, mistakes, lang=lang)
 
 
 def cached(
