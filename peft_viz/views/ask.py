@@ -53,12 +53,6 @@ WORDS = {
         uncounted="This run counted the padding, too: every column has the next number.",
         from_zero="The virtual tokens stand in front, so the first real token comes after them.",
         one="One token more or less: what is fed in this step is in the cache when it ends.",
-        elsewhere="The virtual tokens are not in it: they are in the cache, and here only what is fed in counts.",
-        again="The earlier tokens are in the cache: only the new ones are fed in.",
-        rows="The virtual tokens are in the inputs here, so each has a row of its own, too.",
-        queries="The virtual tokens are in the cache. They ask nothing, so they have no rows.",
-        every="A cache of fixed size has a column for each place, also for the free ones.",
-        square="This mask has four dimensions: batch, heads, and a row of keys for each query.",
         turned="The sizes are right, their order is not.",
         weight="The order of the sizes is not right. A linear layer keeps its weight as (out, in).",
         frozen="That is the layer's own weight. It is frozen.",
@@ -84,12 +78,6 @@ WORDS = {
         uncounted="这次运行把填充也数进去了：每一列都是下一个数。",
         from_zero="虚拟词元在最前面，第一个真实词元排在它们之后。",
         one="多了或少了一个：这一步送入的词元在这一步结束时已经在缓存里。",
-        elsewhere="它不含虚拟词元：它们在缓存里，这里只算送入的。",
-        again="先前的词元已经在缓存里：只送入新的词元。",
-        rows="这里虚拟词元在输入中，所以它们也各有一行。",
-        queries="虚拟词元在缓存里，不作为查询，所以没有自己的行。",
-        every="固定大小的缓存，每个位置都有一列，空位也有。",
-        square="这个掩码有四维：批次、头，以及每个查询一行、每个键一列。",
         turned="大小对了，次序不对。",
         weight="大小的次序不对。线性层的权重按（输出，输入）存放。",
         frozen="这是该层自己的权重，它是冻结的。",
@@ -283,6 +271,24 @@ def positions(
     return exercise(_question(lang, "positions", trace, call, row=row), right, mistakes, lang=lang)
 
 # %% ../../nbs/views/06_ask.ipynb #5a9e0b17
+WORDS["en"] |= dict(
+    elsewhere="The virtual tokens are not in it: they are in the cache, and here only what is fed in counts.",
+    again="The earlier tokens are in the cache: only the new ones are fed in.",
+    rows="The virtual tokens are in the inputs here, so each has a row of its own, too.",
+    queries="The virtual tokens are in the cache. They ask nothing, so they have no rows.",
+    every="A cache of fixed size has a column for each place, also for the free ones.",
+    square="This mask has four dimensions: batch, heads, and a row of keys for each query.",
+)
+WORDS["zh"] |= dict(
+    elsewhere="它不含虚拟词元：它们在缓存里，这里只算送入的。",
+    again="先前的词元已经在缓存里：只送入新的词元。",
+    rows="这里虚拟词元在输入中，所以它们也各有一行。",
+    queries="虚拟词元在缓存里，不作为查询，所以没有自己的行。",
+    every="固定大小的缓存，每个位置都有一列，空位也有。",
+    square="这个掩码有四维：批次、头，以及每个查询一行、每个键一列。",
+)
+
+
 def _mistaken(right: list, sequence, words: dict) -> list:
     "Shapes that people take for the right one, and what to say to them."
     roles, start = sequence.rows[0].roles, sequence.query_start
