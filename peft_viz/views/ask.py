@@ -53,8 +53,6 @@ WORDS = {
         uncounted="This run counted the padding, too: every column has the next number.",
         from_zero="The virtual tokens stand in front, so the first real token comes after them.",
         one="One token more or less: what is fed in this step is in the cache when it ends.",
-        elsewhere="The virtual tokens are not in it: they are in the cache, and here only what is fed in counts.",
-        again="The earlier tokens are in the cache: only the new ones are fed in.",
         turned="The sizes are right, their order is not.",
         weight="The order of the sizes is not right. A linear layer keeps its weight as (out, in).",
         frozen="That is the layer's own weight. It is frozen.",
@@ -80,8 +78,6 @@ WORDS = {
         uncounted="这次运行把填充也数进去了：每一列都是下一个数。",
         from_zero="虚拟词元在最前面，第一个真实词元排在它们之后。",
         one="多了或少了一个：这一步送入的词元在这一步结束时已经在缓存里。",
-        elsewhere="它不含虚拟词元：它们在缓存里，这里只算送入的。",
-        again="先前的词元已经在缓存里：只送入新的词元。",
         turned="大小对了，次序不对。",
         weight="大小的次序不对。线性层的权重按（输出，输入）存放。",
         frozen="这是该层自己的权重，它是冻结的。",
@@ -157,6 +153,7 @@ def exercise(
 QUESTIONS = {
     "en": dict(
         shape="What is the shape of `{name}` when it reaches the base model{where}?",
+        returned="What is the shape of the `{name}` that the base model returns{where}?",
         mask="Which numbers are in row {row} of the attention mask that reaches the base model{where}?",
         labels="Which numbers are in row {row} of the labels that reach the base model{where}?",
         positions="Which positions do the layers use for row {row}{where}?",
@@ -175,6 +172,7 @@ QUESTIONS = {
     ),
     "zh": dict(
         shape="`{name}` 到达基础模型时{where}的形状是什么？",
+        returned="基础模型{where}返回的 `{name}` 是什么形状？",
         mask="到达基础模型的注意力掩码{where}的第 {row} 行是哪些数？",
         labels="到达基础模型的标签{where}的第 {row} 行是哪些数？",
         positions="各层{where}对第 {row} 行使用了哪些位置编号？",
@@ -258,19 +256,62 @@ def positions(
     right = used[row] if row < len(used) else None
     if right is None:
         raise ValueError("no positions were measured in this call")
-    r = _row(trace, call, row)
-    skipped, n = [], 0
-    for role in r.roles[-len(right) :]:
-        skipped.append(n)
-        n += role != "padding"
+    roles = _row(trace, call, row).roles
+    inputs, first, virtual = roles[-len(right) :], min(right), roles.count("virtual")
+    skipped = [sum(role != "padding" for role in inputs[:n]) for n in range(len(inputs))]
+    every = [*range(len(inputs))]
+    from_zero = [x - first for x in right]
+    other, hint = (skipped, "uncounted") if from_zero == every else (every, "counted")
     mistakes = [
-        (range(len(right)), words["counted"]),
-        (skipped, words["uncounted"]),
-        (_of(r, right, "virtual"), words["virtual"].format(n=r.roles.count("virtual"))),
-        ([x - right[0] for x in right], words["from_zero"]),
+        (from_zero, words["from_zero"]) if virtual else (right, ""),
+        (other, words[hint]),
+        ([x + first for x in other], words[hint]),
+        ([x for x, role in zip(right, inputs) if role != "virtual"], words["virtual"].format(n=virtual)),
     ]
-    mistakes = [([*answer], hint) for answer, hint in mistakes]
     return exercise(_question(lang, "positions", trace, call, row=row), right, mistakes, lang=lang)
+
+# %% ../../nbs/views/06_ask.ipynb #5a9e0b17
+WORDS["en"] |= dict(
+    elsewhere="The virtual tokens are not in it: they are in the cache, and here only what is fed in counts.",
+    again="The earlier tokens are in the cache: only the new ones are fed in.",
+    rows="The virtual tokens are in the inputs here, so each has a row of its own, too.",
+    queries="The virtual tokens are in the cache. They ask nothing, so they have no rows.",
+    every="A cache of fixed size has a column for each place, also for the free ones.",
+    square="This mask has four dimensions: batch, heads, and a row of keys for each query.",
+)
+WORDS["zh"] |= dict(
+    elsewhere="它不含虚拟词元：它们在缓存里，这里只算送入的。",
+    again="先前的词元已经在缓存里：只送入新的词元。",
+    rows="这里虚拟词元在输入中，所以它们也各有一行。",
+    queries="虚拟词元在缓存里，不作为查询，所以没有自己的行。",
+    every="固定大小的缓存，每个位置都有一列，空位也有。",
+    square="这个掩码有四维：批次、头，以及每个查询一行、每个键一列。",
+)
+
+
+def _mistaken(right: list, sequence, words: dict) -> list:
+    "Shapes that people take for the right one, and what to say to them."
+    roles, start = sequence.rows[0].roles, sequence.query_start
+    virtual, inside, columns = roles.count("virtual"), roles[start:].count("virtual"), len(roles)
+    missing = words["virtual"].format(n=virtual)
+    if len(right) == 4:  # a mask: batch, heads, query, key
+        queries, keys = right[2:]
+        found = [(queries - inside, keys - virtual, missing), (queries, keys - virtual, missing)]
+        found += [(queries - inside, columns - virtual, missing), (queries - inside, keys, words["rows"])]
+        found += [(queries + virtual - inside, keys, words["queries"]), (queries, columns, words["every"])]
+        return [(right[:2] + [q, k], hint) for q, k, hint in found] + [
+            (right[:1] + [columns], words["square"])
+        ]
+    if len(right) < 2:
+        return []
+    width, wide = right[1], lambda n: right[:1] + [n] + right[2:]
+    if width == columns:  # of all tokens, real and virtual
+        return [(wide(width - virtual), missing)]
+    if width == columns - start == 1:  # a decoding step
+        return [(wide(n), words["again"]) for n in (columns, columns - virtual)]
+    if inside and width == columns - start:  # they stand behind a cache
+        return [(wide(width - inside), words["virtual"].format(n=inside))]
+    return [(wide(columns), words["elsewhere"])] if width == columns - virtual else []
 
 # %% ../../nbs/views/06_ask.ipynb #06e58705
 def shape(
@@ -287,17 +328,9 @@ def shape(
     tensors = {n: s for n, v in found.items() if (s := getattr(trace.value(v), "shape", None))}
     if name not in tensors:
         raise ValueError(f"{name!r} is not there; this call has {', '.join(tensors)}")
-    right, row = list(tensors[name]), _row(trace, call, 0)
-    virtual, columns = row.roles.count("virtual"), len(row.roles)
-    wide = lambda n: right[:1] + [n] + right[2:]
-    mistakes, width = [], right[1] if len(right) > 1 else None
-    if width == columns:  # of all tokens, real and virtual
-        mistakes = [(wide(width - virtual), words["virtual"].format(n=virtual))]
-    elif width == 1:  # a decoding step
-        mistakes = [(wide(n), words["again"]) for n in (columns, columns - virtual)]
-    elif width == columns - virtual:
-        mistakes = [(wide(columns), words["elsewhere"])]
-    return exercise(_question(lang, "shape", trace, call, name=name), right, mistakes, lang=lang)
+    right, mistakes = list(tensors[name]), _mistaken(list(tensors[name]), layout.sequence(trace, base), words)
+    asked = "returned" if name in base.outputs and name not in base.args else "shape"
+    return exercise(_question(lang, asked, trace, call, name=name), right, mistakes, lang=lang)
 
 
 def cached(
