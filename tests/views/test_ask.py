@@ -1,11 +1,12 @@
 "Questions about a recording: what is right, what is said to a wrong answer, in Python and in the browser alike."
 # lane: here
 
-import json, pathlib, random, shutil, subprocess
+import json, pathlib, random, re, shutil, subprocess
 import peft, pytest, torch
 
 import peft_viz
 from peft_viz import get_peft_model, load_tiny, LoraConfig, PrefixTuningConfig, PromptTuningConfig, record
+from peft_viz.recording import layout
 from peft_viz.views import ask
 from peft_viz.zoo.letters import collate
 
@@ -70,7 +71,35 @@ def test_the_answers_are_those_of_the_tensors(prompt):
     assert ask.cached(prompt, 0).check(16) == ask.cached(prompt, 1).check(12) == "Right."
     assert ask.shape(prompt, "logits").check(torch.Size([2, 16, 67])) == "Right."
     assert ask.branch(prompt, "PREFIX_TUNING", "forward").check("No") == "Right."
+    assert "#" not in ask.branch(prompt, "is_prompt_learning", "forward").question
     assert ask.positions(prompt, 0).check([*range(16)]) == "Right."  # the padding was counted
+
+
+def test_what_is_fed_in_beside_a_prefix_has_no_virtual_columns():
+    prefix, words = recorded(CONFIGS["prefix"]), ask.WORDS["en"]
+    for name in ("input_ids", "labels", "logits"):
+        question = ask.shape(prefix, name)
+        more, fewer = (f"2 {n} 67" if name == "logits" else f"2 {n}" for n in (16, 8))
+        assert question.check(more) == words["elsewhere"] and fewer not in question.hints
+    assert ask.shape(prefix, "attention_mask").check([2, 12]) == words["virtual"].format(n=4)
+
+
+def test_a_form_holds_the_words_that_it_shows(prompt):
+    script = SCRIPT.read_text(encoding="utf-8")
+    assert set(re.findall(r"words\.(\w+)", script)) == set(ask.FORM)
+
+
+def test_a_decision_is_asked_for_in_each_call(prompt):
+    first, second = (ask.branch(prompt, "takes_prompts", "prepare_inputs", time=n) for n in (0, 1))
+    assert (first.right, second.right) == ("yes", "no") and "call 2" in second.question
+    assert ask.branch(prompt, "takes_prompts", "prepare_inputs").right == "yes"
+    with pytest.raises(ValueError, match="9 times"):
+        ask.branch(prompt, "takes_prompts", "prepare_inputs", time=8)
+
+
+def test_a_step_gets_the_new_token_alone(prompt):
+    step = ask.shape(prompt, "input_ids", call=2)
+    assert step.right == "2 1" and step.check("2 13") == step.check("2 9") == ask.WORDS["en"]["again"]
 
 
 def test_a_hint_fits_the_mistake(prompt):
@@ -99,9 +128,58 @@ def test_questions_on_peft_itself():
     assert ask.branch(theirs, "PREFIX_TUNING", "forward").right == "no"
 
 
+@pytest.fixture(scope="module")
+def layers():
+    "LoRA, with all adapted layers followed."
+    torch.manual_seed(0)
+    config = LoraConfig(
+        task_type="CAUSAL_LM", r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False
+    )
+    model = get_peft_model(load_tiny()[0], config).eval()
+    with record(model, layers=8) as trace, torch.no_grad():
+        model(torch.tensor([[5, 6, 7]]))
+    return trace
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_questions_about_adapted_layers(layers, lang):
+    words = ask.WORDS[lang]
+    A, B = (ask.part(layers, name, "0.self_attn.v_proj", lang=lang) for name in ("lora_A", "lora_B"))
+    assert A.check([4, 96]) == B.check((48, 4)) == words["right"]
+    assert A.check("4 x 96") == A.check("4×96") == words["right"]
+    assert A.check([96, 4]) == words["weight"] and A.check([48, 96]) == words["frozen"]
+    numbers = ask.trained(layers, "v_proj", lang=lang)
+    assert numbers.check(4 * 96 + 48 * 4) == words["right"] and numbers.check(48 * 96) == words["frozen"]
+    assert numbers.check(4 * 96) == words["parts"].format(parts="lora_A.default, lora_B.default")
+    low = ask.variable(layers, "low_rank", "detour", lang)
+    assert low.check([1, 3, 4]) == words["right"] and low.check([4, 3, 1]) == words["turned"]
+    (one,) = [a for a in layout.lora(layers) if a.name == "model.layers.3.self_attn.q_proj"]
+    size = ask.update(layers, "3.self_attn.q_proj", lang=lang)
+    assert f"{one.ratio:.1%}" in size.check(size.right) and size.choices == tuple(ask.RANGES[lang].values())
+    assert one.ratio <= next(most for most, said in ask.RANGES[lang].items() if said == size.right)
+
+
+def test_large_letters_count_where_choices_differ_by_them():
+    token = ask.exercise("Which?", "a", [("A", "Not the large one.")], choices=("A", "a", "b"))
+    assert token.check("a") == "Right." and token.check("A") == "Not the large one."
+    assert ask.exercise("Is it?", "yes", choices=("yes", "no")).check("Yes") == "Right."
+
+
+def test_the_solution_is_the_choice_as_it_is_written():
+    asked = ask.exercise("Which?", "only B", choices=("only A", "only B"))
+    assert "<p>only B</p>" in ask.html(asked, script=False)
+
+
+def test_what_reaches_the_base_model(prompt):
+    assert ask.reached(prompt, "inputs_embeds").check("yes") == "Right."
+    assert ask.reached(prompt, "task_ids", lang="zh").check("否") == "正确。"
+
+
 @pytest.mark.parametrize(
     "wrong, message",
     [
+        (lambda t: ask.part(t, "lora_A"), "followed were none: record it again with record"),
+        (lambda t: ask.variable(t, "low_rank"), "no recorded line makes a tensor 'low_rank'"),
         (
             lambda t: ask.shape(t, "pixels"),
             "'pixels' is not there; this call has inputs_embeds, attention_mask",
@@ -117,24 +195,52 @@ def test_what_cannot_be_asked_is_said(prompt, wrong, message):
         wrong(prompt)
 
 
-def test_the_browser_says_what_python_says(prompt):
+def test_what_cannot_be_asked_of_layers_is_said(layers):
+    with pytest.raises(
+        ValueError, match="no adapted layer 'k_proj' was followed; followed were model.layers.0"
+    ):
+        ask.trained(layers, "k_proj")
+    with pytest.raises(ValueError, match="has no part 'lora_E'; it has lora_A, lora_B"):
+        ask.part(layers, "lora_E")
+    model = get_peft_model(load_tiny()[0], CONFIGS["lora"]).eval()
+    model.merge_adapter()
+    with record(model, layers=1) as merged, torch.no_grad():
+        model(torch.tensor([[5, 6, 7]]))
+    with pytest.raises(ValueError, match="the update of model.layers.0.self_attn.q_proj was not measured"):
+        ask.update(merged)
+
+
+def test_the_browser_says_what_python_says(prompt, layers):
     if not (node := shutil.which("node")):
         pytest.skip("node is not installed")
     rng, cases = random.Random(0), []
-    for exercise in (*asked(prompt), *asked(prompt, "zh")):
+    about_layers = [
+        ask.part(layers, "lora_A"),
+        ask.trained(layers),
+        ask.update(layers),
+        ask.update(layers, lang="zh"),
+    ]
+    large = ask.exercise("Which?", "a", [("A", "Not the large one.")], choices=("A", "a", "b"))
+    for exercise in (*asked(prompt), *asked(prompt, "zh"), *about_layers, large):
         answers = [
             exercise.right,
             f"[{exercise.right.replace(' ', ', ')}]",
+            exercise.right.replace(" ", " x "),
             "",
             "x",
             "1 2 x",
             *exercise.hints,
+            *exercise.choices,
         ]
         answers += [
             " ".join(str(rng.choice((0, 1, -100, 7))) for _ in range(rng.randrange(1, 20))) for _ in range(5)
         ]
         data = dict(
-            right=exercise.right, hints=exercise.hints, why=exercise.why, words=ask.WORDS[exercise.lang]
+            right=exercise.right,
+            hints=exercise.hints,
+            choices=exercise.choices,
+            why=exercise.why,
+            words=ask.WORDS[exercise.lang],
         )
         cases += [(data, answer, exercise.check(answer)) for answer in answers]
     code = """
@@ -240,3 +346,40 @@ def test_questions_are_accessible(opened, scheme):
 
 def test_ask_is_at_the_top():
     assert peft_viz.ask is ask
+
+
+@pytest.mark.parametrize(
+    "call, right, counts", [(0, [*range(4, 16)], True), (1, [4, 4, 4, 4, 4, 5, 6, 7], False)]
+)
+def test_a_hint_to_positions_says_what_this_run_did(call, right, counts):
+    "peft's prefix counts padding in forward, and not in generate."
+    words, question = (
+        ask.WORDS["en"],
+        ask.positions(recorded(CONFIGS["prefix"], peft.get_peft_model), call=call),
+    )
+    assert question.right == " ".join(map(str, right))
+    assert question.check([x - 4 for x in right]) == words["from_zero"]
+    other = [4] * 4 + [*range(4, 12)] if counts else [*range(4, 12)]
+    assert question.check(other) == words["uncounted" if counts else "counted"]
+
+
+def test_a_hint_to_the_shape_of_a_mask_with_four_dimensions():
+    words, square = ask.WORDS["en"], torch.ones(2, 1, 6, 6).tril().bool()
+    shapes = {}
+    for name in ("prompt", "prefix"):
+        base, tokenizer = load_tiny()
+        model = get_peft_model(base, CONFIGS[name]).eval()
+        with record(model) as trace, torch.no_grad():
+            model(torch.full((2, 6), 20), attention_mask=square)
+        shapes[name] = ask.shape(trace, "attention_mask")
+    assert (shapes["prompt"].right, shapes["prefix"].right) == ("2 1 10 10", "2 1 6 10")
+    assert shapes["prompt"].check("2 1 6 10") == words["rows"]
+    assert shapes["prefix"].check("2 1 10 10") == words["queries"]
+    for question in shapes.values():
+        assert question.check("2 1 6 6") == words["virtual"].format(n=4)
+        assert question.check("2 10") == words["square"]
+
+
+def test_what_comes_back_is_asked_for_as_such(prompt):
+    assert "returns" in ask.shape(prompt, "logits").question
+    assert "reaches" in ask.shape(prompt, "labels").question
