@@ -112,7 +112,8 @@
           say(right ? "right" : "wrong", text);
         });
         show.addEventListener("click", () => {
-          const solution = choices.find((c) => plain(c, choices) === exercise.right) || exercise.right;
+          const isRight = (c) => plain(c, choices) === exercise.right;
+          const solution = choices.find(isRight) || exercise.right;
           say("right", `${words.solution}: ${solution} ${exercise.why}`.trim());
         });
         // a notebook has keys of its own
