@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WORDS', 'QUESTIONS', 'plain', 'Exercise', 'exercise', 'mask', 'labels', 'positions', 'shape', 'cached', 'next_token',
-           'branch', 'html']
+           'branch', 'variable', 'html']
 
 # %% ../../nbs/views/06_ask.ipynb #4ba8a4f8
 import base64, json, re
@@ -42,6 +42,7 @@ WORDS = {
         exchanged="Ones and zeros are exchanged: 1 means that the column may be attended to.",
         padding="The padding is forgotten: its columns may not be attended to.",
         ignored="The virtual tokens have labels, too: {n} times -100, so that the loss ignores them.",
+        counts="Not all virtual tokens are ignored here: {n} of them have a label that counts.",
         zeros="The loss ignores the label -100, not the label 0: 0 is a token's id.",
         shifted="transformers shifts the labels inside the loss. What reaches the model is not shifted.",
         counted="The padding is counted here. This run did not count it.",
@@ -63,6 +64,7 @@ WORDS = {
         exchanged="0 和 1 写反了：1 表示这一列可以被注意到。",
         padding="忘了填充：填充的列不能被注意到。",
         ignored="虚拟词元 也有标签：{n} 个 -100，损失会忽略它们。",
+        counts="这里的虚拟词元不是全被忽略：有 {n} 个的标签计入损失。",
         zeros="损失忽略的是 -100，而不是 0：0 是一个词元的编号。",
         shifted="标签的移位由 transformers 在损失函数内部完成，传给模型的标签没有移位。",
         counted="这里把填充也数进去了，而这次运行没有数。",
@@ -144,6 +146,8 @@ QUESTIONS = {
         cached="How many tokens are in the cache of each layer at the end{where}?",
         next_token="Which token does the model think likeliest after row {row}{where}?",
         branch="Is this condition true: `{condition}` in `{function}`?",
+        variable="Which numbers are in row {row} of `{name}` in `{function}`?",
+        list="Which numbers are in `{name}` in `{function}`?",
         call=" in call {n} of the base model",
         yes="yes",
         no="no",
@@ -156,6 +160,8 @@ QUESTIONS = {
         cached="{where}结束时，每一层的缓存里有多少个词元？",
         next_token="在第 {row} 行之后{where}，模型认为最可能的词元 是哪一个？",
         branch="`{function}` 里的条件 `{condition}` 成立吗？",
+        variable="`{function}` 里的 `{name}` 的第 {row} 行是哪些数？",
+        list="`{function}` 里的 `{name}` 是哪些数？",
         call="（第 {n} 次调用基础模型）",
         yes="是",
         no="否",
@@ -205,8 +211,12 @@ def labels(
     if r.labels is None:
         raise ValueError("no labels reached the base model in this call")
     virtual = r.roles.count("virtual")
+    count = sum(x != -100 for x, role in zip(r.labels, r.roles) if role == "virtual")
+    hidden = [-100 if role == "virtual" else x for x, role in zip(r.labels, r.roles)]
+    missing = words["virtual"] if count else words["ignored"]
     mistakes = [
-        (_of(r, r.labels, "virtual"), words["ignored"].format(n=virtual)),
+        (_of(r, r.labels, "virtual"), missing.format(n=virtual)),
+        (hidden, words["counts"].format(n=count)),
         ([0 if x == -100 else x for x in r.labels], words["zeros"]),
         ([0 if role == "virtual" else x for x, role in zip(r.labels, r.roles)], words["zeros"]),
         (r.labels[1:] + [-100], words["shifted"]),
@@ -317,6 +327,37 @@ def branch(
                 asked = _question(lang, "branch", trace, 0, condition=line, function=call.function)
                 return exercise(asked, right, choices=(words["yes"], words["no"]), lang=lang)
     raise ValueError(f"no recorded line decides by {condition!r}")
+
+# %% ../../nbs/views/06_ask.ipynb #5b1e7a02
+def _settled(trace: Trace, name: str, function: str):
+    "The function's name and the value that `name` had at its end, in the first watched call that knows its numbers."
+    for call in trace.calls:
+        changed = [change for step in call.steps for change in step.changes if change.name == name]
+        indices = [change.value for change in changed] or [call.args.get(name)]
+        value = None if indices[-1] is None else trace.value(indices[-1])
+        if call.kind == "peft" and function in call.function and value is not None and value.data is not None:
+            return call.function, value
+    raise ValueError(f"no numbers were kept of {name!r} in {function or 'any function'}")
+
+
+def variable(
+    trace: Trace,  # a recording
+    name: str,  # of a variable or an argument
+    function: str = "",  # in which function; a part of its name will do
+    row: int = 0,  # of the batch
+    mistakes=(),  # pairs of a wrong answer, and what to say to it
+    lang: str = "en",  # or "zh"
+) -> Exercise:
+    """One row of the numbers in a variable, at the end of the first call of a function that has it.
+
+    Raises ValueError when no such numbers were kept."""
+    words, (function, value) = _words(lang), _settled(trace, name, function)
+    rows = value.nested()
+    right, kind = (rows[row], "variable") if len(value.shape) == 2 else (rows, "list")
+    if trace.base_calls and len((r := _row(trace, 0, row)).roles) == len(right):
+        mistakes = [*mistakes, (_of(r, right, "virtual"), words["virtual"].format(n=r.roles.count("virtual")))]
+    question = QUESTIONS[lang][kind].format(name=name, function=function, row=row)
+    return exercise(question, right, mistakes, lang=lang)
 
 # %% ../../nbs/views/06_ask.ipynb #187b275e
 @cache

@@ -89,6 +89,34 @@ def test_a_hint_fits_the_mistake(prompt):
     assert ask.cached(prompt).check("many") == words["wrong"]
 
 
+@pytest.fixture(scope="module", params=[peft_viz, peft], ids=lambda p: p.__name__)
+def cpt(request):
+    "Two examples of three tokens as virtual tokens; the answer is one token."
+    config = dict(task_type="CAUSAL_LM", cpt_token_ids=[15, 11, 16] * 2, cpt_tokens_type_mask=[2, 3, 4, 6, 7, 8])
+    return recorded(request.param.CPTConfig(**config, cpt_mask=[1] * 6), request.param.get_peft_model)
+
+
+def test_labels_of_examples_count(cpt):
+    question, words = ask.labels(cpt, 0), ask.WORDS["en"]
+    right = [int(x) for x in question.right.split()]
+    assert right[:6] == [-100, -100, 16] * 2
+    assert question.check([-100] * 6 + right[6:]) == words["counts"].format(n=2)
+    assert question.check(right[6:]) == words["virtual"].format(n=6)
+
+
+def test_a_table_on_the_way(cpt, prompt):
+    hint = "The types go on behind the examples."
+    question = ask.variable(cpt, "cpt_type_mask", "_cpt_forward", 1, [([2, 3, 4, 6, 7, 8] + [4] * 12, hint)])
+    assert question.question == (
+        "Which numbers are in row 1 of `cpt_type_mask` in `PeftModelForCausalLM._cpt_forward`?"
+    )
+    assert question.check([2, 3, 4, 6, 7, 8] + [12] * 12) == "Right."
+    assert question.check([2, 3, 4, 6, 7, 8] + [4] * 12) == hint
+    assert question.check([12] * 12) == ask.WORDS["en"]["virtual"].format(n=6)
+    mask = ask.variable(prompt, "attention_mask", "forward", lang="zh")  # as it is at the end
+    assert mask.right == ask.mask(prompt).right and mask.question.startswith("`PeftModelForCausalLM.forward` 里")
+
+
 def test_questions_on_peft_itself():
     theirs = recorded(
         peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4), peft.get_peft_model
@@ -108,6 +136,8 @@ def test_questions_on_peft_itself():
         ),
         (lambda t: ask.labels(t, call=1), "no labels reached"),
         (lambda t: ask.branch(t, "no such condition"), "no recorded line decides"),
+        (lambda t: ask.variable(t, "pixels", "forward"), "no numbers were kept of 'pixels' in forward"),
+        (lambda t: ask.variable(t, "inputs_embeds"), "no numbers were kept of 'inputs_embeds' in any function"),
         (lambda t: ask.mask(t, lang="fr"), "lang is 'fr'; there are en, zh"),
         (lambda t: ask.exercise("?", 1, choices=[2, 3]), "1 is the right answer and is not among"),
     ],
