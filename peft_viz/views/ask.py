@@ -355,7 +355,10 @@ def variable(
     rows = value.nested()
     right, kind = (rows[row], "variable") if len(value.shape) == 2 else (rows, "list")
     if trace.base_calls and len((r := _row(trace, 0, row)).roles) == len(right):
-        mistakes = [*mistakes, (_of(r, right, "virtual"), words["virtual"].format(n=r.roles.count("virtual")))]
+        mistakes = [
+            *mistakes,
+            (_of(r, right, "virtual"), words["virtual"].format(n=r.roles.count("virtual"))),
+        ]
     question = QUESTIONS[lang][kind].format(name=name, function=function, row=row)
     return exercise(question, right, mistakes, lang=lang)
 

@@ -73,7 +73,7 @@ def value_line(
     "A line of mask bits, labels or position numbers; where they were not kept, a line that says so"
     if values is None:
         return Line(name, [], note=words["unkept"])
-    return Line(name, [_CHIPS[kind](v, trace) for v in values], kind == "labels")
+    return Line(name, [_CHIPS[kind](v, trace) for v in values], kind in ("labels", "numbers"))
 
 # %% ../../nbs/views/figures/01_strips.ipynb #7835f8ea
 def number_runs(
@@ -160,7 +160,10 @@ def draw_line(
                 rotation=90 if turned and len(text) > 1 else 0,
             )
         elif text:
-            sheet.text(x, y + tall / 2, text, font, mono=True, va="center_baseline")
+            upright = (
+                dict(rotation=90, va="center") if turned and len(text) > 2 else dict(va="center_baseline")
+            )
+            sheet.text(x, y + tall / 2, text, font, mono=True, **upright)
     return tall
 
 # %% ../../nbs/views/figures/01_strips.ipynb #751b0768

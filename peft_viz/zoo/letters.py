@@ -117,7 +117,9 @@ def make_batch(
     with_task_token: bool = False,  # say the task in the question
     held_out: bool = False,  # texts for scoring instead of texts for training
     padding_side: str = "right",  # "right" or "left"
-) -> dict:  # input_ids, attention_mask and labels, each int64[n, longest]; with several tasks task_ids, int64[n]
+) -> (
+    dict
+):  # input_ids, attention_mask and labels, each int64[n, longest]; with several tasks task_ids, int64[n]
     "`n` random examples of `task`, ready for `model(**batch)`. With several tasks, `task_ids` counts them from 0."
     tasks = [task] if isinstance(task, str) else task
     rows = [(text, tasks[i % len(tasks)]) for i, text in enumerate(random_texts(n, seed, held_out))]

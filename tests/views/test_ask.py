@@ -92,7 +92,9 @@ def test_a_hint_fits_the_mistake(prompt):
 @pytest.fixture(scope="module", params=[peft_viz, peft], ids=lambda p: p.__name__)
 def cpt(request):
     "Two examples of three tokens as virtual tokens; the answer is one token."
-    config = dict(task_type="CAUSAL_LM", cpt_token_ids=[15, 11, 16] * 2, cpt_tokens_type_mask=[2, 3, 4, 6, 7, 8])
+    config = dict(
+        task_type="CAUSAL_LM", cpt_token_ids=[15, 11, 16] * 2, cpt_tokens_type_mask=[2, 3, 4, 6, 7, 8]
+    )
     return recorded(request.param.CPTConfig(**config, cpt_mask=[1] * 6), request.param.get_peft_model)
 
 
@@ -114,7 +116,9 @@ def test_a_table_on_the_way(cpt, prompt):
     assert question.check([2, 3, 4, 6, 7, 8] + [4] * 12) == hint
     assert question.check([12] * 12) == ask.WORDS["en"]["virtual"].format(n=6)
     mask = ask.variable(prompt, "attention_mask", "forward", lang="zh")  # as it is at the end
-    assert mask.right == ask.mask(prompt).right and mask.question.startswith("`PeftModelForCausalLM.forward` 里")
+    assert mask.right == ask.mask(prompt).right and mask.question.startswith(
+        "`PeftModelForCausalLM.forward` 里"
+    )
 
 
 def test_questions_on_peft_itself():
@@ -137,7 +141,10 @@ def test_questions_on_peft_itself():
         (lambda t: ask.labels(t, call=1), "no labels reached"),
         (lambda t: ask.branch(t, "no such condition"), "no recorded line decides"),
         (lambda t: ask.variable(t, "pixels", "forward"), "no numbers were kept of 'pixels' in forward"),
-        (lambda t: ask.variable(t, "inputs_embeds"), "no numbers were kept of 'inputs_embeds' in any function"),
+        (
+            lambda t: ask.variable(t, "inputs_embeds"),
+            "no numbers were kept of 'inputs_embeds' in any function",
+        ),
         (lambda t: ask.mask(t, lang="fr"), "lang is 'fr'; there are en, zh"),
         (lambda t: ask.exercise("?", 1, choices=[2, 3]), "1 is the right answer and is not among"),
     ],

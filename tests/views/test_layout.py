@@ -164,7 +164,9 @@ def test_what_is_made_beside_the_base_models_inputs(package):
     n = b["input_ids"].shape[1]
     assert layout.beside(trace) == [[1, 2, 3, 4] + [8] * n] * 2
     row = layout.sequence(trace).rows[0]
-    counted = [w for w, label in zip(layout.beside(trace, role="loss_weights")[0], row.labels) if label != -100]
+    counted = [
+        w for w, label in zip(layout.beside(trace, role="loss_weights")[0], row.labels) if label != -100
+    ]
     assert counted == [0.5] + [1] * (len(counted) - 1) and len(counted) > 1
     for call in trace.base_calls[1:]:  # no labels, no types
         assert layout.beside(trace, call) is layout.beside(trace, call, "loss_weights") is None
