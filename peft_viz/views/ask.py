@@ -19,10 +19,10 @@ from ..recording.trace import Trace
 
 # %% ../../nbs/views/06_ask.ipynb #1aabe285
 def plain(
-    answer,  # a number, a list of numbers, a shape or a word
+    answer,  # a number, a list or a tensor of numbers, a shape or a word
 ) -> str:
     "The answer as it is compared: its numbers with a space between them, or its words in small letters."
-    text = str(answer).strip()
+    text = str(answer.tolist() if hasattr(answer, "tolist") else answer).strip()
     numbers = re.findall(r"-?\d+", text)
     other = re.sub(r"-?\d+|[\s,;()\[\]]|torch\.Size", "", text)
     return " ".join(numbers) if numbers and not other else " ".join(text.casefold().split())
@@ -88,7 +88,7 @@ class Exercise:
 
     question: str  # may have `code` in it
     right: str  # as `plain` gives it
-    hints: dict = field(default_factory=dict)  # a wrong answer, as `plain` gives it -> what to say to it
+    hints: dict = field(default_factory=dict)  # a wrong answer, as `plain` gives it -> what to say; may have `code`
     choices: tuple = ()  # what can be chosen from; empty: the answer is typed
     why: str = ""  # a sentence that is shown with the solution
     lang: str = "en"
@@ -148,6 +148,7 @@ QUESTIONS = {
         branch="Is this condition true: `{condition}` in `{function}`?",
         variable="Which numbers are in row {row} of `{name}` in `{function}`?",
         list="Which numbers are in `{name}` in `{function}`?",
+        last="Which are the last {last} numbers in row {row} of `{name}` in `{function}`?",
         call=" in call {n} of the base model",
         yes="yes",
         no="no",
@@ -162,6 +163,7 @@ QUESTIONS = {
         branch="`{function}` 里的条件 `{condition}` 成立吗？",
         variable="`{function}` 里的 `{name}` 的第 {row} 行是哪些数？",
         list="`{function}` 里的 `{name}` 是哪些数？",
+        last="`{function}` 里的 `{name}` 的第 {row} 行，最后 {last} 个数是什么？",
         call="（第 {n} 次调用基础模型）",
         yes="是",
         no="否",
@@ -346,6 +348,7 @@ def variable(
     function: str = "",  # in which function; a part of its name will do
     row: int = 0,  # of the batch
     mistakes=(),  # pairs of a wrong answer, and what to say to it
+    last: int | None = None,  # only so many numbers, from the end of the row
     lang: str = "en",  # or "zh"
 ) -> Exercise:
     """One row of the numbers in a variable, at the end of the first call of a function that has it.
@@ -354,12 +357,14 @@ def variable(
     words, (function, value) = _words(lang), _settled(trace, name, function)
     rows = value.nested()
     right, kind = (rows[row], "variable") if len(value.shape) == 2 else (rows, "list")
-    if trace.base_calls and len((r := _row(trace, 0, row)).roles) == len(right):
+    if last is not None:
+        right, kind = right[-last:], "last"
+    elif trace.base_calls and len((r := _row(trace, 0, row)).roles) == len(right):
         mistakes = [
             *mistakes,
             (_of(r, right, "virtual"), words["virtual"].format(n=r.roles.count("virtual"))),
         ]
-    question = QUESTIONS[lang][kind].format(name=name, function=function, row=row)
+    question = QUESTIONS[lang][kind].format(name=name, function=function, row=row, last=last)
     return exercise(question, right, mistakes, lang=lang)
 
 # %% ../../nbs/views/06_ask.ipynb #187b275e

@@ -115,6 +115,8 @@ def test_a_table_on_the_way(cpt, prompt):
     assert question.check([2, 3, 4, 6, 7, 8] + [12] * 12) == "Right."
     assert question.check([2, 3, 4, 6, 7, 8] + [4] * 12) == hint
     assert question.check([12] * 12) == ask.WORDS["en"]["virtual"].format(n=6)
+    last = ask.variable(cpt, "cpt_type_mask", "_cpt_forward", last=3)
+    assert last.right == "12 12 12" and "the last 3 numbers in row 0" in last.question
     mask = ask.variable(prompt, "attention_mask", "forward", lang="zh")  # as it is at the end
     assert mask.right == ask.mask(prompt).right and mask.question.startswith(
         "`PeftModelForCausalLM.forward` 里"
@@ -192,7 +194,7 @@ console.log(JSON.stringify(cases.map(([exercise, answer]) => module_.exports.che
 
 @pytest.fixture
 def opened(prompt, new_page, tmp_path):
-    "A function: a page with four questions, opened."
+    "A function: a page with five questions, opened."
 
     def open_page(**options):
         parts = [
@@ -200,6 +202,7 @@ def opened(prompt, new_page, tmp_path):
             ask.labels(prompt, 1, lang="zh"),
             ask.next_token(prompt),
             ask.branch(prompt, "PREFIX"),
+            ask.exercise("How many?", torch.tensor([2]), [(torch.tensor(1), "Count `<eos>`, ` too.")]),
         ]
         dark = "@media (prefers-color-scheme: dark) { body { background: #14171b; color: #e6e9ec } }"
         body = "".join(map(ask.html, parts))
@@ -218,7 +221,7 @@ def opened(prompt, new_page, tmp_path):
 
 @pytest.mark.browser
 def test_a_wrong_and_a_right_answer_by_keyboard(opened):
-    page, (mask, _, token, _) = opened()
+    page, (mask, _, token, *_) = opened()
     first = page.locator("peft-viz-exercise").nth(0)
     field, said = first.locator("input"), first.locator("output")
     assert "row 0 of the attention mask" in first.locator("form p").inner_text()
@@ -240,8 +243,17 @@ def test_a_wrong_and_a_right_answer_by_keyboard(opened):
 
 
 @pytest.mark.browser
+def test_code_in_a_hint(opened):
+    page, _ = opened()
+    last = page.locator("peft-viz-exercise").nth(4)
+    last.locator("input").fill("1")
+    last.locator("button").first.click()
+    assert last.locator("output").inner_html() == "Count <code>&lt;eos&gt;</code>, ` too."
+
+
+@pytest.mark.browser
 def test_the_solution_can_be_seen(opened):
-    page, (_, labels, token, branch) = opened()
+    page, (_, labels, token, branch, _) = opened()
     for n, (right, word) in enumerate(
         [(labels.right, "答案"), (token.right, "Solution"), (branch.right, "Solution")], 1
     ):
