@@ -8,7 +8,7 @@ export PYTHON ?= python3
 PY := .venv/bin/python
 TOUR := nbs/tutorials/01_tour.ipynb
 
-.PHONY: help demo lab test docs bench fuzz soak promises export notebooks pictures check format mutations smollm2 python env env-era4 env-python browser era4 coverage matrix clean
+.PHONY: help demo lab test docs slides bench fuzz soak promises export notebooks pictures check format mutations smollm2 python env env-era4 env-python browser era4 coverage matrix clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,14 +29,19 @@ python: env-python  ## run the tests of recorder and reference on another Python
 	@$(PYTHON) scripts/test.py "$$($(PYTHON) -c 'import sys; print(".venv-%d.%d" % sys.version_info[:2])')"
 
 coverage: env  ## run the reference's tests and list the branches that none of them reaches
-	@$(PY) scripts/test.py reference
+	@$(PY) scripts/test.py coverage
 
 matrix: env env-era4  ## measure the invariant matrix, ours and peft's, in both environments (tests/matrix.json)
 	@$(PY) tests/matrix.py --store
 	@.venv-era4/bin/python tests/matrix.py --store
 
-docs: env  ## render the site into _docs/
+docs: env browser  ## render the site into _docs/, and try its pages in Chromium
 	@$(PY) scripts/docs.py
+	@PEFT_VIZ_SITE=$(CURDIR)/_docs $(PY) scripts/test.py docs
+
+slides: env  ## make the slides of the two lectures, in English and Chinese, into _slides/
+	@scripts/setup.sh slides
+	@$(PY) scripts/slides.py
 
 bench: env browser  ## measure what recording costs, in a quarter of an hour, for the page of promises; and the viewer in Chromium
 	@$(PY) bench/figures.py --only imports record growth compare
@@ -87,6 +92,6 @@ browser:  # Chromium and a Chinese font, through apt-get where it may
 	@scripts/setup.sh browser
 
 clean:  ## remove everything that was made, .venv too
-	rm -rf .venv .venv-* .coverage .mutations.json .passed.json .ruff_cache _docs _proc build dist *.egg-info .pytest_cache .hypothesis tour.html
+	rm -rf .venv .venv-* .coverage .mutations.json .passed.json .branches .ruff_cache _docs _slides _proc build dist *.egg-info .pytest_cache .hypothesis tour.html
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	find . -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +

@@ -23,6 +23,7 @@ from .reference.config import PeftWarning as PeftWarning
 from .reference.causal_lm import PeftModel as PeftModel
 from .reference.causal_lm import PeftModelForCausalLM as PeftModelForCausalLM
 from .reference.causal_lm import get_peft_model as get_peft_model
+from .reference.model import register_peft_method as register_peft_method
 from .reference.checkpoint import get_peft_model_state_dict as get_peft_model_state_dict
 from .reference.checkpoint import set_peft_model_state_dict as set_peft_model_state_dict
 from .reference.checkpoint import load_peft_weights as load_peft_weights
@@ -71,6 +72,7 @@ from .recording import layout as layout
 from .recording import marks as marks
 from .recording import trace as trace
 from .views import ask as ask
+from .views import costs as costs
 from .views import playground as playground
 from .views import plot as plot
 from .views import show as show

@@ -18,6 +18,7 @@ NAMES = {  # module -> its names that stand at the top
     "PromptEncoderReparameterizationType get_peft_config "
     "PeftError NoMatchingPeftModuleError UnknownAdapterError PeftWarning",
     "reference.causal_lm": "PeftModel PeftModelForCausalLM get_peft_model",
+    "reference.model": "register_peft_method",
     "reference.checkpoint": "get_peft_model_state_dict set_peft_model_state_dict load_peft_weights",
     "reference.helpers": "AutoPeftModelForCausalLM prepare_model_for_kbit_training "
     "cast_mixed_precision_params inject_adapter_in_model "
@@ -46,7 +47,7 @@ HOME = {name: module for module, names in NAMES.items() for name in names.split(
 WINGS = {  # wing -> its modules that are reached from the top
     "reference": "architectures calls causal_lm checkpoint config files generation helpers model place trainer",
     "recording": "layout marks trace",
-    "views": "ask playground plot show viewer widgets",
+    "views": "ask costs playground plot show viewer widgets",
     "zoo": "learned letters models settings",
 }
 MODULES = {module: f"{wing}.{module}" for wing, modules in WINGS.items() for module in modules.split()}

@@ -33,6 +33,7 @@ def prepare(stage):
     from execnb.nbio import read_nb, write_nb
 
     os.chdir(ROOT)  # where nbdev looks for settings.ini
+    docs_api.quick_highlighting()
     (process, found), pages = processing(), {}
     settings = ConfigParser(delimiters=["="])
     settings.read("settings.ini", encoding="utf-8")
@@ -344,12 +345,15 @@ def self_contained(folder):
     "Replace in the pages, style sheets and scripts of `folder` all that would be loaded from the network."
     settings = re.search(r'site-url: "([^"]+)"', (ROOT / "nbs" / "nbdev.yml").read_text(encoding="utf-8"))
     pictures = Pictures(folder)
+    write_margin(folder)
     for page in folder.rglob("*.html"):
         text = page.read_text(encoding="utf-8")
         up = "../" * (len(page.relative_to(folder).parts) - 1)
         text = SCRIPT.sub("", SHEET.sub("", text))
         if page.relative_to(folder).parts[0] == "source":
             text = MARGIN.sub("", text).replace(" has-sidebar", "").replace("nav-sidebar docked ", "")
+        text = MARGIN.sub(margin_of(page.relative_to(folder).as_posix(), up), text)
+        text = CODE.sub(lighter, text)
         text = re.sub(r'<span class="math (inline|display)">(.*?)</span>', mathml, text, flags=re.S)
         text = text.replace('href="@source/', f'href="{up}source/')
         text = PICTURE.sub(lambda match, up=up: pictures.tag(match, up), text)
@@ -367,6 +371,41 @@ def self_contained(folder):
     icons(folder)
     plain_copies(folder)
     search_from_disk(folder)
+
+
+def write_margin(folder):
+    "The margin as one script for all pages, from that of the first page; it is a tenth of the site otherwise."
+    found = MARGIN.search((folder / "index.html").read_text(encoding="utf-8"))[0]
+    inside = found.partition(">")[2].removesuffix("</nav>")
+    plain = inside.replace(' active" aria-current="page"', '"').replace('href="./', 'href="')
+    script = (docs_live.THEME / "margin.js").read_text(encoding="utf-8")
+    told = script.replace("/*margin*/ null", json.dumps(plain, ensure_ascii=False).replace("</", "<\\/"))
+    (folder / "live").mkdir(exist_ok=True)
+    (folder / "live" / "margin.js").write_text(told, encoding="utf-8")
+
+
+def margin_of(page, up):
+    "What a page has in the place of its margin; without scripts, the way to the page that lists all."
+    no_script = f'<noscript><a href="{up}index.html">All pages</a></noscript>'
+    return lambda match: (
+        f'{match[0].partition(">")[0]} data-page="{page}">{no_script}'
+        f'<script src="{up}live/margin.js"></script></nav>'
+    )
+
+
+CODE = re.compile(r'<pre class="sourceCode.*?</pre>', re.S)
+QUIET = re.compile(r'<span class="(?:op|va|at|bu)">([^<]*)</span>')  # of the colour of the text, or nearly
+ALIKE = re.compile(r'<span class="(\w\w)">[^<]*</span>(?:<span class="\1">[^<]*</span>)+')
+
+
+def lighter(match):
+    "Highlighted code with half as many tags, and the same to the eye: neighbours of one colour are one piece."
+
+    def joined(alike):
+        return f'<span class="{alike[1]}">{re.sub("<[^>]*>", "", alike[0])}</span>'
+
+    text = ALIKE.sub(joined, QUIET.sub(r"\1", match[0]))
+    return re.sub(r"<[^>]*>|&#x27;|&quot;", lambda m: {"&#x27;": "'", "&quot;": '"'}.get(m[0], m[0]), text)
 
 
 def with_links(page, site):
@@ -399,7 +438,14 @@ DRAWN = re.compile(r"data:image/[^;]+;base64,[A-Za-z0-9+/=]+|<svg\b.*?</svg>", r
 
 
 def plain_copies(folder):
-    "The pages as text, for readers that are no people (llms.txt lists them): without pictures and without tags."
+    """The pages as text, for readers that are no people (llms.txt lists them): without pictures and without tags. What
+    is about the inside of the package is left out: the repository has it."""
+    inside = {
+        page_of(file)
+        for name, found in sections().items()
+        if name.startswith("Internals")
+        for _, file in found
+    }
 
     def text_of(match):
         text = re.sub(r"</(?:td|th|dt|span)>", " ", match[match.lastindex])
@@ -407,7 +453,8 @@ def plain_copies(folder):
         return html.unescape(re.sub(r"\n\s*\n+", "\n", re.sub(r"<[^>]+>", "", text))).strip()
 
     for copy in folder.rglob("*.llms.md"):
-        if copy.relative_to(folder).parts[0] == "source":  # the repository has it
+        page = copy.relative_to(folder).as_posix().removesuffix(".llms.md")
+        if page in inside or page.startswith("source/"):
             copy.unlink()
             continue
         text = TRACE.sub(text_of, RAW.sub(text_of, copy.read_text(encoding="utf-8")))
@@ -415,7 +462,8 @@ def plain_copies(folder):
         copy.write_text(DRAWN.sub("", text), encoding="utf-8")
     index = folder / "llms.txt"
     lines = index.read_text(encoding="utf-8").splitlines(keepends=True)
-    index.write_text("".join(line for line in lines if "/source/" not in line), encoding="utf-8")
+    gone = re.compile(r"/(source/.+|" + "|".join(map(re.escape, inside)) + r")\.llms\.md\)")
+    index.write_text("".join(line for line in lines if not gone.search(line)), encoding="utf-8")
 
 
 PICTURE = re.compile(r'<img\b([^>]*?)\ssrc="data:image/(png|jpeg|gif|svg\+xml);base64,([^"]{2000,})"([^>]*)>')
@@ -478,8 +526,8 @@ def search_from_disk(folder):
     script.write_text(text, encoding="utf-8")
     keep = ("title", "section", "text", "href")
     entries = [{key: e[key] for key in keep} for e in json.loads(index.read_text(encoding="utf-8"))]
-    told = json.dumps(dict(entries=names(folder) + entries, dictionary=dictionary()), ensure_ascii=False)
-    docs_live.Shelf(folder / "live").put(told, "search")
+    told = dict(entries=names(folder) + entries, dictionary=dictionary())
+    docs_live.write_script(folder / "live" / "search.js", told)
     index.unlink()
 
 
@@ -526,6 +574,7 @@ def main(folder="_docs", stage="_proc"):
             raise SystemExit("the recordings of the site were not made")
     finally:
         recording.kill()
+    docs_live.pack(stage / "live")
     shutil.copytree(stage / "live", built / "live", dirs_exist_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(built, folder)

@@ -167,16 +167,30 @@ def is_code(value):
     return (inspect.isclass(value) or inspect.isfunction(value)) and bool(value.__doc__)
 
 
+@cache
+def classes(file):
+    "The line of each class of a file, by its full name; asked of `inspect`, each would parse the file once more."
+    found = {}
+
+    def look(body, above):
+        for node in (node for node in body if isinstance(node, ast.ClassDef)):
+            found[above + node.name] = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+            look(node.body, f"{above}{node.name}.")
+
+    look(ast.parse((ROOT / "peft_viz" / file).read_text(encoding="utf-8")).body, "")
+    return found
+
+
 def where(value, file):
     "The file and line of a definition."
+    value = inspect.unwrap(value)
     try:
-        found = inspect.getsourcefile(inspect.unwrap(value))
-        return (
-            Path(found).relative_to(ROOT / "peft_viz").as_posix(),
-            inspect.getsourcelines(inspect.unwrap(value))[1],
-        )
+        found = Path(inspect.getsourcefile(value)).relative_to(ROOT / "peft_viz").as_posix()
     except (OSError, TypeError, ValueError):
         return file, 1
+    if inspect.isclass(value):
+        return found, classes(found).get(value.__qualname__, 1)
+    return found, value.__code__.co_firstlineno
 
 
 # ---- a module, and all of them
@@ -261,6 +275,15 @@ def home_of(value, module):
 
 
 # ---- the source of each module
+
+
+def quick_highlighting():
+    "smalldocs asks for each word of the code which of thirty kinds it is; a kind is asked once here."
+    from smalldocs import highlight
+
+    kind = cache(lambda type_: next((name for t, name in highlight.CLASSES if type_ in t), ""))
+    control = lambda name, word: "cf" if name == "kw" and word in highlight.CONTROL else name
+    highlight.css_class = lambda type_, word: control(kind(type_), word)
 
 
 def source_link(file, line, text="source"):

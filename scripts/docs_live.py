@@ -7,6 +7,8 @@ scripts, but it may not fetch files. docs_theme/live.js loads it when its figure
 own code once for all of them."""
 
 import base64, gzip, hashlib, json, os, re, sys
+from collections import Counter
+from functools import partial
 from pathlib import Path
 
 os.environ.update(IN_TEST="1", OMP_NUM_THREADS="1")
@@ -115,7 +117,7 @@ def record_map(shelf):
 
 
 class Shelf:
-    "A folder of recordings."
+    "A folder of recordings. They become scripts in the end: `pack`."
 
     def __init__(self, folder):
         self.folder = Path(folder)
@@ -127,17 +129,57 @@ class Shelf:
         name=None,  # of the file; one made of its content unless told otherwise
         **about,  # `title` and `page` of it; `call` and `step` at which it opens
     ):  # the name
-        "Keep a recording. The same recording gives the same file."
-        if not isinstance(recording, str):
+        "Keep a recording. The same recording gives the same file, whatever language its page has."
+        if isinstance(recording, str):
+            payload = json.loads(recording)
+        else:
             from peft_viz.views import viewer
 
-            recording = json.dumps(viewer.payload(recording), ensure_ascii=False, separators=(",", ":"))
-        text = recording.encode()
-        name = name or hashlib.sha256(text).hexdigest()[:12]
-        packed = base64.b64encode(gzip.compress(text, 9, mtime=0)).decode()
-        script = f"peftViz.got({json.dumps(name)}, {json.dumps(packed)}, {json.dumps(about)});\n"
-        (self.folder / f"{name}.js").write_text(script, encoding="utf-8")
+            payload = viewer.payload(recording)
+        text = json.dumps(payload | dict(lang="en"), ensure_ascii=False, separators=(",", ":"))
+        name = name or hashlib.sha256(text.encode()).hexdigest()[:12]
+        file = self.folder / f"{name}.json"
+        if not file.exists():
+            file.write_text(json.dumps(about, ensure_ascii=False) + "\n" + text, encoding="utf-8")
         return name
+
+
+def write_script(path, told, about=None):
+    "A script that hands over plain data, packed."
+    text = json.dumps(told, ensure_ascii=False, separators=(",", ":"))
+    packed = base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
+    script = f"peftViz.got({json.dumps(path.stem)}, {json.dumps(packed)}, {json.dumps(about or {})});\n"
+    path.write_text(script, encoding="utf-8")
+
+
+def pack(live):
+    """The recordings as scripts. What several of them have is kept once, in shared.js: the texts of functions, and the
+    tables of marks and words."""
+    files = sorted((live / "recordings").glob("*.json"))
+    payloads, many = {}, Counter()
+    for file in files:
+        about, _, text = file.read_text(encoding="utf-8").partition("\n")
+        payloads[file] = json.loads(about), json.loads(text)
+        many.update({key for key, _ in shareable(payloads[file][1])})
+    shared = {}
+    for file, (about, payload) in payloads.items():
+        for key, put in [*shareable(payload)]:
+            if many[key] > 1:
+                put(shared.setdefault(key, len(shared)))
+        write_script(file.with_suffix(".js"), payload, about)
+        file.unlink()
+    write_script(live / "shared.js", [json.loads(key) for key in shared])
+
+
+def shareable(payload):
+    """Parts of a payload that others may have, too: its text, and what puts a number in its place. live.js puts them
+    back."""
+    for part in (payload, payload.get("other")):
+        if part:
+            places = [(part, name) for name in ("marks", "method") if name in part]
+            places += [(part["trace"]["sources"], i) for i in range(len(part["trace"]["sources"]))]
+            for holder, key in places:
+                yield json.dumps(holder[key], ensure_ascii=False), partial(holder.__setitem__, key)
 
 
 VIEWER = re.compile(
@@ -146,24 +188,41 @@ VIEWER = re.compile(
     re.S,
 )
 UNTRUSTED = re.compile(r"<p>Trust this notebook .*?</p>")
+EXERCISE = re.compile(
+    r'(<peft-viz-exercise[^>]*data-exercise=")([^"]+)("[^>]*>.*?</peft-viz-exercise>)<script>.*?</script>',
+    re.S,
+)
 
 
 def shelve(html, shelf, page):
-    "A notebook's HTML with the recordings of its viewers on the shelf; their code is the site's."
+    "A notebook's HTML: its recordings go to the shelf, and the code of viewers and exercises is the site's."
+    from peft_viz.views import ask
 
     def one(match):
         attributes, payload, inside = match.groups()
         name = shelf.put(payload, title=page.rpartition("/")[2], page=f"{page}.html")
         return f'<peft-viz-trace{attributes} data-recording="{name}">{UNTRUSTED.sub("", inside)}</peft-viz-trace>'
 
-    return VIEWER.sub(one, html)
+    def question(match):
+        before, packed, after = match.groups()
+        asked = json.loads(base64.b64decode(packed))
+        own = {k: x for k, x in asked.items() if k != "style" and x not in (*ask.WORDS.values(), "", [], {})}
+        return before + base64.b64encode(json.dumps(own, ensure_ascii=False).encode()).decode() + after
+
+    return EXERCISE.sub(question, VIEWER.sub(one, html))
 
 
 def scripts(folder):
-    "The viewer, once, and the one script of all pages."
-    from peft_viz.views import viewer
+    "The viewer and the exercises, once, and the one script of all pages."
+    from peft_viz.views import ask, viewer
 
     (folder / "viewer.js").write_text(viewer.code(), encoding="utf-8")
+    static = ROOT / "peft_viz" / "views" / "static"
+    told = dict(words=ask.WORDS, style=viewer.bare((static / "exercise.css").read_text(encoding="utf-8")))
+    first = (THEME / "exercises.js").read_text(encoding="utf-8")
+    first = viewer.bare(first.replace("/*shared*/ null", json.dumps(told, ensure_ascii=False)))
+    exercise = viewer.bare((static / "exercise.js").read_text(encoding="utf-8"))
+    (folder / "exercise.js").write_text(f"{first}\n{exercise}", encoding="utf-8")
     joined = "\n".join(viewer.bare((THEME / name).read_text(encoding="utf-8")) for name in SCRIPTS)
     if "/*grid*/ null" not in joined:
         raise SystemExit("explorer.js has no place for the grid")

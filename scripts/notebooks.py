@@ -9,10 +9,12 @@ notebooks.py export              write peft_viz/*.py and README.md, and clean th
 notebooks.py check               do the above in a copy and say what would change: nothing should
 
 A cell whose output is another one each time, or on another machine, says so in a line of its own: `#| varies`.
+A notebook that needs more than what is installed for everyone says so in one of its cells: `#| needs MODULE...`.
+Where a module is missing, the notebook is not run, and counts as skipped.
 """
 
-import base64, difflib, hashlib, io, json, multiprocessing, os, re, runpy, shutil, subprocess, sys, tempfile, time
-import traceback
+import base64, difflib, hashlib, importlib.util, io, json, multiprocessing, os, re, runpy, shutil, subprocess, sys
+import tempfile, time, traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -31,6 +33,14 @@ def eligible(root=ROOT):
         if not (nb.parent / ".notest").exists()
         and not any(part.startswith((".", "_")) for part in nb.relative_to(root).parts)
     ]
+
+
+def missing(path):
+    "The modules that the notebook at `path` needs, as it says itself, and that are not installed."
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    said = re.findall(r"^#\| needs (.+)", "\n".join("".join(cell["source"]) for cell in cells), re.M)
+    named = [name for line in said for name in line.split()]
+    return [name for name in named if importlib.util.find_spec(name) is None]
 
 
 # ---- running
@@ -132,6 +142,9 @@ def run(*notebooks):
     paths = [Path(nb).resolve() for nb in notebooks] or eligible()
     for path in paths:
         print(path.relative_to(ROOT), flush=True)
+        if lacks := missing(path):
+            print(f"  left as it is: {', '.join(lacks)} is not installed", flush=True)
+            continue
         nb = execute(path, path.stem)
         for output in (o for cell in nb.cells for o in cell.get("outputs", ())):
             if "image/png" in output.get("data", {}):
@@ -177,15 +190,25 @@ OFFLINE = {
     "OMP_NUM_THREADS": "1",
 }
 # Imported once, in a process that is forked for each notebook. Nothing of peft_viz: a notebook has what it imports.
-HEAVY = ["torch", "transformers", "transformers.generation", "matplotlib_inline.backend_inline", "nbdev.test"]
+HEAVY = """
+" torch torch.utils.checkpoint transformers transformers.generation transformers.models.auto.modeling_auto
+transformers.models.llama.modeling_llama transformers.models.gpt2.modeling_gpt2
+transformers.tokenization_utils_tokenizers IPython msgspec peft ipywidgets matplotlib.pyplot
+matplotlib_inline.backend_inline nbdev.test nbdev.export
+""".split()
 PASSED = ROOT / ".passed.json"  # notebook -> digest of all that it depended on when it passed last
 MINUTES = 20  # that a notebook may take
 
 
 def test_all(paths):
-    "Run notebooks as tests, each in its own process, with a line for each; how many (passed, failed)."
+    "Run notebooks as tests, each in its own process, with a line for each; how many (passed, failed, skipped)."
+    lacks = {path: found for path in paths if (found := missing(path))}
+    for path, found in lacks.items():
+        print(
+            f"  skipped           {path.relative_to(ROOT)}: {', '.join(found)} is not installed", flush=True
+        )
     # the largest first, so that no worker is idle at the end
-    paths = sorted(paths, key=lambda path: -path.stat().st_size)
+    paths = sorted((path for path in paths if path not in lacks), key=lambda path: -path.stat().st_size)
     os.environ.update(OFFLINE, IN_TEST="1")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(HEAVY)
@@ -200,7 +223,7 @@ def test_all(paths):
             count -= good
             good_ones[str(path.relative_to(ROOT))] = digest(path) if good else None
             PASSED.write_text(json.dumps(good_ones, indent=1, sort_keys=True))
-    return len(paths) - count, count
+    return len(paths) - count, count, len(lacks)
 
 
 def in_a_fork(context, path):
@@ -229,15 +252,20 @@ def notebook_test(path, folder, log):
 
     os.environ["PEFT_VIZ_TOUR"] = str(Path(folder) / "tour.html")
     os.chdir(path.parent)
-    sys.path.insert(0, str(ROOT))
+    sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+    import lesson_branches
+
     notebook = NBProcessor(path, procs=FrontmatterProc, process=True).nb
     saved = {cell.id: [*cell.get("outputs", [])] for cell in notebook.cells}
+    watch = lesson_branches.Watch() if path.parent == ROOT / "nbs" / "tutorials" else None
     shell = CaptureShell(path, mpl_format="png")
     try:
         shell.run_all(notebook, exc_stop=True, preproc=left_out)
     except BaseException:
         print(shell.prettytb(fname=path) if shell.exc else traceback.format_exc())
         sys.exit(1)
+    if watch:
+        watch.save(path.stem)
     ran = [cell for cell in notebook.cells if not left_out(cell) and "varies" not in directives(cell)]
     wrong = [complaint for cell in ran if (complaint := compare(cell, saved[cell.id]))]
     if wrong:
@@ -324,7 +352,7 @@ def digest(path):
 
 def test(*notebooks):
     "Run notebooks as tests. Exits with 1 when one fails."
-    _, failed = test_all([Path(nb).resolve() for nb in notebooks] or eligible())
+    _, failed, _ = test_all([Path(nb).resolve() for nb in notebooks] or eligible())
     if failed:
         sys.exit(f"{failed} notebook(s) failed")
 

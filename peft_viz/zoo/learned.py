@@ -25,11 +25,14 @@ KINDS = {  # kind -> its configuration
 
 def kind_config(
     kind: str,  # a name from `KINDS`
+    package=None,  # whose class it is: this package's, or the module `peft`
 ):  # a new `PeftConfig`
     "How the adapters of this kind are configured; ValueError, with the names there are, when it is unknown."
     if kind not in KINDS:
         raise ValueError(f"unknown kind of adapter {kind!r}; there are {', '.join(KINDS)}")
     make, options = KINDS[kind]
+    if package is not None:
+        make = getattr(package, make.__name__)
     return make(task_type="CAUSAL_LM", **options)
 
 # %% ../../nbs/zoo/03_learned.ipynb #9434c8af
@@ -58,11 +61,18 @@ def load_learned(
     task: str,  # a name from `TASKS`
     kind: str = "prompt",  # a name from `KINDS`
     corrected_positions: bool = False,  # as in `get_peft_model`: leave padding out of the positions
+    package=None,  # whose model it is: this package's, or the module `peft`, which does not correct positions
 ) -> tuple:  # (PeftModelForCausalLM, PreTrainedTokenizerFast)
     """The embedded model with an adapter that does `task`, in float32 and `eval` mode, and the tokenizer: new objects
     at each call. ValueError when there is no such task or kind."""
-    tensors = learned_tensors(task, kind)
+    tensors = {name: tensor.float() for name, tensor in learned_tensors(task, kind).items()}
     base, tokenizer = load_tiny()
-    model = get_peft_model(base, kind_config(kind), corrected_positions=corrected_positions)
-    set_peft_model_state_dict(model, {name: tensor.float() for name, tensor in tensors.items()})
+    options = dict(corrected_positions=True) if corrected_positions else {}
+    make, fill = (
+        (get_peft_model, set_peft_model_state_dict)
+        if package is None
+        else (package.get_peft_model, package.set_peft_model_state_dict)
+    )
+    model = make(base, kind_config(kind, package), **options)
+    fill(model, tensors)
     return model.eval(), tokenizer

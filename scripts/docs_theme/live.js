@@ -26,14 +26,26 @@ async function unpack(text) {
   return JSON.parse(await new Response(stream).text());
 }
 
+/** Put back what several recordings have: a number stands in its place. */
+function restored(payload, shared) {
+  const whole = (part) => (typeof part === "number" ? shared[part] : part);
+  for (const one of [payload, payload.other]) {
+    if (!one) continue;
+    one.trace.sources = one.trace.sources.map(whole);
+    for (const name of ["marks", "method"]) one[name] = whole(one[name]);
+  }
+  return payload;
+}
+
 window.peftViz = {
   /** A recording's script calls this: the recording, packed, and what else is known of it. */
   got: (name, text, about) => packed.set(name, { text, about }),
   /** Load a recording. It is unpacked anew each time, since the viewer writes into it. */
   async recording(name) {
-    await load(`recordings/${name}.js`);
+    await Promise.all([load(`recordings/${name}.js`), load("shared.js")]);
     const { text, about } = packed.get(name);
-    return { payload: await unpack(text), about };
+    const [payload, shared] = await Promise.all([unpack(text), unpack(packed.get("shared").text)]);
+    return { payload: restored(payload, shared), about };
   },
   /** Show a recording in a viewer. A viewer that shows one already keeps its view and its place in the story. */
   async show(viewer, name) {
@@ -78,6 +90,7 @@ const come = new IntersectionObserver(
   { rootMargin: NEAR },
 );
 for (const viewer of document.querySelectorAll("peft-viz-trace[data-recording]")) come.observe(viewer);
+if (document.querySelector("peft-viz-exercise")) load("exercise.js");
 
 // recording.html?NAME shows one recording, as large as the window
 const alone = document.querySelector("peft-viz-trace[data-alone]");

@@ -1,10 +1,10 @@
 """The command: what scripts do with and without `peft-viz run`, what was recorded of them; `show`, `demo`, `%%record`.
 
-Each script of tests/scripts is a process of its own, twice. The runs without the command are forked from one process
-that imported what they need, to save time."""
+Each script of tests/scripts is a process of its own, twice."""
 # lane: here
 
-import contextlib, gc, json, os, pickle, re, signal, socket, subprocess, sys, threading, traceback, warnings, weakref
+import contextlib, functools, gc, os, pickle, re, signal, socket, subprocess, sys, threading, traceback
+import warnings, weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from peft_viz import cli, watching
 from peft_viz.recording import recorder
 from peft_viz.startup.sitecustomize import PLACES
 from conftest import ROOT
+from forks import MODELS, forks
 
 SCRIPTS = ROOT / "tests" / "scripts"
 RUN = {  # name: (script and its arguments, exit code)
@@ -30,33 +31,19 @@ RUN = {  # name: (script and its arguments, exit code)
 }
 TIMES = re.compile(r"'train_(runtime|\w+_per_second)': '[\d.e-]+'")  # no two runs take equally long
 
-# Becomes each script in turn, in a child that has everything imported: python -c PLAIN FOLDER, the runs as JSON on
-# standard input.
-PLAIN = """
-import json, os, runpy, sys
-import torch, transformers, peft, accelerate, peft_viz.zoo.models, peft_viz.recording.recorder
-import transformers.trainer, transformers.models.llama.modeling_llama
-for name, words in json.load(sys.stdin).items():
-    child = os.fork()
-    if not child:
-        for number, kind in ((1, "out"), (2, "err")):
-            os.dup2(os.open(os.path.join(sys.argv[1], f"{name}.{kind}"), os.O_WRONLY | os.O_CREAT), number)
-        sys.argv, sys.path[0] = words, os.path.dirname(words[0])
-        sys.excepthook = sys.__excepthook__
-        runpy.run_path(words[0], run_name="__main__")
-        break
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    print(json.dumps([name, status]), flush=True)
-"""
+# What the scripts import, for the runs without the command.
+IMPORTED = (
+    *MODELS,
+    "transformers.trainer",
+    "transformers.tokenization_utils_tokenizers",
+    "peft",
+    "trl.trainer.sft_trainer",
+)
 
 
-# How its DataLoader starts a process: anew, which matters under the command alone.
-WATCHED = {"Trainer": ["spawn"]}
-
-
-def words(name, more=()):
+def words(name):
     script, *arguments = RUN[name][0]
-    return [str(SCRIPTS / script), *arguments, *more]
+    return [str(SCRIPTS / script), *arguments]
 
 
 def environment(**more):
@@ -73,13 +60,8 @@ def python(*command, **more):
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
     "What each script does by itself: name -> (exit code, standard output, standard error)."
-    folder = tmp_path_factory.mktemp("plain")
-    runs = json.dumps({name: words(name) for name in RUN})
-    code, out, err = python("-c", PLAIN, folder, input=runs, env=environment(), cwd=folder)
-    assert code == 0, err
-    text = lambda name, kind: (folder / f"{name}.{kind}").read_text()
-    codes = dict(json.loads(line) for line in out.splitlines())
-    return {name: (codes[name], text(name, "out"), text(name, "err")) for name in codes}
+    run = functools.partial(forks(*IMPORTED).run, env=environment(), cwd=tmp_path_factory.mktemp("plain"))
+    return {name: run(*words(name)) for name in RUN}
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +72,7 @@ def watched(tmp_path_factory):
     def run(name):
         if name not in done:
             folder = tmp_path_factory.mktemp("watched")
-            command = ["-m", "peft_viz", "run", "-o", "trace.json", *words(name, WATCHED.get(name, ()))]
+            command = ["-m", "peft_viz", "run", "-o", "trace.json", *words(name)]
             result = python(*command, env=environment(), cwd=folder)
             traces = {p.name: Trace.load(p) for p in sorted(folder.iterdir())}
             done[name] = *result, traces

@@ -2,7 +2,7 @@
 what its lock says."""
 # lane: here
 
-import re, subprocess
+import os, re, subprocess
 from pathlib import Path
 import pytest
 
@@ -23,14 +23,14 @@ def pins(name):
 def test_the_parts_run_every_file_here_and_in_both_environments_what_needs_no_browser():
     every = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("test_*.py"))
     ran = {venv: [] for venv, _, _ in runner.PARTS.values()}
-    for venv, lanes, _ in runner.PARTS.values():
-        ran[venv] += runner.files(*lanes)
+    for part, (venv, lanes, _) in runner.PARTS.items():
+        ran[venv] += runner.files(*lanes) if part != "coverage" else []  # it is the part "reference"
     assert sorted(ran[".venv"]) == every  # each once
-    assert sorted(ran[".venv-era4"]) == sorted(set(every) - set(runner.files("here")))
+    assert sorted(ran[".venv-era4"]) == sorted(set(every) - set(runner.files("here", "site")))
     folders = {Path(file).parent.as_posix() for file in runner.files("reference", "broad")}
     assert all(folder.startswith("tests/reference/") for folder in folders)
-    measured = [lanes for _, lanes, options in runner.PARTS.values() if "--cov" in options]
-    assert measured == [["reference"]] and runner.files("reference")
+    measured = {part: lanes for part, (_, lanes, options) in runner.PARTS.items() if "--cov" in options}
+    assert measured == {"coverage": ["reference"]} and runner.files("reference")
 
 
 def test_a_file_says_where_it_runs_in_a_line_of_its_own(tmp_path):
@@ -61,15 +61,24 @@ def test_a_run_of_parts_is_counted_as_one(monkeypatch, capsys):
     monkeypatch.setattr(
         runner,
         "pytest",
-        lambda part, *arguments: {"reference": (10, 1, 2), "rest": (100, 0, 0), "era4": (1000, 0, 3)}[part],
+        lambda part, *arguments: {
+            "reference": (10, 1, 2),
+            "coverage": (20, 0, 2),
+            "rest": (100, 0, 0),
+            "era4": (1000, 0, 3),
+            "docs": (10000, 0, 0),
+        }[part],
     )
-    monkeypatch.setattr(runner.os, "environ", dict(runner.os.environ))
+    monkeypatch.setattr(runner.os, "environ", {k: v for k, v in os.environ.items() if k != "CI"})
     assert runner.main("all") == 1
-    assert capsys.readouterr().out.splitlines()[-1] == "1111 passed, 1 failed, 5 skipped"
+    assert capsys.readouterr().out.splitlines()[-1] == "11111 passed, 1 failed, 5 skipped"
     assert runner.main("era4") == 0
     assert capsys.readouterr().out.splitlines()[-1] == "1000 passed, 0 failed, 3 skipped"
     assert runner.main() == 1
     assert capsys.readouterr().out.splitlines()[-1] == "111 passed, 1 failed, 2 skipped"
+    runner.os.environ["CI"] = "1"
+    assert runner.main() == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "121 passed, 0 failed, 2 skipped"
     with pytest.raises(SystemExit):
         runner.main("era5")
 

@@ -9,7 +9,7 @@ import peft, pytest, torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 import peft_viz.reference.causal_lm, peft_viz.reference.config
-from peft_viz import letters, models
+from peft_viz import letters, load_learned, models
 from peft_viz.zoo.models import FAMILIES, TINY, load_smollm2, load_tiny, tiny_random
 from peft_viz.zoo.letters import (
     TASKS,
@@ -286,8 +286,11 @@ def adapted(implementation, method):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("method, task", [("prompt", "reverse"), ("prefix", "sort"), ("lora", "shift")])
-@pytest.mark.parametrize("implementation", [ours, peft], ids=["ours", "peft"])
+@pytest.mark.parametrize(  # (that ours and peft's learn the same is tested step by step: tests/reference/parity)
+    "implementation, method, task",
+    [(ours, "prompt", "reverse"), (peft, "prefix", "sort"), (ours, "lora", "shift")],
+    ids=["ours-prompt", "peft-prefix", "ours-lora"],
+)
 def test_each_method_learns_a_task_and_leaves_the_model_alone(tiny, implementation, method, task):
     model, tokenizer = adapted(implementation, method), tiny[1]
     assert exact_match(model, tokenizer, task, 100) < 0.2
@@ -435,3 +438,12 @@ def test_smollm2_answers():
     )
     out = model.generate(**inputs, max_new_tokens=12, do_sample=False)[0, inputs["input_ids"].shape[1] :]
     assert tokenizer.decode(out) == "The capital of France is Paris.<|im_end|>"
+
+
+@pytest.mark.parametrize("kind", ["prompt", "prefix", "lora"])
+def test_what_was_learned_can_be_put_into_peft_itself(kind):
+    (theirs, tokenizer), (ours, _) = (load_learned("rotate", kind, package=p) for p in (peft, None))
+    batch = tokenizer(["pizza="], return_tensors="pt")
+    assert type(theirs).__module__.startswith("peft.")
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(**batch).logits, ours(**batch).logits)

@@ -52,7 +52,8 @@ def test_what_may_not(saved, now, said):
 
 
 def test_notebooks_run_as_tests(tmp_path):
-    "One that holds, one that shows something else, one that raises; cells marked `varies` or `notest` are let alone."
+    """One that holds, one that shows something else, one that raises, one that needs what is not installed; cells
+    marked `varies` or `notest` are let alone."""
     cells = {
         "good": [
             ("print(6 * 7)", text("42\n")),
@@ -61,6 +62,7 @@ def test_notebooks_run_as_tests(tmp_path):
         ],
         "other": [("print(6 * 7)", text("41\n"))],
         "broken": [("1 / 0", [])],
+        "lacking": [("print(1)", []), ("#| needs json no_such_module\n1 / 0", [])],
     }
     for name, code in cells.items():
         made = [nbformat.v4.new_code_cell(source, outputs=outputs) for source, outputs in code]
@@ -77,5 +79,6 @@ def test_notebooks_run_as_tests(tmp_path):
     (tmp_path / "go.py").write_text(code)
     command = [sys.executable, tmp_path / "go.py", ROOT / "scripts", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.stdout.endswith("(1, 2)\n"), done.stdout + done.stderr
+    assert done.stdout.endswith("(1, 2, 1)\n"), done.stdout + done.stderr
     assert "ZeroDivisionError" in done.stdout and "+42" in done.stdout
+    assert "skipped" in done.stdout and "lacking.ipynb: no_such_module is not installed" in done.stdout

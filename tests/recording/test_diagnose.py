@@ -469,3 +469,15 @@ def test_damaged_recordings():
         read += 1
         checked(trace.diagnose(rng.choice(("en", "zh"))))
     assert read > 3
+
+
+def test_a_cache_that_was_filled_elsewhere_may_hold_no_virtual_token():
+    "So it is not said that tokens are lost where all of them can be in it."
+    model = make()
+    warm = model.get_base_model()(FULL[:, :-1]).past_key_values
+    (found,) = [
+        f
+        for f in recorded(model, lambda m: generate(m, input_ids=FULL, past_key_values=warm)).diagnose()
+        if f.kind == "warm-cache"
+    ]
+    assert "no virtual tokens were put in" in found.text and "never sees" not in found.text

@@ -6,6 +6,7 @@ import peft, pytest, torch
 
 import peft_viz
 from peft_viz import get_peft_model, load_tiny, LoraConfig, PrefixTuningConfig, PromptTuningConfig, record
+from peft_viz.recording import layout
 from peft_viz.views import ask
 from peft_viz.zoo.letters import collate
 
@@ -70,7 +71,21 @@ def test_the_answers_are_those_of_the_tensors(prompt):
     assert ask.cached(prompt, 0).check(16) == ask.cached(prompt, 1).check(12) == "Right."
     assert ask.shape(prompt, "logits").check(torch.Size([2, 16, 67])) == "Right."
     assert ask.branch(prompt, "PREFIX_TUNING", "forward").check("No") == "Right."
+    assert "#" not in ask.branch(prompt, "is_prompt_learning", "forward").question
     assert ask.positions(prompt, 0).check([*range(16)]) == "Right."  # the padding was counted
+
+
+def test_a_decision_is_asked_for_in_each_call(prompt):
+    first, second = (ask.branch(prompt, "takes_prompts", "prepare_inputs", time=n) for n in (0, 1))
+    assert (first.right, second.right) == ("yes", "no") and "call 2" in second.question
+    assert ask.branch(prompt, "takes_prompts", "prepare_inputs").right == "yes"
+    with pytest.raises(ValueError, match="9 times"):
+        ask.branch(prompt, "takes_prompts", "prepare_inputs", time=8)
+
+
+def test_a_step_gets_the_new_token_alone(prompt):
+    step = ask.shape(prompt, "input_ids", call=2)
+    assert step.right == "2 1" and step.check("2 13") == step.check("2 9") == ask.WORDS["en"]["again"]
 
 
 def test_a_hint_fits_the_mistake(prompt):
@@ -108,16 +123,16 @@ def test_labels_of_examples_count(cpt):
 
 def test_a_table_on_the_way(cpt, prompt):
     hint = "The types go on behind the examples."
-    question = ask.variable(cpt, "cpt_type_mask", "_cpt_forward", 1, [([2, 3, 4, 6, 7, 8] + [4] * 12, hint)])
+    question = ask.numbers(cpt, "cpt_type_mask", "_cpt_forward", 1, [([2, 3, 4, 6, 7, 8] + [4] * 12, hint)])
     assert question.question == (
         "Which numbers are in row 1 of `cpt_type_mask` in `PeftModelForCausalLM._cpt_forward`?"
     )
     assert question.check([2, 3, 4, 6, 7, 8] + [12] * 12) == "Right."
     assert question.check([2, 3, 4, 6, 7, 8] + [4] * 12) == hint
     assert question.check([12] * 12) == ask.WORDS["en"]["virtual"].format(n=6)
-    last = ask.variable(cpt, "cpt_type_mask", "_cpt_forward", last=3)
+    last = ask.numbers(cpt, "cpt_type_mask", "_cpt_forward", last=3)
     assert last.right == "12 12 12" and "the last 3 numbers in row 0" in last.question
-    mask = ask.variable(prompt, "attention_mask", "forward", lang="zh")  # as it is at the end
+    mask = ask.numbers(prompt, "attention_mask", "forward", lang="zh")  # as it is at the end
     assert mask.right == ask.mask(prompt).right and mask.question.startswith(
         "`PeftModelForCausalLM.forward` 里"
     )
@@ -133,16 +148,65 @@ def test_questions_on_peft_itself():
     assert ask.branch(theirs, "PREFIX_TUNING", "forward").right == "no"
 
 
+@pytest.fixture(scope="module")
+def layers():
+    "LoRA, with all adapted layers followed."
+    torch.manual_seed(0)
+    config = LoraConfig(
+        task_type="CAUSAL_LM", r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False
+    )
+    model = get_peft_model(load_tiny()[0], config).eval()
+    with record(model, layers=8) as trace, torch.no_grad():
+        model(torch.tensor([[5, 6, 7]]))
+    return trace
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_questions_about_adapted_layers(layers, lang):
+    words = ask.WORDS[lang]
+    A, B = (ask.part(layers, name, "0.self_attn.v_proj", lang=lang) for name in ("lora_A", "lora_B"))
+    assert A.check([4, 96]) == B.check((48, 4)) == words["right"]
+    assert A.check("4 x 96") == A.check("4×96") == words["right"]
+    assert A.check([96, 4]) == words["weight"] and A.check([48, 96]) == words["frozen"]
+    numbers = ask.trained(layers, "v_proj", lang=lang)
+    assert numbers.check(4 * 96 + 48 * 4) == words["right"] and numbers.check(48 * 96) == words["frozen"]
+    assert numbers.check(4 * 96) == words["parts"].format(parts="lora_A.default, lora_B.default")
+    low = ask.variable(layers, "low_rank", "detour", lang)
+    assert low.check([1, 3, 4]) == words["right"] and low.check([4, 3, 1]) == words["turned"]
+    (one,) = [a for a in layout.lora(layers) if a.name == "model.layers.3.self_attn.q_proj"]
+    size = ask.update(layers, "3.self_attn.q_proj", lang=lang)
+    assert f"{one.ratio:.1%}" in size.check(size.right) and size.choices == tuple(ask.RANGES[lang].values())
+    assert one.ratio <= next(most for most, said in ask.RANGES[lang].items() if said == size.right)
+
+
+def test_large_letters_count_where_choices_differ_by_them():
+    token = ask.exercise("Which?", "a", [("A", "Not the large one.")], choices=("A", "a", "b"))
+    assert token.check("a") == "Right." and token.check("A") == "Not the large one."
+    assert ask.exercise("Is it?", "yes", choices=("yes", "no")).check("Yes") == "Right."
+
+
+def test_the_solution_is_the_choice_as_it_is_written():
+    asked = ask.exercise("Which?", "only B", choices=("only A", "only B"))
+    assert "<p>only B</p>" in ask.html(asked, script=False)
+
+
+def test_what_reaches_the_base_model(prompt):
+    assert ask.reached(prompt, "inputs_embeds").check("yes") == "Right."
+    assert ask.reached(prompt, "task_ids", lang="zh").check("否") == "正确。"
+
+
 @pytest.mark.parametrize(
     "wrong, message",
     [
+        (lambda t: ask.part(t, "lora_A"), "followed were none: record it again with record"),
+        (lambda t: ask.variable(t, "low_rank"), "no recorded line makes a tensor 'low_rank'"),
         (
             lambda t: ask.shape(t, "pixels"),
             "'pixels' is not there; this call has inputs_embeds, attention_mask",
         ),
         (lambda t: ask.labels(t, call=1), "no labels reached"),
         (lambda t: ask.branch(t, "no such condition"), "no recorded line decides"),
-        (lambda t: ask.variable(t, "pixels", "forward"), "no numbers were kept of 'pixels' in forward"),
+        (lambda t: ask.numbers(t, "pixels", "forward"), "no numbers were kept of 'pixels' in forward"),
         (
             lambda t: ask.variable(t, "inputs_embeds"),
             "no numbers were kept of 'inputs_embeds' in any function",
@@ -156,24 +220,52 @@ def test_what_cannot_be_asked_is_said(prompt, wrong, message):
         wrong(prompt)
 
 
-def test_the_browser_says_what_python_says(prompt):
+def test_what_cannot_be_asked_of_layers_is_said(layers):
+    with pytest.raises(
+        ValueError, match="no adapted layer 'k_proj' was followed; followed were model.layers.0"
+    ):
+        ask.trained(layers, "k_proj")
+    with pytest.raises(ValueError, match="has no part 'lora_E'; it has lora_A, lora_B"):
+        ask.part(layers, "lora_E")
+    model = get_peft_model(load_tiny()[0], CONFIGS["lora"]).eval()
+    model.merge_adapter()
+    with record(model, layers=1) as merged, torch.no_grad():
+        model(torch.tensor([[5, 6, 7]]))
+    with pytest.raises(ValueError, match="the update of model.layers.0.self_attn.q_proj was not measured"):
+        ask.update(merged)
+
+
+def test_the_browser_says_what_python_says(prompt, layers):
     if not (node := shutil.which("node")):
         pytest.skip("node is not installed")
     rng, cases = random.Random(0), []
-    for exercise in (*asked(prompt), *asked(prompt, "zh")):
+    about_layers = [
+        ask.part(layers, "lora_A"),
+        ask.trained(layers),
+        ask.update(layers),
+        ask.update(layers, lang="zh"),
+    ]
+    large = ask.exercise("Which?", "a", [("A", "Not the large one.")], choices=("A", "a", "b"))
+    for exercise in (*asked(prompt), *asked(prompt, "zh"), *about_layers, large):
         answers = [
             exercise.right,
             f"[{exercise.right.replace(' ', ', ')}]",
+            exercise.right.replace(" ", " x "),
             "",
             "x",
             "1 2 x",
             *exercise.hints,
+            *exercise.choices,
         ]
         answers += [
             " ".join(str(rng.choice((0, 1, -100, 7))) for _ in range(rng.randrange(1, 20))) for _ in range(5)
         ]
         data = dict(
-            right=exercise.right, hints=exercise.hints, why=exercise.why, words=ask.WORDS[exercise.lang]
+            right=exercise.right,
+            hints=exercise.hints,
+            choices=exercise.choices,
+            why=exercise.why,
+            words=ask.WORDS[exercise.lang],
         )
         cases += [(data, answer, exercise.check(answer)) for answer in answers]
     code = """

@@ -402,10 +402,19 @@ def test_a_mask_of_four_dimensions():
 
 
 def test_every_word_is_there_in_both_languages():
-    from peft_viz.views import branches, cache, differences, grids, importance, next_tokens, parameters
+    from peft_viz.views import (
+        branches,
+        cache,
+        curves,
+        differences,
+        grids,
+        importance,
+        next_tokens,
+        parameters,
+    )
 
     tables = [cache.CACHE, branches.BRANCHES, differences.COMPARE, grids.SHARE, importance.IMPORTANCE]
-    tables += [next_tokens.NEXT, parameters.PARAMETERS, parameters.UPDATES, plot.WORDS]
+    tables += [curves.CURVES, next_tokens.NEXT, parameters.PARAMETERS, parameters.UPDATES, plot.WORDS]
     for table in tables:
         fields = {
             lang: {k: set(__import__("re").findall(r"{(\w+)", v)) - {"s", "cs"} for k, v in words.items()}

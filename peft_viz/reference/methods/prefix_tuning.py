@@ -9,7 +9,7 @@ from torch import nn
 from ..config import PrefixTuningConfig
 
 # %% auto #0
-__all__ = ['PrefixEncoder', 'split_key_values', 'to_cache', 'exchange']
+__all__ = ['PrefixEncoder', 'split_key_values', 'first_heads', 'to_cache', 'exchange']
 
 # %% ../../../nbs/reference/13_prefix_tuning.ipynb #364c075c
 class PrefixEncoder(nn.Module):
@@ -59,6 +59,15 @@ def split_key_values(
     return key_values.permute(2, 3, 0, 4, 1, 5)
 
 
+def first_heads(
+    tensor: torch.Tensor,  # [batch, heads, virtual, head_dim]
+    heads: int,  # how many a layer has
+    width: int,  # of one head there
+) -> torch.Tensor:  # [batch, heads, virtual, width]
+    "The numbers that a layer has room for: fewer where its heads are fewer or narrower than another layer's."
+    return tensor if tensor.shape[1::2] == (heads, width) else tensor[:, :heads, :, :width]
+
+# %% ../../../nbs/reference/13_prefix_tuning.ipynb #5b220d00
 def to_cache(
     key_values: torch.Tensor,  # [layers, 2, batch, heads, virtual, head_dim]
     layout: list,  # what the cache keeps of each layer, from `prefix_layout`
@@ -75,7 +84,7 @@ def to_cache(
 
     cache = DynamicCache(config=model_config) if cache is None else cache
     prefix = {  # layer -> keys and values, each [batch, heads, virtual, head_dim]
-        i: (keys[:, : shape.heads, :, : shape.key_dim], values[:, : shape.heads, :, : shape.value_dim])
+        i: (first_heads(keys, shape.heads, shape.key_dim), first_heads(values, shape.heads, shape.value_dim))
         for i, ((keys, values), shape) in enumerate(zip(key_values, layout))
         if shape is not None
     }

@@ -4,15 +4,17 @@
 (() => {
   /**
    * The answer as it is compared: its numbers with a space between them, or its words in small
-   * letters.
+   * letters; in large ones, too, where choices differ by nothing else.
    * @param {string} answer
+   * @param {string[]} [choices]
    */
-  function plain(answer) {
-    const text = answer.trim();
+  function plain(answer, choices = []) {
+    const text = answer.trim().replace(/(?<=\d)\s*[x×*]\s*(?=\d)/g, " "); // 4 x 96
     const numbers = text.match(/-?\d+/g) || [];
     const other = text.replace(/-?\d+|[\s,;()[\]]|torch\.Size/g, "");
     if (numbers.length && !other) return numbers.join(" ");
-    return text.toLowerCase().split(/\s+/).filter(Boolean).join(" ");
+    const alike = new Set(choices.map((c) => c.toLowerCase())).size === choices.length;
+    return (alike ? text.toLowerCase() : text).split(/\s+/).filter(Boolean).join(" ");
   }
 
   /**
@@ -27,8 +29,8 @@
    * @param {string} answer
    * @returns {{right: boolean, text: string}}
    */
-  function check({ right, hints, why, words }, answer) {
-    const given = plain(answer);
+  function check({ right, hints, choices, why, words }, answer) {
+    const given = plain(answer, choices);
     if (given === right)
       return { right: true, text: [words.right, why].filter(Boolean).join(" ") };
     if (Object.hasOwn(hints, given)) return { right: false, text: hints[given] };
@@ -116,7 +118,7 @@
           say(right ? "right" : "wrong", text);
         });
         show.addEventListener("click", () => {
-          const solution = choices.find((c) => plain(c) === exercise.right) || exercise.right;
+          const solution = choices.find((c) => plain(c, choices) === exercise.right) || exercise.right;
           say("right", `${words.solution}: ${solution} ${exercise.why}`.trim());
         });
         // a notebook has keys of its own

@@ -3,7 +3,6 @@ and transformers' Trainer do."""
 # lane: reference
 
 import json
-import subprocess
 import sys
 
 import pytest
@@ -12,6 +11,7 @@ import transformers
 
 import peft_viz as ours
 import surface
+from forks import forks
 from peft_viz import checkpoint, trainer
 
 peft = pytest.importorskip("peft")
@@ -31,10 +31,10 @@ def wrap(package, config, *names, seed=0, base=None, **fields):
 
 
 def fresh_process(code):
-    "Run code in a process that has imported nothing; what it printed last."
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip().splitlines()[-1]
+    "Run code in a process that has imported nothing of this project, nor peft; what it printed last."
+    code, out, err = forks().run(code=f"import warnings; warnings.simplefilter('ignore')\n{code}")
+    assert code == 0, err
+    return out.strip().splitlines()[-1]
 
 
 # --- the table ----------------------------------------------------------------------------------------------------
