@@ -208,7 +208,7 @@ def test_what_reaches_the_base_model(prompt):
         (lambda t: ask.branch(t, "no such condition"), "no recorded line decides"),
         (lambda t: ask.numbers(t, "pixels", "forward"), "no numbers were kept of 'pixels' in forward"),
         (
-            lambda t: ask.variable(t, "inputs_embeds"),
+            lambda t: ask.numbers(t, "inputs_embeds"),
             "no numbers were kept of 'inputs_embeds' in any function",
         ),
         (lambda t: ask.mask(t, lang="fr"), "lang is 'fr'; there are en, zh"),
