@@ -109,6 +109,23 @@ def worst(times: list) -> float:  # the 95th percentile
     return statistics.quantiles(times, n=20)[-1]
 
 
+def long_ones(browser, file: Path, tokens: int):
+    "One forward of a long text: opened, stepped through, scrolled."
+    told(f"{tokens:,} tokens: the file", file.stat().st_size / 1e6, 2, "MB")
+    page = Opened(browser, file)
+    told("   open, processor", page.processor, 1, "s")
+    told("   a moment of the story, 95 of 100", worst(page.frames("el.goScene(i % 13)", 40)), FRAME, "ms")
+    page.page.evaluate(f"{VIEW}.openTab('lines')")
+    page.page.evaluate(f"{VIEW}.go(0)")
+    told("   a step of the lines", worst(page.frames("el.move(1)", 40)), FRAME, "ms")
+    scroll = "el.shadowRoot.querySelector('.sequence .scroll').scrollLeft += 60"
+    page.page.evaluate(f"{VIEW}.go({VIEW}.steps - 2)")
+    told("   scrolling its mask", worst(page.frames(scroll, 60)), FRAME, "ms")
+    page.page.evaluate(f"{VIEW}.openTab('attention')")
+    told("   the large mask, drawn anew", worst(page.frames("el.redraw()", 20)), 6 * FRAME, "ms")
+    page.page.close()
+
+
 def main():
     argparse.ArgumentParser(description=__doc__.partition("\n")[0]).parse_args()
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as play:
@@ -128,19 +145,8 @@ def main():
         told("   a step of the lines, 95 of 100", worst(page.frames("el.go(i * 37)", 60)), FRAME, "ms")
         page.page.close()
 
-        file = long_text(4096).save(Path(folder, "long.html"))
-        page = Opened(browser, file)
-        told(
-            "4,096 tokens: a moment of the story, 95 of 100",
-            worst(page.frames("el.goScene(i % 13)", 40)),
-            FRAME,
-            "ms",
-        )
-        page.page.evaluate(f"{VIEW}.openTab('lines')")
-        told("   a step of the lines", worst(page.frames("el.move(1)", 40)), FRAME, "ms")
-        scroll = "el.shadowRoot.querySelector('.sequence .scroll').scrollLeft += 60"
-        page.page.evaluate(f"{VIEW}.go({VIEW}.steps - 2)")
-        told("   scrolling its mask", worst(page.frames(scroll, 60)), FRAME, "ms")
+        for tokens in (4096, 32_768):
+            long_ones(browser, long_text(tokens).save(Path(folder, f"{tokens}.html")), tokens)
         browser.close()
 
 

@@ -8,6 +8,7 @@ __all__ = ['run_cell', 'record_cell', 'load_ipython_extension', 'unload_ipython_
 # %% ../nbs/commands/01_magic.ipynb #cc02097f
 import argparse, ast, shlex, sys
 
+from .recording.marks import LANGUAGES
 from .startup.sitecustomize import Finder
 
 # %% ../nbs/commands/01_magic.ipynb #ca755749
@@ -33,21 +34,23 @@ def _options(line: str) -> argparse.Namespace:
     parser.add_argument("name", nargs="?")
     parser.add_argument("-n", "--calls", type=int, default=3)
     parser.add_argument("-k", "--every", type=int, default=0)
+    parser.add_argument("-l", "--lang", choices=LANGUAGES, default="en")
     try:
         return parser.parse_args(shlex.split(line))
     except SystemExit:
-        raise ValueError("%%record [name] [--calls N] [--every K]") from None
+        raise ValueError("%%record [name] [--calls N] [--every K] [--lang zh]") from None
 
 
 def record_cell(
     line: str,  # what stands behind `%%record`
     cell: str,  # the cell below
 ):
-    """Record the PEFT models that a cell runs and show the trace: `%%record [name] [--calls N] [--every K]`.
+    """Record the PEFT models that a cell runs and show the trace:
+    `%%record [name] [--calls N] [--every K] [--lang zh]`.
 
-    Of each model the first 3 forwards and generates are kept (`--calls`), and every K-th later one. `name` holds
-    the trace afterwards; a list of them if the cell ran several models, None if it ran none. Raises ValueError for
-    other options."""
+    Of each model the first 3 forwards and generates are kept (`--calls`), and every K-th later one. The viewer opens
+    in English, or in Chinese (`--lang zh`). `name` holds the trace afterwards; a list of them if the cell ran several
+    models, None if it ran none. Raises ValueError for other options."""
     from IPython import get_ipython
     from IPython.display import display
     from peft_viz.watching import Watcher
@@ -68,7 +71,7 @@ def record_cell(
             shell.user_ns[options.name] = traces[0] if len(traces) == 1 else traces or None
         for page in watcher.pages:
             print(page.summary())
-            display(page.trace)
+            display(page.trace.view(lang=options.lang))
         if not traces:
             print("no PEFT model was called in this cell", *watcher.notes, sep="; ")
 

@@ -323,6 +323,7 @@ VARIES = (  # what may differ from run to run, and what is compared instead
     (r"\b\d+(\.\d+)? ?(ns|µs|us|ms|s|seconds|minutes)\b", "… s"),
     (r"\b[0-9a-f]{32}\b|\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{22}\b", "…"),
     (r"(/tmp|/var/folders)/[\w./-]+", "/tmp/…"),
+    (r"\b\d{6,}\.py\b|(<|\\u003c)ipython-input-[\w-]+>", "a cell"),  # where a notebook's own function stands
 )
 
 

@@ -424,6 +424,7 @@ _SAID = {
         comma=", ",
         none="nothing",
         times="; {} moments",
+        digest="norm {:.6g}, mean {:.6g}",
     ),
     "zh": dict(
         colon="：",
@@ -435,6 +436,7 @@ _SAID = {
         comma="，",
         none="无",
         times="；共 {} 处",
+        digest="范数 {:.6g}，均值 {:.6g}",
     ),
 }
 
@@ -472,7 +474,7 @@ def answer_text(
     if isinstance(answer, Chances):
         answer = ", ".join(f"{layout.visible(text) if text else id} {float(p):.3f}" for id, text, p in answer)
     if isinstance(answer, Digest):
-        answer = f"norm {float(answer.norm):.6g}, mean {float(answer.mean):.6g}"
+        answer = _SAID[lang]["digest"].format(float(answer.norm), float(answer.mean))
     if isinstance(answer, dict):
         answer = " ".join(map(str, answer.values()))
     text = str(answer)
@@ -489,6 +491,7 @@ class Comparison:
     moments: int  # calls of the base model that were compared
     unknown: list  # what could not be compared, because one of the recordings did not keep it
     lang: str = "en"  # of the text
+    titles: dict = field(default_factory=dict)  # language -> what both recordings are of
 
     def __str__(self):
         words = _TOLD[self.lang]
@@ -644,9 +647,8 @@ def compare(
     if len(a.roots) != len(b.roots):
         later = [next((root.id for root in t.roots[min(len(a.roots), len(b.roots)) :]), None) for t in (a, b)]
         found.add("calls", len(a.roots), len(b.roots), later[0], None, later[1], None)
-    return Comparison(
-        title(a, lang), title(b, lang), list(found.first.values()), moments, list(found.unknown), lang
-    )
+    titles = {known: (title(a, known), title(b, known)) for known in marks.LANGUAGES}
+    return Comparison(*titles[lang], list(found.first.values()), moments, list(found.unknown), lang, titles)
 
 
 def _trace(x) -> Trace:

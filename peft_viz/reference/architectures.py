@@ -465,7 +465,7 @@ class BaseModelFacts(KnownFacts):
 
     def check_keeps_cache(self):
         "Raises ValueError when the base model uses gradient checkpointing, because it then drops the cache."
-        if any(module.gradient_checkpointing and module.training for module in self.checkpointed):
+        if [module for module in self.checkpointed if module.training and module.gradient_checkpointing]:
             raise ValueError(
                 "prefix tuning fills the key/value cache, which gradient checkpointing cannot use; "
                 "call model.gradient_checkpointing_disable() first, or choose a method that needs no cache"

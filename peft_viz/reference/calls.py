@@ -15,8 +15,8 @@ from .place import STATES
 # %% auto #0
 __all__ = ['FOR_METHODS', 'MEANT', 'WHOLE', 'FITS', 'FLOATS', 'named', 'by_name', 'unless_switched_off', 'need', 'need_numbers',
            'need_tensor', 'can_be_read', 'check_mask', 'check_other_mask', 'check_inputs', 'check_embedded',
-           'check_prompt_inputs', 'check_labels', 'warn_of_misspelt', 'is_first_call', 'with_checked_inputs',
-           'with_checked_beginning']
+           'check_prompt_inputs', 'check_ids', 'check_labels', 'warn_of_misspelt', 'is_first_call', 'check_call',
+           'check_ranges', 'with_checked_inputs', 'with_checked_beginning']
 
 # %% ../../nbs/reference/03_calls.ipynb #bc01519c
 FOR_METHODS = "adapter_names", "task_ids", "input_type_mask"  # arguments that the base model does not have
@@ -94,10 +94,10 @@ def need_numbers(
     "Raises ValueError unless the value is None or a tensor of such numbers."
     if value is None:
         return
-    need(
-        isinstance(value, torch.Tensor), f"{name} is a {type(value).__name__}; it must be a tensor {meaning}"
-    )
-    need(FITS[kinds](value), f"{name} holds {value.dtype}; it must hold {kinds}")
+    if not isinstance(value, torch.Tensor):
+        raise ValueError(f"{name} is a {type(value).__name__}; it must be a tensor {meaning}")
+    if not FITS[kinds](value):
+        raise ValueError(f"{name} holds {value.dtype}; it must hold {kinds}")
 
 
 def need_tensor(
@@ -111,8 +111,8 @@ def need_tensor(
     need_numbers(name, value, meaning, kinds)
     if value is None:
         return
-    fits = value.dim() == len(shape) and all(want in (None, size) for want, size in zip(shape, value.shape))
-    if not fits:
+    other = [size for want, size in zip(shape, value.shape) if want not in (None, size)]
+    if other or value.dim() != len(shape):
         wanted = ", ".join("any" if size is None else str(size) for size in shape)
         raise ValueError(f"{name} has shape {list(value.shape)}; it must be {meaning}, here [{wanted}]")
 
@@ -141,11 +141,11 @@ def check_mask(
         return
     smallest = float(attention_mask.min())
     whole = not attention_mask.is_floating_point() or bool((attention_mask == attention_mask.round()).all())
-    need(
-        smallest >= 0 and whole,
-        f"attention_mask must hold 1 for tokens that are seen and 0 for padding; its smallest number is {smallest:g}"
-        + ("" if whole else ", and not all are whole"),
-    )
+    if smallest < 0 or not whole:
+        raise ValueError(
+            "attention_mask must hold 1 for tokens that are seen and 0 for padding; its smallest number is "
+            f"{smallest:g}{'' if whole else ', and not all are whole'}"
+        )
 
 # %% ../../nbs/reference/03_calls.ipynb #d4c577f2
 def check_other_mask(
@@ -184,7 +184,8 @@ def check_inputs(
     if inputs is None:
         raise ValueError("pass input_ids or inputs_embeds")
     batch_size, length = inputs.shape[:2]
-    need(batch_size and length, f"the input has shape {list(inputs.shape)}: there is no token in it")
+    if not batch_size or not length:
+        raise ValueError(f"the input has shape {list(inputs.shape)}: there is no token in it")
     need_tensor("labels", labels, (batch_size, length), "[batch, sequence], as the input")
     if isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 2:
         longer = not is_first and attention_mask.shape[1] > length
@@ -204,26 +205,17 @@ def check_inputs(
 
 # %% ../../nbs/reference/03_calls.ipynb #01de2406
 def check_embedded(
-    setting,  # the model's `Setting`
-    word_embeddings: torch.nn.Embedding,  # of the base model
-    input_ids: torch.Tensor | None,  # [batch, sequence]
+    model,  # a PeftModel with virtual tokens
     inputs_embeds: torch.Tensor | None,  # [batch, sequence, hidden]
 ):
-    "Raises ValueError for ids that are not in the vocabulary, and for embeddings of another width than the prompt's."
-    size, width = word_embeddings.weight.shape
-    if input_ids is not None and can_be_read(input_ids):
-        first, last = (int(n) for n in input_ids.aminmax())
-        need(
-            0 <= first and last < size,
-            f"input_ids must be from 0 to {size - 1}; here they are from {first} to {last}",
-        )
-    if not setting.is_prefix:
-        need_tensor("inputs_embeds", inputs_embeds, (None, None, width), "[batch, sequence, hidden]", FLOATS)
+    "Raises ValueError for embeddings of another width than the prompt's."
+    if inputs_embeds is not None and not model.setting.is_prefix:
+        shape = None, None, model.word_embeddings.weight.shape[1]
+        need_tensor("inputs_embeds", inputs_embeds, shape, "[batch, sequence, hidden]", FLOATS)
 
 
 def check_prompt_inputs(
     setting,  # the model's `Setting`
-    word_embeddings: torch.nn.Embedding,  # of the base model
     given: dict,  # the arguments of the call
 ):
     """Raises ValueError for arguments that do not go with virtual tokens; warns of arguments that are dropped.
@@ -232,7 +224,6 @@ def check_prompt_inputs(
     input_ids, inputs_embeds = given.get("input_ids"), given.get("inputs_embeds")
     need(input_ids is None or inputs_embeds is None, "pass input_ids or inputs_embeds, not both")
     setting.base.check_takes(given, setting.keeps_positions)
-    check_embedded(setting, word_embeddings, input_ids, inputs_embeds)
     need(
         given.get("adapter_names") is None,
         "adapter_names give each row its own LoRA adapter; with virtual tokens, all rows have the active "
@@ -249,6 +240,21 @@ def check_prompt_inputs(
         warn("Token type ids are not supported for parameter efficient tuning. Ignoring token type ids")
 
 # %% ../../nbs/reference/03_calls.ipynb #13c6eae5
+def check_ids(
+    model,  # a PeftModel
+    input_ids: torch.Tensor | None,  # [batch, sequence]
+):
+    "Raises ValueError for ids that are not in the vocabulary."
+    size = len(model.get_input_embeddings().weight)
+    if not can_be_read(input_ids):
+        return
+    first, last = (int(n) for n in input_ids.aminmax())
+    need(
+        0 <= first and last < size,
+        f"input_ids must be from 0 to {size - 1}; here they are from {first} to {last}",
+    )
+
+
 def check_labels(
     model,  # a PeftModel
     given: dict,  # the arguments of the call
@@ -267,7 +273,7 @@ def check_labels(
         f"labels must be {IGNORED}, which the loss leaves out, or from 0 to {size - 1}; there is [{strange}]",
     )
 
-
+# %% ../../nbs/reference/03_calls.ipynb #f1079aa1
 @lru_cache
 def _names(kind: type) -> frozenset:
     "The arguments that a model's forward names."
@@ -294,37 +300,60 @@ def is_first_call(
     return all(given.get(name) is None for name in ("past_key_values", *STATES))
 
 
+def check_call(
+    model,  # a PeftModel
+    given: dict,  # the arguments of a forward
+):
+    "Raises ValueError for arguments that do not fit together; warns of misspelt ones and of those that are dropped."
+    base, prompts = model.get_base_model(), model.active_peft_config.is_prompt_learning
+    setting = model.setting if prompts else None
+    warn_of_misspelt(type(base), MEANT, given)
+    cache, mask = given.get("past_key_values"), given.get("attention_mask")
+    if not (cache is None or hasattr(cache, "get_seq_length") or isinstance(cache, (tuple, list))):
+        kind = type(cache).__name__
+        raise ValueError(f"past_key_values is a {kind}; it must be a cache, such as a call before returned")
+    names = ["input_ids", "inputs_embeds", "attention_mask", "labels"]
+    if setting is None or setting.keeps_positions:  # otherwise they are dropped
+        names.append("position_ids")
+    check_inputs(**{name: given.get(name) for name in names}, is_first=is_first_call(given))
+    if isinstance(mask, torch.Tensor) and mask.dim() == 3:
+        fits = not prompts and base.config.model_type in encoders()
+        need(fits, f"attention_mask has shape {list(mask.shape)}; it must be [batch, sequence]")
+    if setting is not None:
+        check_prompt_inputs(setting, given)
+        check_embedded(model, given.get("inputs_embeds"))
+
+
+def check_ranges(
+    model,  # a PeftModel
+    given: dict,  # the arguments of a call
+):
+    "Raises ValueError for ids and labels that are out of range."
+    check_ids(model, given.get("input_ids"))
+    check_labels(model, given)
+
+
 def with_checked_inputs(
     method,  # `forward` of the PEFT model
 ):
-    "A decorator: the inputs are checked before the method runs. Raises what the checks raise, ValueError."
+    """A decorator: the inputs are checked before the method runs, numbers that are out of range when it has failed.
+    Raises what the checks raise, ValueError."""
 
     @wraps(method)
     def checked(self, *args, **kwargs):
-        given, prompts = by_name(method, args, kwargs)[1], self.active_peft_config.is_prompt_learning
-        base = self.get_base_model()
-        warn_of_misspelt(type(base), MEANT, given)
-        cache = given.get("past_key_values")
-        need(
-            cache is None or hasattr(cache, "get_seq_length") or isinstance(cache, (tuple, list)),
-            f"past_key_values is a {type(cache).__name__}; it must be a cache, such as a call before returned",
-        )
-        names = ["input_ids", "inputs_embeds", "attention_mask", "labels"]
-        if not prompts or self.setting.keeps_positions:  # otherwise they are dropped
-            names.append("position_ids")
-        check_inputs(**{name: given.get(name) for name in names}, is_first=is_first_call(given))
-        check_labels(self, given)
-        mask = given.get("attention_mask")
-        if isinstance(mask, torch.Tensor) and mask.dim() == 3:
-            fits = not prompts and base.config.model_type in encoders()
-            need(fits, f"attention_mask has shape {list(mask.shape)}; it must be [batch, sequence]")
-        if prompts:
-            check_prompt_inputs(self.setting, self.word_embeddings, given)
-        return method(self, *args, **kwargs)
+        given = by_name(method, args, kwargs)[1]
+        check_call(self, given)
+        if not is_first_call(given):
+            check_ranges(self, given)
+        try:
+            return method(self, *args, **kwargs)
+        except (IndexError, RuntimeError):
+            check_ranges(self, given)
+            raise
 
     return checked
 
-
+# %% ../../nbs/reference/03_calls.ipynb #d87fb6b3
 def with_checked_beginning(
     generate,  # of the PEFT model
 ):
@@ -339,8 +368,9 @@ def with_checked_beginning(
         if ids is not None or embeds is not None:
             inputs = dict(input_ids=ids) if embeds is None else dict(inputs_embeds=embeds)
             check_inputs(**inputs, attention_mask=mask, is_first=is_first_call(kwargs))
+            check_ids(self, ids if embeds is None else None)
             if self.active_peft_config.is_prompt_learning:
-                check_embedded(self.setting, self.word_embeddings, ids, embeds)
+                check_embedded(self, embeds)
         return generate(self, *args, **kwargs)
 
     return checked

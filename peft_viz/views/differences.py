@@ -60,11 +60,13 @@ def compare(
     blocks = _blocks(found, lang, width)[:most]
     side_by_side = width > 5
     tall = lambda one, other: max(len(one), len(other)) if side_by_side else len(one) + len(other)
-    who = [in_lines(text, width - 0.5, 5.3) for text in (found.a, found.b)]
+    who = [in_lines(text, width - 0.5, 5.3) for text in found.titles.get(lang, (found.a, found.b))]
     foot = [words["more"].format(n=n - most)] * (n > most)
     if found.unknown:
         foot += in_lines(
-            words["unknown"].format(names=", ".join(NAMES[name][lang] for name in found.unknown)),
+            words["unknown"].format(
+                names=vocabulary(lang)["comma"].join(NAMES[name][lang] for name in found.unknown)
+            ),
             width - 0.3,
             5.3,
         )

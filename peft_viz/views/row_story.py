@@ -124,7 +124,7 @@ def _given(b: _Row, name):
     return _strip(b, name, b.placed(value))
 
 # %% ../../nbs/views/figures/03_row_story.ipynb #c0818acc
-_STACK = ("attention_mask", "labels", "position_ids", "input_ids", "inputs_embeds")  # from top to bottom
+_STACK = ("input_ids", "inputs_embeds", "attention_mask", "labels", "position_ids")  # from top to bottom
 
 
 def _dims(value):  # [2, 10]
@@ -144,8 +144,7 @@ def _what_was_passed(b, moment):
     "The caller's tensors, one above the other"
     order = {name: k for k, name in enumerate(_STACK)}
     others = [n for n in moment.names if n not in order]
-    names = sorted((n for n in moment.names if n in order), key=order.get)
-    names[len(names) - 1 : len(names) - 1] = others  # above the tokens
+    names = sorted((n for n in moment.names if n in order), key=order.get) + others
     lines = [line for name in names if (line := _given(b, name)) is not None]
     return _Section(moment.kind, moment.text, _shapes(None, moment.after), lines)
 
@@ -234,7 +233,7 @@ def _sections(b, told):
 def _add_what_reached(b, section, drawn):
     "The strips of what the base model got, as far as no other section shows them, and the positions that were used"
     drawn = drawn | {"input_ids"} if "inputs_embeds" in drawn else drawn
-    lines = {name: _arrived(b, name) for name in _STACK[:4] if name not in drawn}
+    lines = {name: _arrived(b, name) for name in _STACK if name != "inputs_embeds" and name not in drawn}
     used, told = used_positions(b.trace, b.call, b.number), b.row.positions
     if used is not None:
         alike = told is not None and all(p in (None, u) for u, p in zip(used, told))
@@ -242,8 +241,7 @@ def _add_what_reached(b, section, drawn):
             lines.pop("position_ids", None)
         if not (alike and "position_ids" in drawn):
             lines["used"] = value_line("positions", b.names["used"], used, b.trace, b.names)
-    order = (*_STACK[:3], "used", _STACK[3])
-    section.lines = [lines[name] for name in order if lines.get(name) is not None]
+    section.lines = [lines[name] for name in (*_STACK, "used") if lines.get(name) is not None]
 
 
 def _as_passed(b, told):

@@ -15,6 +15,7 @@ from pathlib import Path
 import peft_viz.views
 from ..recording import layout, marks
 from ..recording.compare import compare
+from ..recording.sentences import apart
 from ..recording.trace import Trace, WRITERS
 from .ways import ways
 
@@ -170,7 +171,7 @@ def bare(
         comment = comment and not line.endswith("*/")
     return "\n".join(out)
 
-
+# %% ../../nbs/views/00_viewer.ipynb #5c0b465c
 def join(
     texts: dict,  # name -> text of a module, in order
 ) -> str:  # JavaScript
@@ -196,7 +197,7 @@ def code(
     sheet: str = "viewer.css",  # its style sheet
 ) -> str:  # JavaScript
     "The script that defines an element, with its style sheet inside; running it twice does no harm"
-    css = _STATIC.joinpath(sheet).read_text(encoding="utf-8")
+    css = "\n".join(_STATIC.joinpath(name).read_text(encoding="utf-8") for name in ("marks.css", sheet))
     return join(modules(entry)).replace('/*css*/ ""', json.dumps(bare(css), ensure_ascii=False))
 
 # %% ../../nbs/views/00_viewer.ipynb #eda8d4df
@@ -300,7 +301,7 @@ _PAGE = """<!doctype html>
 </html>
 """
 
-
+# %% ../../nbs/views/00_viewer.ipynb #c58737aa
 def _hash(text: str) -> str:  # how a content security policy names a script or a style sheet
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
@@ -320,7 +321,7 @@ def policy(
     }
     return "; ".join(f"{name} {value}" for name, value in rules.items())
 
-
+# %% ../../nbs/views/00_viewer.ipynb #1ae4ff98
 def document(
     body: str,  # HTML, the element with its data
     script: str,  # the one script that may run
@@ -349,7 +350,9 @@ def page(
     other: Trace | None = None,  # a second recording, to be shown beside it
 ) -> str:  # HTML
     "The viewer as a whole HTML file, see `document`."
-    title = title or f"{layout.method(trace)} on {trace.about.get('model_class')}"
+    zh = lang.startswith("zh")
+    method, model = layout.method(trace, "zh" if zh else "en"), trace.about.get("model_class")
+    title = title or (f"{model} 上的{apart(method).rstrip()}" if zh else f"{method} on {model}")
     return document(_element(trace, lang, " full autofocus", other), code(), title, lang, lead)
 
 # %% ../../nbs/views/00_viewer.ipynb #694657c6

@@ -83,7 +83,7 @@ def encode(
 # %% ../../nbs/views/02_widgets.ipynb #00e4b98c
 class Bench:
     """A private copy of a model that can be wrapped with one method after another. The model it was made from is
-    never touched."""
+    never touched. Raises ValueError for a model that has an adapter already."""
 
     def __init__(
         self,
@@ -148,67 +148,36 @@ def _run(
 Bench.run = _run
 
 # %% ../../nbs/views/02_widgets.ipynb #4be96534
-LABELS = {
-    "en": dict(
-        method="method",
-        beside="beside it",
-        virtual="virtual tokens",
-        rank="rank",
-        padding="padding",
-        left="left",
-        right="right",
-        texts="texts",
-        row="row",
-        paper="paper",
-        light="light",
-        dark="dark",
-        mode="run",
-        forward="forward",
-        generate="generate",
-        new="new tokens",
-        cache_="cache",
-        on="with",
-        off="without",
-        call="call",
-        show="figures",
-        passed="you passed",
-        got="base model got",
-        nothing="–",
-        cache="{n} tokens per row",
-        failed="The run failed",
-        undrawn="Not drawn: {name}. {why}",
-    ),
-    "zh": dict(
-        method="方法",
-        beside="并排比较",
-        virtual="虚拟词元",
-        rank="秩",
-        padding="填充",
-        left="左",
-        right="右",
-        texts="文本",
-        row="行",
-        paper="纸张",
-        light="浅色",
-        dark="深色",
-        mode="运行",
-        forward="前向传播",
-        generate="生成",
-        new="新词元",
-        cache_="缓存",
-        on="使用",
-        off="不用",
-        call="调用",
-        show="图",
-        passed="你传入的",
-        got="基础模型收到的",
-        nothing="–",
-        cache="每行 {n} 个词元",
-        failed="运行失败",
-        undrawn="没有画出 {name}：{why}",
-    ),
+_WORDS = {  # a word of the explorer -> English, Chinese
+    "method": ("method", "方法"),
+    "beside": ("beside it", "并排比较"),
+    "virtual": ("virtual tokens", "虚拟词元"),
+    "rank": ("rank", "秩"),
+    "padding": ("padding", "填充"),
+    "left": ("left", "左"),
+    "right": ("right", "右"),
+    "texts": ("texts", "文本"),
+    "row": ("row", "行"),
+    "paper": ("paper", "纸张"),
+    "light": ("light", "浅色"),
+    "dark": ("dark", "深色"),
+    "mode": ("run", "运行"),
+    "forward": ("forward", "前向传播"),
+    "generate": ("generate", "生成"),
+    "new": ("new tokens", "新词元"),
+    "cache_": ("cache", "缓存"),
+    "on": ("with", "使用"),
+    "off": ("without", "不用"),
+    "call": ("call", "调用"),
+    "show": ("figures", "图"),
+    "passed": ("you passed", "你传入的"),
+    "got": ("base model got", "基础模型收到的"),
+    "nothing": ("–", "–"),
+    "cache": ("{n} tokens per row", "每行 {n} 个词元"),
+    "failed": ("The run failed", "运行失败"),
+    "undrawn": ("Not drawn: {name}. {why}", "没有画出 {name}：{why}"),
 }
-assert LABELS["en"].keys() == LABELS["zh"].keys()
+LABELS = {lang: {name: pair[at] for name, pair in _WORDS.items()} for at, lang in enumerate(marks.LANGUAGES)}
 
 # %% ../../nbs/views/02_widgets.ipynb #577a61c1
 FIGURE_NAMES = {  # a figure of `plot` -> its name on a button

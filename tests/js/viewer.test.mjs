@@ -1,8 +1,18 @@
 // What of the page's script needs no browser: `node --test tests/js`, in milliseconds.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { align, count, maskOfRow, unpack, writtenOut } from "../../peft_viz/views/static/numbers.js";
-import { onAxis, pairs, stretches } from "../../peft_viz/views/static/grid.js";
+import { align, count, unpack, writtenOut } from "../../peft_viz/views/static/numbers.js";
+import { stretches } from "../../peft_viz/views/static/grid.js";
+import {
+  maskOfRow,
+  mayAttend,
+  onAxis,
+  pairs,
+  perKey,
+  perQuery,
+  pixelEdges,
+  shares,
+} from "../../peft_viz/views/static/masks.js";
 import { colourLines, dedent } from "../../peft_viz/views/static/python.js";
 import { unequal } from "../../peft_viz/views/static/compare.js";
 import { readHash, stepOfHash } from "../../peft_viz/views/static/links.js";
@@ -86,7 +96,7 @@ test("numbers: runs, and files that promise more than there is room for", () => 
   assert.equal(unpack(null), null);
   assert.equal(count({ runs: [5, 1e12] }), 1e12);
   assert.equal(unpack({ runs: [5, 1e12] }), null);
-  assert.equal(maskOfRow({ shape: [1, 1, 1e6, 1e6], data: { runs: [1, 1e12] } }, 0), null);
+  assert.equal(maskOfRow({ shape: [1, 1, 1e7, 1e7], data: { runs: [1, 1e14] } }, 0), null);
 });
 
 test("a table that grew in front or behind is laid over the old one", () => {
@@ -101,23 +111,59 @@ test("a table that grew in front or behind is laid over the old one", () => {
   assert.deepEqual([behind.padBefore, behind.fresh(0, 1), behind.fresh(0, 2)], [0, false, true]);
 });
 
+/** 1 and 0 for each pair, the queries one after the other. */
+const bits = (mask) => {
+  const at = Array.from({ length: mask.queries * mask.keys }, (_, i) => i);
+  return at.map((i) => +mayAttend(mask, Math.floor(i / mask.keys), i % mask.keys));
+};
+const causal = (n, behind = 0) => {
+  const runs = Array.from({ length: n }, (_, q) => [1, behind + q + 1, 0, n - 1 - q]).flat();
+  return maskOfRow({ shape: [1, 1, n, n + behind], data: { runs } }, 0);
+};
+
+test("a pixel that shows several pairs is as strong as the share that may attend", () => {
+  for (const mask of [causal(9), causal(7, 4), maskOfRow({ shape: [1, 1, 3, 5], data: [0, 1, 1, 0, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1, 1] }, 0)]) {
+    for (const pixels of [1, 2, 3, 4]) {
+      const across = pixelEdges(pixels, mask.keys);
+      const down = pixelEdges(2, mask.queries);
+      const one = bits(mask);
+      for (const py of [0, 1]) {
+        const found = shares(mask, down[py], down[py + 1], across);
+        found.forEach((share, px) => {
+          const inside = one.filter((_, i) => {
+            const [q, k] = [Math.floor(i / mask.keys), i % mask.keys];
+            return q >= down[py] && q < down[py + 1] && k >= across[px] && k < across[px + 1];
+          });
+          const expected = inside.reduce((a, b) => a + b, 0) / inside.length;
+          assert.ok(Math.abs(share - expected) < 1e-12, `${pixels} ${py} ${px}`);
+        });
+      }
+    }
+  }
+  const long = causal(32_768, 8); // a billion pairs, kept as 32,768 stretches
+  assert.equal(pairs(long), (32_768 * 32_769) / 2 + 8 * 32_768);
+  assert.ok(mayAttend(long, 100, 108) && !mayAttend(long, 100, 109));
+});
+
 test("a mask is read from its runs: any head, the row asked for, the key axis", () => {
   // two rows, two heads, two queries, three keys
   const flat = [1, 0, 0, 1, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 0, 0];
   const runs = { runs: flat.flatMap((x) => [x, 1]) };
   for (const data of [flat, runs]) {
     const v = { shape: [2, 2, 2, 3], data };
-    assert.deepEqual([...maskOfRow(v, 0).cells], [1, 0, 1, 1, 1, 0]);
-    assert.deepEqual([...maskOfRow(v, 1).cells], [0, 0, 0, 1, 1, 1]);
+    assert.deepEqual(bits(maskOfRow(v, 0)), [1, 0, 1, 1, 1, 0]);
+    assert.deepEqual(bits(maskOfRow(v, 1)), [0, 0, 0, 1, 1, 1]);
   }
   // one run over both heads and into the next row
   const long = { shape: [2, 2, 1, 3], data: { runs: [0, 4, 1, 4, 0, 4] } };
-  assert.deepEqual([...maskOfRow(long, 0).cells], [0, 1, 1]);
-  assert.deepEqual([...maskOfRow(long, 1).cells], [1, 1, 0]);
-  const mask = { cells: new Uint8Array([1, 1, 0, 0, 1, 1]), queries: 2, keys: 3 };
+  assert.deepEqual(bits(maskOfRow(long, 0)), [0, 1, 1]);
+  assert.deepEqual(bits(maskOfRow(long, 1)), [1, 1, 0]);
+  const mask = maskOfRow({ shape: [1, 1, 2, 3], data: [1, 1, 0, 0, 1, 1] }, 0);
   assert.equal(pairs(mask), 4);
-  assert.deepEqual([...onAxis(mask, 2).cells], [1, 1, 0, 1]); // empty slots of a static cache
+  assert.deepEqual([perQuery(mask), perKey(mask)], [[2, 2], [1, 2, 1]]);
+  assert.deepEqual(bits(onAxis(mask, 2)), [1, 1, 0, 1]); // empty slots of a static cache
   assert.deepEqual([onAxis(mask, 5).start, onAxis(mask, 5).keys], [2, 3]); // a sliding window
+  assert.deepEqual(bits(maskOfRow({ shape: [1, 1, 1, 0], data: [] }, 0)), []);
   assert.deepEqual(stretches([..."aab"]), [
     [0, 2, "a"],
     [2, 3, "b"],

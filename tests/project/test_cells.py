@@ -12,18 +12,11 @@ NOTEBOOKS = [
     for path in sorted((ROOT / "nbs").rglob("*.ipynb"))
     if not any(part.startswith((".", "_")) for part in path.relative_to(ROOT).parts)
 ]
-LATER = {  # folders, and single notebooks, that are not split yet
-    "views",
-}
 
 
 def short(path):
     "The folder and the name of a notebook."
     return f"{path.parent.name}/{path.stem}"
-
-
-def is_later(path):
-    return path.parent.name in LATER or short(path) in LATER
 
 
 def cells(path):
@@ -37,7 +30,7 @@ def cells(path):
         yield kind, "\n".join(line for line in lines if line not in said)
 
 
-@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if not is_later(p)], ids=short)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=short)
 def test_an_exported_cell_fits_on_a_screen(path):
     assert not long_ones(path), f"split these cells: they have more than {SCREEN} lines"
 
@@ -60,9 +53,3 @@ def test_what_is_shown_in_a_lecture_is_not_wider_than_its_screen(path):
     code = (text for kind, text in cells(path) if kind == "export")
     lines = [line.partition("  # noqa")[0] for text in code for line in text.splitlines()]
     assert not [line for line in lines if len(line) > COLUMNS]
-
-
-@pytest.mark.parametrize("name", sorted(LATER))
-def test_the_list_of_what_is_to_be_split_is_short_enough(name):
-    found = [p for p in NOTEBOOKS if name in (p.parent.name, short(p))]
-    assert any(long_ones(p) for p in found), f"strike {name}: all is split"

@@ -726,10 +726,19 @@ def test_a_cell_is_recorded_and_shown(shell, capsys):
     assert "torch.Size([1, 4, 67])" in out and "1 of 2 forwards of PeftModelForCausalLM" in out
 
 
+def test_a_recorded_cell_is_shown_in_chinese(shell, monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    for said in ("", " --lang zh"):
+        assert shell.run_cell(f"%%record trace{said}\nmodel(input_ids=ids);").success
+    assert [view.lang for view in shown] == ["en", "zh"] and shown[1].trace is shell.user_ns["trace"]
+
+
 def test_an_error_in_a_recorded_cell_is_the_cells_error(shell, capsys):
     result = shell.run_cell("%%record trace\nmodel(input_ids=ids)\n1 / 0")
     assert isinstance(result.error_in_exec, ZeroDivisionError) and len(shell.user_ns["trace"].base_calls) == 1
     assert not shell.run_cell("%%record a b c\n1").success
+    assert not shell.run_cell("%%record --lang xx\n1").success
     assert shell.run_cell("%%record nothing\n1").success and shell.user_ns["nothing"] is None
     assert "no PEFT model was called" in capsys.readouterr().out
     shell.run_line_magic("unload_ext", "peft_viz")

@@ -41,9 +41,9 @@ class Texts(ast.NodeTransformer):
 
 def code(cell):
     lines = text(cell).splitlines()
-    magics = [line for line in lines if line.startswith("%")]  # of Jupyter: the same in both languages
+    magics = [line for line in lines if line.startswith("%")]  # of Jupyter
     python = "\n".join(line for line in lines if line not in magics)
-    return magics, ast.dump(Texts().visit(ast.parse(python)))
+    return [line.replace(" --lang zh", "") for line in magics], ast.dump(Texts().visit(ast.parse(python)))
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)

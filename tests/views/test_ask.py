@@ -1,7 +1,7 @@
 "Questions about a recording: what is right, what is said to a wrong answer, in Python and in the browser alike."
 # lane: here
 
-import json, pathlib, random, shutil, subprocess
+import json, pathlib, random, re, shutil, subprocess
 import peft, pytest, torch
 
 import peft_viz
@@ -73,6 +73,20 @@ def test_the_answers_are_those_of_the_tensors(prompt):
     assert ask.branch(prompt, "PREFIX_TUNING", "forward").check("No") == "Right."
     assert "#" not in ask.branch(prompt, "is_prompt_learning", "forward").question
     assert ask.positions(prompt, 0).check([*range(16)]) == "Right."  # the padding was counted
+
+
+def test_what_is_fed_in_beside_a_prefix_has_no_virtual_columns():
+    prefix, words = recorded(CONFIGS["prefix"]), ask.WORDS["en"]
+    for name in ("input_ids", "labels", "logits"):
+        question = ask.shape(prefix, name)
+        more, fewer = (f"2 {n} 67" if name == "logits" else f"2 {n}" for n in (16, 8))
+        assert question.check(more) == words["elsewhere"] and fewer not in question.hints
+    assert ask.shape(prefix, "attention_mask").check([2, 12]) == words["virtual"].format(n=4)
+
+
+def test_a_form_holds_the_words_that_it_shows(prompt):
+    script = SCRIPT.read_text(encoding="utf-8")
+    assert set(re.findall(r"words\.(\w+)", script)) == set(ask.FORM)
 
 
 def test_a_decision_is_asked_for_in_each_call(prompt):
@@ -381,3 +395,40 @@ def test_questions_are_accessible(opened, scheme):
 
 def test_ask_is_at_the_top():
     assert peft_viz.ask is ask
+
+
+@pytest.mark.parametrize(
+    "call, right, counts", [(0, [*range(4, 16)], True), (1, [4, 4, 4, 4, 4, 5, 6, 7], False)]
+)
+def test_a_hint_to_positions_says_what_this_run_did(call, right, counts):
+    "peft's prefix counts padding in forward, and not in generate."
+    words, question = (
+        ask.WORDS["en"],
+        ask.positions(recorded(CONFIGS["prefix"], peft.get_peft_model), call=call),
+    )
+    assert question.right == " ".join(map(str, right))
+    assert question.check([x - 4 for x in right]) == words["from_zero"]
+    other = [4] * 4 + [*range(4, 12)] if counts else [*range(4, 12)]
+    assert question.check(other) == words["uncounted" if counts else "counted"]
+
+
+def test_a_hint_to_the_shape_of_a_mask_with_four_dimensions():
+    words, square = ask.WORDS["en"], torch.ones(2, 1, 6, 6).tril().bool()
+    shapes = {}
+    for name in ("prompt", "prefix"):
+        base, tokenizer = load_tiny()
+        model = get_peft_model(base, CONFIGS[name]).eval()
+        with record(model) as trace, torch.no_grad():
+            model(torch.full((2, 6), 20), attention_mask=square)
+        shapes[name] = ask.shape(trace, "attention_mask")
+    assert (shapes["prompt"].right, shapes["prefix"].right) == ("2 1 10 10", "2 1 6 10")
+    assert shapes["prompt"].check("2 1 6 10") == words["rows"]
+    assert shapes["prefix"].check("2 1 10 10") == words["queries"]
+    for question in shapes.values():
+        assert question.check("2 1 6 6") == words["virtual"].format(n=4)
+        assert question.check("2 10") == words["square"]
+
+
+def test_what_comes_back_is_asked_for_as_such(prompt):
+    assert "returns" in ask.shape(prompt, "logits").question
+    assert "reaches" in ask.shape(prompt, "labels").question

@@ -250,8 +250,8 @@ def test_the_story_of_prompt_tuning(prompt):
     ][:6]:
         assert moment.text in told  # the figure says what the story says
     assert f"The loss is {loss(prompt):.4g}" in told and "Is it prompt learning" not in told
-    assert new(ax) == [(0, 4)] * 4  # mask, labels, tokens, logits: all on one grid of columns
-    mask, labels, tokens, *_ = lines(ax, 9)
+    assert new(ax) == [(0, 4)] * 4  # what grew, and the logits: all on one grid of columns
+    tokens, mask, labels, *_ = lines(ax, 9)
     assert list(tokens) == list(mask) == list(labels) == [4, 5, 6, 7, 8]
     assert [tokens[k][0] for k in (4, 8)] == ["padding", "token"] and mask[8][0] == "attended"
     shapes = {t.get_text() for t in ax.texts}
@@ -324,7 +324,7 @@ def test_the_story_of_virtual_tokens_behind_the_padding():
     ax = plot.story(trace)
     told = sentences(ax)
     assert "the four virtual tokens behind the padding" in told and "four ones behind the padding" in told
-    mask, labels, tokens, *_ = lines(ax, 9)
+    tokens, mask, labels, *_ = lines(ax, 9)
     assert list(tokens) == list(mask) == [0, 1, 2, 7, 8] and {(3, 4)} < set(new(ax))
     assert layout.sequence(trace).rows[0].roles == ["padding"] * 3 + ["virtual"] * 4 + ["token"] * 2
     assert layout.sequence(trace).caller_labels[0] == [-100] * 3 + [None] * 4 + [11, 12]

@@ -532,7 +532,7 @@ def test_many_rows_and_many_tokens(opened):
     assert (
         150 < box["width"] < 250
         and 150 < box["height"] < 250
-        and text(page, ".hover").startswith("45150 of 90000")
+        and text(page, ".hover").startswith("45,150 of 90,000")
         and page.problems == []
     )
 

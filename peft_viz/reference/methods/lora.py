@@ -163,13 +163,13 @@ class LoraWithForward(LoraParts):
     ) -> torch.Tensor:  # [..., out_features]
         "The base layer's output, and the detours of the adapters."
         result = self.base_layer(x, *args, **kwargs)  # [..., out_features]
-        if self.disable_adapters or self.merged:
+        if self.disable_adapters or self.merged_adapters:
             return result
         if adapter_names is not None:
             return self._mixed_batch_forward(x, result, adapter_names)
         dtype = result.dtype
         for adapter_name in self.active_adapters:
-            if self.has_adapter(adapter_name):
+            if adapter_name in self.scaling:  # otherwise the adapter has no parts here
                 result = self.adapted(x, result, adapter_name)
         return result.to(dtype)
 

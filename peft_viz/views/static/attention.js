@@ -1,9 +1,10 @@
 // Attention, as large as there is room: who may attend to whom, the weights where they were kept,
 // and a map of layers and heads by the share that falls on virtual tokens.
 import { h } from "./dom.js";
-import { drawGrid, onAxis, pairs } from "./grid.js";
+import { drawGrid } from "./grid.js";
+import { onAxis } from "./masks.js";
 import { meanShare, weightsOf } from "./measured.js";
-import { axesOf, pairText, pick, stageOf } from "./model.js";
+import { allLayers, axesOf, pairsText, pairText, pick, stageOf } from "./model.js";
 import { tooLarge } from "./numbers.js";
 import { clamp, range, spans } from "./text.js";
 
@@ -50,7 +51,7 @@ export function showAttention(view) {
   const shown = onAxis(mask, seq.rows[view.row].roles.length);
   const weights = heads?.full ? oneHead(view, heads.full, shown) : null;
   const axes = axesOf(view, seq, shown);
-  const rest = view.say("pairs", shown.queries, shown.keys, pairs(shown), shown.cells.length);
+  const rest = pairsText(view, shown);
   const hover = h("p", { class: "hover", "aria-live": "off" }, rest);
   const tell = (q, k) => {
     if (q == null) hover.textContent = rest;
@@ -68,7 +69,7 @@ export function showAttention(view) {
   ]);
   const words = /** @type {[string, string]} */ ([view.say("keys"), view.say("queries")]);
   const how = { label: `${label}: ${rest}`, axes, words, most: room, tell, weights, sums: true };
-  const grid = drawGrid(view, shown, { ...how, largest: 30 });
+  const grid = drawGrid(view, shown, { ...how, largest: 44 });
   const why = kept.length && !weights ? heads?.why || view.say("only_share") : null;
   $.attention.replaceChildren(
     bar,
@@ -123,7 +124,7 @@ function pickers(view, i, seq, groups, kept, heads) {
     ),
     pick(view, "layers", layers, layer, again("layers", setLayer)),
     groups.length === 1 && !kept.length
-      ? h("span", { class: "soft" }, view.say("layers_all", groups[0].layers.length))
+      ? h("span", { class: "soft" }, allLayers(view, groups[0]))
       : null,
     pick(
       view,

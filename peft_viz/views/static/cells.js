@@ -13,12 +13,17 @@ import { drawGrid, stretches } from "./grid.js";
  * What is known beside the value that is drawn.
  * @typedef {object} Beside
  * @property {import("./steps.js").Call | null} base  the base call it is made for
+ * @property {string} key  the same where all of this is the same
  * @property {Map<string, string>} masks  "rows,columns" -> bits of a mask of this size
  * @property {Map<string, any[]>} ids  "rows,columns" -> token ids of this size
  */
 
 const ROWS = 4; // drawn of one table, at most
-const COLUMNS = 120;
+const COLUMNS = 120; // a longer table: its first LONG columns
+const LONG = 64;
+
+/** How many columns of n are drawn. @param {number} n */
+const drawnOf = (n) => (n > COLUMNS ? LONG : n);
 
 /**
  * @param {View} view
@@ -27,13 +32,14 @@ const COLUMNS = 120;
  * @returns {Beside}
  */
 export function beside(view, base, entries) {
-  const near = { base, masks: new Map(), ids: new Map() };
+  const near = { base, key: String(base?.id), masks: new Map(), ids: new Map() };
   for (const [name, i] of entries) {
     const v = view.rec.value(i);
     const kept = { attention_mask: near.masks, ids: near.ids }[v?.role];
     if (!kept || v.shape.length !== 2 || !view.rec.whole(i)) continue;
     const [size, data] = [v.shape.join(), view.rec.numbers(i)];
     if (!data || kept.has(size) || /prefix|prompt/.test(name)) continue; // theirs is another size
+    near.key += `,${i}`;
     kept.set(size, kept === near.ids ? data : data.map((x) => (x ? "1" : "0")).join(""));
   }
   return near;
@@ -100,7 +106,7 @@ function cells(view, v, data, name, near, { fresh = null, offset = 0 } = {}) {
   const out = [];
   for (let r = 0; r < Math.min(rows, ROWS); r++) {
     const line = h("div", { class: "cells", css: { "--offset": offset } });
-    for (let c = 0; c < Math.min(n, COLUMNS) && r * n + c < data.length; c++) {
+    for (let c = 0; c < drawnOf(n) && r * n + c < data.length; c++) {
       const x = data[r * n + c];
       const role = at?.[r]?.roles[c];
       const more = `${role === "v" ? " of-virtual" : ""}${fresh?.(r, c) ? " fresh" : ""}`;
@@ -131,7 +137,7 @@ function cells(view, v, data, name, near, { fresh = null, offset = 0 } = {}) {
 function notes(view, v, rows, n) {
   const told = [];
   if (rows > ROWS) told.push(view.say("more_rows", rows - ROWS));
-  if (n > COLUMNS) told.push(view.say("drawn", COLUMNS, n));
+  if (n > COLUMNS) told.push(view.say("drawn", LONG, n));
   if (v.truncated) told.push(view.say("cut", count(v.data), size(v.shape)));
   return told.map((t) => h("p", { class: "note" }, t));
 }
@@ -142,7 +148,7 @@ function blocks(view, v, name, near) {
   const at = columnsOf(view, v, name, near);
   if (!at) return null;
   const lines = at.slice(0, ROWS).map((row) => {
-    const made = [...row.roles].slice(0, COLUMNS).map((letter, c) => {
+    const made = [...row.roles].slice(0, drawnOf(n)).map((letter, c) => {
       const role = view.roleOf(letter);
       const title = [`[${c}] ${view.name(role)}`, view.textOf(row.ids?.[c]), width];
       const text = tokenText(view, letter, row.ids?.[c]);

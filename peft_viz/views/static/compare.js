@@ -2,7 +2,7 @@
 // the list of first differences that Python found.
 import { h } from "./dom.js";
 import { moveBar, showMoveBar } from "./playback.js";
-import { sheet } from "./sheet.js";
+import { COLUMNS_SHOWN, sheet } from "./sheet.js";
 import { Recording } from "./steps.js";
 import { sheetBox, snippet } from "./story.js";
 import { clamp, range } from "./text.js";
@@ -58,7 +58,7 @@ function columnsOfAll(view, other) {
   const wide = [view, other].flatMap((v) =>
     v.rec.bases.map((b) => v.rec.sequence(b.id)?.rows[0]?.roles.length || 8),
   );
-  return Math.min(96, Math.max(8, ...wide.slice(0, 400)));
+  return Math.min(COLUMNS_SHOWN, Math.max(8, ...wide.slice(0, 400)));
 }
 
 /** Two sheets scroll sideways together. @param {Element[]} sides */

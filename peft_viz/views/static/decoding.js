@@ -57,7 +57,7 @@ export function showDecoding(view) {
     h("p", { class: "say" }, sentence),
     h(
       "div",
-      { class: "two", css: { "--n": Math.min(seq?.rows[0].roles.length || 8, 96) } },
+      { class: "two", css: { "--n": Math.min(seq?.rows[0].roles.length || 8, COLUMNS_SHOWN) } },
       h(
         "div",
         { class: "sheetwrap" },
@@ -102,7 +102,8 @@ function fedText(view, base, seq) {
   const taken = takenAfter(view.rec, base, view.row);
   const out =
     taken == null ? "" : view.say("then_takes", seen(view.rec.text(taken) ?? String(taken), 12));
-  const fedWords = word ? view.say("gets_one", word, before) : view.say("gets_n", count, before);
+  const had = before ? view.say("cache_of", before) : view.say("cache_empty");
+  const fedWords = word ? view.say("gets_one", word, had) : view.say("gets_n", count, had);
   return `${fedWords}${out}`;
 }
 

@@ -50,6 +50,66 @@ export function s(tag, props, ...kids) {
   return el;
 }
 
+/**
+ * Put children into an element in place of those that it has. What is in both stays where it is:
+ * the same element, and one with the same `data-keep`, which becomes like the new one. A browser
+ * lays out what is taken out and put in again, and that takes more time than all the rest.
+ * @param {Element} parent
+ * @param {...any} kids
+ */
+export function put(parent, ...kids) {
+  const had = new Map();
+  for (const el of parent.children) {
+    const key = /** @type {HTMLElement} */ (el).dataset?.keep;
+    if (key) had.set(key, el);
+  }
+  const next = present(kids).map((kid) => {
+    const old = had.get(kid.dataset?.keep);
+    if (!old || old === kid) return kid;
+    sameAttributes(old, kid);
+    if (old.tagName === "TABLE") return alike(old, kid);
+    put(old, ...kid.childNodes);
+    return old;
+  });
+  const stay = new Set(next);
+  for (const el of [...parent.childNodes]) if (!stay.has(el)) el.remove();
+  let at = parent.firstChild;
+  for (const el of next) {
+    if (el === at) at = at.nextSibling;
+    else parent.insertBefore(el.nodeType ? el : document.createTextNode(el), at);
+  }
+}
+
+/** @param {any} old @param {any} made */
+function sameAttributes(old, made) {
+  for (const { name } of [...old.attributes]) {
+    if (!made.hasAttribute(name) && name !== "tabindex") old.removeAttribute(name);
+  }
+  for (const { name, value } of made.attributes) {
+    // a page's policy forbids a style as an attribute
+    if (name === "style") old.style.cssText = made.style.cssText;
+    else if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+  }
+}
+
+/** Change cells, which have no listeners, into others. @param {any} old @param {any} made */
+function alike(old, made) {
+  const [was, now] = [[...old.childNodes], [...made.childNodes]];
+  if (was.length !== now.length || was.some((x, i) => x.nodeName !== now[i].nodeName)) {
+    old.replaceChildren(...now);
+    return old;
+  }
+  now.forEach((x, i) => {
+    if (x.nodeType === 3) {
+      if (was[i].data !== x.data) was[i].data = x.data;
+    } else {
+      sameAttributes(was[i], x);
+      alike(was[i], x);
+    }
+  });
+  return old;
+}
+
 /** A colour of the payload, or gray: nothing else may reach a style. @param {any} c */
 export const colour = (c) => {
   return typeof c === "string" && /^#[0-9a-fA-F]{3,8}$/.test(c) ? c : "gray";

@@ -543,9 +543,10 @@ export class PeftVizTrace extends HTMLElement {
   }
   // what can be scrolled must be reachable by keyboard
   _reachable() {
-    for (const el of this.shadowRoot.querySelectorAll(".figure, .scroll")) {
-      if (el.scrollWidth > el.clientWidth) /** @type {HTMLElement} */ (el).tabIndex = 0;
-    }
+    const found = [...this.shadowRoot.querySelectorAll(".figure, .scroll")].filter((el) => {
+      return !el.hasAttribute("tabindex") && el.scrollWidth > el.clientWidth;
+    }); // all are measured before one is changed: else each is laid out anew
+    for (const el of found) /** @type {HTMLElement} */ (el).tabIndex = 0;
   }
 }
 

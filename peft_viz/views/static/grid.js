@@ -1,41 +1,18 @@
 // Who may attend to whom: a canvas for the cells, an SVG over it for the axes and the cross.
 import { h, s } from "./dom.js";
+import { perKey, perQuery, pixelEdges, shares, stretchesOf } from "./masks.js";
 import { clamp, range, seen } from "./text.js";
 
 /**
- * @typedef {{cells: Uint8Array, queries: number, keys: number}} Mask
+ * @typedef {import("./masks.js").Mask} Mask
  * @typedef {{index: number, role: string, text: string | null, order: number | null,
  *   glyph: string}} Tick
  */
 
 const SUMS = 46; // pixels for the sums at the right and below
 const TICK = 12; // pixels of the letters at the axes; smaller cells have none
-
-/** How many pairs may attend. @param {Mask} mask */
-export function pairs(mask) {
-  const { cells } = mask;
-  let n = 0;
-  for (let i = 0; i < cells.length; i++) n += cells[i];
-  return n;
-}
-
-/**
- * The part of a mask that lies on the key axis: a sliding window has lost the oldest keys on the
- * left, a cache of fixed size has empty slots on the right.
- * @param {Mask} mask
- * @param {number} total  keys on the axis
- * @returns {Mask & {start: number}}
- */
-export function onAxis(mask, total) {
-  const start = Math.max(0, total - mask.keys);
-  const keys = Math.min(mask.keys, total - start);
-  if (keys === mask.keys) return { ...mask, start };
-  const cells = new Uint8Array(mask.queries * keys);
-  for (let q = 0; q < mask.queries; q++) {
-    cells.set(mask.cells.subarray(q * mask.keys, q * mask.keys + keys), q * keys);
-  }
-  return { cells, queries: mask.queries, keys, start };
-}
+const THIN = 18; // pixels that a grid is high at least
+const MANY_SUMS = 400; // more are drawn as one outline
 
 /**
  * Runs of equal entries: [first, end, entry]
@@ -62,7 +39,7 @@ export function stretches(list) {
 function measure(mask, most, axes, largest) {
   const fit = Math.min(most[0] / mask.keys, most[1] / mask.queries);
   const cell = fit < 2 ? fit : clamp(Math.floor(fit), 2, largest);
-  const tall = mask.queries === 1 ? Math.max(cell, 18) : cell;
+  const tall = Math.max(cell, THIN / mask.queries);
   const named = !!axes && cell >= TICK + 1;
   const text = (x) => (x.text == null ? x.glyph : seen(x.text, 5));
   const longest = (list) => list.reduce((n, x) => Math.max(n, text(x).length), 1) * 7.4;
@@ -91,17 +68,16 @@ function paint(canvas, mask, at, colours) {
   const y = (q) => (q * H) / mask.queries;
   if (at.cell >= 1) {
     for (let q = 0; q < mask.queries; q++) {
-      const line = range(mask.keys).map((k) =>
-        mask.cells[q * mask.keys + k] ? colours.of(k) : "",
-      );
-      if (colours.weight) {
-        paintWeights(ctx, line, q, { x, y }, colours, mask.keys);
-        continue;
-      }
-      for (const [from, to, colour] of stretches(line)) {
-        if (!colour) continue;
-        ctx.fillStyle = colour;
-        ctx.fillRect(x(from), y(q), x(to) - x(from), y(q + 1) - y(q));
+      for (const [from, to] of stretchesOf(mask, q)) {
+        for (const [first, end, colour] of colours.parts) {
+          const [a, b] = [Math.max(from, first), Math.min(to, end)];
+          if (a >= b) continue;
+          if (colours.weight) paintWeights(ctx, q, a, b, colour, { x, y }, colours, mask.keys);
+          else {
+            ctx.fillStyle = colour;
+            ctx.fillRect(x(a), y(q), x(b) - x(a), y(q + 1) - y(q));
+          }
+        }
       }
     }
   } else paintSmall(ctx, mask, W, H, colours);
@@ -112,14 +88,13 @@ function paint(canvas, mask, at, colours) {
 }
 
 /** A cell is as strong as its weight; what may not be attended to is left out. */
-function paintWeights(ctx, line, q, { x, y }, colours, keys) {
-  for (let k = 0; k < keys; k++) {
-    if (!line[k]) continue;
+function paintWeights(ctx, q, from, to, colour, { x, y }, colours, keys) {
+  for (let k = from; k < to; k++) {
     const place = [x(k), y(q), x(k + 1) - x(k), y(q + 1) - y(q)];
     ctx.fillStyle = colours.paper;
     ctx.fillRect(...place);
     ctx.globalAlpha = Math.min(1, 0.04 + 0.96 * Math.sqrt(colours.weight[q * keys + k]));
-    ctx.fillStyle = line[k];
+    ctx.fillStyle = colour;
     ctx.fillRect(...place);
     ctx.globalAlpha = 1;
   }
@@ -128,65 +103,74 @@ function paintWeights(ctx, line, q, { x, y }, colours, keys) {
 /** Sums of each query at the right, of each key below, as bars. */
 function drawSums(svg, mask, at, weights) {
   const { cell, tall, left, top, width, height } = at;
-  const n = (q, k) => {
-    const i = q * mask.keys + k;
-    return weights ? weights[i] : mask.cells[i];
-  };
-  const perQuery = range(mask.queries).map((q) => {
-    return range(mask.keys).reduce((sum, k) => sum + n(q, k), 0);
+  const sum = (n, of) => range(n).reduce((all, i) => all + of(i), 0);
+  const { queries, keys } = mask;
+  const ofQuery = (q) => sum(keys, (k) => weights[q * keys + k]);
+  const ofKey = (k) => sum(queries, (q) => weights[q * keys + k]);
+  const right = weights ? range(queries).map(ofQuery) : perQuery(mask);
+  const below = weights ? range(keys).map(ofKey) : perKey(mask);
+  bars(svg, right, tall, (from, thick, long) => {
+    return { x: left + width + 4, y: top + from, width: long, height: thick };
   });
-  const perKey = range(mask.keys).map((k) => {
-    return range(mask.queries).reduce((sum, q) => sum + n(q, k), 0);
+  bars(svg, below, cell, (from, thick, long) => {
+    return { x: left + from, y: top + height + 4, width: thick, height: long };
   });
-  const most = (list) => list.reduce((a, b) => Math.max(a, b), 1e-9);
-  const long = SUMS - 8;
+}
+
+/**
+ * A bar for each sum; where there are more sums than pixels, one for each pixel, of the largest.
+ * @param {Element} svg
+ * @param {number[]} sums
+ * @param {number} size  of a cell, in pixels
+ * @param {(from: number, thick: number, long: number) => object} place
+ */
+function bars(svg, sums, size, place) {
+  const most = sums.reduce((a, b) => Math.max(a, b), 1e-9);
   const text = (x) => (Number.isInteger(x) ? String(x) : x.toFixed(2));
-  const tip = (x) => s("title", {}, text(x));
-  const [mq, mk] = [most(perQuery), most(perKey)];
-  perQuery.forEach((x, q) => {
-    const box = { x: left + width + 4, y: top + q * tall, width: (long * x) / mq, class: "sum" };
-    svg.append(s("rect", { ...box, height: Math.max(1, tall - (tall > 3 ? 1 : 0)) }, tip(x)));
+  const long = (x) => ((SUMS - 8) * x) / most;
+  if (sums.length <= MANY_SUMS) {
+    const thick = Math.max(1, size - (size > 3 ? 1 : 0));
+    sums.forEach((x, i) => {
+      const box = { ...place(i * size, thick, long(x)), class: "sum" };
+      svg.append(s("rect", box, s("title", {}, text(x))));
+    });
+    return;
+  }
+  const pixels = Math.max(1, Math.min(sums.length, Math.round(sums.length * size)));
+  const edges = pixelEdges(pixels, sums.length);
+  const d = range(pixels).map((p) => {
+    let largest = 0;
+    for (let i = edges[p]; i < edges[p + 1]; i++) largest = Math.max(largest, sums[i]);
+    const thick = (edges[p + 1] - edges[p]) * size;
+    const { x, y, width, height } = /** @type {any} */ (
+      place(edges[p] * size, thick, long(largest))
+    );
+    const [left, top, wide, high] = [x, y, width, height].map((n) => n.toFixed(1));
+    return `M${left} ${top}h${wide}v${high}h-${wide}z`;
   });
-  perKey.forEach((x, k) => {
-    const box = {
-      x: left + k * cell,
-      y: top + height + 4,
-      height: (long * x) / mk,
-      class: "sum",
-    };
-    svg.append(s("rect", { ...box, width: Math.max(1, cell - (cell > 3 ? 1 : 0)) }, tip(x)));
-  });
+  svg.append(s("path", { class: "sum", d: d.join("") }));
 }
 
 /** More cells than pixels: a pixel is as strong as the share of its pairs that may attend. */
 function paintSmall(ctx, mask, W, H, colours) {
-  const edge = (p, pixels, n) => Math.floor((p * n) / pixels);
+  const across = pixelEdges(W, mask.keys);
+  const down = pixelEdges(H, mask.queries);
   for (let py = 0; py < H; py++) {
-    const q0 = edge(py, H, mask.queries);
-    const q1 = Math.max(q0 + 1, edge(py + 1, H, mask.queries));
-    const shares = range(W).map((px) => {
-      const k0 = edge(px, W, mask.keys);
-      const k1 = Math.max(k0 + 1, edge(px + 1, W, mask.keys));
-      return { colour: colours.of(k0), share: share(mask, q0, q1, k0, k1) };
-    });
-    const looks = shares.map((x) => (x.share ? `${x.colour} ${x.share.toFixed(2)}` : ""));
+    const found = shares(mask, down[py], Math.max(down[py] + 1, down[py + 1]), across);
+    const looks = found.map((share) => share.toFixed(2));
     for (const [from, to, look] of stretches(looks)) {
-      if (!look) continue;
-      ctx.globalAlpha = shares[from].share;
-      ctx.fillStyle = shares[from].colour;
-      ctx.fillRect(from, py, to - from, 1);
+      if (!+look) continue;
+      ctx.globalAlpha = +look;
+      for (const [first, end, colour] of colours.parts) {
+        const [a, b] = [Math.max(across[from], first), Math.min(across[to], end)];
+        if (a >= b) continue;
+        const [left, right] = [a, b].map((k) => Math.round((k * W) / mask.keys));
+        ctx.fillStyle = colour;
+        ctx.fillRect(left, py, Math.max(1, right - left), 1);
+      }
     }
   }
   ctx.globalAlpha = 1;
-}
-
-/** The share of the pairs in a part of the mask that may attend. @param {Mask} mask */
-function share(mask, q0, q1, k0, k1) {
-  let n = 0;
-  for (let q = q0; q < q1; q++) {
-    for (let i = q * mask.keys + k0; i < q * mask.keys + k1; i++) n += mask.cells[i];
-  }
-  return n / ((q1 - q0) * (k1 - k0));
 }
 
 /** Bars of roles, texts and names at the two axes. */
@@ -268,6 +252,7 @@ export function drawGrid(
   if (axes) drawAxes(svg, axes, at, words);
   if (sums) drawSums(svg, mask, at, weights);
   if (tell) follow(svg, mask, at, tell);
+  const roles = axes ? stretches(axes.keys.map((x) => x.role)) : [[0, mask.keys, "attended"]];
   let painted = null; // the theme it was painted in
   view.painters.add(() => {
     const colours = {
@@ -275,7 +260,7 @@ export function drawGrid(
       rules: view.paint.paper,
       paper: view.paint.paper,
       weight: weights,
-      of: (k) => view.paint[axes ? axes.keys[k].role : "attended"],
+      parts: roles.map(([from, to, role]) => [from, to, view.paint[role]]),
     };
     if (!canvas.isConnected) return false;
     if (painted !== view.theme) paint(canvas, mask, at, colours);

@@ -28,9 +28,9 @@ export function showLines(view) {
   const where = showControls(view, m, k);
   showPath(view, m);
   const panes = [
-    [$.code, () => showSource(view, m)],
     [$.state, () => showState(view, m, k)],
     [$.model, () => showModel(view, k)],
+    [$.code, () => showSource(view, m)], // the last: it asks where its lines stand
   ];
   for (const [pane, draw] of panes) {
     try {

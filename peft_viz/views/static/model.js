@@ -2,7 +2,8 @@
 // What has not happened at the moment shown is faint and says so.
 import { h } from "./dom.js";
 import { cacheBar } from "./cells.js";
-import { drawGrid, onAxis, pairs } from "./grid.js";
+import { drawGrid } from "./grid.js";
+import { mayAttend, onAxis, pairs } from "./masks.js";
 import { tooLarge } from "./numbers.js";
 import { lost, sequenceBox } from "./sequence.js";
 import { enlarge } from "./panes.js";
@@ -105,6 +106,17 @@ export function pick(view, word, options, chosen, act) {
   return h("label", { class: "pick" }, view.say(word), " ", select);
 }
 
+/** "all 4 layers" @param {View} view @param {{layers: number[]}} group */
+export const allLayers = (view, { layers }) =>
+  layers.length === 1 ? view.say("layers_one") : view.say("layers_all", layers.length);
+
+/** How many of the pairs may attend. @param {View} view @param {import("./masks.js").Mask} mask */
+export function pairsText(view, mask) {
+  const { queries, keys } = mask;
+  const grouped = [pairs(mask), queries * keys].map((n) => n.toLocaleString("en"));
+  return view.say("pairs", queries, keys, ...grouped);
+}
+
 /** @param {View} view @param {Call} base @param {Sequence | null} seq @param {any} box */
 export function drawAttention(view, base, seq, box) {
   const { rec } = view;
@@ -129,11 +141,10 @@ export function drawAttention(view, base, seq, box) {
   };
   const rows = seq.rows.map((_, i) => String(i));
   const layers = groups.map((g) => spans(g.layers));
-  const one = groups.length === 1 ? view.say("layers_all", group.layers.length) : null;
+  const one = groups.length === 1 ? allLayers(view, group) : null;
   const shown = onAxis(mask, seq.rows[view.row].roles.length);
   const axes = axesOf(view, seq, shown);
-  const all = shown.queries * shown.keys;
-  const rest = view.say("pairs", shown.queries, shown.keys, pairs(shown), all);
+  const rest = pairsText(view, shown);
   const hover = h("p", { class: "hover", "aria-live": "off" }, rest);
   const tell = (q, k) => {
     hover.textContent = q == null ? rest : pairText(view, shown, axes, q, k);
@@ -166,11 +177,11 @@ export function drawAttention(view, base, seq, box) {
   );
 }
 
-/** What stands at each key and each query. @param {View} view @param {Sequence} seq */
-export function axesOf(view, seq, mask) {
+/** What stands at each column of the row that is shown. @param {View} view @param {Sequence} seq */
+function ticksOf(view, seq) {
   const row = seq.rows[view.row];
   let order = 0;
-  const ticks = range(row.roles.length).map((index) => {
+  return range(row.roles.length).map((index) => {
     const role = view.roleOf(row.roles[index]);
     const id = row.ids?.[index];
     const text = id == null ? null : (view.rec.text(id) ?? String(id));
@@ -178,6 +189,11 @@ export function axesOf(view, seq, mask) {
     const glyph = role === "token" ? "" : view.mark(role).glyph;
     return { index, role, text: plain, order: role === "virtual" ? order++ : null, glyph };
   });
+}
+
+/** What stands at each key and each query. @param {View} view @param {Sequence} seq */
+export function axesOf(view, seq, mask) {
+  const ticks = view.rec.once(`ticks ${seq.call} ${view.row}`, () => ticksOf(view, seq));
   const queries = ticks.slice(seq.query_start);
   return { keys: ticks.slice(mask.start), queries };
 }
@@ -189,7 +205,7 @@ export function pairText(view, mask, axes, q, k) {
     if (x.role === "virtual") return `${glyph}${x.order + 1}`;
     return view.say("at", x.text == null ? glyph : `'${seen(x.text)}'`, x.index);
   };
-  const may = mask.cells[q * mask.keys + k] ? "may" : "may_not";
+  const may = mayAttend(mask, q, k) ? "may" : "may_not";
   return view.say(may, name(axes.queries[q]), name(axes.keys[k]));
 }
 

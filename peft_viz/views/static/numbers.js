@@ -99,38 +99,3 @@ export function align(v, now, was, old) {
   };
   return { padBefore: Math.max(0, shift), padAfter: Math.max(0, -shift), fresh };
 }
-
-/**
- * One row of a measured mask [batch or 1, heads or 1, query, key] as bytes [query x key]: 1 where
- * some head may attend. Null when it is larger than `MOST * 8`. Read from the runs, not one by one.
- * @param {{shape: number[], data: Packed}} v
- * @param {number} row
- */
-export function maskOfRow(v, row) {
-  const [batch, heads, queries, keys] = v.shape;
-  const area = queries * keys;
-  if (!(area <= MOST * 8)) return null;
-  const cells = new Uint8Array(area);
-  const first = (batch === 1 ? 0 : row) * heads * area;
-  const mark = (from, to) => {
-    // [from, to) of the flat numbers may span several heads
-    for (let at = Math.max(from, first); at < Math.min(to, first + heads * area);) {
-      const start = (at - first) % area;
-      const end = Math.min(area, start + Math.min(to, first + heads * area) - at);
-      cells.fill(1, start, end);
-      at += end - start;
-    }
-  };
-  const data = v.data;
-  const runs = (!Array.isArray(data) && data?.runs) || null;
-  if (runs) {
-    for (let i = 0, at = 0; i < runs.length; at += runs[i + 1], i += 2) {
-      if (runs[i]) mark(at, at + runs[i + 1]);
-    }
-  } else {
-    (unpack(data) || []).forEach((x, i) => {
-      if (x) mark(i, i + 1);
-    });
-  }
-  return { cells, queries, keys };
-}

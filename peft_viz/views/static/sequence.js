@@ -12,7 +12,7 @@ import { clamp, range, seen } from "./text.js";
  * @typedef {import("./steps.js").Call} Call
  */
 
-const WINDOW = 120; // columns drawn at a time
+const WINDOW = 80; // columns drawn at a time
 const FEW = 3; // rows drawn until one asks for more
 const MANY = 64;
 

@@ -26,6 +26,7 @@ import { range } from "./text.js";
  * @property {Line[]} reached
  */
 
+export const COLUMNS_SHOWN = 64; // at a time
 const ORDER = ["ids", "attention_mask", "labels", "type_mask", "positions"];
 
 /**
@@ -92,6 +93,11 @@ const given = (roles, n) =>
  * @returns {Sheet | null}
  */
 export function sheet(rec, base, r) {
+  return rec.once(`sheet ${base.id} ${r}`, () => makeSheet(rec, base, r));
+}
+
+/** @param {Recording} rec @param {Call} base @param {number} r @returns {Sheet | null} */
+function makeSheet(rec, base, r) {
   const seq = rec.sequence(base.id);
   const row = seq?.rows[r];
   if (!row) return null;

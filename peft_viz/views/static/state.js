@@ -1,5 +1,5 @@
 // The pane with the variables: what the line changed first, then the rest.
-import { h } from "./dom.js";
+import { h, put } from "./dom.js";
 import { beforeAfter, beside, figure } from "./cells.js";
 import { enlarge } from "./panes.js";
 import { pythonText, short } from "./text.js";
@@ -51,8 +51,7 @@ export function showState(view, m, k) {
   const rest = [...vars].filter(([, v]) => !v.change);
   const kids = [...happened(view, m, vars, near)];
   if (rest.length && m.phase !== "enter") kids.push(view.h(4, view.say("others")));
-  if (rest.length) kids.push(table(view, rest, near));
-  $.state.replaceChildren(...kids);
+  put($.state, kids, variableRows(view, rest, near, true));
 }
 
 const truth = (yes) =>
@@ -105,6 +104,18 @@ function raised(view, error) {
  * @param {Beside} near
  */
 export function table(view, entries, near) {
+  return h("div", { class: "vars" }, variableRows(view, entries, near));
+}
+
+/** `kept`: a row that is as it was at the step before is the same element. */
+function variableRows(view, entries, near, kept = false) {
+  const made = kept ? (view.$.stateRows ||= new Map()) : new Map();
+  const next = new Map();
+  const row = (name, index) => {
+    const key = `${near.key} ${name} ${index}`;
+    next.set(key, made.get(key) || variable(view, name, index, near));
+    return next.get(key);
+  };
   const [none, empty, rows] = [[], [], []];
   const inside = (name) => entries.filter(([n]) => n.startsWith(name + "[")).length;
   for (const [name, { index }] of entries) {
@@ -116,14 +127,15 @@ export function table(view, entries, near) {
       const names = h("div", { class: "names" }, h("span", { class: "mono name" }, name), type);
       rows.push(h("div", { class: "var" }, names));
     } else if ((v.kind === "mapping" || v.kind === "sequence") && !v.length) empty.push(name);
-    else rows.push(variable(view, name, index, near));
+    else rows.push(row(name, index));
   }
+  if (kept) view.$.stateRows = next;
   const quiet = (label, names) => {
     if (!names.length) return null;
     const told = names.map((n) => h("span", { class: "mono" }, n));
     return h("div", { class: "var quiet" }, h("span", { class: "type" }, label), told);
   };
-  return h("div", { class: "vars" }, rows, quiet("None", none), quiet(view.say("empty"), empty));
+  return [rows, quiet("None", none), quiet(view.say("empty"), empty)];
 }
 
 function nameOf(name) {

@@ -1,5 +1,6 @@
 // The recording as one line of moments. Nothing here needs a browser.
-import { count, maskOfRow, size, unpack, writtenOut } from "./numbers.js";
+import { maskOfRow } from "./masks.js";
+import { count, size, unpack, writtenOut } from "./numbers.js";
 import { range } from "./text.js";
 
 /**
@@ -61,6 +62,7 @@ const MAIN = /(^|\.)(forward|_cpt_forward|generate|prepare_inputs_for_generation
 const AFTERWARDS = new Set(
   "logits loss token returned alike raised stopped came_back".split(" "),
 );
+const FEW_MADE = 12; // results of `once` that are kept
 const DEEPEST = 1000; // calls inside one another; Python itself stops there
 
 const NO_LIST = /** @type {any[]} */ (Object.freeze([]));
@@ -98,6 +100,7 @@ export class Recording {
     /** @type {Moment[]} */
     this.moments = [];
     this.data = new Map();
+    this.made = new Map();
     /** @type {number[][]} */
     this.inner = this.calls.map(() => NO_LIST);
     this.calls.forEach((c, i) => {
@@ -408,7 +411,23 @@ export class Recording {
    * @param {number} row
    */
   mask(group, row) {
-    return maskOfRow(/** @type {any} */ (this.value(group.value)), row);
+    const make = () => maskOfRow(/** @type {any} */ (this.value(group.value)), row);
+    return this.once(`mask ${group.value} ${row}`, make);
+  }
+
+  /**
+   * What `make` gives, made once: the last few results are kept.
+   * @template T
+   * @param {string} key
+   * @param {() => T} make
+   * @returns {T}
+   */
+  once(key, make) {
+    if (!this.made.has(key)) {
+      if (this.made.size >= FEW_MADE) this.made.delete(this.made.keys().next().value);
+      this.made.set(key, make());
+    }
+    return this.made.get(key);
   }
 }
 

@@ -3,14 +3,14 @@
 import { cacheBar, tokenText } from "./cells.js";
 import { adaptedBox } from "./adapted.js";
 import { likelyBox } from "./decoding.js";
-import { h, keepInView } from "./dom.js";
+import { h, keepInView, put } from "./dom.js";
 import { findingsBox } from "./findings.js";
 import { methodName } from "./help.js";
 import { moveBar, showMoveBar } from "./playback.js";
 import { colourLines, dedent } from "./python.js";
 import { legend } from "./sequence.js";
 import { numberOf } from "./numbering.js";
-import { sheet } from "./sheet.js";
+import { COLUMNS_SHOWN, sheet } from "./sheet.js";
 import { typeOf } from "./state.js";
 import { clamp, range, seen, short } from "./text.js";
 import { drawAttention, stageOf } from "./model.js";
@@ -23,7 +23,6 @@ import { wayBox } from "./ways.js";
  * @typedef {import("./sheet.js").Line} Line
  */
 
-const COLUMNS_SHOWN = 96; // at a time
 const AROUND = 3; // lines of code before and after the one that did it
 const LINE_NAMES = {
   ids: "token",
@@ -123,11 +122,13 @@ export function showStory(view) {
   const picture = base ? sheetBox(view, base, { ...when, names }) : noGrid(view);
   const columns = base && view.rec.sequence(base.id)?.rows[0]?.roles.length;
   const beside = short_ ? null : (BESIDE[scene.kind] || cause)(view, scene, base);
-  $.scene.replaceChildren(
+  const room = { class: beside ? "two" : "one", css: { "--n": wideOf(columns) } };
+  put(
+    $.scene,
     h("p", { class: short_ ? "say large" : "say" }, textOf(view, scene)),
-    short_ ? h("p", { class: "note begin" }, h("kbd", {}, "→"), " ", view.say("begin")) : "",
-    h("div", { class: beside ? "two" : "one", css: { "--n": wideOf(columns) } }, picture, beside),
-    (short_ && findingsBox(view, true)) || "",
+    short_ ? h("p", { class: "note begin" }, h("kbd", {}, "→"), " ", view.say("begin")) : null,
+    h("div", { ...room, "data-keep": "room" }, picture, beside),
+    (short_ && findingsBox(view, true)) || null,
   );
   view.paintAll();
   if (short_) seam($.scene.querySelector(".scroll"));
@@ -219,7 +220,7 @@ export function sheetBox(view, base, when) {
   const name = { class: "strip sheet", "aria-label": view.say("sequence") };
   const table = h(
     "table",
-    { ...name, css: { "--n": columns.length } },
+    { ...name, css: { "--n": columns.length }, "data-keep": "sheet" },
     h("colgroup", {}, h("col", { class: "head-col" }), h("col", { span: columns.length })),
     when.fed && data.start
       ? null
@@ -236,12 +237,12 @@ export function sheetBox(view, base, when) {
       : null,
   );
   const label = [view.say("sequence"), when.side].filter(Boolean).join(" ");
-  const scroll = { class: "scroll", role: "region", "aria-label": label };
+  const scroll = { class: "scroll", role: "region", "aria-label": label, "data-keep": "scroll" };
   const box = h("div", scroll, table);
   const names = [...new Set([...data.roles].map((c) => view.roleOf(c)))];
   return h(
     "div",
-    { class: "sheetbox" },
+    { class: "sheetbox", "data-keep": "sheetbox" },
     when.marks ? null : rowPicker(view, seq.rows.length, data),
     total > COLUMNS_SHOWN && !when.marks ? turner(view, base, first, total) : null,
     box,

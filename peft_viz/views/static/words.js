@@ -133,13 +133,15 @@ export const WORDS = {
   no_likely: ["They were not measured in this recording.", "这份记录没有测量。"],
   taken: ["taken", "被选"],
   taken_other: ["Taken: {0}, which is not among them.", "被选的是 {0}，不在其中。"],
+  cache_of: ["a cache of {0}", "缓存中有 {0} 个"],
+  cache_empty: ["an empty cache", "缓存为空"],
   gets_one: [
-    "The base model gets {0}, and a cache of {1}.",
-    "基础模型收到 {0}，缓存中有 {1} 个。",
+    "The base model gets {0}, and {1}.",
+    "基础模型收到 {0}，{1}。",
   ],
   gets_n: [
-    "The base model gets {0} positions, and a cache of {1}.",
-    "基础模型收到 {0} 个位置，缓存中有 {1} 个。",
+    "The base model gets {0} positions, and {1}.",
+    "基础模型收到 {0} 个位置，{1}。",
   ],
   then_takes: [" Then ‘{0}’ is taken.", "随后选出 ‘{0}’。"],
   // overview
@@ -310,6 +312,7 @@ export const WORDS = {
   batch_row: ["row", "批次行"],
   layers: ["Layers", "层"],
   layers_all: ["all {0} layers", "全部 {0} 层"],
+  layers_one: ["the only layer", "仅有的一层"],
   mask: ["mask", "掩码"],
   label: ["label", "标签"],
   position: ["position", "位置"],

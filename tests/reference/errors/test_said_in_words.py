@@ -246,11 +246,22 @@ def test_masks_that_are_none_of_these(make):
 def test_labels_beyond_the_vocabulary(make, label):
     model = ours.get_peft_model(tiny_random("llama"), make())
     labels = IDS.clone()
-    labels[0, 0] = label
+    labels[0, 1] = label  # (the loss looks at no label of a first token)
     with pytest.raises(ValueError, match=rf"labels must be -100.*or from 0 to 66; there is \[{label}\]"):
         model(input_ids=IDS, labels=labels)
-    labels[0, 0] = -100
+    labels[0, 1] = -100
     assert model(input_ids=IDS, labels=labels).loss.isfinite()
+
+
+@pytest.mark.parametrize("make", [prompt, lora])
+def test_a_refused_call_leaves_the_caller_s_cache_as_it_was(make):
+    model = ours.get_peft_model(tiny_random("llama"), make())
+    cache = model(input_ids=IDS, use_cache=True).past_key_values
+    length = cache.get_seq_length()
+    for wrong in dict(input_ids=IDS + 67), dict(input_ids=IDS, labels=IDS + 67):
+        with pytest.raises(ValueError, match="from 0 to 66"):
+            model(**wrong, past_key_values=cache)
+        assert cache.get_seq_length() == length
 
 
 def test_another_number_for_what_the_loss_leaves_out():
