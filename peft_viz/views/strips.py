@@ -282,7 +282,7 @@ def _label_lines(row, passed, trace, words):
             lines.append(value_line("labels", words[name], labels, trace, words))
     return lines
 
-
+# %% ../../nbs/views/figures/01_strips.ipynb #5b1e7a24
 def _weight_line(row, weights, trace, words):
     "How much each label counts; nothing where it is ignored"
     pairs = zip(weights, row.labels) if weights and row.labels else None
