@@ -196,7 +196,6 @@ EXERCISE = re.compile(
 
 def shelve(html, shelf, page):
     "A notebook's HTML: its recordings go to the shelf, and the code of viewers and exercises is the site's."
-    from peft_viz.views import ask
 
     def one(match):
         attributes, payload, inside = match.groups()
@@ -206,7 +205,7 @@ def shelve(html, shelf, page):
     def question(match):
         before, packed, after = match.groups()
         asked = json.loads(base64.b64decode(packed))
-        own = {k: x for k, x in asked.items() if k != "style" and x not in (*ask.WORDS.values(), "", [], {})}
+        own = {k: x for k, x in asked.items() if k not in ("style", "words") and x not in ("", [], {})}
         return before + base64.b64encode(json.dumps(own, ensure_ascii=False).encode()).decode() + after
 
     return EXERCISE.sub(question, VIEWER.sub(one, html))

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['MARKS', 'POSITION_KINDS', 'UNKEPT', 'PHRASES', 'VISIBLE', 'Mark', 'argument', 'numbers', 'last_name', 'outermost',
            'generate_call', 'stage', 'passed', 'base_call', 'cache_length', 'SequenceRow', 'SequenceLayout', 'mask_2d',
-           'sequence', 'AttentionLayout', 'attention', 'positions_how', 'positions', 'next_tokens', 'taken', 'share',
-           'weights', 'no_weights', 'digests', 'lora', 'CacheLayout', 'cache', 'BranchLayout', 'branches', 'method',
-           'describe', 'clusters', 'visible']
+           'sequence', 'beside', 'AttentionLayout', 'attention', 'positions_how', 'positions', 'next_tokens', 'taken',
+           'share', 'weights', 'no_weights', 'digests', 'lora', 'CacheLayout', 'cache', 'BranchLayout', 'branches',
+           'method', 'describe', 'clusters', 'visible']
 
 # %% ../../nbs/recording/02_layout.ipynb #aefdfcb1
 import unicodedata
@@ -734,6 +734,32 @@ def sequence(
     given = tables.get("caller_labels")
     given = given and [labels and _beside_tokens(row, labels) for row, labels in zip(rows, given)]
     return SequenceLayout(call.id, g.cached, rows, given)
+
+# %% ../../nbs/recording/02_layout.ipynb #5b1e7a12
+def beside(
+    trace,  # the trace
+    call=None,  # a base call, its id, or None: the first
+    role: str = "type_mask",  # or `"loss_weights"`
+) -> list | None:  # per row, a number for each position; None where there is none
+    """A table that the functions around a forward made for its positions, and that the base model does not get: the
+    last of this role. None when there is none, or it was not kept. Raises ValueError when there is no such call."""
+    call = base_call(trace, call)
+    root, seq, found = outermost(trace, call), sequence(trace, call), None
+    widths = (seq.length, seq.length - (role == "loss_weights"))  # the first token is predicted from nothing
+    changes = (
+        x for c in trace.calls if outermost(trace, c) is root for step in c.steps for x in step.changes
+    )
+    for change in changes if generate_call(trace, call) is None else ():
+        value = None if change.value is None else trace.value(change.value)
+        if (
+            value is not None
+            and value.role == role
+            and len(value.shape or ()) == 2
+            and value.shape[1] in widths
+        ):
+            found = value
+    rows = numbers(found, len(seq.rows))
+    return rows and [row and [None] * (seq.length - len(row)) + row for row in rows]
 
 # %% ../../nbs/recording/02_layout.ipynb #c193fb21
 @dataclass

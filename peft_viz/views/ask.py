@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WORDS', 'QUESTIONS', 'RANGES', 'FORM', 'plain', 'Exercise', 'exercise', 'mask', 'labels', 'positions', 'shape',
-           'cached', 'next_token', 'branch', 'reached', 'variable', 'part', 'trained', 'update', 'html']
+           'cached', 'next_token', 'branch', 'reached', 'variable', 'numbers', 'part', 'trained', 'update', 'html']
 
 # %% ../../nbs/views/06_ask.ipynb #4ba8a4f8
 import base64, json, math, re
@@ -19,12 +19,13 @@ from ..recording.trace import Trace
 
 # %% ../../nbs/views/06_ask.ipynb #1aabe285
 def plain(
-    answer,  # a number, a list of numbers, a shape or a word
+    answer,  # a number, a list or a tensor of numbers, a shape or a word
     choices=(),  # what it is chosen from
 ) -> str:
     """The answer as it is compared: its numbers with a space between them, or its words in small letters. Where two
     choices differ by nothing else, such as the tokens `a` and `A`, large letters stay large."""
-    text = re.sub(r"(?<=\d)\s*[x×*]\s*(?=\d)", " ", str(answer).strip())  # 4 x 96
+    text = str(answer.tolist() if hasattr(answer, "tolist") else answer)
+    text = re.sub(r"(?<=\d)\s*[x×*]\s*(?=\d)", " ", text.strip())  # 4 x 96
     numbers = re.findall(r"-?\d+", text)
     other = re.sub(r"-?\d+|[\s,;()\[\]]|torch\.Size", "", text)
     if numbers and not other:
@@ -47,6 +48,7 @@ WORDS = {
         exchanged="Ones and zeros are exchanged: 1 means that the column may be attended to.",
         padding="The padding is forgotten: its columns may not be attended to.",
         ignored="The virtual tokens have labels, too: {n} times -100, so that the loss ignores them.",
+        counts="Not all virtual tokens are ignored here: {n} of them have a label that counts.",
         zeros="The loss ignores the label -100, not the label 0: 0 is a token's id.",
         shifted="transformers shifts the labels inside the loss. What reaches the model is not shifted.",
         counted="The padding is counted here. This run did not count it.",
@@ -72,6 +74,7 @@ WORDS = {
         exchanged="0 和 1 写反了：1 表示这一列可以被注意到。",
         padding="忘了填充：填充的列不能被注意到。",
         ignored="虚拟词元也有标签：{n} 个 -100，损失会忽略它们。",
+        counts="这里的虚拟词元不是全被忽略：有 {n} 个的标签计入损失。",
         zeros="损失忽略的是 -100，而不是 0：0 是一个词元的编号。",
         shifted="标签的移位由 transformers 在损失函数内部完成，传给模型的标签没有移位。",
         counted="这里把填充也数进去了，而这次运行没有数。",
@@ -99,7 +102,9 @@ class Exercise:
 
     question: str  # may have `code` in it
     right: str  # as `plain` gives it
-    hints: dict = field(default_factory=dict)  # a wrong answer, as `plain` gives it -> what to say to it
+    hints: dict = field(
+        default_factory=dict
+    )  # a wrong answer, as `plain` gives it -> what to say; may have `code`
     choices: tuple = ()  # what can be chosen from; empty: the answer is typed
     why: str = ""  # a sentence that is shown with the solution
     lang: str = "en"
@@ -163,6 +168,9 @@ QUESTIONS = {
         time=" in its call {n}",
         reached="Does `{name}` reach the base model?",
         variable="What is the shape of `{name}` in `{function}`?",
+        row="Which numbers are in row {row} of `{name}` in `{function}`?",
+        list="Which numbers are in `{name}` in `{function}`?",
+        last="Which are the last {last} numbers in row {row} of `{name}` in `{function}`?",
         part="What is the shape of `{part}` in `{layer}`?",
         trained="How many numbers are trained in `{layer}`?",
         update="How large is the update of `{layer}`, beside the layer's own output{where}?",
@@ -182,6 +190,9 @@ QUESTIONS = {
         time="在第 {n} 次调用时",
         reached="`{name}` 会到达基础模型吗？",
         variable="`{function}` 里 `{name}` 的形状是什么？",
+        row="`{function}` 里的 `{name}` 的第 {row} 行是哪些数？",
+        list="`{function}` 里的 `{name}` 是哪些数？",
+        last="`{function}` 里的 `{name}` 的第 {row} 行，最后 {last} 个数是什么？",
         part="`{layer}` 里 `{part}` 的形状是什么？",
         trained="`{layer}` 里有多少个数参与训练？",
         update="与该层自身的输出相比，`{layer}` 的更新有多大{where}？",
@@ -234,8 +245,12 @@ def labels(
     if r.labels is None:
         raise ValueError("no labels reached the base model in this call")
     virtual = r.roles.count("virtual")
+    count = sum(x != -100 for x, role in zip(r.labels, r.roles) if role == "virtual")
+    hidden = [-100 if role == "virtual" else x for x, role in zip(r.labels, r.roles)]
+    missing = words["virtual"] if count else words["ignored"]
     mistakes = [
-        (_of(r, r.labels, "virtual"), words["ignored"].format(n=virtual)),
+        (_of(r, r.labels, "virtual"), missing.format(n=virtual)),
+        (hidden, words["counts"].format(n=count)),
         ([0 if x == -100 else x for x in r.labels], words["zeros"]),
         ([0 if role == "virtual" else x for x, role in zip(r.labels, r.roles)], words["zeros"]),
         (r.labels[1:] + [-100], words["shifted"]),
@@ -429,6 +444,41 @@ def variable(
             question = _question(lang, "variable", trace, 0, name=name, function=call.function)
             return exercise(question, shapes[0], [(shapes[0][::-1], words["turned"])], lang=lang)
     raise ValueError(f"no recorded line makes a tensor {name!r}")
+
+# %% ../../nbs/views/06_ask.ipynb #5b1e7a02
+def _settled(trace: Trace, name: str, function: str):
+    "The function's name and the value that `name` had at its end, in the first watched call that knows its numbers."
+    for call in trace.calls:
+        changed = [change for step in call.steps for change in step.changes if change.name == name]
+        indices = [change.value for change in changed] or [call.args.get(name)]
+        value = None if indices[-1] is None else trace.value(indices[-1])
+        if call.kind == "peft" and function in call.function and value is not None and value.data is not None:
+            return call.function, value
+    raise ValueError(f"no numbers were kept of {name!r} in {function or 'any function'}")
+
+
+def numbers(
+    trace: Trace,  # a recording
+    name: str,  # of a variable or an argument
+    function: str = "",  # in which function; a part of its name will do
+    row: int = 0,  # of the batch
+    mistakes=(),  # pairs of a wrong answer, and what to say to it
+    last: int | None = None,  # only so many numbers, from the end of the row
+    lang: str = "en",  # or "zh"
+) -> Exercise:
+    """One row of the numbers in a variable, at the end of the first call of a function that has it.
+
+    Raises ValueError when no such numbers were kept."""
+    words, (function, value) = _words(lang), _settled(trace, name, function)
+    rows = value.nested()
+    right, kind = (rows[row], "row") if len(value.shape) == 2 else (rows, "list")
+    if last is not None:
+        right, kind = right[-last:], "last"
+    elif trace.base_calls and len((r := _row(trace, 0, row)).roles) == len(right):
+        hint = words["virtual"].format(n=r.roles.count("virtual"))
+        mistakes = [*mistakes, (_of(r, right, "virtual"), hint)]
+    question = QUESTIONS[lang][kind].format(name=name, function=function, row=row, last=last)
+    return exercise(question, right, mistakes, lang=lang)
 
 # %% ../../nbs/views/06_ask.ipynb #c5fc1f82
 def _adapted(trace: Trace, call: int, layer: str):

@@ -59,11 +59,12 @@ _CHIPS = {  # what a value of each line looks like
     "mask": lambda bit, _: _BITS[bit],
     "labels": _label_chip,
     "positions": lambda p, _: (None, _position(p), ""),
+    "numbers": lambda x, _: (None, "" if x is None else f"{x:g}", ""),
 }
 
 
 def value_line(
-    kind,  # `"mask"`, `"labels"` or `"positions"`
+    kind,  # `"mask"`, `"labels"`, `"positions"` or `"numbers"`
     name,  # written at its left
     values,  # one for each position, None where there is none; None: they were not kept
     trace,  # the trace, which knows the texts of labels
@@ -72,7 +73,7 @@ def value_line(
     "A line of mask bits, labels or position numbers; where they were not kept, a line that says so"
     if values is None:
         return Line(name, [], note=words["unkept"])
-    return Line(name, [_CHIPS[kind](v, trace) for v in values], kind == "labels")
+    return Line(name, [_CHIPS[kind](v, trace) for v in values], kind in ("labels", "numbers"))
 
 # %% ../../nbs/views/figures/01_strips.ipynb #7835f8ea
 def number_runs(
@@ -159,7 +160,10 @@ def draw_line(
                 rotation=90 if turned and len(text) > 1 else 0,
             )
         elif text:
-            sheet.text(x, y + tall / 2, text, font, mono=True, va="center_baseline")
+            upright = (
+                dict(rotation=90, va="center") if turned and len(text) > 2 else dict(va="center_baseline")
+            )
+            sheet.text(x, y + tall / 2, text, font, mono=True, **upright)
     return tall
 
 # %% ../../nbs/views/figures/01_strips.ipynb #751b0768
@@ -246,16 +250,20 @@ def labels(
     theme: str | None = None,  # `"light"`, `"dark"`, or None: as the background is
     lang: str = "en",  # `"en"` or `"zh"`
 ) -> plt.Axes:  # x is the position
-    """The labels that were passed above the labels the base model got, under their tokens.
+    """The labels that were passed above the labels the base model got, under their tokens; with CPT, also the types of
+    the tokens and how much each label counts.
     Raises ValueError when there are none, or none were kept."""
     words, call = vocabulary(lang), layout.base_call(trace, call, labels=True)
     seq = layout.sequence(trace, call)
     if not any(row.labels or given for row, given in list(_both(seq))[:rows]):
         raise ValueError(f"the labels of call {call.id} were too large to be kept: record a smaller batch")
-    blocks = [
-        (words["row"].format(row=r), _label_lines(row, passed, trace, words))
-        for r, (row, passed) in enumerate(list(_both(seq))[:rows])
-    ]
+    types, weights = (layout.beside(trace, call, role) for role in ("type_mask", "loss_weights"))
+    blocks = []
+    for r, (row, passed) in enumerate(list(_both(seq))[:rows]):
+        token, *lines = _label_lines(row, passed, trace, words)
+        above = [value_line("numbers", words["types"], types[r], trace, words)] if types else []
+        below = [_weight_line(row, weights[r], trace, words)] if weights else []
+        blocks.append((words["row"].format(row=r), [token, *above, *lines, *below]))
     entries = roles_found([r.roles for r in seq.rows[:rows]], lang) + [
         (MARKS[m], getattr(MARKS[m], lang)) for m in ("label", "ignored")
     ]
@@ -273,6 +281,13 @@ def _label_lines(row, passed, trace, words):
         if labels is not None or place in row.unkept:
             lines.append(value_line("labels", words[name], labels, trace, words))
     return lines
+
+# %% ../../nbs/views/figures/01_strips.ipynb #5b1e7a24
+def _weight_line(row, weights, trace, words):
+    "How much each label counts; nothing where it is ignored"
+    pairs = zip(weights, row.labels) if weights and row.labels else None
+    counts = pairs and [None if label in (None, IGNORED) else weight for weight, label in pairs]
+    return value_line("numbers", words["counts"], counts, trace, words)
 
 
 def _labels_story(seq, words):

@@ -111,21 +111,25 @@ def _ids(tokenizer, texts):
 # %% ../../nbs/zoo/01_letters.ipynb #717f0701
 def make_batch(
     tokenizer,  # of `load_tiny`
-    task: str,  # a name from `TASKS`
+    task: str | list,  # a name from `TASKS`, or several: the rows take turns
     n: int = 4,  # rows
     seed: int | str = 0,  # the same seed, the same batch
     with_task_token: bool = False,  # say the task in the question
     held_out: bool = False,  # texts for scoring instead of texts for training
     padding_side: str = "right",  # "right" or "left"
-) -> dict:  # input_ids, attention_mask and labels, each int64[n, longest]
-    "`n` random examples of `task`, ready for `model(**batch)`."
-    texts = random_texts(n, seed, held_out)
-    return collate(
+) -> (
+    dict
+):  # input_ids, attention_mask and labels, each int64[n, longest]; with several tasks task_ids, int64[n]
+    "`n` random examples of `task`, ready for `model(**batch)`. With several tasks, `task_ids` counts them from 0."
+    tasks = [task] if isinstance(task, str) else task
+    rows = [(text, tasks[i % len(tasks)]) for i, text in enumerate(random_texts(n, seed, held_out))]
+    batch = collate(
         tokenizer,
-        [question(t, task if with_task_token else None) for t in texts],
-        [answer(t, task) for t in texts],
+        [question(text, name if with_task_token else None) for text, name in rows],
+        [answer(text, name) for text, name in rows],
         padding_side,
     )
+    return batch if isinstance(task, str) else batch | {"task_ids": torch.arange(n) % len(tasks)}
 
 # %% ../../nbs/zoo/01_letters.ipynb #6f6fcbb8
 @torch.no_grad()
@@ -134,6 +138,7 @@ def answers_of(
     tokenizer,  # of `load_tiny`
     questions: list,  # of str
     padded: bool = False,  # True: all in one batch, padded on the left; False: one batch per length, no padding
+    task_id: int | None = None,  # for a model that wants `task_ids`: the number of the task of all questions
 ) -> list:  # of str, one per question
     "The likeliest answer of the model to each question (greedy), computed with `few_threads`."
     groups, answers = {}, [None] * len(questions)
@@ -141,17 +146,19 @@ def answers_of(
         groups.setdefault(None if padded else len(ids), []).append(i)
     with few_threads(model):
         for rows in groups.values():
-            for i, text in zip(rows, _answer_batch(model, tokenizer, [questions[i] for i in rows])):
+            given = _answer_batch(model, tokenizer, [questions[i] for i in rows], task_id)
+            for i, text in zip(rows, given):
                 answers[i] = text
     return answers
 
 
-def _answer_batch(model, tokenizer, questions):
+def _answer_batch(model, tokenizer, questions, task_id):
     batch = tokenizer(
         questions, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False
     )
     device = next(model.parameters()).device
     ids, mask = batch["input_ids"].to(device), batch["attention_mask"].to(device)
+    tasks = {} if task_id is None else {"task_ids": torch.full((len(ids),), task_id, device=device)}
     out = model.generate(
         input_ids=ids,
         attention_mask=mask,
@@ -159,6 +166,7 @@ def _answer_batch(model, tokenizer, questions):
         max_new_tokens=ids.shape[1] + 1,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
+        **tasks,
     )
     return tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
 
@@ -171,11 +179,12 @@ def exact_match(
     seed: int | str = 0,  # the same seed, the same texts
     with_task_token: bool = False,  # say the task in the question
     padded: bool = False,  # True: all in one batch, padded on the left
+    task_id: int | None = None,  # for a model that wants `task_ids`: the number of this task
 ) -> float:  # between 0 and 1
     "The share of `n` held-out texts that the model answers without a single wrong letter."
     texts = random_texts(n, seed, held_out=True)
     questions = [question(t, task if with_task_token else None) for t in texts]
-    given = answers_of(model, tokenizer, questions, padded)
+    given = answers_of(model, tokenizer, questions, padded, task_id)
     return sum(g == answer(t, task) for g, t in zip(given, texts)) / n
 
 # %% ../../nbs/zoo/01_letters.ipynb #52ae5578
@@ -190,7 +199,7 @@ def default_rate(
 def learn(
     model,  # with a few parameters that want gradients: what `get_peft_model` returns
     tokenizer,  # of `load_tiny`
-    task: str,  # a name from `TASKS`
+    task: str | list,  # a name from `TASKS`, or several, for a model that wants `task_ids`: see `make_batch`
     steps: int = 250,  # batches to learn from
     lr: float | None = None,  # highest learning rate; None: that of `default_rate`
     batch_size: int = 32,  # rows per batch
@@ -199,8 +208,10 @@ def learn(
 ) -> list:  # of float, the loss of each step
     """Train the parameters of `model` that want gradients to do `task` without its task token, with `few_threads`.
     The model's mode, training or not, is put back afterwards.
-    ValueError when no parameter wants a gradient, or when the task is unknown."""
-    task_token(task)
+    ValueError when no parameter wants a gradient, or when a task is unknown."""
+    names = [task] if isinstance(task, str) else task
+    for name in names:
+        task_token(name)
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
         raise ValueError("nothing to learn: no parameter of this model has requires_grad=True")
@@ -210,7 +221,7 @@ def learn(
         optimizer, lambda step: min((step + 1) / 10, 1 - step / max(steps, 1))
     )
     losses, was_training = [], model.training
-    bar = tqdm(range(steps), desc=f"learning {task}", disable=not progress, mininterval=0.5)
+    bar = tqdm(range(steps), desc=f"learning {', '.join(names)}", disable=not progress, mininterval=0.5)
     try:
         model.train()
         with few_threads(model):

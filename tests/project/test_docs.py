@@ -10,6 +10,7 @@ from conftest import Page, ROOT
 
 sys.path.append(str(ROOT / "scripts"))
 import docs_live
+from peft_viz.views import ask
 
 NUMBER = re.compile(r"\b\d\d_(?=[A-Za-z])")
 NOTEBOOKS = sorted(
@@ -195,7 +196,7 @@ def answers(tab):
         tab.locator("peft-viz-exercise output").last.wait_for(state="attached")
     for n in range(count):
         asked = tab.evaluate(ASKED, n)
-        choices, right = [choice.lower() for choice in asked["choices"]], asked["right"]
+        choices, right = [ask.plain(c, asked["choices"]) for c in asked["choices"]], asked["right"]
         hinted = [answer for answer in asked["hints"] if not choices or answer in choices]
         others = hinted or [choice for choice in choices if choice != right] or ["0 0 7"]
         for answer, kind in ((others[0], "wrong"), (right, "right")):

@@ -203,6 +203,17 @@ def test_the_side_of_the_padding_does_not_change_the_loss(tiny):
     assert abs(right - left) < 1e-3 * right
 
 
+def test_several_tasks_take_turns(tiny):
+    texts, tokenizer = random_texts(5), tiny[1]
+    batch = make_batch(tokenizer, ["upper", "sort"], n=5)
+    assert batch.pop("task_ids").tolist() == [0, 1, 0, 1, 0]
+    said = [tokenizer.decode(row[row >= 0]) for row in batch["labels"]]
+    tasks = ["upper", "sort"] * 3
+    assert said == [answer(text, task) + "<eos>" for text, task in zip(texts, tasks)]
+    one = make_batch(tokenizer, "sort", n=5)
+    assert one.keys() == batch.keys() and torch.equal(one["input_ids"][1], batch["input_ids"][1])
+
+
 # ---- what the embedded model can do
 
 
@@ -298,6 +309,22 @@ def test_each_method_learns_a_task_and_leaves_the_model_alone(tiny, implementati
             if "lora_" not in name
         }
         assert kept.keys() == base.keys() and all(torch.equal(kept[name], base[name]) for name in base)
+
+
+def test_several_tasks_are_learned_and_scored_by_their_numbers(tiny):
+    config = peft_viz.reference.config.MultitaskPromptTuningConfig(
+        task_type="CAUSAL_LM", num_virtual_tokens=4, num_tasks=2
+    )
+    torch.manual_seed(0)
+    model = ours.get_peft_model(load_tiny()[0], config)
+    losses = learn(model, tiny[1], ["upper", "copy"], steps=3, batch_size=4, progress=False)
+    encoder, seen = model.prompt_encoder["default"], []
+    assert len(losses) == 3 and encoder.prefix_task_rows.grad.any(dim=2).all()  # both tasks were trained
+    encoder.register_forward_pre_hook(lambda _, args: seen.append(args[1].tolist()))
+    exact_match(model, tiny[1], "copy", 3, task_id=1)
+    assert sum(seen, []) == [1, 1, 1]
+    with pytest.raises(ValueError, match="unknown task 'srot'"):
+        learn(model, tiny[1], ["copy", "srot"], steps=1)
 
 
 def test_learning_is_repeatable_and_restores_the_mode(tiny):

@@ -118,6 +118,40 @@ def test_a_hint_fits_the_mistake(prompt):
     assert ask.cached(prompt).check("many") == words["wrong"]
 
 
+@pytest.fixture(scope="module", params=[peft_viz, peft], ids=lambda p: p.__name__)
+def cpt(request):
+    "Two examples of three tokens as virtual tokens; the answer is one token."
+    config = dict(
+        task_type="CAUSAL_LM", cpt_token_ids=[15, 11, 16] * 2, cpt_tokens_type_mask=[2, 3, 4, 6, 7, 8]
+    )
+    return recorded(request.param.CPTConfig(**config, cpt_mask=[1] * 6), request.param.get_peft_model)
+
+
+def test_labels_of_examples_count(cpt):
+    question, words = ask.labels(cpt, 0), ask.WORDS["en"]
+    right = [int(x) for x in question.right.split()]
+    assert right[:6] == [-100, -100, 16] * 2
+    assert question.check([-100] * 6 + right[6:]) == words["counts"].format(n=2)
+    assert question.check(right[6:]) == words["virtual"].format(n=6)
+
+
+def test_a_table_on_the_way(cpt, prompt):
+    hint = "The types go on behind the examples."
+    question = ask.numbers(cpt, "cpt_type_mask", "_cpt_forward", 1, [([2, 3, 4, 6, 7, 8] + [4] * 12, hint)])
+    assert question.question == (
+        "Which numbers are in row 1 of `cpt_type_mask` in `PeftModelForCausalLM._cpt_forward`?"
+    )
+    assert question.check([2, 3, 4, 6, 7, 8] + [12] * 12) == "Right."
+    assert question.check([2, 3, 4, 6, 7, 8] + [4] * 12) == hint
+    assert question.check([12] * 12) == ask.WORDS["en"]["virtual"].format(n=6)
+    last = ask.numbers(cpt, "cpt_type_mask", "_cpt_forward", last=3)
+    assert last.right == "12 12 12" and "the last 3 numbers in row 0" in last.question
+    mask = ask.numbers(prompt, "attention_mask", "forward", lang="zh")  # as it is at the end
+    assert mask.right == ask.mask(prompt).right and mask.question.startswith(
+        "`PeftModelForCausalLM.forward` 里"
+    )
+
+
 def test_questions_on_peft_itself():
     theirs = recorded(
         peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4), peft.get_peft_model
@@ -186,6 +220,11 @@ def test_what_reaches_the_base_model(prompt):
         ),
         (lambda t: ask.labels(t, call=1), "no labels reached"),
         (lambda t: ask.branch(t, "no such condition"), "no recorded line decides"),
+        (lambda t: ask.numbers(t, "pixels", "forward"), "no numbers were kept of 'pixels' in forward"),
+        (
+            lambda t: ask.numbers(t, "inputs_embeds"),
+            "no numbers were kept of 'inputs_embeds' in any function",
+        ),
         (lambda t: ask.mask(t, lang="fr"), "lang is 'fr'; there are en, zh"),
         (lambda t: ask.exercise("?", 1, choices=[2, 3]), "1 is the right answer and is not among"),
     ],
@@ -261,7 +300,7 @@ console.log(JSON.stringify(cases.map(([exercise, answer]) => module_.exports.che
 
 @pytest.fixture
 def opened(prompt, new_page, tmp_path):
-    "A function: a page with four questions, opened."
+    "A function: a page with five questions, opened."
 
     def open_page(**options):
         parts = [
@@ -269,6 +308,7 @@ def opened(prompt, new_page, tmp_path):
             ask.labels(prompt, 1, lang="zh"),
             ask.next_token(prompt),
             ask.branch(prompt, "PREFIX"),
+            ask.exercise("How many?", torch.tensor([2]), [(torch.tensor(1), "Count `<eos>`, ` too.")]),
         ]
         dark = "@media (prefers-color-scheme: dark) { body { background: #14171b; color: #e6e9ec } }"
         body = "".join(map(ask.html, parts))
@@ -287,7 +327,7 @@ def opened(prompt, new_page, tmp_path):
 
 @pytest.mark.browser
 def test_a_wrong_and_a_right_answer_by_keyboard(opened):
-    page, (mask, _, token, _) = opened()
+    page, (mask, _, token, *_) = opened()
     first = page.locator("peft-viz-exercise").nth(0)
     field, said = first.locator("input"), first.locator("output")
     assert "row 0 of the attention mask" in first.locator("form p").inner_text()
@@ -309,8 +349,17 @@ def test_a_wrong_and_a_right_answer_by_keyboard(opened):
 
 
 @pytest.mark.browser
+def test_code_in_a_hint(opened):
+    page, _ = opened()
+    last = page.locator("peft-viz-exercise").nth(4)
+    last.locator("input").fill("1")
+    last.locator("button").first.click()
+    assert last.locator("output").inner_html() == "Count <code>&lt;eos&gt;</code>, ` too."
+
+
+@pytest.mark.browser
 def test_the_solution_can_be_seen(opened):
-    page, (_, labels, token, branch) = opened()
+    page, (_, labels, token, branch, _) = opened()
     for n, (right, word) in enumerate(
         [(labels.right, "答案"), (token.right, "Solution"), (branch.right, "Solution")], 1
     ):

@@ -150,6 +150,30 @@ def test_a_prefix_behind_padding_stands_in_the_sequence():
     assert layout.describe(trace, trace.base_calls[0]) == "prefix tuning: 4 virtual tokens in the inputs"
 
 
+def test_what_is_made_beside_the_base_models_inputs(package):
+    config = package.CPTConfig(
+        task_type="CAUSAL_LM",
+        cpt_token_ids=[5, 6, 7, 8],
+        cpt_mask=[1] * 4,
+        cpt_tokens_type_mask=[1, 2, 3, 4],
+        opt_weighted_loss_type="decay",
+        opt_loss_decay_factor=0.5,
+    )
+    b, model = batch("left", labels=True), package.get_peft_model(base(), config).eval()
+    trace = recorded(model, lambda m: (m(**b), m.generate(**batch(), **GREEDY)))
+    n = b["input_ids"].shape[1]
+    assert layout.beside(trace) == [[1, 2, 3, 4] + [8] * n] * 2
+    row = layout.sequence(trace).rows[0]
+    counted = [
+        w for w, label in zip(layout.beside(trace, role="loss_weights")[0], row.labels) if label != -100
+    ]
+    assert counted == [0.5] + [1] * (len(counted) - 1) and len(counted) > 1
+    for call in trace.base_calls[1:]:  # no labels, no types
+        assert layout.beside(trace, call) is layout.beside(trace, call, "loss_weights") is None
+    prompt = recorded(make("PROMPT_TUNING", package), lambda m: m(**b))
+    assert layout.beside(prompt) is layout.beside(prompt, role="loss_weights") is None
+
+
 def test_positional_ids_of_generate():
     trace = recorded(make("LORA"), lambda m: m.generate(batch()["input_ids"], **GREEDY))
     assert layout.sequence(trace, trace.base_calls[2]).rows[1].roles == ["token"] * 6 + ["generated"] * 2

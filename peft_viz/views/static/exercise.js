@@ -75,6 +75,10 @@
     return made;
   }
 
+  /** `code` in a sentence, as an element. @param {string} text */
+  const marked = (text) =>
+    text.split(/`([^`]+)`/).map((part, i) => (i % 2 ? make("code", {}, part) : part));
+
   /** Is the text that surrounds an element light, on something dark? @param {Element} element */
   function isDark(element) {
     const [r, g, b] = (getComputedStyle(element).color.match(/[\d.]+/g) || [0, 0, 0]).map(Number);
@@ -104,15 +108,18 @@
         const answer = make("div", { className: "answer" }, ...parts);
         const form = make("form", { className: isDark(this) ? "dark" : "" }, asked, answer, said);
         form.setAttribute("aria-labelledby", "question");
-        const say = (/** @type {string} */ kind, /** @type {string} */ text) =>
-          Object.assign(said, { className: kind, textContent: text });
+        const say = (/** @type {string} */ kind, /** @type {string} */ text) => {
+          said.className = kind;
+          said.replaceChildren(...marked(text));
+        };
         form.addEventListener("submit", (event) => {
           event.preventDefault();
           const { right, text } = check(exercise, ask.answer());
           say(right ? "right" : "wrong", text);
         });
         show.addEventListener("click", () => {
-          const solution = choices.find((c) => plain(c, choices) === exercise.right) || exercise.right;
+          const isRight = (c) => plain(c, choices) === exercise.right;
+          const solution = choices.find(isRight) || exercise.right;
           say("right", `${words.solution}: ${solution} ${exercise.why}`.trim());
         });
         // a notebook has keys of its own

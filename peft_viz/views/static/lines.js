@@ -41,6 +41,7 @@ export function showLines(view) {
       pane.replaceChildren(h("p", { role: "alert", class: "note" }, told));
     }
   }
+  $.state.scrollTop = 0; // here, where all is laid out
   return `${where}. ${inWords(view, m)}`;
 }
 

@@ -36,7 +36,6 @@ export function statePane(view) {
 /** @param {View} view @param {Moment} m @param {number} k */
 export function showState(view, m, k) {
   const { $ } = view;
-  $.state.scrollTop = 0;
   if (m.call.source == null) {
     $.stateTitle.textContent = view.say("came_back");
     $.state.replaceChildren(cameBack(view, m.call, k));

@@ -125,13 +125,31 @@ function timeline(view) {
       "aria-orientation": "horizontal",
       css: { height: `${Math.min(deepest + 1, 8) * 18 + 1}px` },
     },
-    shown.map(bar),
+    // on their own: laid out once, however often the mark of the step moves
+    h("div", { class: "bars" }, wideEnough(shown, x, total).map(bar)),
     $.future,
     long.map(name), // above what veils the calls to come: a name is always readable
     $.head,
   );
   scrub(view, total);
   return $.line;
+}
+
+/**
+ * Of the calls of a long recording those that can be seen: one that ends where the one before it
+ * at the same depth ends, but for less than a pixel, is left out.
+ * @param {import("./steps.js").Call[]} calls  in the order in which they began
+ * @param {number[]} x
+ * @param {number} total
+ */
+function wideEnough(calls, x, total) {
+  const ends = new Map();
+  return calls.filter((c) => {
+    const end = x[c.last + 1];
+    const seenBefore = end - (ends.get(c.depth) ?? -total) < total / 2000;
+    if (!seenBefore) ends.set(c.depth, end);
+    return !seenBefore;
+  });
 }
 
 /** @param {View} view @param {number} total */
