@@ -336,7 +336,7 @@ class Compiling:
             with suppress(ValueError):
                 handler.remove_end_callback(_ends)
 
-
+# %% ../../nbs/recording/12_calls.ipynb #31aee73e
 _TOLD = set()  # True once torch was told what not to compile
 
 

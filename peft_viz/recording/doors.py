@@ -126,7 +126,7 @@ class Slot:
         else:
             setattr(self.owner, self.name, self.own)
 
-
+# %% ../../nbs/recording/11_doors.ipynb #95abe78b
 def _for_class(slot: Slot):
     "The function that stands in for a method of a class. For an object that is not looked at it is the method itself."
     method = getattr(slot.owner, slot.name)

@@ -149,6 +149,17 @@ def _how(old, obj) -> str:
         return "new"
     return "rebound" if old[0] is not obj else "in-place"
 
+
+def _aliases(names, mine: tuple) -> list:
+    "Other names whose tensors share memory with this one."
+    home = mine[3]
+    if not home:
+        return []
+    found = [n for n, other in names.held.items() if other[3] == home and other is not mine]
+    for name, held in names.inside.items():
+        found += [_entry(name, k) for k, other in held.items() if other[3] == home and other is not mine]
+    return found
+
 # %% ../../nbs/recording/10_watch.ipynb #383f6290
 class Names:
     """The names of one running function and what they hold. `look` compares that with what they hold now, `note`
@@ -202,17 +213,7 @@ class Names:
             return None
         if how == "rebound" and index == before and self.album.values[index].kind in ("scalar", "object"):
             return None
-        return Change(name, index, before, how, [] if obj is GONE else self._aliases(table[key]))
-
-    def _aliases(self, mine: tuple) -> list:
-        "Other names whose tensors share memory with this one."
-        home = mine[3]
-        if not home:
-            return []
-        names = [n for n, other in self.held.items() if other[3] == home and other is not mine]
-        for name, held in self.inside.items():
-            names += [_entry(name, k) for k, other in held.items() if other[3] == home and other is not mine]
-        return names
+        return Change(name, index, before, how, [] if obj is GONE else _aliases(self, table[key]))
 
 # %% ../../nbs/recording/10_watch.ipynb #76ef97eb
 class Ledger:

@@ -374,7 +374,7 @@ def check_kinds(
         said = f"labels holds {labels.dtype}, and the loss needs torch.int64; pass labels.long()"
         need(labels.dtype == torch.int64, said)
 
-
+# %% ../../nbs/reference/03_calls.ipynb #f88082d9
 def with_checked_inputs(
     method,  # `forward` of the PEFT model
 ):

@@ -182,7 +182,7 @@ def _keys_without_effect(config, targets):
         told += [(field, pattern) for pattern in getattr(config, field) if pattern not in used]
     return told
 
-
+# %% ../../../nbs/reference/injection/00_targets.ipynb #7ad75482
 def warn_of_no_effect(
     config: PeftConfig,  # as the caller wrote it
     model: nn.Module,  # the base model

@@ -132,7 +132,7 @@ class TunerWithInjection(TunerWithAdapters):
         targets = find_targets(self.model, config)
         for name, module in targets.items():
             self.check_target(name, module, config)
-        self.check_tables(adapter_name, config, list(targets))
+        self._check_tables(adapter_name, config, list(targets))
         check_modules_to_save(self.model, config.modules_to_save)
         self._check_biases()
         warn_of_tied(self.model, [*targets, *saved_names(self.model, config.modules_to_save)])
@@ -140,12 +140,7 @@ class TunerWithInjection(TunerWithAdapters):
             self._inject(adapter_name, config, targets)
         warn_of_no_effect(given, self.model, list(targets))
 
-    def check_tables(
-        self,
-        adapter_name: str,  # that is added
-        config: Any,  # its configuration
-        targets: list[str],  # full names of the layers that it changes
-    ):
+    def _check_tables(self, adapter_name, config, targets):
         "Raises ValueError for a table of the configuration that does not fit the layers. Most methods have none."
 
     def _inject(self, adapter_name, config, targets):

@@ -134,7 +134,7 @@ def check_length(
             f"with {first}; init_r must be what it was when the pattern was made"
         )
 
-
+# %% ../../../nbs/reference/16_adalora.ipynb #c6e63864
 class AdaLoraLayer(AdaLoraWithForward):
     """A linear layer with detours in the form of singular value decompositions, by adapter name.
 
@@ -395,7 +395,7 @@ class AdaLoraTargets(BaseTuner):
     def check_target(self, name: str, module: nn.Module, config: AdaLoraConfig):  # noqa: ARG002
         check_is_linear(module, name, AdaLoraLayer, "AdaLoRA")
 
-    def check_tables(self, adapter_name: str, config: AdaLoraConfig, targets: list[str]):
+    def _check_tables(self, adapter_name, config, targets):
         for key, pattern in (config.rank_pattern or {}).items():
             if layer_name(key, adapter_name) not in targets:
                 raise ValueError(no_such_layer(key, adapter_name))
