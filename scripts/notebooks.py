@@ -191,9 +191,9 @@ OFFLINE = {
 }
 # Imported once, in a process that is forked for each notebook. Nothing of peft_viz: a notebook has what it imports.
 HEAVY = """
-" torch torch.utils.checkpoint transformers transformers.generation transformers.models.auto.modeling_auto
+torch torch.utils.checkpoint transformers transformers.generation transformers.models.auto.modeling_auto
 transformers.models.llama.modeling_llama transformers.models.gpt2.modeling_gpt2
-transformers.tokenization_utils_tokenizers IPython msgspec peft ipywidgets matplotlib.pyplot
+transformers.tokenization_utils_tokenizers IPython msgspec ipywidgets matplotlib.pyplot
 matplotlib_inline.backend_inline nbdev.test nbdev.export
 """.split()
 PASSED = ROOT / ".passed.json"  # notebook -> digest of all that it depended on when it passed last
@@ -257,6 +257,9 @@ def notebook_test(path, folder, log):
 
     notebook = NBProcessor(path, procs=FrontmatterProc, process=True).nb
     saved = {cell.id: [*cell.get("outputs", [])] for cell in notebook.cells}
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and cell.source.rstrip().endswith(";"):
+            cell.source += "\nNone"  # for a cell that ends in a semicolon execnb leaves out what it prints
     watch = lesson_branches.Watch() if path.parent == ROOT / "nbs" / "tutorials" else None
     shell = CaptureShell(path, mpl_format="png")
     try:

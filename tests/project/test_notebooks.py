@@ -57,6 +57,7 @@ def test_notebooks_run_as_tests(tmp_path):
     cells = {
         "good": [
             ("print(6 * 7)", text("42\n")),
+            ("print(7);", text("7\n")),
             ("#| varies\nprint(1)", text("2\n")),
             ("#| notest\n1 / 0", []),
         ],
