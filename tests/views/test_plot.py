@@ -345,7 +345,7 @@ def test_the_story_does_not_say_what_did_not_happen(prompt):
     lora = recorded("LORA", batch([11, 12], labels=False), generate=2)
     later = sentences(plot.story(lora, lora.base_calls[-1]))
     assert "You passed" not in later and "and a cache of 2" in later
-    with pytest.raises(IndexError):
+    with pytest.raises(ValueError):
         recorded("LORA", dict(input_ids=torch.tensor([[1, 99]])), keep=(kept := []))  # no such token
     told = sentences(plot.story(kept[0]))
     assert "It ended here" in told and "IndexError" in told and "Logits" not in told
@@ -361,7 +361,7 @@ def test_beams_share_the_row_that_was_passed():
     ax = plot.story(trace, trace.roots[-1], row=3)
     assert "generate repeats each of your 2 rows two times" in sentences(ax)
     assert not any("not kept" in t.get_text() for t in ax.texts)
-    mask, tokens, *_ = lines(ax, 9)
+    tokens, mask, *_ = lines(ax, 9)
     assert [mark for mark, _ in mask.values()] == ["attended"] * 3 and len(tokens) == 3
 
 

@@ -249,7 +249,7 @@ def test_modules_are_joined():
     for file in static.glob("*.js"):
         text = file.read_text(encoding="utf-8")
         assert max(map(len, text.splitlines())) <= 100, file.name
-        for kept in viewer.bare(text).splitlines():
+        for kept in re.sub(r"/\S*`\S*/", "", viewer.bare(text)).splitlines():  # (not in regular expressions)
             assert kept.count("`") % 2 == 0, f"{file.name}: a string over several lines: {kept}"
 
 
