@@ -354,6 +354,14 @@ def test_a_layer_whose_weight_has_another_form():
 LONE = ours.PromptTuningConfig(num_virtual_tokens=2, **CLM)
 WRONG_INPUTS = {  # what is passed, and what is said: before `forward`, and before `generate`
     "a list": (dict(input_ids=[[5, 6]]), "input_ids is a list"),
+    "no token": (
+        dict(input_ids=torch.ones(2, 0).long()),
+        r"the input has shape \[2, 0\]: there is no token in it",
+    ),
+    "no row": (
+        dict(input_ids=torch.ones(0, 3).long()),
+        r"the input has shape \[0, 3\]: there is no token in it",
+    ),
     "one row without a batch": (dict(input_ids=torch.tensor([5, 6])), r"input_ids has shape \[2\]"),
     "fractions": (
         dict(input_ids=torch.ones(1, 2)),
