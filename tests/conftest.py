@@ -207,3 +207,12 @@ def quiet_and_single():
         warnings.simplefilter("ignore")
         yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def gradients():
+    """The next test has gradients. An interrupt that falls into torch's own `no_grad`, as around rotary embeddings,
+    leaves them switched off in the process, with and without a recording."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_grad_enabled(True)
