@@ -25,7 +25,7 @@ os.environ.update(
 # Small models gain nothing from threads, and the sum of floats then has one order.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import asyncio, functools, gc, pathlib, shutil, signal, warnings
+import asyncio, functools, gc, pathlib, shutil, signal, sys, warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
