@@ -208,7 +208,8 @@ def answers(tab):
                 keys.insert_text(answer)
             keys.press("Enter")
             told, text = tab.evaluate(SAID, n)
-            if told != kind or text != asked["hints"].get(answer, text) or not text:
+            hint = asked["hints"].get(answer, text).replace("`", "")  # (they mark code)
+            if told != kind or text != hint or not text:
                 found.append((n, answer, told, text))
     return found
 
@@ -242,7 +243,7 @@ def test_pages_load_nothing_from_the_network(walk):
 @pytest.mark.browser
 def test_every_exercise_takes_a_wrong_and_a_right_answer_by_keyboard(walk):
     _, seen = walk
-    assert {path.name: said for path, (*_, said) in seen.items() if said} == {}
+    assert {"/".join(path.parts[-2:]): said for path, (*_, said) in seen.items() if said} == {}
 
 
 @pytest.mark.browser
