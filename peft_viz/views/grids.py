@@ -14,7 +14,9 @@ from matplotlib.patches import Rectangle
 from ..recording import layout
 from ..recording.layout import MARKS
 from peft_viz.views.sheet import (
+    COLUMN,
     LEGIBLE,
+    SMALL,
     Sheet,
     cell_size,
     legend_height,
@@ -148,9 +150,9 @@ def attention(
     nq, nk = grid.shape
     weights, told = _weights(trace, call, layer, row, head, words)
     falls = weights is not None and "virtual" in keys  # a column at the right
-    paper = room(ax, 99) - 0.4 * falls  # inches
+    paper = room(ax, COLUMN, most=99) - 0.4 * falls  # inches
     cell = min(cell_size(max(nq, nk)), (paper - 0.97) / (nk + 1.3))
-    font = letters(cell, 9)
+    font = letters(cell)
     if not font:
         key_texts, query_texts = [""] * nk, [""] * nq
     longer = [len(t) for t in key_texts if len(t) > 2]
@@ -210,6 +212,8 @@ def _shares(trace, call, row):
     rows = layout.sequence(trace, call).rows
     if row is not None:
         one_row(rows, row)
+    if not any("virtual" in found.roles for found in rows):
+        raise ValueError(f"in call {call.id} there are no virtual tokens for attention to fall on")
     pick = lambda table: np.mean(table, axis=0) if row is None else table[min(row, len(table) - 1)]
     return list(found), np.array([pick(np.array(table)) for table in found.values()])
 
@@ -229,11 +233,12 @@ def share(
     nl, nh = grid.shape
     paper = room(ax, 7.4)  # inches
     cell = min(0.42, max(0.12, 6.5 / max(nh, nl)), (paper - 0.9) / nh)
-    font = min(9, cell * 72 * 0.45)
+    most = len(f"{100 * grid.max():.0f}")  # letters
+    font = min(SMALL, (cell * 72 - 2) / 0.64 / most)
     left, right = 0.62 / cell, max(nh - 0.5 + 0.2 / cell, (min(4.2, paper) - 0.7) / cell)
     rows = len(layout.sequence(trace, call).rows)
-    which = words["mean"].format(n=rows) if row is None else vocabulary(lang)["comma"]
-    which += "" if row is None else vocabulary(lang)["row"].format(row=row)
+    alone = vocabulary(lang)["comma"] + vocabulary(lang)["row"].format(row=row or 0)
+    which = words["mean"].format(n=rows) if row is None and rows > 1 else alone
     title = layout.describe(trace, call, lang) + vocabulary(lang)["comma"] + words["title"] + which
     below = words["below"].format(most=f"{grid.max():.0%}")
     sheet = Sheet(ax, theme, cell, (-0.5 - left, right, -0.5 - 0.42 / cell, nl - 0.4), title, below)
