@@ -6,6 +6,8 @@
 __all__ = ['SHARE', 'attention', 'share']
 
 # %% ../../nbs/views/figures/02_grids.ipynb #e513ee01
+import math
+
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap, ListedColormap
@@ -122,8 +124,9 @@ def _weights(trace, call, layer, row, head, words):
 def _falls(sheet, shares, queries, nk, font, words):
     "At the right: how many percent of each query's attention fall on virtual tokens"
     sheet.text(nk - 0.5 + 0.06 / sheet.cell, -1.2, words["falls"], font, ha="left", va="center_baseline")
+    every = math.ceil(1.25 * font / (sheet.cell * 72))  # not over one another
     for q, (share, role) in enumerate(zip(shares, queries)):
-        if role != "padding":
+        if role != "padding" and q % every == 0:
             x = nk - 0.5 + 0.34 / sheet.cell
             sheet.text(x, q, f"{100 * share:.0f}", font, mono=True, ha="right", va="center_baseline")
 
@@ -152,13 +155,15 @@ def attention(
     falls = weights is not None and "virtual" in keys  # a column at the right
     paper = room(ax, COLUMN, most=99) - 0.4 * falls  # inches
     cell = min(cell_size(max(nq, nk)), (paper - 0.97) / (nk + 1.3))
-    font = letters(cell)
-    if not font:
-        key_texts, query_texts = [""] * nk, [""] * nq
     longer = [len(t) for t in key_texts if len(t) > 2]
     inside = 2 if len(longer) <= nk / 3 else 0  # letters a chip may hold; longer texts stand beside it
-    beside = max(longer) * font * 0.61 / 72 + 0.08 if longer else 0  # inches
-    cell = min(cell, (paper - 0.97 - beside) / (nk + 1.3))
+    beside = max(longer) * letters(cell) * 0.61 / 72 + 0.08 if longer else 0  # inches
+    narrower = min(cell, (paper - 0.97 - beside) / (nk + 1.3))
+    font = letters(narrower)
+    if font:
+        cell = narrower
+    else:
+        key_texts, query_texts, beside = [""] * nk, [""] * nq, 0
     left, above = (
         1.8 + (beside + margin) / cell for margin in (0.42, 0.22)
     )  # cells around the grid: chips, texts, brackets

@@ -264,9 +264,7 @@ def _change_bars(sheet, changes, y, top, width):
     for k, (name, change) in enumerate(zip(names, changes.values())):
         middle, long = y + (k + 0.5) * step, half * abs(change) / top
         mark = MARKS["virtual" if change > 0 else "token"]
-        sheet.text(
-            left, middle, name, SMALL, sheet.theme.ink, mono=True, ha="right", va="center_baseline"
-        )
+        sheet.text(left, middle, name, SMALL, sheet.theme.ink, mono=True, ha="right", va="center_baseline")
         gid = f"{'rises' if change > 0 else 'falls'} {name}"
         sheet.bar(zero - long * (change <= 0), middle - 0.075, long, 0.15, mark.fill(sheet.theme.name), gid)
         side, ha = (0.06, "left") if change > 0 else (-0.06, "right")

@@ -397,7 +397,9 @@ def _undress(ax, box, paper):
 
 # %% ../../nbs/views/figures/00_sheet.ipynb #2350ad5d
 COLUMN = 7.8  # inches: no figure of ours is wider, so that a page with a column of 740 pixels does not shrink it much
-SMALL = 9.3  # points: the size of names and captions; 12 pixels where such a column shows a figure of that width
+SMALL = (
+    9.3  # points: the size of names and captions; 12 pixels where such a column shows a figure of that width
+)
 
 
 def _text(sheet, x, y, text, size=SMALL, color=None, mono=False, **kw):
@@ -645,7 +647,7 @@ def letters(
     most: float = SMALL,  # points
 ) -> float:  # points; 0 where a letter does not fit
     "The size of what is written in cells"
-    return min(most, max(LEGIBLE, cell * 72 * 0.62)) if cell * 72 >= LEGIBLE + 0.5 else 0.0
+    return min(most, max(LEGIBLE, cell * 72 * 0.62)) if cell * 72 >= LEGIBLE + 1 else 0.0
 
 
 def stripes(

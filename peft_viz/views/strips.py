@@ -96,7 +96,7 @@ def run_text(
     chips: list,  # of neighbours with one mark
     width: float,  # inches of all of them
 ) -> str:
-    "What is written on cells too narrow for a letter each: `1 × 40`, or what their texts read together; nothing else fits"
+    "What is written on cells too narrow for a letter each: `1 × 40`, or what their texts read together; else nothing"
     texts = [text or glyph for _, text, glyph in chips]
     if len(set(texts)) == 1:
         told = f"{texts[0]} × {len(texts)}" if texts[0] and len(texts) > 1 else texts[0]
