@@ -68,7 +68,6 @@ def names_together(
         return counted
     return min((columns, columns), counted, key=lambda names: _apart(a, b, names))
 
-
 # %% ../../nbs/recording/04_compare.ipynb #47d941b4
 UNKNOWN = "unknown"  # the answer of a recording that did not keep the fact
 
@@ -503,7 +502,9 @@ def answer_text(
     ):
         answer = " ".join(f"{bit}×{n}" for bit, n in answer)
     if isinstance(answer, Chances):
-        answer = ", ".join(f"{layout.visible(text) if text else id} {float(p):.{digits}f}" for id, text, p in answer)
+        answer = ", ".join(
+            f"{layout.visible(text) if text else id} {float(p):.{digits}f}" for id, text, p in answer
+        )
     if isinstance(answer, Digest):
         answer = _SAID[lang]["digest"].format(float(answer.norm), float(answer.mean), max(6, digits))
     if isinstance(answer, dict):
