@@ -85,9 +85,7 @@ def wrapped(
 ) -> list:  # of lines
     "Lines of a text that fit into a terminal; Chinese may be broken between any two signs."
     lines, line = [], ""
-    for piece in re.findall(
-        r"[^\s\u2e80-\uffef]+[，。；：、）”]*\s*|\s+|[\u2e80-\uffef][，。；：、）”]*\s*", text
-    ):
+    for piece in re.findall(r"[（“]*(?:[^\s\u2e80-\uffef]+|[\u2e80-\uffef])[，。；：、）”]*\s*|\s+", text):
         if line and wide(line + piece.rstrip()) > width:
             lines.append(line.rstrip())
             line = ""
