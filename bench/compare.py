@@ -78,8 +78,10 @@ def ratios(method: str, mode: bool, go, rounds: int, title: str) -> list:
         names = ["ours", "peft"][:: -1 if built % 2 else 1]
         models = {name: model(PACKAGES[name], method).train(mode) for name in names}
         for one in models.values():
-            go(one), go(one)  # warm up
-        gc.collect(), gc.freeze()  # so that the collections below are short
+            for _ in range(2):  # warm up
+                go(one)
+        gc.collect()
+        gc.freeze()  # so that the collections below are short
         for i in range(rounds // MODELS):
             times = {
                 name: seconds(functools.partial(go, models[name])) for name in names[:: -1 if i % 2 else 1]
