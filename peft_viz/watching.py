@@ -599,7 +599,7 @@ def _written(files: Files) -> list:
     stem, suffix = re.escape(files.output.stem), re.escape(files.output.suffix)
     name = re.compile(rf"{stem}(\.rank\d+|\.\d+)*{suffix}")
     found = [path for path in files.output.parent.iterdir() if name.fullmatch(path.name)]
-    return sorted(filter(files.is_fresh, found))
+    return sorted(filter(files.is_fresh, found), key=lambda path: (len(path.name), path.name))
 
 
 def report() -> str:  # one line; empty when there is nothing to say
