@@ -13,7 +13,7 @@ import torch
 
 from .about import about, decoder, texts, tuner_layers, UNKNOWN
 from .base_model import attention_layers, AttentionVisit, BaseVisit, decoder_blocks
-from .calls import Compiling, ENTRY_POINTS, Visit, Watched
+from .calls import Compiling, ENTRY_POINTS, Pause, Visit, Watched
 from .values import Reader, struck
 from .doors import Door, UNSEEN
 from .measured import DigestVisit, LayerVisit, OwnVisit, parts, parts_of
@@ -93,6 +93,8 @@ def _doors(recorder, keepers: list, adapted: list) -> list:
     ]
     found = [*entries, (recorder.base, "forward", BaseVisit), (recorder.base, "forward", StateVisit)]
     found += [(m, "forward", partial(_visit_base, base=recorder.base)) for m in keepers]
+    if recorder.base is not recorder.model and callable(getattr(type(recorder.base), "generate", None)):
+        found.append((recorder.base, "generate", Pause))
     for i, m in recorder.attentions:
         glance = partial(AttentionVisit.glance, layer=i)
         found += [(m, "forward", partial(AttentionVisit, layer=i), glance)]
