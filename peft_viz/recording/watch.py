@@ -188,9 +188,8 @@ class _Quiet:
         )
 
 # %% ../../nbs/recording/10_watch.ipynb #383f6290
-class Names:
-    """The names of one running function and what they hold. `look` compares that with what they hold now, `note`
-    describes what differs."""
+class _Looking:
+    "What the names of one running function held, and what they hold now."
 
     def __init__(
         self,
@@ -227,6 +226,11 @@ class Names:
         if not differ:
             self.quiet[name] = _Quiet(now, held)
         return differ
+
+# %% ../../nbs/recording/10_watch.ipynb #e5b20a91
+class Names(_Looking):
+    """The names of one running function and what they hold. `look` compares that with what they hold now, `note`
+    describes what differs."""
 
     def note(
         self,
