@@ -250,7 +250,7 @@ def _readable(t: torch.Tensor, role: str) -> bool:
         return False
     return not t.is_floating_point() or "mask" in role or role == "loss_weights"
 
-
+# %% ../../nbs/recording/15_values.ipynb #6b1f0ad2
 def flat(
     numbers,  # as `tolist` gives them
     depth: int,  # so many dimensions
@@ -629,7 +629,7 @@ def _one_head(mask: torch.Tensor) -> torch.Tensor:
     same = mask.stride(1) == 0 or all(torch.equal(first, mask[:, i : i + 1]) for i in range(1, mask.shape[1]))
     return first if same else mask
 
-
+# %% ../../nbs/recording/15_values.ipynb #9e02b6f4
 class Unmasked:
     "A mask that was never made: every query may attend to every key."
 
@@ -674,7 +674,7 @@ class Causal(Unmasked):
                 runs += [0, keys - seen]
         return runs
 
-
+# %% ../../nbs/recording/15_values.ipynb #52fa7730
 def mask_runs(
     mask: torch.Tensor,  # [batch or 1, heads or 1, query, key], boolean or additive
 ) -> dict | list | None:  # as `pack` gives them; None for more than `MAX_RUNS` runs
