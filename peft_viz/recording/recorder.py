@@ -8,6 +8,7 @@ __all__ = ['Switch', 'Recorder', 'record']
 # %% ../../nbs/recording/00_recorder.ipynb #cfc3983d
 import operator, sys
 from functools import partial
+from types import MethodType
 
 import torch
 
@@ -15,7 +16,7 @@ from .about import about, decoder, texts, tuner_layers, UNKNOWN
 from .base_model import attention_layers, AttentionVisit, BaseVisit, decoder_blocks
 from .calls import Compiling, ENTRY_POINTS, Visit, Watched
 from .values import Reader, struck
-from .doors import Door, UNSEEN
+from .doors import Door, Slot, UNSEEN
 from .measured import DigestVisit, LayerVisit, OwnVisit, parts, parts_of
 from .measured import position_places, PositionVisit, WeightsVisit
 from .state import passes, StateVisit
@@ -121,6 +122,16 @@ def _describe(recorder, walk: list):
             raise
         recorder.ledger.losses.add("what was watched", error)
         recorder.trace.about = UNKNOWN | dict(model_class=type(recorder.base).__name__)
+
+
+def _free(model, base):
+    """Methods that peft leaves in an object are those of the class, without a door of ours. Its `disable_adapter`
+    leaves the model's own ones in the model, Ctrl-C what `generate` lent to the base model or the tuner around it."""
+    for borrower in (model, vars(model).get("_modules", {}).get("base_model", base), base):
+        for name, lent in list(vars(borrower).items()):
+            function = lent.__func__ if isinstance(lent, MethodType) else None
+            if isinstance(getattr(function, "_slot", None), Slot):
+                vars(borrower)[name] = MethodType(function.__wrapped__, lent.__self__)
 
 
 def _read(recorder):
@@ -245,6 +256,10 @@ class Recorder(Switch):
         self.watched.layers = layers[: self.layers]
         self.adapted = set() if self.compiled else set(map(id, layers))
         return _doors(self, _keepers(every, self.base), layers)
+
+    def _close(self):
+        super()._close()
+        _free(self.model, self.base)
 
     def stop(
         self,

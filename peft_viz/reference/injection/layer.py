@@ -86,7 +86,7 @@ class AdapterHolder(nn.Module):
         self.active_adapters: list[str] = []
         self.merged_adapters: list[str] = []
         self.disable_adapters = False
-        self.inference_mode = False
+        self._resting: set[str] = set()  # parameters that are trained again when the adapters are switched on
 
     def has_adapter(
         self,
@@ -102,19 +102,29 @@ class AdapterHolder(nn.Module):
     ):
         "Make these adapters active, and no others. They are trained, unless it is for inference."
         self.active_adapters = list(names)
-        self.inference_mode = inference_mode
         self._train_only([] if inference_mode else names)
 
     def enable_adapters(
         self,
         enabled: bool,  # False: the adapters do nothing
     ):
-        "Switch the adapters on or off. While they are off, they are not trained either."
-        self.disable_adapters = not enabled
-        if enabled:
-            self.set_adapter(self.active_adapters, self.inference_mode)
-        else:
+        """Switch the adapters on or off. While they are off, they are not trained either; on again, those parameters
+        are trained that were before."""
+        if enabled and self.disable_adapters:
+            for name, parameter in self._adapter_parameters():
+                if name in self._resting:
+                    parameter.requires_grad_(True)
+        elif not enabled and not self.disable_adapters:
+            self._resting = {
+                name for name, parameter in self._adapter_parameters() if parameter.requires_grad
+            }
             self._train_only([])
+        self.disable_adapters = not enabled
+
+    def _adapter_parameters(self):
+        for attribute in self.adapter_layer_names:
+            for name, parameter in getattr(self, attribute).named_parameters():
+                yield f"{attribute}.{name}", parameter
 
     def _train_only(self, names):
         for attribute in self.adapter_layer_names:
