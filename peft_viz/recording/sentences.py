@@ -39,13 +39,17 @@ KINDS = {  # kind of moment -> its name in English, in Chinese
 
 # %% ../../nbs/recording/09_sentences.ipynb #f0fccff4
 class Number(int):
-    "A number that can also be written as a word, `a one`, `four ones`, `four times`, or as the ending of a plural."
+    """A number that can also be written as a word, `a one`, `four ones`, `four times`, as the ending of a plural, or as
+    one of two texts: for one, and for any other number."""
 
     _words = "no one two three four five six seven eight nine ten eleven twelve".split()
 
     def __format__(self, spec):
         if spec == "s":
             return "" if self == 1 else "s"
+        if "|" in spec:
+            one, _, many = spec.partition("|")
+            return (one if self == 1 else many).replace("#", str(int(self)))
         word = self._words[self] if 0 <= self < len(self._words) else str(int(self))
         if spec in ("w", "ones", "times"):
             forms = dict(
@@ -109,7 +113,7 @@ TEXTS = {
         "虚拟词元放在哪里？放在输入嵌入之中，因为 peft_type 是 {peft_type}。",
     ),
     "held": (
-        "Are virtual tokens put in? No, because the cache holds {cached} tokens already.",
+        "Are virtual tokens put in? No, because the cache holds {cached} token{cached:s} already.",
         "要放入虚拟词元吗？不放，因为缓存中已有 {cached} 个词元。",
     ),
     "mpt": (
@@ -129,7 +133,7 @@ TEXTS |= {
         "{name} {shape}：每个数加上 {d}，由 {was} 变为 {now}。",
     ),
     "repeated": (
-        "generate repeats each of your {rows} rows {k:times}: {name} {shape}.",
+        "generate repeats {rows:your row|each of your # rows} {k:times}: {name} {shape}.",
         "generate 把你的 {rows} 行各重复 {k} 次：{name} {shape}。",
     ),
     "as_repeated": (
@@ -137,7 +141,7 @@ TEXTS |= {
         "{name} {shape} 到达基础模型：内容是你传入的，各行有重复。",
     ),
     "replaced": (
-        "{name} {shape} has other numbers now: {count} of them differ.",
+        "{name} {shape} has other numbers now: {count} of them {count:differs|differ}.",
         "{name} {shape} 的数值变了：有 {count} 个不同。",
     ),
     "grid": (
@@ -152,7 +156,7 @@ TEXTS |= {
     ),
     "made_mask": (
         "You did not pass attention_mask. The base model gets attention_mask {after}: {ones} of its {all} numbers "
-        "are 1.",
+        "{ones:is|are} 1.",
         "你没有传入 attention_mask。基础模型收到 attention_mask {after}：{all} 个数中有 {ones} 个是 1。",
     ),
     "made_ones": (
@@ -178,7 +182,7 @@ TEXTS |= {
     ),
     "warned": (" The code warns: “{warning}”", "代码给出警告：“{warning}”"),
     "changed": (
-        "Your own {name} was changed in place: {count} of its numbers differ now.",
+        "Your own {name} was changed in place: {count} of its numbers {count:differs|differ} now.",
         "你传入的 {name} 被就地修改：有 {count} 个数变了。",
     ),
     "embedded": (
@@ -186,18 +190,19 @@ TEXTS |= {
         "每个编号变为 {width} 维向量：input_ids {a} → {dtype} {b}。",
     ),
     "prompt": (
-        "get_prompt gives {v} vector{v:s} for each row, {shape}: these are the virtual tokens.",
+        "get_prompt gives {v} vector{v:s} for each row, {shape}: "
+        "{v:this is the virtual token|these are the virtual tokens}.",
         "get_prompt 为每行给出 {v} 个向量 {shape}：这就是虚拟词元。",
     ),
     "prompt_cache": (
-        "get_prompt gives keys and values of {v} virtual token{v:s} for each of the {layers} layers.",
+        "get_prompt gives keys and values of {v} virtual token{v:s} for {layers:the only layer|each of the # layers}.",
         "get_prompt 给出 {v} 个虚拟词元在 {layers} 层中每一层的键和值。",
     ),
     "cache": (
         "The cache is filled before the base model runs: it holds {v} virtual token{v:s}, no token of yours.",
         "在基础模型运行之前填充缓存：其中有 {v} 个虚拟词元，没有你的词元。",
     ),
-    "cache_": ("past_key_values: the cache holds {n} tokens.", "past_key_values：缓存中有 {n} 个词元。"),
+    "cache_": ("past_key_values: the cache holds {n} token{n:s}.", "past_key_values：缓存中有 {n} 个词元。"),
     "cache_replaced": (
         "Your cache of {a} token{a:s} does not reach the base model: it is replaced by one of {b}.",
         "你传入的有 {a} 个词元的缓存没有到达基础模型：它被替换为有 {b} 个词元的缓存。",
@@ -208,19 +213,19 @@ TEXTS |= {
 TEXTS |= {
     # how it grew
     "ones": (
-        "{v:ones} in front, so that every token may look at the virtual tokens",
+        "{v:ones} in front, so that every token may look at the virtual token{v:s}",
         "前面加 {v} 个 1，使每个词元都能看到虚拟词元",
     ),
     "ones_behind": (
-        "{v:ones} behind the padding, so that every token may look at the virtual tokens",
+        "{v:ones} behind the padding, so that every token may look at the virtual token{v:s}",
         "在填充之后加 {v} 个 1，使每个词元都能看到虚拟词元",
     ),
     "ignored": (
-        "{v:times} -100 in front, so that the loss ignores the virtual tokens",
+        "{v:times} -100 in front, so that the loss ignores the virtual token{v:s}",
         "前面加 {v} 个 -100，使损失忽略虚拟词元",
     ),
     "ignored_behind": (
-        "{v:times} -100 behind the padding, so that the loss ignores the virtual tokens",
+        "{v:times} -100 behind the padding, so that the loss ignores the virtual token{v:s}",
         "在填充之后加 {v} 个 -100，使损失忽略虚拟词元",
     ),
     "filled": ("{v:times} {fill} in front", "前面加 {v} 个 {fill}"),
@@ -257,11 +262,12 @@ TEXTS |= {
         "{method}在基础模型内部工作，那里没有逐行记录。",
     ),
     "off": (
-        "{method} is switched off: all {layers} adapted layers do what they do without it.",
+        "{method} is switched off: "
+        "{layers:the only adapted layer does what it does|all # adapted layers do what they do} without it.",
         "{method}已关闭：全部 {layers} 个适配层的结果与没有它时相同。",
     ),
     "merged": (
-        " In {merged} of {layers} adapted layers the update is merged into the weight.",
+        " In {merged} of {layers} adapted layer{layers:s} the update is merged into the weight.",
         "{layers} 个适配层中有 {merged} 个的更新已合并到权重中。",
     ),
     "layer": (
@@ -303,7 +309,8 @@ TEXTS |= {
         "你的词元都不能看到全部 {v} 个虚拟词元。",
     ),
     "longer_logits": (
-        "Logits come back for {n} positions: {k} more than your {m} tokens, one for each virtual token.",
+        "Logits come back for {n} positions: {k} more than your {m} token{m:s}, one for "
+        "{k:the virtual token|each virtual token}.",
         "返回 {n} 个位置的 logits：比你的 {m} 个词元多 {k} 个，每个虚拟词元一个。",
     ),
     "equal_logits": (
@@ -324,7 +331,8 @@ TEXTS |= {
         "该方法自己计算损失：{loss}，而不是 {old}。",
     ),
     "cut": (
-        "You get logits of {n} positions: those of the {k} virtual tokens were cut off.",
+        "You get logits of {n} position{n:s}: {k:that of the virtual token was|those of the # virtual tokens were} "
+        "cut off.",
         "你得到 {n} 个位置的 logits：{k} 个虚拟词元的部分被去掉。",
     ),
 }
@@ -337,18 +345,22 @@ TEXTS |= {
         "第 {step} 步：基础模型每行收到 {n} 个新词元{tokens}，缓存中有 {cached} 个。",
     ),
     "fed_all": (
-        "Step {step}: without a cache the base model gets all {n} inputs again.",
+        "Step {step}: without a cache the base model gets {n:its only input|all # inputs} again.",
         "第 {step} 步：没有缓存，基础模型再次收到全部 {n} 个输入。",
     ),
     "step_mask": (
-        "The attention_mask covers {b} keys: {a} for the tokens so far, and {v:ones} for the virtual tokens.",
+        "The attention_mask covers {b} key{b:s}: {a} for the token{a:s} so far, and "
+        "{v:ones} for the virtual token{v:s}.",
         "attention_mask 覆盖 {b} 个键：{a} 个属于目前的词元，另有 {v} 个 1 属于虚拟词元。",
     ),
     "step_empty": (
         " {empty} place{empty:s} behind them {are} still empty.",
         "其后还有 {empty} 个空位。",
     ),
-    "step_same": ("The attention_mask covers the {b} keys so far.", "attention_mask 覆盖目前的 {b} 个键。"),
+    "step_same": (
+        "The attention_mask covers {b:the only key|the # keys} so far.",
+        "attention_mask 覆盖目前的 {b} 个键。",
+    ),
     "step_none": ("The base model gets no attention_mask.", "基础模型没有收到 attention_mask。"),
     "token": ("Written: {tokens}.", "写出：{tokens}。"),
     "likely": (

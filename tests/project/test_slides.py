@@ -1,5 +1,5 @@
 "The slides of the lectures: each row of the plan has some, the plan fills its time, no network is asked."
-# lane: here
+# lane: site
 
 import re
 
