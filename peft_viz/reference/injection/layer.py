@@ -86,7 +86,7 @@ class AdapterHolder(nn.Module):
         self.active_adapters: list[str] = []
         self.merged_adapters: list[str] = []
         self.disable_adapters = False
-        self._resting: set[str] = set()  # parameters that are trained again when the adapters are switched on
+        self._resting: list[nn.Parameter] = []  # trained again when the adapters are switched on
 
     def has_adapter(
         self,
@@ -108,23 +108,17 @@ class AdapterHolder(nn.Module):
         self,
         enabled: bool,  # False: the adapters do nothing
     ):
-        """Switch the adapters on or off. While they are off, they are not trained either; on again, those parameters
-        are trained that were before."""
+        "Switch the adapters on or off. While they are off, they are not trained; on again, they are as before."
         if enabled and self.disable_adapters:
-            for name, parameter in self._adapter_parameters():
-                if name in self._resting:
-                    parameter.requires_grad_(True)
+            for parameter in self._resting:
+                parameter.requires_grad_(True)
         elif not enabled and not self.disable_adapters:
-            self._resting = {
-                name for name, parameter in self._adapter_parameters() if parameter.requires_grad
-            }
+            parts = (
+                p for attribute in self.adapter_layer_names for p in getattr(self, attribute).parameters()
+            )
+            self._resting = [p for p in parts if p.requires_grad]
             self._train_only([])
         self.disable_adapters = not enabled
-
-    def _adapter_parameters(self):
-        for attribute in self.adapter_layer_names:
-            for name, parameter in getattr(self, attribute).named_parameters():
-                yield f"{attribute}.{name}", parameter
 
     def _train_only(self, names):
         for attribute in self.adapter_layer_names:
