@@ -113,10 +113,7 @@ class AdapterHolder(nn.Module):
             for parameter in self._resting:
                 parameter.requires_grad_(True)
         elif not enabled and not self.disable_adapters:
-            parts = (
-                p for attribute in self.adapter_layer_names for p in getattr(self, attribute).parameters()
-            )
-            self._resting = [p for p in parts if p.requires_grad]
+            self._resting = [p for p in self.parameters() if p.requires_grad]
             self._train_only([])
         self.disable_adapters = not enabled
 
