@@ -86,7 +86,11 @@ class Lent:
     """Methods that peft leaves in an object are those of the class, without a door of ours. Its `disable_adapter`
     leaves the model's own ones in the model, Ctrl-C what `generate` lent to the base model or the tuner around it."""
 
-    def __init__(self, model, base):
+    def __init__(
+        self,
+        model,  # as for `record`
+        base,  # its base model
+    ):
         self.borrowers = model, vars(model).get("_modules", {}).get("base_model", base), base
 
     def open(self):
