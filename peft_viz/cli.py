@@ -60,7 +60,7 @@ _SAID = {
     ),
 }
 
-
+# %% ../nbs/commands/00_cli.ipynb #3e8c2d71
 def _base_call(trace: Trace, call, known: dict, lang: str) -> list:  # of str
     "What reached the base model, what came back, the cache."
     title = _SAID[lang]["forward" if layout.stage(trace, call)[0] == "forward" else "prefill"]
