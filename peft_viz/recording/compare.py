@@ -511,7 +511,7 @@ def answer_text(
         answer = " ".join(map(str, answer.values()))
     return _shortened(str(answer), limit)
 
-
+# %% ../../nbs/recording/04_compare.ipynb #6ab0f3d2
 def _shortened(text: str, limit: int | None, start: int = 0) -> str:
     "A text from `start` on, cut where it is longer than `limit`."
     text = "…" * (start > 0) + text[start:]

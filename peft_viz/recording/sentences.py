@@ -75,7 +75,7 @@ def say(
         out[lang] = TEXTS[key][n].format(**own)
     return out
 
-
+# %% ../../nbs/recording/09_sentences.ipynb #6ab0f3d3
 def wide(
     text: str,  # one line
 ) -> int:
