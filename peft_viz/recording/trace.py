@@ -418,8 +418,11 @@ class Call(Struct, forbid_unknown_fields=True, dict=True):
     measured: Measured | None = None  # base call: what was measured inside
     id: int = -1  # position in `Trace.calls`; not in the document
 
-    def belongs(self, trace):
-        "To the trace that a weak reference leads to: printed, a call is told with its values."
+    def belongs(
+        self,
+        trace,  # a weak reference to a `Trace`
+    ):
+        "To this trace, as long as it is there: printed, the call is told with its values."
         self.__dict__["trace"] = trace
 
     def _told(self, form: str) -> str | None:
