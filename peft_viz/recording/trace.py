@@ -68,6 +68,8 @@ def pack(
     list | dict
 ):  # the shortest: the list, `{"runs": [value, count, ...]}` or `{"ramps": [first, count, ...]}`
     "Encode `numbers` where it pays: as runs of equal numbers, or as ramps of numbers that count up by one."
+    if numbers and numbers.count(numbers[0]) == len(numbers):  # one run: the most frequent case
+        return list(numbers) if len(numbers) <= 2 else {"runs": [numbers[0], len(numbers)]}
     runs = ramps = _stretches(numbers, numbers)
     if len(numbers) < len(runs) - 1 and set(map(type, numbers)) == {int}:  # else ramps cannot be shorter
         ramps = _stretches(numbers, map(sub, numbers, range(len(numbers))))
