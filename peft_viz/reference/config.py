@@ -17,6 +17,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 from .files import CONFIG_NAME, existing, folder_to_read, folder_to_write, reading, write
 
@@ -189,6 +190,17 @@ class Rule:
 
     words: str  # "it must be ..."
     allows: Callable[[Any], bool]  # is this value such a one?
+
+    def __post_init__(self):
+        object.__setattr__(self, "allows", partial(_safely, self.allows))
+
+
+def _safely(allows, value) -> bool:
+    "A value that cannot be compared, or looked through, is none that is allowed."
+    try:
+        return bool(allows(value))
+    except Exception:
+        return False
 
 
 def whole(
