@@ -369,3 +369,19 @@ def failing(kind, *names):
 def test_values_that_cannot_be_asked_are_refused_in_words(kind, name, value):
     with pytest.raises(ValueError, match=f"{kind.__name__}: {name}=.*; it must be"):
         kind(**{name: value})
+
+
+def test_what_is_changed_later_still_fits_together():
+    config = c.CPTConfig(**CLM, cpt_token_ids=[3, 4])
+    config.num_virtual_tokens = 5
+    with pytest.raises(ValueError, match="num_virtual_tokens=5, but cpt_token_ids has 2"):
+        config.check()
+    config.cpt_token_ids = config.cpt_mask = config.cpt_tokens_type_mask = [3] * 5
+    config.check()
+
+
+def test_a_pattern_has_an_end():
+    with pytest.raises(ValueError, match="target_modules=.*; it must be"):
+        c.LoraConfig(target_modules="a" * c.LONGEST)
+    with pytest.raises(ValueError, match="init_lora_weights=.* is unknown"):
+        c.LoraConfig(init_lora_weights=failing(str, "__eq__")("pissa"))
