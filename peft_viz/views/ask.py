@@ -166,6 +166,7 @@ QUESTIONS = {
         next_token="Which token does the model think likeliest after row {row}{where}?",
         branch="Is this condition true: `{condition}` in `{function}`{time}?",
         time=" in its call {n}",
+        known="`{name}` is {value}.",
         reached="Does `{name}` reach the base model?",
         variable="What is the shape of `{name}` in `{function}`?",
         row="Which numbers are in row {row} of `{name}` in `{function}`?",
@@ -188,6 +189,7 @@ QUESTIONS = {
         next_token="在第 {row} 行之后{where}，模型认为最可能的词元是哪一个？",
         branch="`{function}` 里的条件 `{condition}` {time}成立吗？",
         time="在第 {n} 次调用时",
+        known="`{name}` 是 {value}。",
         reached="`{name}` 会到达基础模型吗？",
         variable="`{function}` 里 `{name}` 的形状是什么？",
         row="`{function}` 里的 `{name}` 的第 {row} 行是哪些数？",
@@ -398,14 +400,18 @@ def branch(
     n = time or 0
     if len(found) <= n:
         raise ValueError(f"no recorded line decides by {condition!r}" + f" {n + 1} times" * bool(n))
-    words, (function, line, outcome) = QUESTIONS[lang], found[n]
+    words, (function, line, outcome, known) = QUESTIONS[lang], found[n]
     said = "" if time is None else words["time"].format(n=n + 1)
     asked = _question(lang, "branch", trace, 0, condition=line, function=function, time=said)
-    return exercise(asked, words["yes" if outcome else "no"], choices=(words["yes"], words["no"]), lang=lang)
+    hint = " ".join(words["known"].format(name=name, value=value) for name, value in known.items())
+    mistakes = [(words["no" if outcome else "yes"], hint)] if hint else ()
+    choices = words["yes"], words["no"]
+    return exercise(asked, words["yes" if outcome else "no"], mistakes, choices, lang=lang)
 
 
 def _decided(trace: Trace, call, condition: str) -> tuple | None:
-    "(name of the function, the condition as it stands there, its outcome), the first time in this call."
+    """(name of the function, the condition as it stands there, its outcome, what is known of its names), the first
+    time in this call."""
     if call.source is None:
         return None
     source = trace.sources[call.source]
@@ -413,8 +419,22 @@ def _decided(trace: Trace, call, condition: str) -> tuple | None:
     for step in call.steps:
         line = lines[step.line - source.first_line].strip()
         if step.branch is not None and condition in line:
-            return call.function, re.sub(r"^(el)?if |:\s*(#.*)?$", "", line), step.branch
+            line = re.sub(r"^(el)?if |:\s*(#.*)?$", "", line)
+            return call.function, line, step.branch, _known(trace, call, line, step)
     return None
+
+
+def _known(trace: Trace, call, condition: str, until) -> dict:
+    "Name -> value, of what a condition is about: the method, the model, and arguments that are what they were."
+    asked = set(re.findall(r"\w+", condition))
+    told = {"peft_type": "peft_type", "is_prompt_learning": "peft_type", "model_type": "model_type"}
+    known = {told[name]: trace.about.get(told[name]) for name in told if name in asked}
+    before = call.steps[: call.steps.index(until)]
+    changed = {change.name for step in before for change in step.changes}
+    for name in sorted(asked & call.args.keys() - changed):
+        value = trace.value(call.args[name])
+        known[name] = "None" if value.type == "NoneType" else value.shape and list(value.shape)
+    return {name: value for name, value in known.items() if value is not None}
 
 # %% ../../nbs/views/06_ask.ipynb #9c679b71
 def reached(
