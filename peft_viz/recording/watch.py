@@ -285,6 +285,7 @@ class Ledger:
         with self.lock:
             call = Call(kind, function, id=len(self.trace.calls))
             self.trace.calls.append(call)
+            self.trace.own([call])
             if parent is not None:
                 call.parent, call.parent_step = parent.id, len(parent.steps) - 1 if parent.steps else None
                 if parent.steps:
