@@ -59,6 +59,7 @@ WORDS = {
         weight="The order of the sizes is not right. A linear layer keeps its weight as (out, in).",
         frozen="That is the layer's own weight. It is frozen.",
         parts="There are more parts than one: {parts}.",
+        known="`{name}` is {value}.",
         measured="Measured: {share}.",
     ),
     "zh": dict(
@@ -85,6 +86,7 @@ WORDS = {
         weight="大小的次序不对。线性层的权重按（输出，输入）存放。",
         frozen="这是该层自己的权重，它是冻结的。",
         parts="不止一个部分：{parts}。",
+        known="`{name}` 是 {value}。",
         measured="测得：{share}。",
     ),
 }
@@ -166,7 +168,6 @@ QUESTIONS = {
         next_token="Which token does the model think likeliest after row {row}{where}?",
         branch="Is this condition true: `{condition}` in `{function}`{time}?",
         time=" in its call {n}",
-        known="`{name}` is {value}.",
         reached="Does `{name}` reach the base model?",
         variable="What is the shape of `{name}` in `{function}`?",
         row="Which numbers are in row {row} of `{name}` in `{function}`?",
@@ -189,7 +190,6 @@ QUESTIONS = {
         next_token="在第 {row} 行之后{where}，模型认为最可能的词元是哪一个？",
         branch="`{function}` 里的条件 `{condition}` {time}成立吗？",
         time="在第 {n} 次调用时",
-        known="`{name}` 是 {value}。",
         reached="`{name}` 会到达基础模型吗？",
         variable="`{function}` 里 `{name}` 的形状是什么？",
         row="`{function}` 里的 `{name}` 的第 {row} 行是哪些数？",
@@ -403,12 +403,12 @@ def branch(
     words, (function, line, outcome, known) = QUESTIONS[lang], found[n]
     said = "" if time is None else words["time"].format(n=n + 1)
     asked = _question(lang, "branch", trace, 0, condition=line, function=function, time=said)
-    hint = " ".join(words["known"].format(name=name, value=value) for name, value in known.items())
+    hint = " ".join(WORDS[lang]["known"].format(name=name, value=value) for name, value in known.items())
     mistakes = [(words["no" if outcome else "yes"], hint)] if hint else ()
     choices = words["yes"], words["no"]
     return exercise(asked, words["yes" if outcome else "no"], mistakes, choices, lang=lang)
 
-
+# %% ../../nbs/views/06_ask.ipynb #d3c1ded0
 def _decided(trace: Trace, call, condition: str) -> tuple | None:
     """(name of the function, the condition as it stands there, its outcome, what is known of its names), the first
     time in this call."""
