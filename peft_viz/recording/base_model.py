@@ -174,7 +174,15 @@ def attention_layers(
 
 
 def _attention_of(block):
-    return next((m for _, m in parts(block) if "Attention" in type(m).__name__), None)
+    waiting, seen = [block], set()
+    while waiting:  # it is found early: no walk through the rest
+        m = waiting.pop()
+        if "Attention" in type(m).__name__:
+            return m
+        if id(m) not in seen:
+            seen.add(id(m))
+            waiting += [inner for inner in reversed(m._modules.values()) if inner is not None]
+    return None
 
 
 def _has_attention(block) -> bool:
