@@ -83,7 +83,7 @@ def _say(text: str):
     except Exception:
         pass
 
-
+# %% ../../nbs/commands/03_startup.ipynb #6ab0f3d4
 _found = []  # modules of `PLACES` that the script has imported
 _said = [os.environ.get(name) for name in ("PEFT_VIZ_RUN", "PEFT_VIZ_PID")]  # the script may take them away
 
