@@ -35,7 +35,8 @@ matrix: env env-era4  ## measure the invariant matrix, ours and peft's, in both 
 	@$(PY) tests/matrix.py --store
 	@.venv-era4/bin/python tests/matrix.py --store
 
-docs: env browser  ## render the site into _docs/, and try its pages in Chromium
+docs: env browser  ## render the site into _docs/, and try its pages and the slides in Chromium
+	@scripts/setup.sh slides
 	@$(PY) scripts/docs.py
 	@PEFT_VIZ_SITE=$(CURDIR)/_docs $(PY) scripts/test.py docs
 
@@ -65,7 +66,8 @@ notebooks: env  ## run the notebooks again and keep their outputs: make notebook
 pictures: env browser  ## make every saved picture anew: in notebooks, README_files and nbs/images
 	@$(PY) scripts/notebooks.py pictures
 
-check: env  ## do notebooks, modules, README.md and saved outputs agree? ruff and basedpyright
+check: env  ## do notebooks, modules, README.md and saved outputs agree? ruff, basedpyright and tsc
+	@scripts/setup.sh types
 	@scripts/check.sh
 
 format: env  ## one layout for notebooks, tests and scripts

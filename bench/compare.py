@@ -32,6 +32,8 @@ METHODS = {
     "POLY": ("PolyConfig", dict(COMMON, n_tasks=3, n_skills=2)),
 }
 WITH_TASKS = "multitask", "POLY"
+PACKAGES = dict(ours=peft_viz, peft=peft)
+MODELS = 6  # of each package, for each figure
 
 
 def model(package, method: str):
@@ -64,18 +66,30 @@ def seconds(go) -> list:
     return [clock() - began for clock, began in zip(CLOCKS, start)]
 
 
-def ratios(ours, theirs, rounds: int, title: str) -> list:
-    "For each clock: time of ours over time of theirs, pair by pair; who goes first alternates."
-    ours(), theirs()  # warm up
+def ratios(method: str, mode: bool, go, rounds: int, title: str) -> list:
+    """For each clock: time of ours over time of peft's, pair by pair.
+
+    Where a model lies in memory makes it some hundredths faster or slower for as long as it lives. So there are
+    several pairs of models; which one of a pair is built first, and runs first, alternates."""
     found = []
-    gc.collect()
     gc.disable()  # or one of the two pays for both
-    for i in tqdm(range(rounds), desc=title, leave=False):
-        pair = (ours, theirs) if i % 2 else (theirs, ours)
-        times = [seconds(go) for go in pair]
-        a, b = times if i % 2 else times[::-1]
-        found.append([ours / theirs for ours, theirs in zip(a, b)])
+    bar = tqdm(total=rounds, desc=title, leave=False)
+    for built in range(MODELS):
+        names = ["ours", "peft"][:: -1 if built % 2 else 1]
+        models = {name: model(PACKAGES[name], method).train(mode) for name in names}
+        for one in models.values():
+            for _ in range(2):  # warm up
+                go(one)
         gc.collect()
+        gc.freeze()  # so that the collections below are short
+        for i in range(rounds // MODELS):
+            times = {
+                name: seconds(functools.partial(go, models[name])) for name in names[:: -1 if i % 2 else 1]
+            }
+            found.append([ours / theirs for ours, theirs in zip(times["ours"], times["peft"])])
+            gc.collect()
+            bar.update()
+        gc.unfreeze()
     gc.enable()
     return list(zip(*found))
 
@@ -100,13 +114,10 @@ def main():
         inputs = dict(input_ids=ids, attention_mask=torch.ones_like(ids))
         if method in WITH_TASKS:
             inputs["task_ids"] = torch.tensor([0, 1, 2, 0])
-        models = [model(package, method) for package in (peft_viz, peft)]
         shown = []
         for work, go in ("train", train), ("generate", functools.partial(generate, tokens=args.tokens)):
-            for one in models:
-                one.train(work == "train")
-            pair = [functools.partial(go, one, inputs) for one in models]
-            by_clock = ratios(*pair, args.rounds, f"{method}, {work}")
+            one_run = functools.partial(go, inputs=inputs)
+            by_clock = ratios(method, work == "train", one_run, args.rounds, f"{method}, {work}")
             quartiles = statistics.quantiles(by_clock[0], n=4)
             medians.append([statistics.median(found) for found in by_clock])
             figures[f"{method} {work}"] = round(quartiles[1], 3)

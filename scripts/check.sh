@@ -11,5 +11,6 @@ ask $python -m ruff format --check .
 ask $python scripts/notebooks.py check
 ask $python scripts/ways.py --check
 ask .venv/bin/basedpyright --pythonpath $python --baselinemode=discard
+[[ ! -x tests/js/node_modules/.bin/tsc ]] || ask tests/js/node_modules/.bin/tsc -p tests/js
 ask $python scripts/notebooks.py outputs
 exit $wrong

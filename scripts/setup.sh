@@ -7,6 +7,7 @@
 #   scripts/setup.sh browser    Chromium and a Chinese font, for the browser tests (needs apt-get and root to install them)
 #   scripts/setup.sh smollm2    SmolLM2-135M, a small real language model (93 MB)
 #   scripts/setup.sh slides     reveal.js, for the slides of the lectures (2 MB)
+#   scripts/setup.sh types      TypeScript's compiler, which checks the types in the viewer's scripts (23 MB; needs npm)
 #
 # The stamp .venv/ready holds a checksum of everything the environment was made from; when one of those changes, it is made again.
 # The others have such a stamp too.
@@ -99,10 +100,18 @@ slides() {
   run "sphinx-revealjs (2 MB)" "$venv/bin/python" -m pip --disable-pip-version-check install --no-input --no-deps -r requirements/slides.txt
 }
 
+types() {
+  [[ ! -x tests/js/node_modules/.bin/tsc ]] || return 0
+  command -v npm > /dev/null || { say "There is no npm: the types in the viewer's scripts are not checked"; return; }
+  say "Installing TypeScript's compiler (once)"
+  npm install --silent --no-fund --no-audit --no-package-lock --prefix tests/js || say "npm could not install it: the types in the viewer's scripts are not checked"
+}
+
 case ${1:-} in
   "" | era4 | python) environment ;;
   browser) browser ;;
   smollm2) environment; smollm2 ;;
   slides) environment; slides ;;
-  *) stop "unknown part: $1 (era4, python, browser, smollm2, slides, or nothing)" ;;
+  types) types ;;
+  *) stop "unknown part: $1 (era4, python, browser, smollm2, slides, types, or nothing)" ;;
 esac

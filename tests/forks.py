@@ -26,7 +26,10 @@ os.chdir(run["cwd"])
 os.environ.clear()
 os.environ.update(run["env"])
 sys.stdin, sys.argv = open(0), run["words"]
-if run["code"] is None:
+if sys.argv[0] == "-m":
+    sys.argv, sys.path[0] = sys.argv[1:], os.getcwd()
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+elif run["code"] is None:
     sys.path[0] = os.path.dirname(sys.argv[0])
     runpy.run_path(sys.argv[0], run_name="__main__")
 else:
@@ -43,7 +46,7 @@ class Forks:
         atexit.register(self.process.kill)
 
     def run(self, *words, code=None, cwd=None, env=None):
-        "A script with its arguments, or code; (exit code, standard output, standard error)."
+        "A script or `-m` and a module, with arguments, or code; (exit code, standard output, standard error)."
         with tempfile.TemporaryDirectory() as folder:
             out, err = Path(folder) / "out", Path(folder) / "err"
             run = dict(

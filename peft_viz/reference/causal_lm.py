@@ -35,7 +35,7 @@ class CausalLM(PeftModel):
         peft_config: PeftConfig,  # what to train
         adapter_name: str = "default",  # name of this first adapter
         autocast_adapter_dtype: bool = True,  # keep 16-bit adapters of injected layers in float32
-        # virtual tokens behind the padding of a row, and positions that do not count it; False: as peft
+        # True: virtual tokens come after the left padding, and positions do not count padding; False: as peft
         corrected_positions: bool = False,
     ):
         check_is_causal_lm(model)
@@ -67,7 +67,7 @@ class CausalLMWithCPT(CausalLM):
     "With `_cpt_forward`."
 
     def _cpt_forward(self, input_ids, inputs_embeds, place, labels=None, input_type_mask=None, **kwargs):
-        """Virtual tokens go among the embeddings, their labels and types in front. The loss counts answers.
+        """Embeddings, types and labels get the virtual tokens put in; the loss counts answers only.
 
         Source: https://peft-viz.github.io/peft_viz/reference/specification.html#cpt-1"""
         peft_config = self.active_peft_config
@@ -108,7 +108,7 @@ class CausalLMWithForward(CausalLMWithCPT):
         return_dict: bool | None = None,  # }
         task_ids: torch.Tensor | None = None,  # [batch], for methods with tasks
         **kwargs,  # passed on; CPT takes `input_type_mask`, [batch, sequence], out
-    ):  # what the base model returns; its logits have columns for virtual tokens in the sequence
+    ):  # what the base model returns; logits [batch, virtual + sequence, vocabulary], or without `virtual`
         """One pass. Raises ValueError for inputs that do not fit, AssertionError for embeddings with MPT.
         Source: https://peft-viz.github.io/peft_viz/reference/specification.html#forward-1"""
         peft_config = self.active_peft_config
@@ -120,7 +120,7 @@ class CausalLMWithForward(CausalLMWithCPT):
 
         if not peft_config.is_prompt_learning:
             inputs = dict(input_ids=input_ids, attention_mask=attention_mask, labels=labels)
-            if peft_config.peft_type == PeftType.POLY:  # (with MPT, too)
+            if peft_config.peft_type == PeftType.POLY:  # before MPT, which may need them, too
                 kwargs["task_ids"] = task_ids
             if self.base_model.config.model_type == "mpt":
                 if inputs_embeds is not None:
@@ -135,7 +135,7 @@ class CausalLMWithForward(CausalLMWithCPT):
         attention_mask = place.mask(attention_mask)  # [batch, virtual + sequence], or None
         kwargs = place.positions({**kwargs, "attention_mask": attention_mask, "labels": labels})
 
-        if place.is_past:
+        if place.is_past:  # not in the specification: the cache holds the virtual tokens already
             kwargs.pop("input_type_mask", None)  # the loss is the base model's, over the new tokens
             return self.base_model(input_ids=input_ids, inputs_embeds=inputs_embeds, **kwargs)
         elif peft_config.peft_type == PeftType.PREFIX_TUNING:
@@ -169,7 +169,7 @@ class CausalLMWithGenerate(CausalLMWithForward):
 
         Source: https://peft-viz.github.io/peft_viz/reference/specification.html#generate-3"""
         peft_config = self.active_peft_config
-        with lent_to_base_model(self):
+        with lent_to_base_model(self):  # it calls our `prepare_inputs_for_generation`, until the end
             if not peft_config.is_prompt_learning:
                 with self._enable_peft_forward_hooks(*args, **kwargs):
                     kwargs = self._without_special_args(kwargs)
@@ -190,7 +190,8 @@ class CausalLMWithGenerate(CausalLMWithForward):
 
 # %% ../../nbs/reference/00_causal_lm.ipynb #35f68f17
 class PeftModelForCausalLM(CausalLMWithGenerate):
-    "A causal language model with adapters. `forward` decides, and what `generate` calls."
+    """A causal language model with adapters: `forward` is one pass, `prepare_inputs_for_generation`, which
+    `generate` calls, makes the inputs of one step."""
 
     @unless_switched_off
     def prepare_inputs_for_generation(
@@ -200,7 +201,8 @@ class PeftModelForCausalLM(CausalLMWithGenerate):
         task_ids: torch.Tensor | None = None,  # [batch], for methods with tasks
         **kwargs,  # `past_key_values`, `attention_mask`, ... as the base model's method has them
     ) -> dict:  # arguments for one call of the base model
-        """The inputs of one decoding step.
+        """The inputs of one step of `generate`. Raises ValueError for a sequence that is too long, for
+        several masks, and for `task_ids` that do not fit.
 
         Source: https://peft-viz.github.io/peft_viz/reference/specification.html#prepare-1"""
         peft_config, prepare = self.active_peft_config, self.base_model_prepare_inputs_for_generation
@@ -220,12 +222,12 @@ class PeftModelForCausalLM(CausalLMWithGenerate):
             )
         # attention_mask
         kwargs["attention_mask"] = place.mask(kwargs.get("attention_mask"))
-        # cache_position
+        # cache_position: counts the virtual tokens, or is taken out
         kwargs = step.tell(kwargs)
         model_kwargs = step.prepare(prepare, kwargs)  # what the base model makes of all that
         # inputs_embeds
         if place.takes_prompts:
-            # (read again, because a few base models add a token of their own)
+            # the ids without the zeros for virtual tokens; a few base models add a token to them
             input_ids = model_kwargs["input_ids"][:, place.virtual :]
             model_kwargs.update(place.embeds_again(input_ids, inputs_embeds), input_ids=None)
             if inputs_embeds is None:
@@ -233,8 +235,8 @@ class PeftModelForCausalLM(CausalLMWithGenerate):
             prompts = self.get_prompt(place.batch_size, task_ids)  # [batch, virtual, hidden]
             # [batch, virtual + sequence, hidden]
             model_kwargs["inputs_embeds"] = place.embeds(prompts, inputs_embeds)
-        # input_ids
         else:
+            # input_ids: only those that are not in the cache
             model_kwargs.update(step.inputs(model_kwargs))
         return model_kwargs
 
@@ -247,7 +249,7 @@ def get_peft_model(
     autocast_adapter_dtype: bool = True,  # keep 16-bit adapters of injected layers in float32
     revision: str | None = None,  # the base model's version, noted in the configuration
     low_cpu_mem_usage: bool = False,  # adapters on the meta device: not implemented
-    # virtual tokens behind the padding of a row, and positions that do not count it; False: as peft
+    # True: virtual tokens come after the left padding, and positions do not count padding; False: as peft
     corrected_positions: bool = False,
 ) -> PeftModel:
     """A base model with an adapter. Without a `task_type`, a method that changes layers gives a `PeftModel`.

@@ -7,6 +7,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from threading import RLock
 import torch
 from .architectures import check_generates
 from peft_viz.reference.place import (
@@ -33,29 +34,39 @@ LENT = "prepare_inputs_for_generation", "_prepare_cache_for_generation", "genera
 def lent_to_base_model(
     peft_model,  # a `PeftModelForCausalLM`
 ):
-    """While the context lasts, the base model has the PEFT model's methods and settings that `LENT` names.
+    """In this context the base model has the PEFT model's methods and settings that `LENT` names.
 
     Source: https://peft-viz.github.io/peft_viz/reference/specification.html#generate-1"""
-    transformer = peft_model.get_base_model()
-    had = {name: vars(transformer)[name] for name in LENT if name in vars(transformer)}
+    transformer, loan = peft_model.get_base_model(), object()
+    own = {name: vars(transformer)[name] for name in LENT if name in vars(transformer)}
     try:
-        for name in LENT:
-            setattr(transformer, name, getattr(peft_model, name))
+        with _LOCK:
+            _LOANS.setdefault(id(transformer), (own, set()))[1].add(loan)
+            for name in LENT:
+                setattr(transformer, name, getattr(peft_model, name))
         yield
     finally:
         try:
-            _give_back(transformer, had)
-        finally:  # once more, for an interrupt within the first
-            _give_back(transformer, had)
+            _give_back(transformer, loan)
+        finally:  # a second time, in case Ctrl-C has stopped the first
+            _give_back(transformer, loan)
 
 
-def _give_back(transformer, had):
-    for name in LENT:
-        vars(transformer).pop(name, None)
-    vars(transformer).update(had)
+_LOCK, _LOANS = RLock(), {}  # id of a base model -> (its own methods and settings, the loans that are open)
+
+
+def _give_back(transformer, loan):
+    with _LOCK:
+        own, loans = _LOANS.get(id(transformer), ({}, {loan, None}))
+        loans.discard(loan)
+        if not loans:  # no other thread needs what was lent
+            for name in LENT:
+                vars(transformer).pop(name, None)
+            vars(transformer).update(own)
+            _LOANS.pop(id(transformer))
 
 # %% ../../nbs/reference/02_generation.ipynb #43f93046
-# transformers 5 tells a step how many tokens are new. Its code is read: an import would take a second
+# transformers 5 tells a step how many tokens are new. We look into its source: an import would take a second
 _GENERATION = Path(find_spec("transformers").origin).parent / "generation" / "utils.py"
 SLICES_BY_LENGTH = "next_sequence_length: int" in _GENERATION.read_text(encoding="utf-8")
 
@@ -89,7 +100,7 @@ def empty_where_cropped(
     setting: Setting,  # what holds for every call
     attention_mask,  # [batch, sequence], or another form, or None
 ):
-    "Empty a cache that holds only a part of the virtual tokens."
+    "Empty a cache that assisted generation has cut within the virtual tokens (transformers 4)."
     if SLICES_BY_LENGTH or not cache_length(cache):
         return
     order = setting.order(attention_mask) if setting.corrected else InFront()
@@ -146,7 +157,7 @@ class StepWithPlace:
         self,
         kwargs: dict,  # what `generate` passes; the mask has the virtual tokens in it
     ) -> dict:  # new keyword arguments
-        "The arguments by which the base model slices and counts, with the virtual tokens counted."
+        "`kwargs` with positions and lengths that count the virtual tokens."
         given = kwargs.get("cache_position")
         told = {
             "next_sequence_length": self.place.queries if SLICES_BY_LENGTH else None,  # transformers 5
@@ -217,7 +228,7 @@ class DecodingStep(StepWithPlace):
         self,
         model_kwargs: dict,  # what the base model prepared
     ) -> dict:  # `input_ids` or `inputs_embeds`
-        """The tokens to compute in a step that takes no prompt: only the new ones.
+        """`input_ids` or `inputs_embeds` of the new tokens, in a step that takes no prompt.
         Source: https://peft-viz.github.io/peft_viz/reference/specification.html#prepare-23"""
         if isinstance(self.place, PrefixInSequence):
             ids = model_kwargs["input_ids"][:, self.place.virtual :]

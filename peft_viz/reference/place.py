@@ -102,7 +102,7 @@ class Setting:
 
     @property
     def keeps_positions(self) -> bool:
-        "Can positions of the caller be used? peft drops them where virtual tokens are in the sequence."
+        "Are the caller's positions used? With a prefix and corrected, shifted; else dropped, as in peft."
         return self.corrected or self.is_prefix
 
     @property
@@ -157,9 +157,10 @@ def cache_length(
 
 # %% ../../nbs/reference/01_place.ipynb #0db766bf
 def with_columns(
-    attention_mask: torch.Tensor,  # [batch, heads, query, key], boolean, numbers, or additive
+    # [batch, heads, query, key]: 1 or True to attend, or floating-point numbers to add to the scores
+    attention_mask: torch.Tensor,
     virtual: int,  # how many virtual tokens
-    are_queries: bool,  # do they need rows, too?
+    are_queries: bool,  # do the virtual tokens need rows, too, as queries?
 ) -> torch.Tensor:  # [batch, heads, query, virtual + key], or [batch, heads, virtual + query, virtual + key]
     """A mask with columns for the virtual tokens, and with rows where they are queries.
 
@@ -231,7 +232,8 @@ class PlaceWithMask:
         # [batch, sequence] or [batch, heads, query, key], or a dictionary with one of them, or None
         attention_mask,
     ):  # [batch, virtual + sequence] or [batch, heads, query, virtual + key], a new tensor; None stays None
-        """The attention mask with ones for the virtual tokens: every token may attend to them.
+        """The attention mask with columns for the virtual tokens: every token may attend to them. Raises
+        ValueError for a dictionary with several masks.
 
         Source: https://peft-viz.github.io/peft_viz/reference/specification.html#forward-14"""
         if getattr(attention_mask, "ndim", None) != 2:
@@ -332,7 +334,7 @@ class InSequence(Place):
     def shifted(
         self,
         position_ids: torch.Tensor,  # [batch or 1, sequence], of real tokens; or such for each direction
-    ) -> torch.Tensor:  # [batch or 1, virtual + sequence], or such for each direction
+    ) -> torch.Tensor:  # [batch or 1, virtual + sequence], or that for each direction
         "Positions with the virtual tokens counted: these have the first ones."
         if position_ids.dim() == 3:
             return torch.stack([self.shifted(direction) for direction in position_ids])
@@ -410,7 +412,7 @@ class PrefixInSequence(InSequence):
         return dict(inputs_embeds=self.embeds(free, inputs_embeds), **self.embeds_again(None, inputs_embeds))
 
     def labels(self, labels):
-        "-100 at the virtual tokens, and at the first real token, before which stands no real token."
+        "-100 at the virtual tokens, and at the first real token, which only a virtual column could predict."
         if labels is None:
             return None
         labels = super().labels(labels)

@@ -68,10 +68,25 @@ test("texts: white space is seen, joined letters stay joined, nothing turns dire
 test("words: both languages say everything, with the same places to fill", () => {
   for (const [name, pair] of Object.entries(WORDS)) {
     assert.ok(pair.length === 2 && pair.every(Boolean), name);
-    const places = pair.map((t) => (t.match(/\{\d\}/g) || []).sort().join());
+    // "{0:token|tokens}" is the place of a word; with a # in it, of the number, too
+    const numbers = (t) => (t.match(/\{\d(\}|(?=:[^}]*#))/g) || []).map((x) => x[1]);
+    const places = pair.map((t) => [...new Set(numbers(t))].sort().join());
     assert.equal(places[0], places[1], name);
   }
   assert.equal(fill("{1} of {0}", [3, 2]), "2 of 3");
+  const grow = "by {0:a one|# ones}, {1} {1:row|rows}";
+  assert.equal(fill(grow, [1, 2]), "by a one, 2 rows");
+  assert.equal(fill(grow, ["4", 1]), "by 4 ones, 1 row");
+});
+
+test("words: with one of everything no word stands in the plural", () => {
+  const plural = /\b1 ([a-z–-]+ )?(?!(in|was|is|this|puts|leaves|counts)\b)[a-z]+s\b/;
+  for (const [name, [en]] of Object.entries(WORDS)) {
+    if (!/\{\d/.test(en)) continue;
+    const told = fill(en, Array(6).fill(1));
+    assert.ok(!plural.test(told), `${name}: ${told}`);
+    assert.ok(!/[#{}|]/.test(told), `${name}: ${told}`);
+  }
   assert.equal(say("step_of", 1, 2, 9), "第 2 / 9 步");
 });
 

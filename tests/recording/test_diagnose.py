@@ -190,7 +190,7 @@ def test_labels_of_cpt(package):
     run = lambda labels: lambda m: m(input_ids=FULL, labels=labels)
     found = recorded(make("CPT", package), run(torch.full_like(FULL, -100))).diagnose()
     assert checked(found)[0].kind == "labels-all-ignored"
-    assert "those that you passed (12) are all -100; only those of the virtual tokens count." in found[0].text
+    assert "all that you passed are -100; only those of the virtual tokens count." in found[0].text
     assert "labels-all-ignored" not in kinds(make("CPT", package), run(FULL))
 
 
@@ -228,7 +228,9 @@ def test_a_mask_that_generate_cuts():
             )
             trace = recorded(make(method), run)
             (found,) = [f for f in checked(trace.diagnose()) if f.kind == "mask-length"]
-            assert (found.facts["mask"], found.facts["keys"]) in ((n, 6), (n + 4, 10))
+            assert found.facts["keys"] in (6, 10) and re.search(
+                rf"for ({n}|{n + 4}) numbers|{n} of yours|{n} numbers", found.text
+            )
         assert "mask-length" not in kinds(make(method), lambda m: generate(m, **batch()))
 
 

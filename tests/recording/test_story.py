@@ -6,6 +6,7 @@ import contextlib
 import copy
 import json
 import re
+from collections import defaultdict
 from functools import cache
 
 import pytest
@@ -14,7 +15,8 @@ import torch
 import peft_viz
 from peft_viz import load_tiny, record
 from peft_viz.recording import layout
-from peft_viz.recording.sentences import KINDS, TEXTS
+from peft_viz.recording.sentences import KINDS, Number, TEXTS
+from peft_viz.recording.story import moments
 from peft_viz.recording.trace import Trace
 from peft_viz.watching import join
 
@@ -752,3 +754,56 @@ def test_history_reads_well():
     text = str(forward("peft", "prompt").history("labels"))
     assert text.splitlines()[-1].startswith("you passed labels: int64 [2, 6]")
     assert "你传入了 labels" in str(forward("peft", "prompt").history("labels", lang="zh"))
+
+
+NO_PLURAL = "was is sees its yours distances reaches became has differs does gives holds"
+PLURAL = rf"\b(1|one|only|a) ([a-z]+ )?(?!({NO_PLURAL.replace(' ', '|')})\b)[a-z]+[^s ]s\b"  # "1 new tokens"
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("method", ["prompt", "prefix", "cpt", "lora"])
+def test_with_one_of_everything_no_word_stands_in_the_plural(side, method):
+    "One row of one token, one virtual token, one layer, one label, one new token, a cache of one."
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    small = dict(hidden_size=16, intermediate_size=16, num_attention_heads=2, num_hidden_layers=1)
+    base = LlamaForCausalLM(LlamaConfig(vocab_size=40, pad_token_id=0, eos_token_id=None, **small))
+    name, _ = METHODS[method]
+    one = dict(
+        prompt=dict(num_virtual_tokens=1),
+        prefix=dict(num_virtual_tokens=1),
+        cpt=dict(cpt_token_ids=[5], cpt_mask=[1], cpt_tokens_type_mask=[1]),
+        lora=dict(r=1, target_modules=["q_proj"]),
+    )[method]
+    config = getattr(SIDES[side], name)(task_type="CAUSAL_LM", **one)
+    model = SIDES[side].get_peft_model(base, config).eval()
+    with torch.no_grad(), record(model) as trace:
+        for n in (1, 2):
+            ids = torch.full((1, n), 7)
+            model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids)
+            model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=n)
+    told = [m.text for root in trace.roots for m in moments(trace, root)]
+    assert len(told) > 40 and [t for t in told if re.search(PLURAL, t)] == []
+    assert not any(re.search(r"[#{}|]", t.replace(" | ", "")) for t in told)
+
+
+def test_sentences_that_count_say_one_and_several():
+    "What a small recording does not show: each sentence with a one in every place."
+    texts = (
+        "as_ dtype fill fills function how into listed losses message method more name now positions padding "
+        "peft_type range ratio shape spare taken taker targets tokens type value warning what where who"
+    ).split()
+    facts = defaultdict(lambda: Number(1)) | dict.fromkeys(texts, "x") | dict(ies="y", are="is", one="s")
+    facts["width"] = 32
+    more = dict(
+        longer_logits=dict(n=2), own_labels=dict(v=2), own_labels_behind=dict(v=2), made_mask=dict(all=4)
+    )
+    told = {
+        key: en.format_map(facts | {k: Number(n) for k, n in more.get(key, {}).items()})
+        for key, (en, _) in TEXTS.items()
+    }
+    assert {key: text for key, text in told.items() if re.search(PLURAL, text)} == {}
+    assert told["off"] == "x is switched off: the only adapted layer does what it does without it."
+    several = defaultdict(lambda: Number(4)) | dict.fromkeys(texts, "x")
+    assert TEXTS["off"][0].format_map(several).endswith("all 4 adapted layers do what they do without it.")

@@ -259,12 +259,6 @@ def test_nothing_is_written_below_twelve_pixels():
     assert len(sizes) > 20 and min(map(float, sizes)) >= 12
 
 
-def tool(name):
-    "A program of Node.js: beside the tests, else on the path."
-    beside = ROOT / "tests" / "js" / "node_modules" / ".bin" / name
-    return str(beside) if beside.exists() else shutil.which(name)
-
-
 def test_what_needs_no_browser():
     "`node --test`: texts, numbers, masks, moments."
     if not (node := shutil.which("node")):
@@ -272,14 +266,6 @@ def test_what_needs_no_browser():
     done = subprocess.run([node, "--test", "tests/js"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
     assert int(re.search(r"^# pass (\d+)", done.stdout, re.M)[1]) >= 12
-
-
-def test_types():
-    "The types in the modules' comments are checked by TypeScript's compiler."
-    if not (tsc := tool("tsc")):
-        pytest.skip("tsc is not installed (npm install --prefix tests/js): types are not checked")
-    done = subprocess.run([tsc, "-p", "tests/js"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout
 
 
 def test_size(tmp_path):

@@ -5,6 +5,7 @@ import { h, keepInView } from "./dom.js";
 import { likelyOf, takenAfter } from "./measured.js";
 import { stageOf } from "./model.js";
 import { moveBar, showMoveBar } from "./playback.js";
+import { COLUMNS_SHOWN } from "./sheet.js";
 import { bringIn, sheetBox } from "./story.js";
 import { clamp, range, seen } from "./text.js";
 

@@ -21,7 +21,7 @@ export function header(view, tabs) {
   const n = a.num_virtual_tokens;
   const method = methodName(view);
   const facts = [
-    n ? view.say(n === 1 ? "virtual_1" : "virtual_n", n) : null,
+    n ? view.say("virtual_n", n) : null,
     `${a.implementation} ${a.implementation_version}`,
     `transformers ${a.transformers}`,
     `torch ${a.torch}`,

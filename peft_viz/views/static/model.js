@@ -107,8 +107,7 @@ export function pick(view, word, options, chosen, act) {
 }
 
 /** "all 4 layers" @param {View} view @param {{layers: number[]}} group */
-export const allLayers = (view, { layers }) =>
-  layers.length === 1 ? view.say("layers_one") : view.say("layers_all", layers.length);
+export const allLayers = (view, { layers }) => view.say("layers_all", layers.length);
 
 /** How many of the pairs may attend. @param {View} view @param {import("./masks.js").Mask} mask */
 export function pairsText(view, mask) {

@@ -28,7 +28,7 @@ export function count(data) {
 
 /**
  * The word for a mask that is not drawn: was it kept?
- * @param {{data: Packed, truncated?: boolean}} v
+ * @param {{data?: Packed, truncated?: boolean}} v
  */
 export const tooLarge = (v) => (v.data && !v.truncated ? "huge_attention" : "large_attention");
 

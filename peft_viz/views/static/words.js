@@ -6,8 +6,7 @@ export const WORDS = {
   // the frame
   viewer: ["PEFT trace viewer", "PEFT 记录查看器"],
   on: ["on", "·"],
-  virtual_n: ["{0} virtual tokens", "{0} 个虚拟词元"],
-  virtual_1: ["1 virtual token", "1 个虚拟词元"],
+  virtual_n: ["{0} virtual {0:token|tokens}", "{0} 个虚拟词元"],
   language: ["Language", "语言"],
   help: ["Keys and marks", "按键与图例"],
   close: ["Close", "关闭"],
@@ -46,7 +45,7 @@ export const WORDS = {
   begin: ["moment by moment", "逐个时刻查看"],
   larger: ["larger", "放大"],
   did_it: ["the line that did it", "起作用的那一行"],
-  all_lines: ["all {0} lines", "全部 {0} 行"],
+  all_lines: ["{0:the only line|all # lines}", "全部 {0} 行"],
   its_inputs: ["its inputs and outputs", "它的输入与输出"],
   not_yet_short: ["not yet", "尚未"],
   differs_here: ["differs", "不同"],
@@ -76,7 +75,7 @@ export const WORDS = {
   last_compare: ["Last call", "最后一次调用"],
   no_difference: ["Nothing differs.", "没有差异。"],
   n_differences: [
-    "{0} differences, each where it comes first",
+    "{0:1 difference, where it comes first|# differences, each where it comes first}",
     "{0} 处差异，各列出第一次出现的地方",
   ],
   no_such_call: ["This recording has no such call.", "这份记录没有这次调用。"],
@@ -140,7 +139,7 @@ export const WORDS = {
     "基础模型收到 {0}，{1}。",
   ],
   gets_n: [
-    "The base model gets {0} positions, and {1}.",
+    "The base model gets {0} {0:position|positions}, and {1}.",
     "基础模型收到 {0} 个位置，{1}。",
   ],
   then_takes: [" Then ‘{0}’ is taken.", "随后选出 ‘{0}’。"],
@@ -160,17 +159,20 @@ export const WORDS = {
   way_in: ["for example in: {0}", "例如：{0}"],
   recorded_there: ["a recording of it", "它的记录"],
   in_short: ["In short", "一句话"],
-  short_of: ["in short · {0} moments", "一句话 · 共 {0} 个时刻"],
+  short_of: ["in short · {0} {0:moment|moments}", "一句话 · 共 {0} 个时刻"],
   short_front: [
-    "{0} puts {1} learned vectors, the virtual tokens ◆, in front of your tokens. {2}",
+    "{0} puts {1} learned {1:vector, the virtual token|vectors, the virtual tokens} ◆, " +
+      "in front of your tokens. {2}",
     "{0}把 {1} 个可学习的向量（虚拟词元 ◆）放在你的词元之前。{2}",
   ],
   short_behind: [
-    "{0} puts {1} learned vectors, the virtual tokens ◆, between the padding and your tokens. {2}",
+    "{0} puts {1} learned {1:vector, the virtual token|vectors, the virtual tokens} ◆, " +
+      "between the padding and your tokens. {2}",
     "{0}把 {1} 个可学习的向量（虚拟词元 ◆）放在填充与你的词元之间。{2}",
   ],
   short_cache: [
-    "{0} puts {1} virtual tokens ◆ into the cache of every layer, before your tokens come. {2}",
+    "{0} puts {1} virtual {1:token|tokens} ◆ into the cache of every layer, before your " +
+      "tokens come. {2}",
     "{0}在你的词元到来之前，把 {1} 个虚拟词元 ◆ 放入每一层的缓存。{2}",
   ],
   short_inside: [
@@ -181,13 +183,14 @@ export const WORDS = {
     "The base model alone: your batch reaches it as it is.",
     "只有基础模型：你的批次原样到达。",
   ],
-  grows_mask: ["The mask grows by {0} ones.", "掩码增加 {0} 个 1。"],
+  grows_mask: ["The mask grows by {0:a one|# ones}.", "掩码增加 {0} 个 1。"],
   grows_both: [
-    "The mask grows by {0} ones, the labels by {0} times −100.",
+    "The mask grows by {0:a one|# ones}, the labels by {0:one|# times} −100.",
     "掩码增加 {0} 个 1，标签增加 {0} 个 −100。",
   ],
   grows_some: [
-    "The mask grows by {0} ones, the labels by {1} times −100 and {2} that count in the loss.",
+    "The mask grows by {0:a one|# ones}, the labels by {1:one|# times} −100 and {2} that " +
+      "{2:counts|count} in the loss.",
     "掩码增加 {0} 个 1，标签增加 {1} 个 −100 和 {2} 个计入损失的标签。",
   ],
   keeps_length: [
@@ -266,12 +269,12 @@ export const WORDS = {
   before: ["before", "之前"],
   after: ["after", "之后"],
   empty: ["empty", "空"],
-  more_rows: ["{0} more rows", "另有 {0} 行"],
+  more_rows: ["{0} more {0:row|rows}", "另有 {0} 行"],
   cut: [
-    "Too large to be kept whole: only the first {0} of {1} numbers were recorded.",
+    "Too large to be kept whole: of {1} {1:number|numbers}, only the first {0:was|# were} recorded.",
     "太大，没有全部保留：只记录了前 {0} 个数（共 {1} 个）。",
   ],
-  drawn: ["Only the first {0} of {1} columns are drawn.", "只画出前 {0} 列，共 {1} 列。"],
+  drawn: ["Of {1} {1:column|columns}, only the first {0:is|# are} drawn.", "只画出前 {0} 列，共 {1} 列。"],
   // roles of a value
   attention_mask: ["attention mask", "注意力掩码"],
   labels: ["labels", "标签"],
@@ -311,8 +314,7 @@ export const WORDS = {
   row: ["row {0}", "第 {0} 行"],
   batch_row: ["row", "批次行"],
   layers: ["Layers", "层"],
-  layers_all: ["all {0} layers", "全部 {0} 层"],
-  layers_one: ["the only layer", "仅有的一层"],
+  layers_all: ["{0:the only layer|all # layers}", "{0:仅有的一层|全部 # 层}"],
   mask: ["mask", "掩码"],
   label: ["label", "标签"],
   position: ["position", "位置"],
@@ -333,7 +335,7 @@ export const WORDS = {
   may_not: ["query {0} may not attend to key {1}", "查询 {0} 看不到键 {1}"],
   at: ["{0} at {1}", "位置 {1} 的 {0}"],
   pairs: [
-    "{2} of {3} query–key pairs may attend ({0} × {1})",
+    "{2} of {3} query–key {3:pair|pairs} may attend ({0} × {1})",
     "{3} 个查询–键对（{0} × {1}）中 {2} 个可见",
   ],
   no_attention: [
@@ -348,12 +350,12 @@ export const WORDS = {
     "The attention mask {0} was too large to be kept.",
     "注意力掩码 {0} 太大，没有保留。",
   ],
-  cache_line: ["{0} → {1} tokens", "{0} → {1} 个词元"],
-  cache_later: ["{0} tokens → not yet", "{0} 个词元 → 尚未"],
+  cache_line: ["{0} → {1} {1:token|tokens}", "{0} → {1} 个词元"],
+  cache_later: ["{0} {0:token|tokens} → not yet", "{0} 个词元 → 尚未"],
   of_max: ["of {0}", "共 {0}"],
   of_them: ["{0} virtual", "其中虚拟 {0}"],
   added: ["+{0} in this call", "本次 +{0}"],
-  tokens_n: ["{0} tokens", "{0} 个词元"],
+  tokens_n: ["{0} {0:token|tokens}", "{0} 个词元"],
   nothing_back: ["nothing: the call raised", "无：调用抛出异常"],
   // help
   keys_title: ["Keys", "按键"],
@@ -395,8 +397,19 @@ export const WORDS = {
   faint: ["faint: has not happened yet", "浅色：尚未发生"],
 };
 
-/** Put values into the places {0}, {1} of a text. @param {string} text @param {any[]} values */
-export const fill = (text, values) => text.replace(/\{(\d)\}/g, (_, i) => String(values[i]));
+const PLACE = /\{(\d)(?::([^|{}]*)\|([^|{}]*))?\}/g;
+
+/**
+ * Put values into a text: {0} is the first of them, and {0:token|tokens} the word for one of it or
+ * for another number, in which # stands for the number.
+ * @param {string} text
+ * @param {any[]} values
+ */
+export const fill = (text, values) =>
+  text.replace(PLACE, (_, i, one, many) => {
+    const number = String(values[i]);
+    return one == null ? number : (number === "1" ? one : many).replace("#", number);
+  });
 
 /** A text of the interface in language 0 or 1. @param {string} word @param {0 | 1} lang */
 export function say(word, lang, ...values) {
