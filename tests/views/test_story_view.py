@@ -116,7 +116,7 @@ def test_cpt_says_what_its_loss_counts(opened):
     ids = dict(cpt_token_ids=[3, 4, 5, 6], cpt_tokens_type_mask=[1, 2, 3, 4])
     decay = dict(opt_weighted_loss_type="decay", opt_loss_decay_factor=0.5)
     page = opened(recorded(CPTConfig(task_type="CAUSAL_LM", **ids, **decay), new_tokens=0))
-    assert "the labels by 3 times −100 and 1 that count in the loss" in text(page, ".say")
+    assert "the labels by 3 times −100 and 1 that counts in the loss" in text(page, ".say")
     parts = page.raw.locator(f"{TAG} .sheet .part").all_inner_texts()
     assert parts[-1] == "For the loss"
     rows = page.raw.locator(f"{TAG} .sheet tbody").last.locator("tr:not(:first-child)").all()

@@ -38,6 +38,7 @@ export class PeftVizTrace extends HTMLElement {
   playing = false;
   folded = false; // helpers are stepped over
   presenting = false;
+  printing = false;
   /** @type {Record<string, number>} shares of the room that panes have */
   splits = { "split-code": 0.54, "split-model": 0.51 };
   /** @type {string | null} */
@@ -73,6 +74,7 @@ export class PeftVizTrace extends HTMLElement {
     this._sizes?.disconnect();
     this._media?.removeEventListener("change", this._theme);
     removeEventListener("hashchange", this._hash);
+    for (const when of ["beforeprint", "afterprint"]) removeEventListener(when, this._print);
     this._themeWatch = null;
   }
   attributeChangedCallback(name, old, value) {
@@ -114,6 +116,11 @@ export class PeftVizTrace extends HTMLElement {
       this._build();
     };
     addEventListener("hashchange", this._hash);
+    this._print = (e) => {
+      this.printing = e.type === "beforeprint"; // paper is white
+      this._paint();
+    };
+    for (const when of ["beforeprint", "afterprint"]) addEventListener(when, this._print);
     // the large grid fits the room that there is
     this._sizes = new ResizeObserver(() => {
       const wide = this.$.panel?.clientWidth;
@@ -316,7 +323,7 @@ export class PeftVizTrace extends HTMLElement {
   _paint() {
     const root = this.$.root;
     if (!root) return;
-    const theme = this.chosenTheme || hostTheme();
+    const theme = this.printing ? "light" : this.chosenTheme || hostTheme();
     this.theme = theme;
     root.dataset.theme = theme;
     for (const [name, m] of Object.entries(this.rec.payload.marks || {})) {

@@ -313,7 +313,7 @@ export const WORDS = {
   sequence: ["Sequence", "序列"],
   row: ["row {0}", "第 {0} 行"],
   batch_row: ["row", "批次行"],
-  layers: ["Layers", "层"],
+  layers: ["layers", "层"],
   layers_all: ["{0:the only layer|all # layers}", "{0:仅有的一层|全部 # 层}"],
   mask: ["mask", "掩码"],
   label: ["label", "标签"],
