@@ -112,6 +112,7 @@ export class PeftVizTrace extends HTMLElement {
     }
     this._hash = () => {
       if (!this.hasAttribute("full") || !this.rec || location.hash === this._written) return;
+      this._written = location.hash;
       this._follow(readHash(location.hash));
       this._build();
     };
@@ -202,14 +203,24 @@ export class PeftVizTrace extends HTMLElement {
     }
     if (to.view && tabsOf(this).includes(to.view)) this.tab = to.view;
   }
+  // at once, but not more often than needed: writing an address takes longer than a step
   _link() {
-    if (!this.hasAttribute("full")) return;
-    try {
-      this._written = hashOf(this);
-      history.replaceState(null, "", this._written);
-    } catch {
-      // a page without an address of its own, or too many steps in a short time
-    }
+    if (!this.hasAttribute("full") || this._linking) return;
+    const write = () => {
+      const hash = hashOf(this);
+      if (hash === this._written) return false;
+      this._written = hash;
+      try {
+        history.replaceState(null, "", hash);
+      } catch {
+        // a page without an address of its own, or too many steps in a short time
+      }
+      return true;
+    };
+    const later = () => {
+      this._linking = write() ? setTimeout(later, 200) : 0;
+    };
+    later();
   }
   async copyLink() {
     const there = this.hasAttribute("full");
