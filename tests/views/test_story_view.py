@@ -178,7 +178,7 @@ def test_moments_are_those_of_python(trace, opened):
     for number, moment in enumerate(told, 1):
         page.keyboard.press("ArrowRight")
         assert text(page, ".say") == plain(moment.text)
-        page.wait_for_function(f"location.hash === '#moment={number}'")
+        page.raw.wait_for_url(re.compile(f"#moment={number}$"))
         line = page.raw.locator(f"{TAG} .snippet [aria-current]")
         if moment.step is not None and line.count():
             call = trace.calls[moment.call]
@@ -218,7 +218,7 @@ def test_the_lines_behind_a_moment_and_back(trace, opened):
     page.keyboard.press("ArrowDown")
     here = page.raw.locator(f"{TAG} .code [aria-current]")
     assert int(here.get_attribute("data-line")) == trace.calls[moment.call].steps[moment.step].line
-    page.wait_for_function("location.hash.startsWith('#step=')")
+    page.raw.wait_for_url(re.compile("#step="))
     for back in ("ArrowUp", "Escape"):
         page.keyboard.press(back)
         assert text(page, ".say") == plain(moment.text)
@@ -420,7 +420,7 @@ def test_links_are_restored_with_language_and_theme(trace, opened):
     assert text(page, ".say") == trace.story()[2].texts["zh"] and of(page, "row") == 1
     assert page.evaluate(f"{ROOT}.querySelector('.root').dataset.theme") == "dark"
     page.keyboard.press("ArrowRight")
-    page.wait_for_function("location.hash.startsWith('#moment=4')")
+    page.raw.wait_for_url(re.compile("#moment=4&"))
     assert all(part in page.url for part in ("#moment=4", "lang=zh", "theme=dark", "row=1"))
     page.raw.reload()
     page.wait_for_selector(f"{TAG} .root")
@@ -428,7 +428,7 @@ def test_links_are_restored_with_language_and_theme(trace, opened):
     for name in ("overview", "attention", "decoding"):
         view(page, name)
         page.keyboard.press("PageDown")
-        page.wait_for_function(f"location.hash.includes('view={name}')")
+        page.raw.wait_for_url(re.compile(f"view={name}"))
     assert page.problems == []
 
 
