@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['SETTINGS', 'join', 'find_tokenizer', 'Page', 'Seen', 'clean', 'KeptCalls', 'KeptRecordings', 'CallWatcher',
-           'ClassWatcher', 'Watcher', 'Files', 'watch_process', 'report']
+           'ClassWatcher', 'Watcher', 'save', 'Files', 'watch_process', 'report']
 
 # %% ../nbs/commands/02_watching.ipynb #1c6d9cb7
-import gc, json, os, re, sys, threading, traceback, weakref
+import gc, json, os, re, shlex, sys, threading, traceback, weakref
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import wraps
@@ -75,6 +75,7 @@ def join(
     for call in more.calls:
         _move_call(call, values, calls, sources)
     trace.calls += more.calls
+    trace.own(more.calls)
     trace.about.update(more.about)
     if more.tokens is not None:
         trace.tokens = {**(trace.tokens or {}), **more.tokens}
@@ -115,6 +116,40 @@ def find_tokenizer(
         return max(reversed(found), key=fit)  # of two that fit alike, the younger one
     return next((thing for thing in _running(("tokenizer", "tok")) if _decodes(thing)), None)
 
+# %% ../nbs/commands/02_watching.ipynb #7d3b10a1
+_SAID = {
+    "en": {
+        "all": "{of} {kind}{s}",
+        "some": "{n} of {of} {kind}{s}",
+        "and": " and ",
+        "page": "{calls} of {model} ({method} on {base})",
+        "recorded": "peft-viz: recorded {parts}{notes}{next}",
+        "others": "in other processes: {files}",
+        "nothing": "peft-viz: nothing was recorded{notes}",
+        "none": "peft-viz: no PEFT model was called, so nothing was recorded{notes}",
+        "compiled": "calls of a compiled model cannot be watched",
+        "notes": " ({})",
+        "between": "; ",
+        ".html": " - open it in a browser",
+        ".json": " - read it: peft-viz show {file}",
+    },
+    "zh": {
+        "all": "{of} 次 {kind}",
+        "some": "{of} 次 {kind} 中的 {n} 次",
+        "and": "、",
+        "page": "{model}（{base} 上的 {method}）的 {calls}",
+        "recorded": "peft-viz：已记录 {parts}{notes}{next}",
+        "others": "其他进程：{files}",
+        "nothing": "peft-viz：没有记录任何内容{notes}",
+        "none": "peft-viz：没有调用 PEFT 模型，因此没有记录{notes}",
+        "compiled": "编译后的模型的调用无法观察",
+        "notes": "（{}）",
+        "between": "；",
+        ".html": " —— 请用浏览器打开",
+        ".json": " —— 查看：peft-viz show {file}",
+    },
+}
+
 # %% ../nbs/commands/02_watching.ipynb #307e875e
 @dataclass(eq=False)
 class Page:
@@ -125,16 +160,22 @@ class Page:
     trace: Trace = field(default_factory=Trace)
     kept: Counter = field(default_factory=Counter)  # kind of call -> how many of them are in the trace
 
-    def summary(self) -> str:
+    def summary(
+        self,
+        lang: str = "en",  # `"en"` or `"zh"`
+    ) -> str:
         "3 of 40 forwards and 1 generate of PeftModelForCausalLM (LoRA on LlamaForCausalLM)"
         from peft_viz.recording.layout import method
 
+        words = _SAID[lang]
         counts = [
-            (f"{n} of " if n < self.calls[kind] else "")
-            + f"{self.calls[kind]} {kind}{'s'[: self.calls[kind] > 1]}"
+            words["all" if n == self.calls[kind] else "some"].format(
+                n=n, of=self.calls[kind], kind=kind, s="s"[: self.calls[kind] > 1]
+            )
             for kind, n in self.kept.items()
         ]
-        return f"{' and '.join(counts)} of {self.model} ({method(self.trace)} on {self.trace.about['model_class']})"
+        on = dict(method=method(self.trace, lang), base=self.trace.about["model_class"])
+        return words["page"].format(calls=words["and"].join(counts), model=self.model, **on)
 
 
 _ADAPTER = ("implementation", "model_class", "peft_type", "active_adapter", "num_virtual_tokens")
@@ -271,8 +312,13 @@ class KeptCalls:
                 self.pages.append(page)
             join(page.trace, trace)
             page.kept[kind] += 1
-            if self.sink:
-                self.sink(page)
+            try:
+                if self.sink:
+                    self.sink(page)
+            except (
+                Exception
+            ) as failure:  # said once, whichever call it was, and without names of temporary files
+                self._note(f"it could not be written: {getattr(failure, 'strerror', None) or failure}")
 
     def _note(self, text: str):
         if text and text not in self.notes:
@@ -457,6 +503,22 @@ class Watcher(ClassWatcher):
         if hasattr(cls, "generate"):
             self._replace(cls, "generate", _watched(cls.generate, self, "generate", True))
 
+# %% ../nbs/commands/02_watching.ipynb #7d3b10a2
+def save(
+    trace: Trace,  # the recording
+    path: Path,  # a file whose name ends in .html or .json
+    lang: str = "en",  # of a page: `"en"` or `"zh"`
+    other: Trace | None = None,  # a second recording, to stand beside it on a page
+):
+    "As `Trace.save`, with a page in the user's language. Raises ValueError and OSError as that does."
+    if path.suffix != ".html" or (lang == "en" and other is None):
+        trace.save(path)
+        return
+    from peft_viz.reference.files import write
+    from peft_viz.views import viewer
+
+    write(path, viewer.page(trace, lang=lang, other=other))
+
 # %% ../nbs/commands/02_watching.ipynb #f1f5b3ae
 SETTINGS = "PEFT_VIZ_RUN"  # environment variable: JSON with output, calls, every, light and start
 _process = None  # this process's watcher
@@ -470,8 +532,11 @@ class Files:
         output: str,  # what the user asked for, absolute
         pid: int,  # of the process that the user started
         start: float,  # when, in seconds since 1970
+        lang: str = "en",  # of the pages, and of what is reported
+        folder: str | None = None,  # where the user was; None: here
     ):
-        self.output, self.main, self.start = Path(output), pid, start
+        self.output, self.main, self.start, self.lang = Path(output), pid, start, lang
+        self.folder = Path(folder or os.getcwd())
         self.forget()
 
     def forget(self):
@@ -504,15 +569,26 @@ class Files:
         page: Page,  # one that has got another call
     ):
         "Write a page again; the old file stays until the new one is complete."
-        page.trace.save(self.path(_process.pages.index(page) + 1))
+        save(page.trace, self.path(_process.pages.index(page) + 1), self.lang)
+
+    def shown(
+        self,
+        path: Path,  # of a page
+    ) -> str:
+        "A path as the user can type it, who is still where the script began."
+        return str(path.relative_to(self.folder) if path.is_relative_to(self.folder) else path)
 
 # %% ../nbs/commands/02_watching.ipynb #90f39177
-def watch_process() -> Watcher:
+def watch_process(
+    settings: str | None = None,  # what `peft-viz run` said, as it stood in `SETTINGS` when the process began
+    pid: str | None = None,  # of the process that the user started
+) -> Watcher:
     "The watcher of this process, made on first use from what `peft-viz run` said."
     global _process
     if _process is None:
-        said = json.loads(os.environ[SETTINGS])
-        files = Files(said["output"], int(os.environ["PEFT_VIZ_PID"]), said["start"])
+        said = json.loads(settings or os.environ[SETTINGS])
+        place = said["output"], int(pid or os.environ["PEFT_VIZ_PID"]), said["start"]
+        files = Files(*place, said["lang"], said["folder"])
         _process = Watcher(said["calls"], said["every"], said["light"], files.write, hide=True)
         _process.files = files
         if hasattr(os, "register_at_fork"):
@@ -526,30 +602,27 @@ def _written(files: Files) -> list:
     stem, suffix = re.escape(files.output.stem), re.escape(files.output.suffix)
     name = re.compile(rf"{stem}(\.rank\d+|\.\d+)*{suffix}")
     found = [path for path in files.output.parent.iterdir() if name.fullmatch(path.name)]
-    return sorted(filter(files.is_fresh, found))
+    return sorted(filter(files.is_fresh, found), key=lambda path: (len(path.name), path.name))
 
 
 def report() -> str:  # one line; empty when there is nothing to say
-    "What this process recorded, and where it lies."
+    "What this process recorded, where it lies, and how to see it."
     watcher, files = watch_process(), watch_process().files
-    shown = lambda path: (
-        os.path.relpath(path, files.output.parent) if path.parent == Path.cwd() else str(path)
-    )
-    written = [
-        (files.path(i), page) for i, page in enumerate(watcher.pages, 1) if files.is_fresh(files.path(i))
-    ]
-    parts = [f"{page.summary()}: {shown(path)}" for path, page in written]
+    words, files_of = _SAID[files.lang], [files.path(i) for i, _ in enumerate(watcher.pages, 1)]
+    written = [(path, page) for path, page in zip(files_of, watcher.pages) if files.is_fresh(path)]
+    parts = [f"{page.summary(files.lang)}: {files.shown(path)}" for path, page in written]
+    seen = [path for path, _ in written]
     if os.getpid() == files.main:
-        ours = [path for path, _ in written]
-        others = [shown(path) for path in _written(files) if path not in ours]
-        parts += [f"in other processes: {', '.join(others)}"] if others else []
-    notes = f" ({'; '.join(watcher.notes)})" if watcher.notes else ""
+        others = [path for path in _written(files) if path not in seen]
+        shown = ", ".join(map(files.shown, others))
+        parts, seen = parts + ([words["others"].format(files=shown)] if others else []), seen + others
+    notes = words["notes"].format(words["between"].join(watcher.notes)) if watcher.notes else ""
     if parts:
-        return f"peft-viz: recorded {'; '.join(parts)}{notes}"
+        then = words[files.output.suffix].format(file=shlex.quote(files.shown(seen[0])))
+        return words["recorded"].format(parts=words["between"].join(parts), notes=notes, next=then)
     if notes:
-        return f"peft-viz: nothing was recorded{notes}"
+        return words["nothing"].format(notes=notes)
     if os.getpid() != files.main:
         return ""
     compiled = any(type(thing).__name__ == "OptimizedModule" for thing in gc.get_objects())
-    hint = " (calls of a compiled model cannot be watched)" if compiled else ""
-    return f"peft-viz: no PEFT model was called, so nothing was recorded{hint}"
+    return words["none"].format(notes=words["notes"].format(words["compiled"]) if compiled else "")

@@ -357,6 +357,8 @@ def self_contained(folder):
         text = re.sub(r'<span class="math (inline|display)">(.*?)</span>', mathml, text, flags=re.S)
         text = text.replace('href="@source/', f'href="{up}source/')
         text = PICTURE.sub(lambda match, up=up: pictures.tag(match, up), text)
+        for said, instead in FRAME.get(page.relative_to(folder).parts[0], {}).items():
+            text = text.replace(said, instead)
         if settings:
             text = with_links(text, settings[1])
             text = text.replace(f'href="{settings[1]}/', f'href="{up or "./"}')
@@ -371,6 +373,25 @@ def self_contained(folder):
     icons(folder)
     plain_copies(folder)
     search_from_disk(folder)
+
+
+FRAME = {  # folder of pages in another language -> what stands around them, in it
+    "zh": {
+        ">On this page<": ">本页内容<",
+        'placeholder="Search" aria-label="Search"': 'placeholder="搜索" aria-label="搜索"',
+        'aria-label="Toggle navigation"': 'aria-label="打开或关闭菜单"',
+        'aria-label="Toggle sidebar navigation"': 'aria-label="打开或关闭目录"',
+        'title="Toggle dark mode"': 'title="切换深浅颜色"',
+        'href="../tutorials/tour.html"><span class="menu-text">': 'href="tour.html"><span class="menu-text">',
+        '<span class="menu-text">Course<': '<span class="menu-text">教程<',
+        '<span class="menu-text">Playground<': '<span class="menu-text">演练场<',
+        '<span class="menu-text">Methods<': '<span class="menu-text">方法<',
+        '<span class="menu-text">How to<': '<span class="menu-text">怎样做<',
+        '<span class="menu-text">What holds<': '<span class="menu-text">保证<',
+        ">All pages<": ">所有页面<",
+        'alt="The figure that the code above draws"': 'alt="上面的代码画出的图"',
+    }
+}
 
 
 def write_margin(folder):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "nbs" / "images"
-SIZE = dict(width=1080, height=790)
+SIZE = dict(width=1000, height=950)  # so narrow that the code stands below, in its whole width
 # Go to the last step at a line: after what it calls.
 STEP = """line => {
     const viewer = document.querySelector('peft-viz-trace');
@@ -21,6 +21,16 @@ STEP = """line => {
     }
     if (last < 0) throw 'no step at line ' + line;
     viewer.step = last;
+}"""
+
+# What has more in it than it shows, and is no list that one scrolls.
+CUT = """() => {
+    const root = document.querySelector('peft-viz-trace').shadowRoot;
+    const wide = e => e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX !== 'visible';
+    const end = root.querySelector('.keyline').getBoundingClientRect().top;
+    const low = e => e.getBoundingClientRect().bottom > end;
+    const code = [...root.querySelectorAll('.snippet')];
+    return code.filter(e => wide(e) || low(e)).map(e => e.className);
 }"""
 
 
@@ -85,6 +95,8 @@ def main():
             tab.wait_for_selector("peft-viz-trace")
             tab.evaluate(STEP, place)
             tab.wait_for_timeout(500)
+            if cut := tab.evaluate(CUT):
+                sys.exit(f"nbs/images/{name}: cut in the picture: {', '.join(cut)}")
             tab.screenshot(path=IMAGES / name)
             note = PngInfo()
             note.add_text("page", digest)

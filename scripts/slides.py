@@ -15,7 +15,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 LANGUAGES = {"en": "tutorials", "zh": "zh"}  # language -> folder of nbs/
 ROW = re.compile(r"^\| *(\d+) *\| *\[[^\]]*\]\(([\w.-]+\.ipynb)(?:#([^)]+))?\) *\| *(.*?) *\|$", re.M)
-SENTENCE = re.compile(r"(?<=[.?!:])\s|(?<=[。？！：])")
+SENTENCE = re.compile(r"(?<=[.?!:])(?<!et al\.)\s|(?<=[。？！：])")
+IMPORTS = re.compile(r"\A(?:(?:import|from) .*\n)+\s*")
 HEADING = re.compile(r"^(#{1,3}) +(.+)$", re.M)
 
 
@@ -86,8 +87,9 @@ def first_sentence(text):
 
 
 def code(cell, slide_type):
-    "A cell with what it shows; its code only where it shows nothing, or text."
+    "A cell with what it shows; its code, without imports, only where it shows nothing, or text."
     cell = copy.deepcopy(cell)
+    cell["source"] = IMPORTS.sub("", "".join(cell["source"]))
     rich = any({"text/html", "image/png"} & set(o.get("data", {})) for o in cell.get("outputs", ()))
     tags = ["without-code"] if rich else []
     cell["metadata"] = dict(tags=tags, slideshow=dict(slide_type=slide_type))

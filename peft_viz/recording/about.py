@@ -184,13 +184,19 @@ def trains(
     )
 
 # %% ../../nbs/recording/14_about.ipynb #6e10ef80
+def _attribute(obj, name: str):
+    try:
+        return getattr(obj, name, None)
+    except Exception:  # what cannot be asked for it does not have it
+        return None
+
+
 def decoder(
     tokenizer,  # None, or anything that can `decode`: a tokenizer, or a processor that has one
 ):
     "The object that turns ids into texts. Raises TypeError when `tokenizer` has no method `decode`."
-    inner = getattr(tokenizer, "tokenizer", None)
-    for candidate in (inner, tokenizer):
-        if candidate is None or callable(getattr(candidate, "decode", None)):
+    for candidate in (_attribute(tokenizer, "tokenizer"), tokenizer):
+        if candidate is None or callable(_attribute(candidate, "decode")):
             if candidate is not None or tokenizer is None:
                 return candidate
     raise TypeError(
@@ -231,7 +237,7 @@ def _distinct(packed) -> set:
 
 def _text(tokenizer, i: int) -> str:
     text = tokenizer.decode([i])
-    name = getattr(tokenizer, "convert_ids_to_tokens", None) or getattr(tokenizer, "id_to_token", None)
+    name = _attribute(tokenizer, "convert_ids_to_tokens") or _attribute(tokenizer, "id_to_token")
     piece = (name(i) if name else None) or ""
     if isinstance(piece, str) and piece.startswith("▁"):  # a space, which some decoders drop at the beginning
         return written(text if text.startswith(" ") else " " + text)

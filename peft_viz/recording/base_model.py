@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 from .calls import Visit
-from .values import Causal, MAX_SCAN, guarded, may_attend, written
+from .values import Causal, MAX_SCAN, guarded, may_attend, Unmasked, written
 from .measured import base_here, bind, Inside, Notes, OTHER_SENSES, parts
 
 # %% ../../nbs/recording/13_base_model.ipynb #750cc130
@@ -79,15 +79,13 @@ class _SDPA(TorchFunctionMode):
 
 
 def _sdpa_grid(query, key, _value=None, attn_mask=None, _dropout=0.0, is_causal=False, **_):
-    """[batch or 1, 1, query, key] bool, by the rules of PyTorch's documentation. A causal mask that the model does not
-    have is not made either, when it is large: then a `Causal`."""
+    """[batch or 1, 1, query, key] bool, by the rules of PyTorch's documentation. A mask that the model does not have
+    is not made either: then an `Unmasked`, or a `Causal`."""
     q, k = query.shape[-2], key.shape[-2]
     if attn_mask is not None:
-        return _grid(attn_mask[(None,) * (4 - attn_mask.ndim)][..., -k:])
-    if is_causal and q * k > MAX_SCAN:
-        return Causal(q, k)
-    full = torch.ones((), dtype=torch.bool, device="cpu").expand(1, 1, q, k)  # takes no memory
-    return full.tril() if is_causal else full
+        attn_mask = attn_mask[(None,) * (4 - attn_mask.ndim)] if attn_mask.ndim < 4 else attn_mask
+        return _grid(attn_mask[..., -k:] if attn_mask.shape[-1] != k else attn_mask)
+    return Causal(q, k) if is_causal else Unmasked(q, k)
 
 
 def _grid(mask: torch.Tensor) -> torch.Tensor:
@@ -163,8 +161,7 @@ def decoder_blocks(
     lists = [(name, m) for name, m in lists if len(m) == n]
     own = [m for name, m in lists if not OTHER_SENSES.search(name)]  # whose attention: the language model's
     found = [list(m) for m in own or [m for _, m in lists]]
-    with_attention = [blocks for blocks in found if any(map(_attention_of, blocks))]
-    return next(iter(with_attention or found), [])
+    return next((blocks for blocks in found if any(map(_has_attention, blocks))), (found or [[]])[0])
 
 
 def attention_layers(
@@ -177,7 +174,19 @@ def attention_layers(
 
 
 def _attention_of(block):
-    return next((m for m in block.modules() if "Attention" in type(m).__name__), None)
+    waiting, seen = [block], set()
+    while waiting:  # it is found early: no walk through the rest
+        m = waiting.pop()
+        if "Attention" in type(m).__name__:
+            return m
+        if id(m) not in seen:
+            seen.add(id(m))
+            waiting += [inner for inner in reversed(m._modules.values()) if inner is not None]
+    return None
+
+
+def _has_attention(block) -> bool:
+    return _attention_of(block) is not None
 
 
 def text_config(

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['UNKNOWN', 'STAGES', 'FACTS', 'CLOSE', 'NAMES', 'named_keys', 'by_name', 'Moment', 'when_text', 'runs', 'returned',
-           'Chances', 'first_difference', 'conditions', 'condition_text', 'Difference', 'answer_text', 'Comparison',
-           'compare', 'title']
+           'Chances', 'first_difference', 'conditions', 'condition_text', 'Difference', 'answer_text', 'answer_texts',
+           'Comparison', 'compare', 'title']
 
 # %% ../../nbs/recording/04_compare.ipynb #a0869f65
 from dataclasses import dataclass, field
@@ -41,6 +41,32 @@ def by_name(
     "Values of a row by the names of their keys."
     pairs = zip(names[len(names) - len(values) :], values)
     return {name: value for name, value in pairs if name is not None and value is not None}
+
+# %% ../../nbs/recording/04_compare.ipynb #748179cc
+def _by_column(a: layout.SequenceRow, b: layout.SequenceRow) -> list | None:
+    "What the keys of two rows are called, column by column; None where virtual tokens stand in other columns."
+    both = list(zip(a.roles, b.roles))
+    if len(a.roles) != len(b.roles) or any((x == "virtual") != (y == "virtual") for x, y in both):
+        return None
+    merged = [y if x == "padding" else x for x, y in both]
+    return named_keys(layout.SequenceRow(merged, a.ids, [], None, None, None))
+
+
+def _apart(a: layout.SequenceRow, b: layout.SequenceRow, names: tuple) -> int:
+    "How badly two rows agree under these names: tokens with other ids, and tokens that only one of them has."
+    one, other = (by_name(given, row.ids) for given, row in zip(names, (a, b)))
+    return sum(other.get(name, i) != i for name, i in one.items()) + len(one.keys() ^ other.keys())
+
+
+def names_together(
+    a: layout.SequenceRow,  # a row of one recording
+    b: layout.SequenceRow,  # the same row of the other
+) -> tuple:  # of two lists, as `named_keys` makes them
+    "What the keys of two rows are called, so that a token has one name, also where only one of them hides it."
+    counted, columns = (named_keys(a), named_keys(b)), _by_column(a, b)
+    if columns is None or all(i is None for i in a.ids):
+        return counted
+    return min((columns, columns), counted, key=lambda names: _apart(a, b, names))
 
 # %% ../../nbs/recording/04_compare.ipynb #47d941b4
 UNKNOWN = "unknown"  # the answer of a recording that did not keep the fact
@@ -280,14 +306,15 @@ def first_difference(
     return None if both and UNKNOWN not in both.values() else UNKNOWN
 
 # %% ../../nbs/recording/04_compare.ipynb #8784b123
-def _near(x, y, tolerance: float) -> bool:
-    return isclose(float(x), float(y), rel_tol=tolerance, abs_tol=tolerance * 1e-3)
+def _near(x, y, tolerance: float, least: float = 1e-3) -> bool:
+    return isclose(float(x), float(y), rel_tol=tolerance, abs_tol=tolerance * least)
 
 
 def _near_chances(a: Chances, b: Chances, tolerance: float) -> bool:
-    "Two tokens that are equally likely may stand in either order, and the last one may be another."
+    """Two tokens that are equally likely may stand in either order, and the last one may be another. So may those
+    that are as good as never said: a probability that is off by less than five times the tolerance does not count."""
     a, b = ({id: float(p) for id, _, p in row} for row in (a, b))
-    return all(_near(a.get(i, min(a.values())), b.get(i, min(b.values())), tolerance) for i in a | b)
+    return all(_near(a.get(i, min(a.values())), b.get(i, min(b.values())), tolerance, 5) for i in a | b)
 
 
 def _near_digests(a: Digest, b: Digest, tolerance: float) -> bool:
@@ -358,7 +385,7 @@ class Difference:
         return [
             NAMES[self.what][lang],
             self._where(lang),
-            *(answer_text(self.what, x, lang) for x in (self.a, self.b)),
+            *answer_texts(self.what, self.a, self.b, lang),
         ]
 
     def _where(self, lang: str) -> str:
@@ -426,7 +453,7 @@ _SAID = {
         comma=", ",
         none="nothing",
         times="; {} moments",
-        digest="norm {:.6g}, mean {:.6g}",
+        digest="norm {0:.{2}g}, mean {1:.{2}g}",
     ),
     "zh": dict(
         colon="：",
@@ -438,7 +465,7 @@ _SAID = {
         comma="，",
         none="无",
         times="；共 {} 处",
-        digest="范数 {:.6g}，均值 {:.6g}",
+        digest="范数 {0:.{2}g}，均值 {1:.{2}g}",
     ),
 }
 
@@ -455,7 +482,8 @@ def answer_text(
     what: str,  # what was asked
     answer,  # plain data
     lang: str = "en",  # `"en"` or `"zh"`
-    limit: int = 120,  # characters; longer ones are cut
+    limit: int | None = 120,  # characters; longer ones are cut. None: they are not
+    digits: int = 3,  # of a probability behind the point; other numbers have at least twice as many
 ) -> str:
     "An answer in a few characters."
     if answer is None:
@@ -466,7 +494,7 @@ def answer_text(
     if what == "logits":
         return f"{answer[0]} {list(answer[1:])}"
     if isinstance(answer, float):
-        return f"{answer:.6g}"
+        return f"{answer:.{max(6, digits)}g}"
     if (
         isinstance(answer, tuple)
         and answer
@@ -474,13 +502,37 @@ def answer_text(
     ):
         answer = " ".join(f"{bit}×{n}" for bit, n in answer)
     if isinstance(answer, Chances):
-        answer = ", ".join(f"{layout.visible(text) if text else id} {float(p):.3f}" for id, text, p in answer)
+        answer = ", ".join(
+            f"{layout.visible(text) if text else id} {float(p):.{digits}f}" for id, text, p in answer
+        )
     if isinstance(answer, Digest):
-        answer = _SAID[lang]["digest"].format(float(answer.norm), float(answer.mean))
+        answer = _SAID[lang]["digest"].format(float(answer.norm), float(answer.mean), max(6, digits))
     if isinstance(answer, dict):
         answer = " ".join(map(str, answer.values()))
-    text = str(answer)
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    return _shortened(str(answer), limit)
+
+# %% ../../nbs/recording/04_compare.ipynb #6ab0f3d2
+def _shortened(text: str, limit: int | None, start: int = 0) -> str:
+    "A text from `start` on, cut where it is longer than `limit`."
+    text = "…" * (start > 0) + text[start:]
+    return text if limit is None or len(text) <= limit else text[: limit - 1] + "…"
+
+
+def answer_texts(
+    what: str,  # what was asked
+    a,  # an answer, plain data
+    b,  # another one
+    lang: str = "en",  # `"en"` or `"zh"`
+    limit: int = 120,  # characters of each
+) -> list:  # of two texts
+    "Two answers in a few characters, so that one sees in what they differ: with more digits, or from further on."
+    for digits in (3, 6, 9, 15):
+        texts = [answer_text(what, answer, lang, None, digits) for answer in (a, b)]
+        if texts[0] != texts[1]:
+            break
+    same = next((i for i, (x, y) in enumerate(zip(*texts)) if x != y), min(map(len, texts)))
+    start = same - limit // 2 if same >= limit - 1 else 0
+    return [_shortened(text, limit, start) for text in texts]
 
 # %% ../../nbs/recording/04_compare.ipynb #6de82de7
 @dataclass
@@ -578,7 +630,15 @@ def _compare_setups(a: Trace, b: Trace, found: _Findings):
             found.add(what, *(", ".join(f"{name} {x[name]}" for name in differ) for x in (one, other)))
 
 
+def _name_together(a: Moment, b: Moment):
+    "From now on, the keys of both are called by the same names."
+    pairs = zip(a.sequence.rows, b.sequence.rows) if a.sequence and b.sequence else ()
+    for r, rows in enumerate(pairs):
+        a.names[r], b.names[r] = names_together(*rows)
+
+
 def _compare_moments(a: Moment, b: Moment, found: _Findings, tolerance: float):
+    _name_together(a, b)
     for what, ask in FACTS.items():
         one, other = ask(a), ask(b)
         place = first_difference(one, other, tolerance)

@@ -9,10 +9,10 @@ __all__ = ['TEXTS', 'RULES', 'Finding', 'Findings', 'Case', 'rule', 'offsets', '
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html import escape
-from textwrap import wrap
 
 from . import layout, marks
 from .compare import FACTS, Moment, returned, title, UNKNOWN, when_text
+from .sentences import wrapped
 from .trace import Call, Trace
 
 # %% ../../nbs/recording/05_diagnose.ipynb #eab5104f
@@ -20,13 +20,13 @@ TEXTS = {  # kind -> level, and by language what was seen and what to do
     "labels-all-ignored": dict(
         level="error",
         en=(
-            "None of the {n} labels counts: all that {who} are -100{but}. The loss is {loss}.",
+            "None of the {n} counts: all that {who} are -100{but}. The loss is {loss}.",
             "Keep the ids of the answer in the labels. Look at what masks them: a prompt that is as long as "
             "the row, an answer that was cut off, "
             "a template that was not found.",
         ),
         zh=(
-            "{n} 个标签都不计入损失：{who}的标签全是 -100{but}。损失为 {loss}。",
+            "{n}都不计入损失：{who}的标签全是 -100{but}。损失为 {loss}。",
             "让标签保留答案的词元编号。检查是什么遮住了它们：提示与整行一样长、答案被截断、或没有找到模板。",
         ),
     ),
@@ -171,7 +171,9 @@ class Findings(list):
         "As text, without the title."
         told = [f"{n}. {finding}" for n, finding in enumerate(self, 1)] or [_SAID[self.lang]["none"]]
         lines = "\n".join([*told, *self._left]).splitlines()
-        return "\n".join(lines if width is None else (part for line in lines for part in wrap(line, width)))
+        return "\n".join(
+            lines if width is None else (part for line in lines for part in wrapped(line, width))
+        )
 
     def __str__(self):
         return f"{self.title}\n{self.told()}" if self.title else self.told()
@@ -249,14 +251,42 @@ def _labels_ignored(case: Case) -> Iterator:
             continue
         loss = FACTS["loss"](m)
         loss = f"{loss:.4g}" if isinstance(loss, float) else loss
-        facts = dict(n=sum(map(len, got)), loss=loss, who=_WHO["reached"], but=("", ""))
+        yours = sum(map(len, given)) if given and None not in given else None
+        n = _count(sum(map(len, got)), yours, _LABELS)
+        facts = dict(n=n, loss=loss, who=_WHO["reached"], but=("", ""))
         if _ignored(got, 1):  # the first label of a row is never predicted
             if given and None not in given and not _ignored(given):
                 facts["but"] = (", although you passed others", "，尽管你传入的并非如此")
             yield "labels-all-ignored", m, facts
         elif given and None not in given and _ignored(given):
             but = ("; only those of the virtual tokens count", "，只有虚拟词元的标签计入损失")
-            yield "labels-all-ignored", m, facts | dict(n=sum(map(len, given)), who=_WHO["given"], but=but)
+            yield (
+                "labels-all-ignored",
+                m,
+                facts | dict(n=_count(yours, None, _LABELS), who=_WHO["given"], but=but),
+            )
+
+
+def _count(whole: int, yours: int | None, what: tuple) -> tuple:  # (English, Chinese)
+    """How many there are of `what`, as it reached the base model; where the caller passed fewer, how many of these
+    the caller can count: the rest is for virtual tokens."""
+    said = f"{whole} {what[0]}", f"{whole} 个{what[1]}"
+    if yours is None or yours >= whole:
+        return said
+    rest = whole - yours
+    return (
+        f"{said[0]} ({yours} of yours, {rest} for virtual tokens)",
+        f"{said[1]}（你的 {yours} 个，虚拟词元的 {rest} 个）",
+    )
+
+
+_LABELS, _INPUTS, _NUMBERS = ("labels", "标签"), ("inputs", "输入"), ("numbers", "数")
+
+
+def _passed(case, m, *names: str) -> int | None:
+    "How long the rows are that the caller passed under the first of these names."
+    values = (layout.passed(case.trace, m.call, name) for name in names)
+    return next((value.shape[1] for value in values if _wide(value)), None)
 
 
 _WHO = {"reached": ("reached the base model", "到达基础模型"), "given": ("you passed", "你传入")}
@@ -297,37 +327,37 @@ TEXTS |= {
     "labels-length": dict(
         level="error",
         en=(
-            "Each row has {n} labels, and {queries} inputs: the loss cannot put them side by side.",
+            "Each row has {n}, and {queries}: the loss cannot put them side by side.",
             "Pass one label for each token, -100 where none counts. Those of the virtual tokens are added by "
             "the model.",
         ),
         zh=(
-            "每行有 {n} 个标签，但有 {queries} 个输入：损失无法把它们一一对应。",
+            "每行有 {n}，但有 {queries}：损失无法把它们一一对应。",
             "每个词元传入一个标签，不计入的写 -100。虚拟词元的标签由模型添加。",
         ),
     ),
     "mask-length": dict(
         level="error",
         en=(
-            "The attention_mask has numbers for {mask} keys, but there are {keys}: {cached} in the cache and "
-            "{queries} inputs.",
+            "Each row of the attention_mask has {mask}, but there are {keys} keys: {cached} in the cache and "
+            "{queries}.",
             "Pass a mask with one number for each token in the cache and each new one. Virtual tokens are "
             "added by the model: the mask you pass does not count them.",
         ),
         zh=(
-            "attention_mask 有 {mask} 个数，而键有 {keys} 个：缓存中 {cached} 个，输入 {queries} 个。",
+            "attention_mask 每行有 {mask}，而键有 {keys} 个：缓存中 {cached} 个，另有 {queries}。",
             "传入的掩码应为缓存中的每个词元和每个新词元各有一个数。虚拟词元由模型添加：你传入的掩码不包括它们。",
         ),
     ),
     "positions-length": dict(
         level="error",
         en=(
-            "The base model got {queries} inputs in each row and positions for {n}.",
+            "The base model got {queries} in each row, and {n}.",
             "Pass no position_ids to a PEFT model's generate, leave the cache on (use_cache=True), and pass "
             "no past_key_values of another model.",
         ),
         zh=(
-            "基础模型每行收到 {queries} 个输入，却收到 {n} 个位置编号。",
+            "基础模型每行收到 {queries}，却有 {n}。",
             "不要向 PEFT 模型的 generate 传入 position_ids，不要关闭缓存（use_cache=True），也不要传入其他模"
             "型的 past_key_values。",
         ),
@@ -354,7 +384,10 @@ def _mask_of(case, m) -> Iterator:
     uncounted = held is not None and not cached and m.stage == "decode"  # a state that is no cache of keys
     roomy = len(value.shape) == 4 and held is not None and held.max_length == mask  # it has empty slots
     if mask != cached + queries and not uncounted and not roomy:
-        yield "mask-length", m, dict(mask=mask, keys=cached + queries, cached=cached, queries=queries)
+        said = dict(cached=cached, queries=_queries(case, m))
+        whole = m.stage != "decode" and cached == FACTS["virtual tokens"](m)[0]  # no cache was passed
+        yours = _passed(case, m, "attention_mask") if whole else None
+        yield "mask-length", m, said | dict(mask=_count(mask, yours, _NUMBERS), keys=cached + queries)
 
 
 def _mask_passed(case, root: Call) -> Iterator:
@@ -371,17 +404,33 @@ def _mask_passed(case, root: Call) -> Iterator:
         yield (
             "mask-length",
             root,
-            dict(mask=mask.shape[1], keys=cached + queries, cached=cached, queries=queries),
+            dict(
+                mask=_count(mask.shape[1], None, _NUMBERS),
+                keys=cached + queries,
+                cached=cached,
+                queries=_count(queries, None, _INPUTS),
+            ),
         )
 
 # %% ../../nbs/recording/05_diagnose.ipynb #dbb692f6
 @rule
 def _other_lengths(case: Case) -> Iterator:
     for m in case.moments:
-        for name, kind in (("labels", "labels-length"), ("position_ids", "positions-length")):
+        for name, kind, what in (
+            ("labels", "labels-length", _LABELS),
+            ("position_ids", "positions-length", ("positions", "位置编号")),
+        ):
             value = layout.argument(case.trace, m.call, name)
             if m.sequence is not None and _wide(value) and value.shape[-1] != m.queries:
-                yield kind, m, dict(queries=m.queries, n=value.shape[-1])
+                yours = _passed(case, m, name) if m.stage == "forward" else None
+                n = _count(value.shape[-1], yours, what)
+                yield kind, m, dict(queries=_queries(case, m), n=n)
+
+
+def _queries(case, m) -> tuple:
+    "How many inputs reached the base model in each row, and how many of them the caller passed."
+    yours = _passed(case, m, "inputs_embeds", "input_ids") if m.stage != "decode" else None
+    return _count(m.queries, yours, _INPUTS)
 
 # %% ../../nbs/recording/05_diagnose.ipynb #0c68cc36
 TEXTS |= {

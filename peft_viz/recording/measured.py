@@ -150,9 +150,13 @@ def _place(name: str, m) -> tuple | None:
         return (how, tables) if "position_ids" in _parameters(type(m)) or is_table else None
     if not of_its_own or "base_layer" in m._modules:
         return None  # they hold no table beside their parameters
-    kept = [(n, t) for held in (vars(m), m._buffers) for n, t in held.items() if isinstance(t, torch.Tensor)]
-    tables = [n for n, t in kept if _is_called(n) and _is_table(t)]
+    tables = [n for held in (vars(m), m._buffers) for n in _of_positions(*held) if _is_table(held[n])]
     return ("table", tuple(tables)) if tables and "position_ids" not in _named_rotary(m) else None
+
+
+@lru_cache(4096)
+def _of_positions(*names) -> tuple:
+    return tuple(n for n in names if _is_called(n))
 
 
 def _is_table(t) -> bool:
@@ -577,15 +581,15 @@ class _PositionsNoted(_Noted):
         seen: torch.Tensor,  # [queries], [batch or 1, queries], or [directions, batch, queries]
     ):
         "The layers used these."
-        n, planes = self.queries, seen.detach() if seen.ndim == 3 else seen.detach()[None]
-        if n and planes.numel() and planes[0].numel() % n == 0:
+        n, planes = self.queries, len(seen) if seen.ndim == 3 else 1
+        if n and seen.numel() and seen.numel() // planes % n == 0:
             self.has_positions = True
-            self.reader.want(
-                [planes.reshape(len(planes), -1, n).long().clone()], partial(self._positions, how)
-            )
+            kept = seen.detach().reshape(planes, -1, n).to(torch.long, copy=True)
+            self.reader.want([kept], partial(self._positions, how))
 
     def _positions(self, how: str, planes: torch.Tensor):
-        planes = planes[:1] if len(planes) == 1 or bool((planes == planes[:1]).all()) else planes
+        same = len(planes) == 1 or bool((planes == planes[:1]).all())
+        planes = [planes[0]] if same else list(planes)
         self.measured.positions = Positions(how, [self.album.add(plane, "position_ids") for plane in planes])
 
     def attention_got(

@@ -6,13 +6,13 @@
 __all__ = ['MAIN', 'ORDER', 'MADE', 'LOST', 'Moment', 'Story', 'layout_limit', 'story', 'moments']
 
 # %% ../../nbs/recording/03_story.ipynb #98b1db5c
-import ast, re, unicodedata
+import ast, re
 from dataclasses import dataclass
 from itertools import groupby
 
 from . import layout
 from .marks import LANGUAGES
-from .sentences import apart, Number, say, TEXTS
+from .sentences import apart, Number, say, TEXTS, wrapped
 from .history import entry, flow_of, item, key_of, Place
 from .layout import last_name
 from .trace import Value
@@ -61,23 +61,6 @@ class Moment:
         return f"{self.kind} ({where}): {self.text}"
 
 # %% ../../nbs/recording/03_story.ipynb #9cd6c76a
-def _wide(text: str) -> int:
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
-
-
-def _wrapped(text: str, width: int) -> list:
-    "Lines of a text that fit into a terminal; Chinese may be broken between any two signs."
-    lines, line = [], ""
-    for piece in re.findall(
-        r"[^\s\u2e80-\uffef]+[，。；：、）”]*\s*|\s+|[\u2e80-\uffef][，。；：、）”]*\s*", text
-    ):
-        if line and _wide(line + piece.rstrip()) > width:
-            lines.append(line.rstrip())
-            line = ""
-        line += piece
-    return [*lines, line.rstrip()]
-
-
 class Story(list):
     "The moments of a recording, in order."
 
@@ -103,7 +86,7 @@ class Story(list):
         lines = [self.title] if self.title else []
         for number, moment in enumerate(self, 1):
             lines += [""] * (number > 1 and moment.kind == "given")
-            first, *rest = _wrapped(moment.text, max(20, width - 5))
+            first, *rest = wrapped(moment.text, max(20, width - 5))
             lines += [f"{number:3}  {first}", *(f"     {line}" for line in rest)]
         return "\n".join(lines)
 

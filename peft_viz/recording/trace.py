@@ -68,6 +68,8 @@ def pack(
     list | dict
 ):  # the shortest: the list, `{"runs": [value, count, ...]}` or `{"ramps": [first, count, ...]}`
     "Encode `numbers` where it pays: as runs of equal numbers, or as ramps of numbers that count up by one."
+    if numbers and numbers.count(numbers[0]) == len(numbers):  # one run: the most frequent case
+        return list(numbers) if len(numbers) <= 2 else {"runs": [numbers[0], len(numbers)]}
     runs = ramps = _stretches(numbers, numbers)
     if len(numbers) < len(runs) - 1 and set(map(type, numbers)) == {int}:  # else ramps cannot be shorter
         ramps = _stretches(numbers, map(sub, numbers, range(len(numbers))))
@@ -399,7 +401,7 @@ class Measured(Struct, omit_defaults=True, forbid_unknown_fields=True):
     adapters: Adapters | None = None  # in the first base call of each call from outside
 
 # %% ../../nbs/recording/01_trace.ipynb #bf0be6e9
-class Call(Struct, forbid_unknown_fields=True):
+class Call(Struct, forbid_unknown_fields=True, dict=True):
     "One call of a watched function, or of the base model."
 
     kind: Literal["peft", "base", "layer"]  # watched line by line; the base model; a tuner layer
@@ -416,11 +418,30 @@ class Call(Struct, forbid_unknown_fields=True):
     measured: Measured | None = None  # base call: what was measured inside
     id: int = -1  # position in `Trace.calls`; not in the document
 
+    def belongs(
+        self,
+        trace,  # a weak reference to a `Trace`
+    ):
+        "To this trace, as long as it is there: printed, the call is told with its values."
+        self.__dict__["trace"] = trace
+
+    def _told(self, form: str) -> str | None:
+        "In words, by a module that is built on this one; None without a trace."
+        trace = self.__dict__.get("trace", lambda: None)()
+        return trace and getattr(import_module("peft_viz.recording.outline"), form)(trace, self)
+
     def __repr__(self):
         end = f"{len(self.steps)} steps" if self.steps else self.kind
         if self.raised:
             end = f"raised {self.raised['type']}"
-        return f"Call {self.id}: {self.function} ({end})"
+        return f"{self._told('short') or f'Call {self.id}: {self.function}'} ({end})"
+
+    def __str__(self):
+        return self._told("outline") or repr(self)
+
+    def _repr_pretty_(self, printer, _cycle):
+        "As the last line of a cell a screen, in a list a line."
+        printer.text(str(self) if len(printer.stack) < 2 else repr(self))
 
 # %% ../../nbs/recording/01_trace.ipynb #96a12d89
 class _Writes:
@@ -557,6 +578,18 @@ class Trace(_Writes, _Reads, _Tells):
     sources: list = field(default_factory=list)  # `Source`s
     values: list = field(default_factory=list)  # `Value`s, each distinct one once
     calls: list = field(default_factory=list)  # `Call`s
+
+    def __post_init__(self):
+        self.own(self.calls)
+
+    def own(
+        self,
+        calls: list,  # of `Call`s; they are among `calls`, or will be
+    ):
+        "Let calls know that they belong here, so that printed they say what reached them and what came back."
+        here = weakref.ref(self)
+        for call in calls:
+            call.belongs(here)
 
     @property
     def roots(self) -> list:

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MAX_SCAN', 'SMALL', 'MAX_RUNS', 'CHUNK', 'Losses', 'written', 'struck', 'guarded', 'waits', 'Reader', 'role_of',
-           'may_attend', 'attended', 'is_cache', 'is_a', 'stamper', 'Growing', 'Album', 'Causal', 'mask_runs']
+           'may_attend', 'attended', 'flat', 'is_cache', 'is_a', 'stamper', 'Growing', 'Album', 'Unmasked', 'Causal',
+           'mask_runs']
 
 # %% ../../nbs/recording/15_values.ipynb #6ca486f3
 import re, signal, sys, threading, warnings, weakref
@@ -12,12 +13,13 @@ from collections import Counter
 from enum import Enum
 from functools import lru_cache, partial, wraps
 from hashlib import blake2b
+from itertools import chain
 
 import msgspec
 import torch
 
 from .doors import UNSEEN
-from .trace import Grown, MAX_VALUES, pack, READABLE, Value
+from .trace import Grown, MAX_VALUES, pack, READABLE, unpack, Value
 
 # %% ../../nbs/recording/15_values.ipynb #a41878a9
 class Losses:
@@ -131,7 +133,7 @@ class Reader:
         then,  # function(*tensors on the host): what is done with them
     ):
         "Note what is wanted."
-        self.wanted.append(([t.detach() for t in tensors], then))
+        self.wanted.append(([t.detach() if t.requires_grad else t for t in tensors], then))
 
     def read(self):
         "Bring over what is wanted, and do what was to be done."
@@ -216,11 +218,11 @@ def _numbers(t: torch.Tensor, role: str) -> tuple:  # (packed numbers or None, t
         return [_finite(t.item())], False
     if t.numel() > MAX_SCAN:
         return None, True
+    if t.numel() <= SMALL and role != "loss_weights":
+        return _whole(flat(t.tolist(), t.ndim)), False
     t = t.detach().flatten()
     if role == "loss_weights":
         return (None, True) if t.numel() > MAX_VALUES else (_weights(t.tolist()), False)
-    if t.numel() <= SMALL:
-        return _whole(t.tolist()), False
     if t.is_floating_point() and not bool((t == t.round()).all()):
         return None, False
     runs, ramps = _stretches(t, 0), _stretches(t, 1)  # in C: a mask may have a million entries
@@ -248,8 +250,22 @@ def _readable(t: torch.Tensor, role: str) -> bool:
         return False
     return not t.is_floating_point() or "mask" in role or role == "loss_weights"
 
+# %% ../../nbs/recording/15_values.ipynb #6b1f0ad2
+def flat(
+    numbers,  # as `tolist` gives them
+    depth: int,  # so many dimensions
+) -> list:
+    "All numbers in one list. For few of them this takes less time than an operation on the tensor."
+    if depth == 0:
+        return [numbers]
+    for _ in range(depth - 1):
+        numbers = list(chain.from_iterable(numbers))
+    return numbers
+
 
 def _whole(numbers: list) -> list | dict | None:  # None when one of them is not a whole number
+    if numbers and type(numbers[0]) is int:  # so are all: they come from one tensor
+        return pack(numbers)
     whole = [int(n) for n in numbers if n % 1 == 0]  # inf and nan fail this too
     return pack(whole) if len(whole) == len(numbers) else None
 
@@ -474,7 +490,7 @@ class _Describes(_Far):
             return self._tensor(obj, name)
         if is_cache(type(obj)):
             return _cache(obj)
-        if is_a(obj, Causal):
+        if is_a(obj, Unmasked):
             return obj.value()
         if (value := _scalar(obj)) is not None:
             return Value("scalar", type=kind, value=value[0])
@@ -607,13 +623,15 @@ CHUNK = 2**22  # numbers of a mask that are looked at at a time
 
 def _one_head(mask: torch.Tensor) -> torch.Tensor:
     "One head of a 4-D mask when all agree; no second mask is made to find out."
+    if mask.shape[1] == 1:
+        return mask
     first = mask[:, :1]
     same = mask.stride(1) == 0 or all(torch.equal(first, mask[:, i : i + 1]) for i in range(1, mask.shape[1]))
     return first if same else mask
 
-
-class Causal:
-    "A mask that was never made: query i may attend to the first i + 1 keys."
+# %% ../../nbs/recording/15_values.ipynb #9e02b6f4
+class Unmasked:
+    "A mask that was never made: every query may attend to every key."
 
     def __init__(
         self,
@@ -623,28 +641,46 @@ class Causal:
         self.shape = 1, 1, queries, keys
 
     def value(self) -> Value:
-        "As it is kept: as runs, for up to `MAX_RUNS` of them."
+        "As it is kept: as `mask_runs` would keep it, had it been made; for up to `MAX_RUNS` runs of a causal one."
+        runs, n = self.runs(), self.shape[2] * self.shape[3]
+        facts = dict(shape=self.shape, dtype="bool", device="cpu", role="attention_mask")
+        if runs is None:
+            return Value("tensor", truncated=True, **facts)
+        if n <= SMALL:
+            return Value("tensor", packed=pack(unpack(dict(runs=runs))), attended=True, **facts)
+        return Value("tensor", packed=dict(runs=runs), attended=True, **facts)
+
+    def runs(self) -> list | None:
+        "1, may attend, or 0, and how many keys: one run after the other."
+        n = self.shape[2] * self.shape[3]
+        return [1, n] if n else []
+
+
+class Causal(Unmasked):
+    "A mask that was never made: query i may attend to the first i + 1 keys."
+
+    def runs(self) -> list | None:
+        "The same; None for too many."
         queries, keys = self.shape[2:]
+        if 2 * queries > MAX_RUNS:
+            return None
         runs = []
-        for seen in (min(i + 1, keys) for i in range(queries if 2 * queries <= MAX_RUNS else 0)):
+        for seen in (min(i + 1, keys) for i in range(queries if keys else 0)):
             if runs and runs[-2]:  # the query before sees all keys: its run goes on
                 runs[-1] += seen
             else:
                 runs += [1, seen]
             if seen < keys:
                 runs += [0, keys - seen]
-        facts = dict(shape=self.shape, dtype="bool", device="cpu", role="attention_mask")
-        if not runs:
-            return Value("tensor", truncated=True, **facts)
-        return Value("tensor", packed=dict(runs=runs), attended=True, **facts)
+        return runs
 
-
+# %% ../../nbs/recording/15_values.ipynb #52fa7730
 def mask_runs(
     mask: torch.Tensor,  # [batch or 1, heads or 1, query, key], boolean or additive
 ) -> dict | list | None:  # as `pack` gives them; None for more than `MAX_RUNS` runs
     "Who may attend, 1, or may not, 0, as runs. The mask is read some queries at a time: no second one is made of it."
     if mask.numel() <= SMALL:
-        return pack(may_attend(mask).flatten().int().tolist())
+        return pack(list(map(int, flat(may_attend(mask).tolist(), mask.ndim))))
     if not any(mask.stride()):  # one number, seen from everywhere
         return {"runs": [int(may_attend(mask[0, 0, 0, 0])), mask.numel()]}
     rows, found, at, last = max(1, CHUNK // mask.shape[3]), [], 0, None

@@ -6,7 +6,7 @@
 __all__ = ['GONE', 'read_source', 'statements', 'Names', 'Ledger', 'note_error', 'conditions', 'Watch']
 
 # %% ../../nbs/recording/10_watch.ipynb #6f364f61
-import ast, dis, inspect, textwrap, threading
+import ast, dis, inspect, itertools, operator, textwrap, threading
 from functools import lru_cache
 from pathlib import Path
 
@@ -93,11 +93,21 @@ def _differ(
             if told:
                 new.append((name, None, obj))
             others += not told
-        elif old[0] is not obj or (old[2] is not None and _stamp(old[2], obj) != old[1]):
+        elif old[0] is not obj or (old[2] is not None and _moved(*old)):
             found.append((name, old, obj))
     if len(held) + len(new) + others > len(now):
         found += [(name, old, GONE) for name, old in held.items() if name not in now]
     return found + new
+
+
+_by_version = stamper(torch.Tensor)  # of the two classes that nearly all tensors have
+
+
+def _moved(obj, stamp, read, _home) -> bool:
+    "Did an object change in place?"
+    if read is _by_version and stamp is not None:
+        return obj._version != stamp
+    return _stamp(read, obj) != stamp
 
 
 def _stamp(read, obj):
@@ -160,10 +170,26 @@ def _aliases(names, mine: tuple) -> list:
         found += [_entry(name, k) for k, other in held.items() if other[3] == home and other is not mine]
     return found
 
+# %% ../../nbs/recording/10_watch.ipynb #c3f01b7e
+class _Quiet:
+    "A dict in which nothing differed. Whether it is still so, Python can say without a loop of ours."
+
+    def __init__(self, now: dict, held: dict):
+        self.names, self.objects = list(now), list(now.values())
+        self.stamped = [of for of in held.values() if of[2] is not None]
+
+    def fits(self, now: dict) -> bool:
+        "Does it hold the same objects by the same names, and did none of them change?"
+        return (
+            len(now) == len(self.names)
+            and all(map(operator.is_, now, self.names))
+            and all(map(operator.is_, now.values(), self.objects))
+            and not any(itertools.starmap(_moved, self.stamped))
+        )
+
 # %% ../../nbs/recording/10_watch.ipynb #383f6290
-class Names:
-    """The names of one running function and what they hold. `look` compares that with what they hold now, `note`
-    describes what differs."""
+class _Looking:
+    "What the names of one running function held, and what they hold now."
 
     def __init__(
         self,
@@ -175,6 +201,7 @@ class Names:
             {},  # name -> what the entries of its dict held
             {},  # name -> index of its last description
         )
+        self.quiet = {}  # name -> its dict as it was when nothing in it differed
 
     def look(
         self,
@@ -187,13 +214,28 @@ class Names:
                 self.inside.setdefault(name, {})
         for name, held in self.inside.items():
             now = variables.get(name)
-            if differ := _differ(now if type(now) is dict else {}, held):
-                found += [(held, key, _entry(name, key), old, obj) for key, old, obj in differ]
+            now = now if type(now) is dict else {}
+            if name not in self.quiet or not self.quiet[name].fits(now):
+                found += [(held, key, _entry(name, key), *of) for key, *of in self._entries(name, now, held)]
         return found
+
+    def _entries(self, name, now, held) -> list:
+        self.quiet.pop(name, None)
+        now = dict(now)  # another thread may be writing to it
+        differ = _differ(now, held)
+        if not differ:
+            self.quiet[name] = _Quiet(now, held)
+        return differ
+
+# %% ../../nbs/recording/10_watch.ipynb #e5b20a91
+class Names(_Looking):
+    """The names of one running function and what they hold. `look` compares that with what they hold now, `note`
+    describes what differs."""
 
     def note(
         self,
         found: list,  # what `look` gave
+        told: bool = True,  # are changes asked for? Not of the arguments with which a function begins
     ) -> list:  # of `Change`s
         "Keep and describe what differs."
         for table, key, _, _, obj in found:
@@ -202,15 +244,18 @@ class Names:
             else:
                 table[key] = _held(obj)
         whole = {name for table, name, *_ in found if table is self.held}
-        changes = [self._change(table, key, name, old, obj, whole) for table, key, name, old, obj in found]
+        changes = [
+            self._change(table, key, name, old, obj, whole, told) for table, key, name, old, obj in found
+        ]
         return [change for change in changes if change is not None]
 
-    def _change(self, table, key, name, old, obj, whole) -> Change | None:
-        how, (outer, goes_by) = _how(old, obj), _parts(name)
+    def _change(self, table, key, name, old, obj, whole, told) -> Change | None:
+        outer, goes_by = _parts(name)
         before, index = self.known.get(name), None if obj is GONE else self.album.add(obj, goes_by)
         self.known[name] = index
-        if outer in whole:  # told already by the change of the dict
+        if outer in whole or not told:  # told already by the change of the dict
             return None
+        how = _how(old, obj)
         if how == "rebound" and index == before and self.album.values[index].kind in ("scalar", "object"):
             return None
         return Change(name, index, before, how, [] if obj is GONE else _aliases(self, table[key]))
@@ -240,6 +285,7 @@ class Ledger:
         with self.lock:
             call = Call(kind, function, id=len(self.trace.calls))
             self.trace.calls.append(call)
+            self.trace.own([call])
             if parent is not None:
                 call.parent, call.parent_step = parent.id, len(parent.steps) - 1 if parent.steps else None
                 if parent.steps:
@@ -320,7 +366,7 @@ class _Following:
 
     @guarded("the arguments of a function")
     def _begin(self, frame):
-        self.names.note(self.names.look(frame.f_locals))
+        self.names.note(self.names.look(frame.f_locals), told=False)
         self.call.args = {n: i for n, i in self.names.known.items() if "[" not in n}
 
     def _settle(self, frame, next_line: int | None, left: bool = True):

@@ -9,14 +9,15 @@ import difflib
 from functools import lru_cache, wraps
 import torch
 from .config import IGNORED, PeftType, warn
-from .architectures import encoders
+from .architectures import encoders, maximum_length
 from .place import cache_length, STATES
 
 # %% auto #0
 __all__ = ['FOR_METHODS', 'MEANT', 'WHOLE', 'FITS', 'FLOATS', 'named', 'by_name', 'unless_switched_off', 'need', 'need_numbers',
            'need_tensor', 'can_be_read', 'check_mask', 'check_other_mask', 'check_inputs', 'check_embedded',
-           'check_mask_behind', 'check_prompt_inputs', 'check_ids', 'check_labels', 'warn_of_misspelt', 'is_first_call',
-           'check_call', 'check_ranges', 'check_kinds', 'with_checked_inputs', 'with_checked_beginning']
+           'check_mask_behind', 'check_prompt_inputs', 'check_ids', 'check_positions', 'check_labels',
+           'warn_of_misspelt', 'is_first_call', 'check_call', 'check_ranges', 'check_kinds', 'with_checked_inputs',
+           'with_checked_beginning']
 
 # %% ../../nbs/reference/03_calls.ipynb #bc01519c
 FOR_METHODS = "adapter_names", "task_ids", "input_type_mask"  # arguments that the base model does not have
@@ -155,9 +156,10 @@ def check_other_mask(
     is_first: bool,  # does no cache come with the call?
 ):
     "Raises ValueError for what is no mask, and for a tensor of four dimensions that does not fit the input."
+    kind = type(attention_mask)
     need(
-        attention_mask is None or hasattr(attention_mask, "shape") or isinstance(attention_mask, dict),
-        f"attention_mask is a {type(attention_mask).__name__}; it must be a tensor [batch, sequence]",
+        attention_mask is None or isinstance(attention_mask, dict) or kind.__module__.startswith("torch"),
+        f"attention_mask is a {kind.__name__}; it must be a tensor [batch, sequence]",
     )
     if isinstance(attention_mask, torch.Tensor):
         shape, wanted = list(attention_mask.shape), "[batch, sequence], or [batch, heads, query, key]"
@@ -257,6 +259,9 @@ def check_prompt_inputs(
         fits = shape if is_first_call(given) else (None, None)
         types, meaning = given.get("input_type_mask"), "[batch, sequence], as the input"
         need_tensor("input_type_mask", types, fits, meaning, "numbers")
+        if types is not None and can_be_read(types):
+            whole = types.dtype in (*WHOLE, torch.bool) or bool((types == types.round()).all())
+            need(whole and bool((types >= 0).all()), "input_type_mask must hold whole numbers, at least 0")
     if given.get("position_ids") is not None and not setting.keeps_positions:
         warn("Position ids are not supported for parameter efficient tuning. Ignoring position ids.")
     if given.get("token_type_ids") is not None:
@@ -276,6 +281,21 @@ def check_ids(
         0 <= first and last < size,
         f"input_ids must be from 0 to {size - 1}; here they are from {first} to {last}",
     )
+
+
+def check_positions(
+    model,  # a PeftModel
+    position_ids: torch.Tensor | None,  # [..., sequence]
+):
+    "Raises ValueError for positions that are not in the base model's table of positions, where it has one."
+    end = maximum_length(model.get_base_model()) if can_be_read(position_ids) else None
+    if end is None:
+        return
+    said = f"position_ids holds {position_ids.dtype}, and a table of positions needs whole numbers"
+    need(position_ids.dtype in WHOLE, said)
+    first, last = (int(n) for n in position_ids.aminmax())
+    said = f"position_ids must be from 0 to {end - 1}; here they are from {first} to {last}"
+    need(0 <= first and last < end, said)
 
 
 def check_labels(
@@ -354,8 +374,9 @@ def check_ranges(
     model,  # a PeftModel
     given: dict,  # the arguments of a call
 ):
-    "Raises ValueError for ids and labels that are out of range."
+    "Raises ValueError for ids, positions and labels that are out of range."
     check_ids(model, given.get("input_ids"))
+    check_positions(model, given.get("position_ids"))
     check_labels(model, given)
 
 

@@ -50,10 +50,10 @@ from .methods.multitask import read_state_dict
 
 # %% auto #0
 __all__ = ['NOT_SAVED', 'EMBEDDING_LAYER_NAMES', 'CARD', 'FINISHED', 'own_keys', 'prompt_keys', 'get_prompt_embedding_to_save',
-           'bias_keys', 'targets_embeddings', 'vocabulary_was_resized', 'embedding_keys', 'get_peft_model_state_dict',
-           'config_to_save', 'load_peft_weights', 'card_metadata', 'model_card', 'create_or_update_model_card',
-           'save_pretrained', 'write_adapter', 'expected', 'keys_of_file', 'check_fit', 'set_peft_model_state_dict',
-           'without_weights', 'rehearsal', 'config_to_load']
+           'bias_keys', 'targets_embeddings', 'vocabulary', 'vocabulary_was_resized', 'embedding_keys',
+           'get_peft_model_state_dict', 'config_to_save', 'load_peft_weights', 'card_metadata', 'model_card',
+           'create_or_update_model_card', 'save_pretrained', 'write_adapter', 'expected', 'keys_of_file', 'check_fit',
+           'set_peft_model_state_dict', 'without_weights', 'rehearsal', 'config_to_load']
 
 # %% ../../nbs/reference/30_checkpoint.ipynb #f9f74411
 NOT_SAVED = {"base_layer", "original_module", "ranknum"}
@@ -184,13 +184,24 @@ def _saved_vocabulary(
         return None
 
 # %% ../../nbs/reference/30_checkpoint.ipynb #253d8d58
+def vocabulary(
+    model: Any,  # a base model
+) -> int | None:  # None: it does not say
+    "The number of tokens that a base model has."
+    config = getattr(model, "config", None)
+    config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    return getattr(config, "vocab_size", None)
+
+
 def vocabulary_was_resized(
     model: Any,  # a PeftModel
     adapter_name: str,  # whose configuration says where the base model is from
 ) -> bool:
-    """Has the base model another number of tokens than it was saved with? If that is not known, the answer is
-    no, with a warning."""
-    name = model.peft_config[adapter_name].base_model_name_or_path
+    """Has the base model another number of tokens than it was saved with, or than it had when the first adapter came?
+    If the former is not known, the answer is no, with a warning."""
+    name, now = model.peft_config[adapter_name].base_model_name_or_path, vocabulary(model.get_base_model())
+    if model.vocabulary_at_first != now:
+        return True
     if not name:
         return False
     size = _saved_vocabulary(name)
@@ -201,7 +212,7 @@ def vocabulary_was_resized(
             "save_embedding_layers=True"
         )
         return False
-    return size != model.get_base_model().config.get_text_config().vocab_size
+    return size != now
 
 # %% ../../nbs/reference/30_checkpoint.ipynb #84e90aee
 def embedding_keys(

@@ -7,6 +7,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from threading import RLock
 import torch
 from .architectures import check_generates
 from peft_viz.reference.place import (
@@ -36,23 +37,33 @@ def lent_to_base_model(
     """In this context the base model has the PEFT model's methods and settings that `LENT` names.
 
     Source: https://peft-viz.github.io/peft_viz/reference/specification.html#generate-1"""
-    transformer = peft_model.get_base_model()
-    had = {name: vars(transformer)[name] for name in LENT if name in vars(transformer)}
+    transformer, loan = peft_model.get_base_model(), object()
+    own = {name: vars(transformer)[name] for name in LENT if name in vars(transformer)}
     try:
-        for name in LENT:
-            setattr(transformer, name, getattr(peft_model, name))
+        with _LOCK:
+            _LOANS.setdefault(id(transformer), (own, set()))[1].add(loan)
+            for name in LENT:
+                setattr(transformer, name, getattr(peft_model, name))
         yield
     finally:
         try:
-            _give_back(transformer, had)
+            _give_back(transformer, loan)
         finally:  # a second time, in case Ctrl-C has stopped the first
-            _give_back(transformer, had)
+            _give_back(transformer, loan)
 
 
-def _give_back(transformer, had):
-    for name in LENT:
-        vars(transformer).pop(name, None)
-    vars(transformer).update(had)
+_LOCK, _LOANS = RLock(), {}  # id of a base model -> (its own methods and settings, the loans that are open)
+
+
+def _give_back(transformer, loan):
+    with _LOCK:
+        own, loans = _LOANS.get(id(transformer), ({}, {loan, None}))
+        loans.discard(loan)
+        if not loans:  # no other thread needs what was lent
+            for name in LENT:
+                vars(transformer).pop(name, None)
+            vars(transformer).update(own)
+            _LOANS.pop(id(transformer))
 
 # %% ../../nbs/reference/02_generation.ipynb #43f93046
 # transformers 5 tells a step how many tokens are new. We look into its source: an import would take a second

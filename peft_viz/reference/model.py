@@ -245,6 +245,7 @@ class NamedAdapters(nn.Module):
         self.peft_type: Any = peft_config.peft_type  # a `PeftType`: `check_config` has refused None
         self.peft_config: dict[str, PeftConfig] = {adapter_name: peft_config}
         self.active_adapter = adapter_name
+        self.vocabulary_at_first = checkpoint.vocabulary(model)
         self.special_peft_forward_args = {"adapter_names"}  # for our hooks, not for the base model
         self._adapters_disabled = False
 
@@ -464,7 +465,7 @@ class PeftModelWithMoreAdapters(PeftModelWithAdapters):
             )
         if low_cpu_mem_usage:
             raise NotImplementedError("add_adapter(low_cpu_mem_usage=True) is not implemented in peft_viz")
-        peft_config = copy.copy(peft_config)
+        peft_config, were_there = copy.copy(peft_config), set(self.modules())
         with all_or_nothing(self):
             self.peft_config[adapter_name] = peft_config
             if peft_config.is_prompt_learning:
@@ -473,6 +474,9 @@ class PeftModelWithMoreAdapters(PeftModelWithAdapters):
                 self.base_model.inject_adapter(adapter_name)
                 if autocast_adapter_dtype:
                     self.base_model.cast_adapter_dtype(adapter_name)
+            for module in self.modules():
+                if module not in were_there:  # in `eval` mode, where the model is
+                    module.training = self.training
 
     def delete_adapter(
         self,

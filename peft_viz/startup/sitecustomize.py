@@ -73,32 +73,44 @@ def _watching():
 
 
 def _say(text: str):
-    "A line on standard error, if there is one."
+    "A line on the process's standard error, if there is one; the script may have put something else into its place."
     try:
         sys.stdout.flush()  # the script's own lines first
     except Exception:
         pass  # whoever reads them has gone; Python will say so
     try:
-        print(text, file=sys.stderr, flush=True)
+        print(text, file=sys.__stderr__, flush=True)
     except Exception:
         pass
 
-
+# %% ../../nbs/commands/03_startup.ipynb #6ab0f3d4
 _found = []  # modules of `PLACES` that the script has imported
+_said = [os.environ.get(name) for name in ("PEFT_VIZ_RUN", "PEFT_VIZ_PID")]  # the script may take them away
 
 
 def _imported(module):
     _found.append(module.__name__)
     try:
-        _watching().watch_process().look_at(module)
+        _watching().watch_process(*_said).look_at(module)
     except Exception as error:
         _say(f"peft-viz: nothing can be recorded: {type(error).__name__}: {error}")
 
 
+def _began() -> bool:
+    "Has a line of the script or module run? Not where Python did not find it, or could not read it."
+    missing = sys.argv[:1] == ["-m"]  # Python puts the module's file there when it has found it
+    error = getattr(sys, "last_value", None)
+    unread = isinstance(error, SyntaxError) and error.filename == os.path.abspath(sys.argv[0])
+    return not missing and not unread
+
+
 def _last_words():
-    if not _found and os.environ.get("PEFT_VIZ_PID") != str(os.getpid()):
+    if not _found and _said[1] != str(os.getpid()):
         return  # a process that the script started, and that has nothing to do with PEFT
+    if not _found and not _began():
+        return  # Python has said already that there is nothing to run
     try:
+        _watching().watch_process(*_said)
         line = _watching().report()
     except Exception as error:
         why = (

@@ -225,8 +225,8 @@ WORDS = {
         cached="每个缓存 {n} 项",
         layers="{n} 层",
         nothing="没有",
-        yes="能",
-        no="不能",
+        yes="是",
+        no="否",
     ),
 }
 COSTS = ("trained", "stored", "added", "flops", "activations", "optimizer")

@@ -7,7 +7,7 @@ __all__ = ['LETTERS', 'NEXT', 'TASKS', 'UNDECIDED', 'task_token', 'question', 'a
            'make_batch', 'answers_of', 'exact_match', 'default_rate', 'learn']
 
 # %% ../../nbs/zoo/01_letters.ipynb #6de34d2d
-import random, zlib
+import random, sys, zlib
 import torch
 from tqdm import tqdm
 from ..reference.config import IGNORED
@@ -221,7 +221,8 @@ def learn(
         optimizer, lambda step: min((step + 1) / 10, 1 - step / max(steps, 1))
     )
     losses, was_training = [], model.training
-    bar = tqdm(range(steps), desc=f"learning {', '.join(names)}", disable=not progress, mininterval=0.5)
+    said = dict(desc=f"learning {', '.join(names)}", mininterval=0.5, disable=not progress)
+    bar = tqdm(range(steps), **said, **_bar_in_a_notebook())
     try:
         model.train()
         with few_threads(model):
@@ -234,6 +235,12 @@ def learn(
         bar.close()
         model.train(was_training)
     return losses
+
+
+def _bar_in_a_notebook():
+    "For tqdm. In a notebook, stderr is red and a finished bar is in the way: so on stdout, and gone at the end."
+    kernel = type(sys.stdout).__module__.startswith("ipykernel")
+    return dict(file=sys.stdout, leave=False) if kernel else {}
 
 
 def _learn_from(model, batch, parameters, optimizer):

@@ -2,6 +2,7 @@
 // is looked for as it stands. A word of the field is looked for in the other language, too. Where nothing is found,
 // the sections whose titles look most like the question are shown.
 const SPLIT = /[\s,;:!?，。、；：！？（）()]+/u;
+const HAN = /\p{Script=Han}/u;
 const fold = (text) => text.normalize("NFKC").toLowerCase();
 const pairs = (text) => [...text].slice(1).map((c, i) => [...text][i] + c);
 
@@ -58,7 +59,7 @@ function distance(a, b) {
 /** How alike a question and an entry are, 0 to 1: by pairs of Chinese characters, or by the words of the titles. */
 function likeness(entry, question) {
   const { title, section, text } = prepared(entry);
-  if (/\p{Script=Han}/u.test(question)) {
+  if (HAN.test(question)) {
     const all = pairs(question);
     const whole = `${title} ${section} ${text}`;
     return all.filter((pair) => whole.includes(pair)).length / (all.length || 1);
@@ -82,7 +83,8 @@ function search({ entries, dictionary }, question, limit) {
   if (!asked.length) return [];
   const each = (entry) => {
     const found = asked.map((words) => points(entry, words));
-    return found.every(Boolean) ? found.reduce((a, b) => a + b) : 0;
+    const own = HAN.test(question) && entry.href.startsWith("zh/") ? 3 : 1; // pages in the language of the question
+    return found.every(Boolean) ? own * found.reduce((a, b) => a + b) : 0;
   };
   const found = best(entries, each, 1e-9, limit);
   const whole = fold(question).replace(/\s+/g, "");

@@ -3,7 +3,7 @@
 Each script of tests/scripts is a process of its own, twice."""
 # lane: here
 
-import contextlib, functools, gc, os, pickle, re, signal, socket, subprocess, sys, threading, traceback
+import contextlib, errno, functools, gc, os, pickle, re, signal, socket, subprocess, sys, threading, traceback
 import warnings, weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +13,7 @@ import torch
 
 from peft_viz import LoraConfig, PromptTuningConfig, Trace, get_peft_model, load_tiny, record, tiny_random
 from peft_viz import cli, watching
-from peft_viz.recording import recorder
+from peft_viz.recording import outline, recorder
 from peft_viz.startup.sitecustomize import PLACES
 from conftest import ROOT
 from forks import MODELS, forks
@@ -119,7 +119,8 @@ LAST = {  # what the last line says
 @pytest.mark.parametrize("name", LAST)
 def test_the_last_line_says_what_was_recorded_and_where_it_lies(name, watched):
     *_, err, traces = watched(name)
-    assert err.splitlines()[-1] == "peft-viz: recorded " + "; ".join(LAST[name])
+    said = f"peft-viz: recorded {'; '.join(LAST[name])} - read it: peft-viz show trace.json"
+    assert err.splitlines()[-1] == said
     assert set(traces) == {part.rpartition(" ")[2] for part in LAST[name]}
 
 
@@ -189,6 +190,7 @@ def test_two_processes_leave_a_file_each(tmp_path):
     assert [len(t.base_calls) for t in traces] == [2, 2]  # the first and the fifth
     assert err.count("peft-viz: recorded 2 of 5 forwards of PeftModelForCausalLM") == 2
     launcher = "peft-viz: recorded in other processes: trace.json, trace.rank1.json"
+    launcher += " - read it: peft-viz show trace.json"
     assert err.splitlines()[-1] == launcher and "no PEFT model" not in err  # it called none itself
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -358,7 +360,8 @@ def test_a_failing_sink_does_not_reach_the_model():
     model = small()
     with watch(sink=full) as watcher:
         assert model(input_ids=IDS).logits.shape[1] == 4
-    assert "no space left" in watcher.notes[0]
+        model.generate(input_ids=IDS, max_new_tokens=1)
+    assert watcher.notes == ["it could not be written: no space left on device"]  # once, not for each call
 
 
 def test_a_copy_of_data_parallel_is_not_recorded():
@@ -506,6 +509,31 @@ def test_a_script_without_peft_runs_as_usual_and_nothing_is_imported_for_it(tmp_
     assert not list(tmp_path.parent.glob("trace*"))
 
 
+@pytest.mark.parametrize(
+    "text, speaks",
+    [
+        ("import os; os.environ.clear(); print(1)", True),
+        ("import sys, io; sys.stderr = io.StringIO(); print(1)", True),
+        ("import sys; sys.stderr = None; print(1)", True),
+        ("import sys; sys.exit(3)", True),
+        ("print(1)\nx = = 1", False),  # Python has said already what is wrong
+    ],
+)
+def test_whatever_a_script_does_the_last_line_is_said_where_it_helps(text, speaks, tmp_path):
+    path = script(tmp_path, text)
+    plain = python(path, env=environment(), cwd=tmp_path)
+    code, out, err = python("-m", "peft_viz", "run", path, env=environment(), cwd=tmp_path)
+    line = "peft-viz: no PEFT model was called, so nothing was recorded\n"
+    assert (code, out, err) == (*plain[:2], plain[2] + line * speaks)
+
+
+def test_a_script_may_come_from_standard_input(tmp_path):
+    text = "import sys; print(sys.argv, __name__)"
+    run = [["-", "a"], ["-m", "peft_viz", "run", "-", "a"]]
+    plain, ours = (python(*words, env=environment(), cwd=tmp_path, input=text) for words in run)
+    assert ours[:2] == plain[:2] == (0, "['-', 'a'] __main__\n")
+
+
 def test_a_module_is_run_as_python_runs_it(tmp_path):
     (tmp_path / "package").mkdir()
     (tmp_path / "package" / "__init__.py").touch()
@@ -604,25 +632,68 @@ def test_show_writes_the_page_and_prints_the_story_and_a_summary(recorded, capsy
         ("show {folder}/other.json", "This is not a trace"),
         ("show {trace} -o x.txt", "a page ends in .html"),
         ("show {trace} -o /nowhere/x.html", "there is no folder /nowhere"),
+        ("show {trace} -o {folder}/page.html", "page.html is there already, and is no recording"),
         ("run nothing.py", "there is no file nothing.py"),
+        ("run {folder}", "is a folder without a __main__.py: name a script"),
+        ("run -m no_such_package.job", "there is no module no_such_package.job"),
+        ("run -m ..job", "there is no module ..job"),
         ("run -o trace.txt {trace}", "use a name that ends in .html or .json"),
         ("run -o /nowhere/trace.html {trace}", "there is no folder /nowhere"),
         ("run -o {folder}/folder.html {trace}", "folder.html is a folder: choose another name with -o"),
-        ("run -o {folder}/locked/trace.html {trace}", "locked cannot be written to: choose another place"),
+        ("run -o {folder}/locked/trace.html {trace}", "locked cannot be written to (Read-only file system)"),
+        ("run -o {folder}/full/trace.json {trace}", "full cannot be written to (No space left on device)"),
+        ("run -o {folder}/page.html {trace}", "page.html is there already, and is no recording"),
         ("run --calls -1 {trace}", "numbers from 0 upwards"),
         ("demo -o tour.txt", "unknown extension"),
+        ("demo -o {folder}/other.json", "other.json is there already, and is no recording"),
+        ("demo -o {folder}/full/tour.html", "full cannot be written to (No space left on device)"),
+        ("compare {trace} {trace} -o x.json", "so its name ends in .html"),
+        ("compare {trace} {trace} -o {folder}/full/x.html", "full cannot be written to (No space left on"),
     ],
 )
 def test_an_error_is_one_line_and_exit_code_2(words, message, recorded, tmp_path, capsys, monkeypatch):
     for name in ("page.html", "notes.txt", "other.json"):
         (tmp_path / name).write_text("{}")
-    for name in ("folder.html", "locked"):
+    for name in ("folder.html", "locked", "full"):
         (tmp_path / name).mkdir()
-    allowed = os.access  # for root everything is
-    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "locked" and allowed(path, mode))
+    monkeypatch.setattr(cli.tempfile, "NamedTemporaryFile", broken_disk(cli.tempfile.NamedTemporaryFile))
     assert cli.main(words.format(folder=tmp_path, trace=recorded).split()) == 2
     out, err = capsys.readouterr()
     assert not out and message in err and err.count("\n") == 1
+
+
+def broken_disk(open_file):
+    "Folders named `locked` cannot be written to, and in those named `full` a file can be made but not filled."
+
+    def no_space(_data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def temporary(dir, **more):
+        if Path(dir).name == "locked":
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        file = open_file(dir=dir, **more)
+        if Path(dir).name == "full":
+            file.write = no_space
+        return file
+
+    return temporary
+
+
+def test_what_cannot_be_written_is_noticed_before_anything_runs(tmp_path):
+    "/proc lets nothing be made there, and says so to root as well."
+    path = script(tmp_path, "print('it ran')")
+    for words in (["run", "-o", "/proc/trace.html", path], ["demo", "-o", "/proc/tour.html"]):
+        code, out, err = python("-m", "peft_viz", *words, env=environment(), cwd=tmp_path)
+        assert (code, out) == (2, "") and err.count("\n") == 1
+        assert "/proc cannot be written to" in err and "choose another place with -o" in err
+
+
+@pytest.mark.parametrize("words", [["run"], ["run", "-o", "x.html"], ["run", "-m"]])
+def test_what_is_missing_is_called_by_its_name(words, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(words)
+    err = capsys.readouterr().err
+    assert end.value.code == 2 and err.endswith("the following arguments are required: script.py\n")
 
 
 def test_a_summary_says_what_a_poor_recording_holds(recorded):
@@ -688,15 +759,91 @@ def test_bash_completes_subcommands_and_options(tmp_path):
     assert done("run", "scr") == ["script.py"]
 
 
-def test_demo_leaves_a_page(tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("lang, words", [("en", "open it in a browser"), ("zh", "请用浏览器打开")])
+def test_demo_leaves_a_page(lang, words, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(cli, "_sorting", lambda steps=2, sorting=cli._sorting: sorting(steps))
-    assert cli.main(["demo", "-o", str(tmp_path / "page.html")]) == 0
+    page = tmp_path / "page.html"
+    for again in ("", {"en": "older one", "zh": "替换"}[lang]):
+        assert cli.main(["demo", "-o", str(page), "--lang", lang]) == 0
+        first, *_, last = capsys.readouterr().out.splitlines()
+        assert str(page) in first and last.startswith(str(page)) and words in last and again in last
+    assert page.stat().st_size > 50_000 and f'<html lang="{lang}"' in page.read_text()
+
+
+def test_demo_says_how_its_data_are_read(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(cli, "_sorting", lambda steps=2, sorting=cli._sorting: sorting(steps))
+    file = tmp_path / "x.json"
+    assert cli.main(["demo", "-o", str(file)]) == 0
     out = capsys.readouterr().out
-    assert (
-        "prompt tuning" in out
-        and "PeftModelForCausalLM.generate" in out
-        and (tmp_path / "page.html").stat().st_size > 50_000
+    assert "open it in a browser" not in out and out.rstrip().endswith(f"peft-viz show {file}")
+    assert len(out.splitlines()) < 50 and cli.main(["show", str(file)]) == 0
+
+
+# ---- in a language
+
+
+# In a Chinese text these are as in an English one: names of functions, arguments, types, packages, and files.
+SAME = re.compile(r"[\w.]*[._\[\d][\w.\[\]]*|[A-Z]+[a-z]+[A-Z]\w*|peft-viz show|input_ids|past_key_values")
+
+
+def test_chinese_is_whole(recorded, capsys, monkeypatch):
+    "No English sentence is left in what the commands print in Chinese. Lines of code stay as they are."
+    monkeypatch.setenv("COLUMNS", "200")
+    code = re.compile(r" +\d+  [是否].*if .*|    [\w.]+  peft_viz/.*|\d+\. \w+\.\w+")
+    other = recorded.with_name("other.json")
+    other.write_bytes(recorded.read_bytes())
+    for words in (["show"], ["compare", str(other)]):
+        cli.main([*words, str(recorded), "--lang", "zh"])
+        for line in capsys.readouterr().out.splitlines():
+            line = line.replace(str(recorded.parent), "")
+            left = "" if code.fullmatch(line) else SAME.sub("", line)
+            assert not re.search(r"[A-Za-z]{2,} [a-z]{2,}", left), line
+    assert '<html lang="zh"' in recorded.with_suffix(".html").read_text()
+    for told in (cli._SAID, watching._SAID, outline._SAID):
+        assert told["en"].keys() == told["zh"].keys()
+
+
+def test_every_command_writes_in_the_language_that_is_asked_for(tmp_path):
+    commands = cli.parser()._subparsers._group_actions[0].choices
+    assert all("--lang" in parser._option_string_actions for parser in commands.values())
+    command = ["-m", "peft_viz", "run", "--lang", "zh", "--calls", "1", *words("plain loop")]
+    code, _, err = python(*command, env=environment(), cwd=tmp_path)
+    last = err.splitlines()[-1]
+    assert code == 0 and last.startswith(
+        "peft-viz：已记录 PeftModelForCausalLM（LlamaForCausalLM 上的 LoRA）的 7"
     )
+    assert "trace.html；" in last and last.endswith("—— 请用浏览器打开")
+    assert '<html lang="zh"' in (tmp_path / "trace.html").read_text()
+
+
+def test_columns_are_as_wide_as_they_look():
+    lines = outline.columns([["收到", "掩码", "x"], ["got", "labels", "y"]])
+    assert lines == ["收到  掩码    x", "got   labels  y"]
+    assert outline.cut("收到掩码", 6) == "收到…" and outline.cut("收到掩码", 8) == "收到掩码"
+
+
+# ---- a call by itself
+
+
+def test_a_call_says_what_reached_it_and_what_came_back(recorded):
+    from IPython.lib.pretty import pretty
+
+    trace = Trace.load(recorded)
+    call = trace.base_calls[0]
+    start = f"Call {call.id}: LlamaForCausalLM.forward(inputs_embeds [2, 11, 96], attention_mask [2, 11]"
+    assert repr(call).startswith(start)
+    assert "-> loss " in repr(call) and "logits [2, 11, 67], past_key_values 11 tokens" in repr(call)
+    assert pretty(call) == str(call) and pretty([call]) == f"[{call!r}]"
+    assert 10 < str(call).count("\n") < 24 and "◆◆◆◆□□□aaaa" in str(call)
+    hint = re.search(r"trace\.value\(.*\)\.nested\(\)", str(call))[0]
+    assert eval(hint, dict(trace=trace)) == [[1] * 4 + [0] * 3 + [1] * 4, [1] * 11]
+    assert "max_new_tokens  8" in str(trace.roots[1])
+    assert "LlamaForCausalLM.forward 8x" in str(trace.roots[1])
+    assert "Call 0: PeftModelForCausalLM.forward(input_ids [2, 7]" in repr(trace.calls[0])
+    assert pickle.loads(pickle.dumps(trace)) == trace
+    del trace  # a call holds none
+    gc.collect()
+    assert repr(call) == str(call) == f"Call {call.id}: LlamaForCausalLM.forward (base)"
 
 
 # ---- in a notebook
@@ -735,9 +882,29 @@ def test_a_recorded_cell_is_shown_in_chinese(shell, monkeypatch):
 def test_an_error_in_a_recorded_cell_is_the_cells_error(shell, capsys):
     result = shell.run_cell("%%record trace\nmodel(input_ids=ids)\n1 / 0")
     assert isinstance(result.error_in_exec, ZeroDivisionError) and len(shell.user_ns["trace"].base_calls) == 1
-    assert not shell.run_cell("%%record a b c\n1").success
-    assert not shell.run_cell("%%record --lang xx\n1").success
     assert shell.run_cell("%%record nothing\n1").success and shell.user_ns["nothing"] is None
     assert "no PEFT model was called" in capsys.readouterr().out
     shell.run_line_magic("unload_ext", "peft_viz")
     assert shell.find_cell_magic("record") is None
+
+
+@pytest.mark.parametrize(
+    "line, why",
+    [
+        ("--foo", "unrecognized arguments: --foo"),
+        ("a b c", "unrecognized arguments: b c"),
+        ("--lang xx", "invalid choice: 'xx'"),
+        ("--calls many", "invalid int value: 'many'"),
+        ("--calls -1", "take numbers from 0 upwards"),
+        ("'a", "No closing quotation"),
+        ("my-name", "'my-name' is no name of a variable"),
+        ("class", "'class' is no name of a variable"),
+    ],
+)
+def test_options_of_a_cell_that_do_not_work_are_told_in_one_line(line, why, shell, capsys):
+    result = shell.run_cell(f"%%record {line}\nran = True")
+    out, err = capsys.readouterr()
+    said = out + err
+    assert not result.success and "ran" not in shell.user_ns
+    assert why in said and said.startswith("UsageError: %%record: ") and said.count("\n") == 1
+    assert "Write: %%record [name] [--calls N]" in said

@@ -69,6 +69,13 @@ def test_both_languages_show_the_same(name):
     assert kinds[0] == kinds[1] and (name not in LESSONS or any(kinds[0]))
 
 
+@pytest.mark.parametrize("folder", [ENGLISH, CHINESE], ids=lambda folder: folder.name)
+def test_nothing_is_shown_in_red(folder):
+    "What goes to stderr is: warnings, and the progress bars of others."
+    outputs = [(name, o) for name in NOTEBOOKS for c in cells(folder, name) for o in c.get("outputs", ())]
+    assert [name for name, o in outputs if o.get("name") == "stderr" or o["output_type"] == "error"] == []
+
+
 @pytest.mark.parametrize("name", LESSONS)
 def test_a_lesson_asks_at_least_five_questions(name):
     asked = [text(c) for c in cells(ENGLISH, name) if c["cell_type"] == "code" and "ask." in text(c)]

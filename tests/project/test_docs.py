@@ -225,9 +225,10 @@ def walk(site, browser):
         tab.show(path)
         visible = tab.locator("main h1, main .title, peft-viz-trace.alive").first.is_visible()
         seen[path] = visible, tab.evaluate("document.documentElement.scrollWidth"), answers(tab)
-        tab.wait_for_function(
+        tab.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        tab.wait_for_function(  # what it asked for, at the latest when the answers scrolled it, has come
             "!document.querySelector('peft-viz-trace[aria-busy]')"
-        )  # what it asked for has come
+        )
     tab.wait_for_timeout(200)
     yield tab, seen
     context.close()

@@ -1,7 +1,7 @@
 """What a stranger meets first: README.md as a repository's page shows it, and a page with a sentence at its top."""
 # lane: here
 
-import configparser, importlib, json, re
+import configparser, importlib, json, os, re, subprocess, sys
 import pytest, torch
 import peft_viz
 from peft_viz import PromptTuningConfig, get_peft_model, load_tiny, record, viewer
@@ -64,6 +64,27 @@ def test_every_method_has_a_row_that_says_when_to_choose_it():
     ]
     assert {re.search(r"`(\w+Config)`", row[0])[1] for row in rows} == methods
     assert all(len(row) == 4 and len(row[3].split()) > 8 for row in rows)
+
+
+def test_code_can_be_pasted_and_prints_what_stands_below_it(tmp_path):
+    "Each block of Python runs by itself, in a new process and an empty folder, without a network."
+    blocks = re.findall(r"^```python\n(.*?)^```\n+(?:^```\n(.*?)^```)?", README, re.M | re.S)
+    assert blocks and any(printed for _, printed in blocks)
+    for code, printed in blocks:
+        assert len(code.strip().splitlines()) < 15
+        env = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env)
+        assert done.returncode == 0 and not list(tmp_path.iterdir()), done.stderr
+        assert done.stdout.rstrip() == printed.rstrip()
+
+
+def test_each_command_and_the_magic_are_named():
+    from peft_viz.cli import parser
+
+    commands = parser()._subparsers._group_actions[0].choices
+    missing = [name for name in commands if f"`peft-viz {name}" not in README]
+    assert not missing and "`%%record`" in README
 
 
 def test_functions_and_commands_that_are_named_exist():

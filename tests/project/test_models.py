@@ -4,7 +4,7 @@ How well the embedded model does is held to looser floors here than in its own n
 nbs/zoo/training/00_tiny.ipynb.
 """
 
-import hashlib, importlib.util, json, random, subprocess, sys, zlib
+import hashlib, importlib.util, io, json, random, subprocess, sys, zlib
 import peft, pytest, torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -341,6 +341,18 @@ def test_learning_is_repeatable_and_restores_the_mode(tiny):
 def test_learning_shows_a_progress_bar(tiny, capfd):
     learn(adapted(ours, "lora"), tiny[1], "copy", steps=2)
     assert "learning copy: 100%" in capfd.readouterr().err
+
+
+def test_in_a_notebook_the_bar_is_not_red_and_gone_at_the_end(tiny, capfd, monkeypatch):
+    class OutStream(io.StringIO):
+        "What stdout is in a kernel."
+
+        __module__ = "ipykernel.iostream"
+
+    monkeypatch.setattr(sys, "stdout", OutStream())
+    learn(adapted(ours, "lora"), tiny[1], "copy", steps=2)
+    told = sys.stdout.getvalue()
+    assert "learning copy:" in told and told.rsplit("\r", 2)[1].strip() == "" and capfd.readouterr().err == ""
 
 
 def test_a_rate_of_zero_and_no_steps_are_taken_at_their_word(tiny):

@@ -47,7 +47,15 @@ def test_a_section_that_is_not_there():
 def test_the_first_sentence_stands_on_the_slide():
     assert slides.first_sentence("## Title\n\nOne `x.y` here. Two.\n\nThree.") == "One `x.y` here."
     assert slides.first_sentence("## 标题\n\n第一句。第二句。") == "第一句。"
+    assert (
+        slides.first_sentence("A ([B et al. 2021](x)) does not. Two.") == "A ([B et al. 2021](x)) does not."
+    )
     assert slides.first_sentence("So it lies *between* them:") == "So it lies *between* them"
+
+
+def test_a_slide_leaves_out_what_is_imported():
+    cell = dict(cell_type="code", metadata={}, source=["import a\n", "from b import c\n", "\n", "d = c(a)"])
+    assert slides.code(cell, "slide")["source"] == "d = c(a)"
 
 
 @pytest.mark.browser

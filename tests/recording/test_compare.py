@@ -13,7 +13,7 @@ from damage import damage
 from families import V5
 from peft_viz import Trace, TraceError, compare
 from peft_viz.cli import main
-from peft_viz.recording.compare import FACTS, NAMES, UNKNOWN, Chances, first_difference
+from peft_viz.recording.compare import FACTS, NAMES, UNKNOWN, Chances, answer_texts, first_difference
 from test_diagnose import FULL, METHODS, STAGES, batch, generate, make, recorded
 
 PAIRS = [(method, stage) for method in METHODS for stage in STAGES]
@@ -126,6 +126,28 @@ def test_forward_and_generate():
     assert "tokens" not in prefill or prefill["tokens"].when[0] == "decode"
 
 
+# What may differ when one number of the mask is another and nothing else is. What the tokens and labels are, is not in.
+OF_THE_MASK = {"mask", "attention", "positions", "loss", "next tokens", "decisions", "taken"}
+
+
+@pytest.mark.parametrize("hidden", [(0, 0), (1, 2), (0, 5), (1, 5)])
+@pytest.mark.parametrize("method", ["LORA", "PROMPT_TUNING", "PREFIX_TUNING"])
+@pytest.mark.parametrize("stage", ["forward", "generate"])
+def test_another_mask_is_no_other_text(method, stage, hidden):
+    "A hidden token counts as padding. The tokens behind it are still the same tokens."
+    mask = torch.ones_like(FULL)
+    mask[hidden] = 0
+    more = dict(labels=FULL) if stage == "forward" else dict(max_new_tokens=1, do_sample=False)
+    call = {"forward": lambda m: m, "generate": lambda m: m.generate}[stage]
+    run = lambda m, mask: call(m)(input_ids=FULL, attention_mask=mask, **more)
+    one, other = (recorded(make(method), run, given) for given in (torch.ones_like(FULL), mask))
+    for got in (found(one, other), found(other, one)):
+        assert {"mask"} <= got.keys() <= OF_THE_MASK
+        assert got["mask"].place == (hidden[0],)
+        token = (got["attention"] if "attention" in got else got["positions"]).place
+        assert token[:3] == (hidden[0], "token", hidden[1])  # where it is hidden, and not at the first one
+
+
 def filled(model):
     "Weights that every version of everything makes alike."
     with torch.no_grad():
@@ -226,6 +248,27 @@ def test_tokens_that_are_equally_likely_may_change_places():
     assert first_difference(one, other, 1e-4) is None
     assert first_difference(one, Chances([(5, "a", 0.4), (6, "b", 0.2)]), 1e-4) == ()
     assert first_difference(one, Chances([(9, "a", 0.3), (6, "b", 0.2)]), 1e-4) == ()
+
+
+def test_what_is_as_good_as_never_said_may_change_places():
+    row = lambda *chances: Chances([(i, "abc"[i], p) for i, p in chances])
+    one = row((0, 0.9995), (1, 0.0003), (2, 0.0002))
+    for other in (row((0, 0.9995), (2, 0.0003), (1, 0.0002)), row((0, 0.9996), (2, 0.0001))):
+        assert first_difference(one, other, 1e-4) is None and first_difference(one, other, 1e-5) == ()
+    assert first_difference(one, row((0, 0.997), (1, 0.002)), 1e-4) == ()
+
+
+def test_two_answers_never_read_the_same():
+    "More digits, or the part in which they differ."
+    row = lambda p: Chances([(5, "a", p)])
+    assert answer_texts("next tokens", row(0.25), row(0.250002)) == ["a 0.250000", "a 0.250002"]
+    assert answer_texts("loss", 2.30000012, 2.30000034) == ["2.30000012", "2.30000034"]
+    assert answer_texts("loss", 2.25, 2.5) == ["2.25", "2.5"]
+    long = "x" * 500
+    texts = answer_texts("error", f"{long}a{long}", f"{long}b{long}")
+    assert texts[0] != texts[1] and all(len(text) <= 120 and text[0] == text[-1] == "…" for text in texts)
+    assert answer_texts("error", long, long + "b")[1].endswith("xb")
+    assert answer_texts("mask", None, ((1, 4),), "zh") == ["无", "1×4"]
 
 
 def test_what_is_no_recording():

@@ -7,15 +7,14 @@ import torch
 
 from peft_viz import layout, record, tiny_random, Trace
 from peft_viz.recording.base_model import _sdpa_grid
-from peft_viz.recording.values import Album, Causal, mask_runs, MAX_RUNS, MAX_SCAN
+from peft_viz.recording.values import Album, Causal, MAX_RUNS, MAX_SCAN, Unmasked
 
 
 def test_no_grid_that_the_model_did_not_have():
     query = torch.zeros(1, 1, 40_000, 1).expand(1, 4, 40_000, 8)
     assert _sdpa_grid(query, query, is_causal=True).shape == (1, 1, 40_000, 40_000)
     assert isinstance(_sdpa_grid(query, query, is_causal=True), Causal)
-    full = _sdpa_grid(query, query)
-    assert full.untyped_storage().nbytes() == 1 and mask_runs(full) == {"runs": [1, 40_000**2]}
+    assert _sdpa_grid(query, query).value().packed == {"runs": [1, 40_000**2]}
     mask = torch.ones(1, dtype=torch.bool).expand(1, 1, 40_000, 40_000)
     assert (
         _sdpa_grid(query, query, attn_mask=mask).untyped_storage().data_ptr()
@@ -30,11 +29,13 @@ def test_masks_of_any_number_of_dimensions(shape):
     assert grid.ndim == 4 and torch.equal(grid[0, 0], torch.ones(4, 4, dtype=torch.bool).tril())
 
 
-@pytest.mark.parametrize("queries, keys", [(3, 3), (3, 5), (5, 3), (40, 40), (1, 1)])
-def test_a_causal_mask_that_was_never_made_is_the_one_that_would_have_been(queries, keys):
-    made = torch.ones(1, 1, queries, keys, dtype=torch.bool).tril()
-    value = Causal(queries, keys).value()
-    assert value.data == made.flatten().int().tolist() and value.attended
+@pytest.mark.parametrize("queries, keys", [(3, 3), (3, 5), (5, 3), (40, 40), (1, 1), (1, 30), (0, 3), (3, 0)])
+@pytest.mark.parametrize("kind", [Causal, Unmasked])
+def test_a_mask_that_was_never_made_is_the_one_that_would_have_been(queries, keys, kind):
+    made = torch.ones(1, 1, queries, keys, dtype=torch.bool)
+    album = Album([])
+    index = album.add(made.tril() if kind is Causal else made, "attention_mask")
+    assert album.add(kind(queries, keys), "attention_mask") == index and len(album.values) == 1
 
 
 @pytest.mark.parametrize("heads", [1, 3])

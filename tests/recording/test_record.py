@@ -482,6 +482,16 @@ def test_a_decoding_step_is_prepare_then_base(package):
         assert lengths == [9, 10, 11, 12, 13]
 
 
+def test_lines_are_followed_in_peft_methods_and_not_in_the_base_models_generate(package, method):
+    model, traced, before = make(method, package), [], sys.gettrace()
+    note = lambda _ids, scores: traced.append(sys.gettrace()) or scores
+    with record(model) as trace:
+        model.generate(**PROMPT, **GREEDY, logits_processor=[note])
+    prepared = [c for c in trace.calls if c.function.endswith(".prepare_inputs_for_generation")]
+    assert traced == [before] * 5 and all(c.steps for c in prepared)
+    assert len(prepared) == 5 or (package is peft and method == "LORA")  # there it is the base model's own
+
+
 def test_layers_on_request(package):
     model = make("LORA", package)
     with record(model) as none:

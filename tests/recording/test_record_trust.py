@@ -220,6 +220,33 @@ def test_an_exception_of_a_signal_handler_is_no_loss_of_ours(model, monkeypatch)
     assert not left(model)
 
 
+@pytest.mark.parametrize("error", (KeyboardInterrupt, SystemExit))
+@pytest.mark.parametrize(
+    "config", (peft.PromptTuningConfig(num_virtual_tokens=4, **C), peft.LoraConfig(**C)), ids=type
+)
+def test_what_peft_leaves_in_the_base_model_is_its_own(config, error):
+    "Interrupted, peft does not take back what `generate` lent to the base model."
+    model = make(config, peft.get_peft_model)
+    base = model.base_model
+
+    def strike(*_):
+        raise error
+
+    hook = model.get_base_model().model.norm.register_forward_hook(strike)
+    with pytest.raises(error), record(model) as trace:
+        with model.disable_adapter():
+            pass
+        model.generate(input_ids=IDS, **GREEDY)
+    hook.remove()
+    left = {**vars(model), **vars(base)}
+    assert not [name for name, f in left.items() if hasattr(getattr(f, "__func__", f), "_slot")]
+    assert (
+        left["prepare_inputs_for_generation"].__func__
+        is peft.PeftModelForCausalLM.prepare_inputs_for_generation
+    )
+    assert whole(trace)
+
+
 def test_an_interrupt_between_two_lines_waits_for_the_next_call(model, monkeypatch):
     "`x = taken()` and the `try` below it: no call lies between them, so Python alone would not raise there."
     from peft_viz.recording import watch
@@ -577,6 +604,11 @@ class Words:
         return f"<{i}>"
 
 
+class Silence(Words):
+    def __getattr__(self, name):
+        raise RuntimeError("asked for " + name)
+
+
 class Processor:
     tokenizer = Words()
 
@@ -586,6 +618,12 @@ def test_each_id_has_its_text_or_costs_only_itself(words, model):
     with told("x the text of a token (KeyError"), record(model, words) as trace:
         model(input_ids=IDS)
     assert trace.tokens == {"3": "three", "4": "<4>", "5": "\\udcff"} and whole(trace)
+
+
+def test_a_tokenizer_that_cannot_be_asked_has_no_more_to_it(model):
+    with told("the text of a token"), record(model, Silence()) as trace:
+        model(input_ids=IDS)
+    assert trace.tokens["3"] == "three" and whole(trace)
 
 
 def test_a_failing_tokenizer_never_hides_the_users_error(model):

@@ -86,7 +86,7 @@ class AdapterHolder(nn.Module):
         self.active_adapters: list[str] = []
         self.merged_adapters: list[str] = []
         self.disable_adapters = False
-        self.inference_mode = False
+        self._resting: list[nn.Parameter] = []  # trained again when the adapters are switched on
 
     def has_adapter(
         self,
@@ -102,19 +102,20 @@ class AdapterHolder(nn.Module):
     ):
         "Make these adapters active, and no others. They are trained, unless it is for inference."
         self.active_adapters = list(names)
-        self.inference_mode = inference_mode
         self._train_only([] if inference_mode else names)
 
     def enable_adapters(
         self,
         enabled: bool,  # False: the adapters do nothing
     ):
-        "Switch the adapters on or off. While they are off, they are not trained either."
-        self.disable_adapters = not enabled
-        if enabled:
-            self.set_adapter(self.active_adapters, self.inference_mode)
-        else:
+        "Switch the adapters on or off. While they are off, they are not trained; on again, they are as before."
+        if enabled and self.disable_adapters:
+            for parameter in self._resting:
+                parameter.requires_grad_(True)
+        elif not enabled and not self.disable_adapters:
+            self._resting = [p for p in self.parameters() if p.requires_grad]
             self._train_only([])
+        self.disable_adapters = not enabled
 
     def _train_only(self, names):
         for attribute in self.adapter_layer_names:

@@ -9,6 +9,7 @@ import math
 import reprlib
 from contextlib import contextmanager
 from functools import partial
+from threading import get_ident
 from typing import Any
 import torch
 from torch import nn
@@ -456,7 +457,9 @@ class LoraWithMixedBatches(LoraTargets):
         copies = max(num_beams, num_return_sequences)  # of each row, in generate
         adapter_names = [name for name in adapter_names for _ in range(copies)]
         hooks = [
-            module.register_forward_pre_hook(partial(_insert_adapter_names, adapter_names), with_kwargs=True)
+            module.register_forward_pre_hook(
+                partial(_insert_adapter_names, get_ident(), adapter_names), with_kwargs=True
+            )
             for module in self.adapted()
         ]
         try:
@@ -482,8 +485,8 @@ class LoraWithMixedBatches(LoraTargets):
             raise ValueError("adapter_names need adapters that are not merged; call unmerge_adapter() first")
 
 
-def _insert_adapter_names(adapter_names, module, args, kwargs):  # noqa: ARG001
-    return args, {**kwargs, "adapter_names": adapter_names}
+def _insert_adapter_names(thread, adapter_names, module, args, kwargs):  # noqa: ARG001
+    return args, {**kwargs, "adapter_names": adapter_names} if get_ident() == thread else kwargs
 
 # %% ../../../nbs/reference/15_lora.ipynb #2af7a0c4
 class LoraModel(LoraWithMixedBatches):

@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from contextlib import contextmanager
 from functools import partial
+from threading import RLock
 import torch
 from torch import nn
 from torch.distributions.relaxed_bernoulli import RelaxedBernoulli
@@ -18,8 +19,8 @@ from ..injection.tuner import BaseTuner
 from .multitask import check_task_ids
 
 # %% auto #0
-__all__ = ['PolyRouter', 'PolyParts', 'initialise_skills', 'PolyLayer', 'knowing', 'tell', 'checkpoint_with_tasks', 'PolyTargets',
-           'PolyModel']
+__all__ = ['ONE_THREAD', 'PolyRouter', 'PolyParts', 'initialise_skills', 'PolyLayer', 'knowing', 'tell', 'checkpoint_with_tasks',
+           'PolyTargets', 'PolyModel']
 
 # %% ../../../nbs/reference/18_poly.ipynb #f6675c5c
 class PolyRouter(nn.Module):
@@ -234,6 +235,9 @@ class PolyTargets(BaseTuner):
         return PolyLayer(module)
 
 # %% ../../../nbs/reference/18_poly.ipynb #87dee0ca
+ONE_THREAD = RLock()  # the tasks stand in the layers: another thread waits
+
+
 class PolyModel(PolyTargets):
     "The base model with POLY layers in it."
 
@@ -242,8 +246,8 @@ class PolyModel(PolyTargets):
     @contextmanager
     def _enable_peft_forward_hooks(self, *args, adapter_names: list[str] | None = None, **kwargs):  # noqa: ARG002
         """As long as the context lasts, the transformers model takes `task_ids`, and its POLY layers know
-        them."""
-        with super()._enable_peft_forward_hooks(adapter_names=adapter_names):
+        them: those of one thread at a time."""
+        with super()._enable_peft_forward_hooks(adapter_names=adapter_names), ONE_THREAD:
             if self.takes_task_ids:
                 yield
             else:

@@ -6,6 +6,7 @@ the base model is as before.
 import dataclasses
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -378,6 +379,10 @@ WRONG_INPUTS = {  # what is passed, and what is said: before `forward`, and befo
         r"attention_mask has shape \[1, 4\]",
     ),
     "a list for a mask": (dict(input_ids=IDS, attention_mask=[[1] * 4] * 2), "attention_mask is a list"),
+    "an array for a mask": (
+        dict(input_ids=IDS, attention_mask=np.ones((2, 4))),
+        "attention_mask is a ndarray",
+    ),
 }
 
 
@@ -407,6 +412,32 @@ def test_positions_that_do_not_fit():
             model(input_ids=IDS, position_ids=torch.arange(9)[None])
         with pytest.raises(ValueError, match="position_ids is a list"):
             model(input_ids=IDS, position_ids=[[0, 1, 2, 3]])
+
+
+@pytest.mark.parametrize("family", ["gpt2", "opt"])
+@pytest.mark.parametrize(
+    "positions, said",
+    [
+        (torch.arange(4) + 64, "position_ids must be from 0 to 63; here"),
+        (torch.arange(4.0), "needs whole numbers"),
+    ],
+)
+def test_positions_that_are_not_in_the_table(family, positions, said):
+    model = ours.get_peft_model(small.base_model(family), small.config("lora"))
+    with pytest.raises(ValueError, match=said):
+        model(input_ids=IDS, position_ids=positions[None])
+
+
+@pytest.mark.parametrize(
+    "types", [torch.full((2, 4), -1), torch.full((2, 4), 0.5), torch.full((2, 4), torch.nan)]
+)
+def test_types_that_are_none(types):
+    config = ours.CPTConfig(cpt_token_ids=[5, 6], cpt_tokens_type_mask=[3, 4], **CLM)
+    model = ours.get_peft_model(ours.tiny_random("llama"), config)
+    with pytest.raises(ValueError, match="input_type_mask must hold whole numbers, at least 0"):
+        model(input_ids=IDS, labels=IDS, input_type_mask=types)
+    for kind in torch.float32, torch.bool, torch.uint8:
+        assert model(input_ids=IDS, labels=IDS, input_type_mask=torch.ones(2, 4, dtype=kind)).loss > 0
 
 
 def test_arguments_that_a_method_does_not_have():
