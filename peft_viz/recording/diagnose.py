@@ -47,7 +47,7 @@ TEXTS = {  # kind -> level, and by language what was seen and what to do
     ),
 }
 
-# %% ../../nbs/recording/05_diagnose.ipynb #8f057243
+# %% ../../nbs/recording/05_diagnose.ipynb #8f057242
 _COUNTED = "label|input|key|column|token|layer|tensor|task|row|place|position|number"
 _ONE = re.compile(rf"(?<![\w.])1 ((?:adapted |virtual )?)({_COUNTED})s\b")
 
@@ -56,7 +56,7 @@ def _one(text: str) -> str:
     "`1 virtual token`, where a sentence is written for many."
     return _ONE.sub(r"1 \1\2", text)
 
-
+# %% ../../nbs/recording/05_diagnose.ipynb #8f057243
 @dataclass
 class Finding:
     "Something that looks wrong."
