@@ -276,7 +276,8 @@ def is_pattern(
     try:
         return (
             isinstance(value, str)
-            and 0 < len(value) < LONGEST
+            and value == value
+            and 0 < len(value) < LONGEST  # (some cannot be compared)
             and bool(re.compile(value) and re.compile(f"(?:{value})"))
         )
     except (re.error, OverflowError, RecursionError):

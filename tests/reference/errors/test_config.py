@@ -360,6 +360,7 @@ def failing(kind, *names):
         (c.LoraConfig, "r", failing(int, "__le__", "__ge__")(4)),
         (c.LoraConfig, "bias", failing(str, "__eq__")("none")),
         (c.LoraConfig, "target_modules", failing(set, "__iter__")(["q_proj"])),
+        (c.IA3Config, "target_modules", failing(str, "__eq__")("k_proj")),
         (c.LoraConfig, "rank_pattern", failing(dict, "__iter__", "values")(q_proj=4)),
         (c.PromptTuningConfig, "auto_mapping", failing(dict, "items")(a=1)),
         (c.PromptEncoderConfig, "encoder_dropout", failing(float, "__le__", "__ge__")(0.5)),
