@@ -185,6 +185,8 @@ def _check_script(options: argparse.Namespace):
             raise UserError(f"there is no module {script}, neither here nor among those that are installed")
         return
     path = Path(script)
+    if script == "-":  # Python reads it from standard input
+        return
     if not path.exists():
         raise UserError(f"there is no file {script}")
     if path.is_dir() and not (path / "__main__.py").is_file():

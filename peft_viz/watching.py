@@ -579,12 +579,15 @@ class Files:
         return str(path.relative_to(self.folder) if path.is_relative_to(self.folder) else path)
 
 # %% ../nbs/commands/02_watching.ipynb #90f39177
-def watch_process() -> Watcher:
+def watch_process(
+    settings: str | None = None,  # what `peft-viz run` said, as it stood in `SETTINGS` when the process began
+    pid: str | None = None,  # of the process that the user started
+) -> Watcher:
     "The watcher of this process, made on first use from what `peft-viz run` said."
     global _process
     if _process is None:
-        said = json.loads(os.environ[SETTINGS])
-        place = said["output"], int(os.environ["PEFT_VIZ_PID"]), said["start"]
+        said = json.loads(settings or os.environ[SETTINGS])
+        place = said["output"], int(pid or os.environ["PEFT_VIZ_PID"]), said["start"]
         files = Files(*place, said["lang"], said["folder"])
         _process = Watcher(said["calls"], said["every"], said["light"], files.write, hide=True)
         _process.files = files

@@ -154,7 +154,7 @@ class Traces:
 
         again = Trace.from_json(trace.to_json())
         assert again.to_json() == trace.to_json()
-        repr(trace), [repr(x) for x in (*trace.values, *trace.calls)]
+        repr(trace), [repr(x) for x in (*trace.values, *trace.calls)], [str(call) for call in trace.calls[:9]]
         assert trace._repr_html_()
         for call in trace.base_calls[:2]:
             self.shown(layout.attention, trace, call)

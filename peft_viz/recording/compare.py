@@ -474,7 +474,7 @@ _FORMS = {  # what is asked -> how its answer is written, by language
     "inputs": dict(en="{} rows of {}", zh="{} 行，每行 {} 个"),
     "virtual tokens": dict(en="{} in the cache, {} in the inputs", zh="缓存中 {} 个，输入中 {} 个"),
     "cache": dict(en="{} before, {} after", zh="之前 {}，之后 {}"),
-    "attention": dict(en="may attend to {}", zh="可见 {}"),
+    "attention": dict(en="sees virtual tokens {}, tokens {}", zh="可见虚拟词元 {}，词元 {}"),
 }
 
 
@@ -488,6 +488,8 @@ def answer_text(
     "An answer in a few characters."
     if answer is None:
         return _SAID[lang]["none"]
+    if what == "attention":  # 1 for what it may attend to, virtual tokens first
+        answer = tuple(bits or None for bits in answer.split("|"))
     if what in _FORMS:
         parts = answer if isinstance(answer, tuple) else (str(answer),)
         return _FORMS[what][lang].format(*(_SAID[lang]["none"] if part is None else part for part in parts))

@@ -118,6 +118,8 @@ _SAID = {
         times="{} calls",
         line="line {}",
         none="Nothing looks wrong.",
+        empty="Nothing was recorded, so nothing was checked: no call of the model began. If one was refused, its error "
+        "says why.",
         unchecked="Not checked, because the recording does not have it: {}.",
         positions="positions",
         attention="who attends to whom",
@@ -133,6 +135,7 @@ _SAID = {
         times="共 {} 次调用",
         line="第 {} 行代码",
         none="没有发现问题。",
+        empty="没有记录任何内容，因此没有检查：模型的调用没有开始。如果调用被拒绝，异常信息会说明原因。",
         unchecked="未检查（记录中没有）：{}。",
         positions="位置编号",
         attention="注意力范围",
@@ -150,9 +153,11 @@ class Findings(list):
         title: str = "",  # what was recorded
         unchecked: tuple = (),  # what was not checked: keys of the words "positions", "attention", "adapters"
         lang: str = "en",  # of the text: `"en"` or `"zh"`
+        empty: bool = False,  # was no call recorded?
     ):
         super().__init__(findings)
         self.title, self.unchecked, self.lang = title, unchecked, lang
+        self.none = _SAID[lang]["empty" if empty else "none"]  # what is said where there is no finding
 
     @property
     def _left(self) -> list:
@@ -169,7 +174,7 @@ class Findings(list):
         width: int | None = None,  # of a line, in characters; None: lines are as long as they are
     ) -> str:
         "As text, without the title."
-        told = [f"{n}. {finding}" for n, finding in enumerate(self, 1)] or [_SAID[self.lang]["none"]]
+        told = [f"{n}. {finding}" for n, finding in enumerate(self, 1)] or [self.none]
         lines = "\n".join([*told, *self._left]).splitlines()
         return "\n".join(
             lines if width is None else (part for line in lines for part in wrapped(line, width))
@@ -187,7 +192,7 @@ class Findings(list):
             f"→ {escape(f.advice)}</li>"
             for f in self
         )
-        told = f"<ol>{items}</ol>" if self else f"<p>{escape(_SAID[self.lang]['none'])}</p>"
+        told = f"<ol>{items}</ol>" if self else f"<p>{escape(self.none)}</p>"
         left = "".join(f"<p>{escape(line)}</p>" for line in self._left)
         return f"<div lang='{self.lang}'><b>{escape(self.title)}</b>{told}{left}</div>"
 
@@ -1114,7 +1119,7 @@ def diagnose(
     )
     ordered = sorted(found.values(), key=lambda f: (at(f), f.step or 0))
     unchecked = [x for x in case.unchecked if x in _SAID["en"]]
-    return Findings(ordered, title(trace, lang), tuple(unchecked), lang)
+    return Findings(ordered, title(trace, lang), tuple(unchecked), lang, not trace.calls)
 
 
 def _place(trace, where) -> dict:

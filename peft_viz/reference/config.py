@@ -17,21 +17,22 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 from .files import CONFIG_NAME, existing, folder_to_read, folder_to_write, reading, write
 
 # %% auto #0
-__all__ = ['IGNORED', 'BETWEEN', 'Member', 'OWN_METHODS', 'FLAG', 'TEXT', 'NAME', 'PATTERN', 'NAMES', 'MODULES', 'MAPPING',
-           'FRACTION', 'NOT_NEGATIVE', 'BETWEEN_0_AND_1', 'STEPS', 'FIELDS', 'RULES', 'INITIALISATIONS_OF_PEFT',
-           'CONFIGS', 'FORGOTTEN', 'PEFT_FORMAT', 'RUNTIME_ONLY', 'PeftError', 'NoMatchingPeftModuleError',
-           'UnknownAdapterError', 'check_known', 'check_all_known', 'PeftWarning', 'warn', 'PeftType', 'TaskType',
-           'PromptTuningInit', 'MultitaskPromptTuningInit', 'PromptEncoderReparameterizationType', 'member',
-           'OwnMethod', 'method_named', 'Rule', 'whole', 'number', 'choice', 'maybe', 'several', 'one_of', 'either',
-           'is_pattern', 'is_json', 'by_name', 'rules', 'check_fields', 'PeftFields', 'PeftConfig',
-           'PromptLearningConfig', 'PromptTuningConfig', 'MultitaskPromptTuningConfig', 'PrefixTuningConfig',
-           'PromptEncoderConfig', 'CPTConfig', 'LoraConfig', 'check_initialisation', 'AdaLoraConfig', 'PolyConfig',
-           'IA3Config', 'config_class', 'get_peft_config', 'config_to_json', 'write_config', 'read_config', 'some',
-           'config_from_json']
+__all__ = ['IGNORED', 'BETWEEN', 'Member', 'OWN_METHODS', 'LONGEST', 'FLAG', 'TEXT', 'NAME', 'PATTERN', 'NAMES', 'MODULES',
+           'MAPPING', 'FRACTION', 'NOT_NEGATIVE', 'BETWEEN_0_AND_1', 'STEPS', 'FIELDS', 'RULES',
+           'INITIALISATIONS_OF_PEFT', 'CONFIGS', 'FORGOTTEN', 'PEFT_FORMAT', 'RUNTIME_ONLY', 'PeftError',
+           'NoMatchingPeftModuleError', 'UnknownAdapterError', 'check_known', 'check_all_known', 'PeftWarning', 'warn',
+           'PeftType', 'TaskType', 'PromptTuningInit', 'MultitaskPromptTuningInit',
+           'PromptEncoderReparameterizationType', 'member', 'OwnMethod', 'method_named', 'Rule', 'whole', 'number',
+           'choice', 'maybe', 'several', 'one_of', 'either', 'is_pattern', 'is_json', 'by_name', 'rules',
+           'check_fields', 'PeftFields', 'PeftConfig', 'PromptLearningConfig', 'PromptTuningConfig',
+           'MultitaskPromptTuningConfig', 'PrefixTuningConfig', 'PromptEncoderConfig', 'CPTConfig', 'LoraConfig',
+           'check_initialisation', 'AdaLoraConfig', 'PolyConfig', 'IA3Config', 'config_class', 'get_peft_config',
+           'config_to_json', 'write_config', 'read_config', 'some', 'config_from_json']
 
 # %% ../../nbs/reference/40_config.ipynb #3b1f0c02
 IGNORED = -100  # a label that the loss skips
@@ -190,7 +191,18 @@ class Rule:
     words: str  # "it must be ..."
     allows: Callable[[Any], bool]  # is this value such a one?
 
+    def __post_init__(self):
+        object.__setattr__(self, "allows", partial(_safely, self.allows))
 
+
+def _safely(allows, value) -> bool:
+    "A value that cannot be compared, or looked through, is none that is allowed."
+    try:
+        return bool(allows(value))
+    except Exception:
+        return False
+
+# %% ../../nbs/reference/40_config.ipynb #5c1e9a07
 def whole(
     least: int,  # the smallest
     most: int = 2**20,  # the largest
@@ -254,13 +266,19 @@ def either(
     return Rule(", or ".join(r.words for r in rules), lambda v: any(r.allows(v) for r in rules))
 
 # %% ../../nbs/reference/40_config.ipynb #3b1f0c06
+LONGEST = 2**16  # letters of a pattern; to try a longer one takes seconds
+
+
 def is_pattern(
     value: Any,  # perhaps a text
 ) -> bool:
     "Is the value a regular expression that also works as a part of another one?"
     try:
         return (
-            isinstance(value, str) and bool(value) and bool(re.compile(value) and re.compile(f"(?:{value})"))
+            isinstance(value, str)
+            and value == value
+            and 0 < len(value) < LONGEST  # (some cannot be compared)
+            and bool(re.compile(value) and re.compile(f"(?:{value})"))
         )
     except (re.error, OverflowError, RecursionError):
         return False
@@ -651,6 +669,11 @@ class CPTConfig(PromptLearningConfig):
         if len(set(lengths.values())) > 1:
             differ = ", ".join(f"{name} {length}" for name, length in lengths.items())
             raise ValueError(f"CPT needs a type for each token, but the lists differ in length: {differ}")
+        if self.cpt_token_ids and self.num_virtual_tokens != lengths["cpt_token_ids"]:
+            raise ValueError(
+                f"num_virtual_tokens={reprlib.repr(self.num_virtual_tokens)}, but cpt_token_ids has "
+                f"{lengths['cpt_token_ids']}: each of them becomes a virtual token"
+            )
         if not self.cpt_token_ids:
             raise ValueError("CPT puts the tokens of examples before the input, but cpt_token_ids is empty")
 
@@ -746,7 +769,7 @@ def check_initialisation(
     known = [
         name
         for name in INITIALISATIONS_OF_PEFT
-        if isinstance(how, str) and (how == name or (name[-1] == "_" and how.startswith(name)))
+        if type(how) is str and (how == name or (name[-1] == "_" and how.startswith(name)))
     ]
     if known:
         raise NotImplementedError(f"init_lora_weights={how!r} is not implemented {here}")

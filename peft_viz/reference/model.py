@@ -57,7 +57,7 @@ from .methods.prompt_tuning import PromptEmbedding
 # %% auto #0
 __all__ = ['TUNERS', 'OF_LAYERS', 'PROMPT_ENCODERS', 'HUB', 'PLACED', 'LOADING', 'CLASSES', 'check_config',
            'register_peft_method', 'fit_to_model', 'uses_checkpointing', 'check_loading', 'NamedAdapters',
-           'AroundModel', 'PeftModelWithPromptEncoder', 'PeftModelWithPrompt', 'PeftModelWithAdapters',
+           'AroundModel', 'PeftModelWithPromptEncoder', 'PeftModelWithPrompt', 'PeftModelWithAdapters', 'as_the_others',
            'PeftModelWithMoreAdapters', 'PeftModelWithForward', 'PeftModelWithSaving', 'PeftModelFromPretrained',
            'PeftModelWithLoading', 'PeftModel', 'model_class', 'check_is_causal_lm', 'refuse_second_wrapper']
 
@@ -436,6 +436,17 @@ class PeftModelWithAdapters(PeftModelWithPrompt):
         else:
             self.base_model.set_adapter(adapter_name, inference_mode)
 
+# %% ../../nbs/reference/04_model.ipynb #9d41c7b2
+def as_the_others(
+    model: nn.Module,  # a PeftModel
+    added: set[nn.Module],  # modules that are new in it
+):
+    "New modules are in `eval` mode where the model is, and switched off where its adapters are."
+    for module in added:
+        module.training = model.training
+        if model._adapters_disabled and isinstance(module, AdapterHolder):
+            module.enable_adapters(False)
+
 # %% ../../nbs/reference/04_model.ipynb #02fd7094
 class PeftModelWithMoreAdapters(PeftModelWithAdapters):
     "A base model to which adapters can be added, and from which they can be deleted."
@@ -474,9 +485,7 @@ class PeftModelWithMoreAdapters(PeftModelWithAdapters):
                 self.base_model.inject_adapter(adapter_name)
                 if autocast_adapter_dtype:
                     self.base_model.cast_adapter_dtype(adapter_name)
-            for module in self.modules():
-                if module not in were_there:  # in `eval` mode, where the model is
-                    module.training = self.training
+            as_the_others(self, set(self.modules()) - were_there)
 
     def delete_adapter(
         self,

@@ -83,14 +83,15 @@ def _say(text: str):
     except Exception:
         pass
 
-
+# %% ../../nbs/commands/03_startup.ipynb #6ab0f3d4
 _found = []  # modules of `PLACES` that the script has imported
+_said = [os.environ.get(name) for name in ("PEFT_VIZ_RUN", "PEFT_VIZ_PID")]  # the script may take them away
 
 
 def _imported(module):
     _found.append(module.__name__)
     try:
-        _watching().watch_process().look_at(module)
+        _watching().watch_process(*_said).look_at(module)
     except Exception as error:
         _say(f"peft-viz: nothing can be recorded: {type(error).__name__}: {error}")
 
@@ -104,11 +105,12 @@ def _began() -> bool:
 
 
 def _last_words():
-    if not _found and os.environ.get("PEFT_VIZ_PID") != str(os.getpid()):
+    if not _found and _said[1] != str(os.getpid()):
         return  # a process that the script started, and that has nothing to do with PEFT
     if not _found and not _began():
         return  # Python has said already that there is nothing to run
     try:
+        _watching().watch_process(*_said)
         line = _watching().report()
     except Exception as error:
         why = (

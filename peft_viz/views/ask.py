@@ -59,6 +59,7 @@ WORDS = {
         weight="The order of the sizes is not right. A linear layer keeps its weight as (out, in).",
         frozen="That is the layer's own weight. It is frozen.",
         parts="There are more parts than one: {parts}.",
+        known="`{name}` is {value}.",
         measured="Measured: {share}.",
     ),
     "zh": dict(
@@ -85,6 +86,7 @@ WORDS = {
         weight="大小的次序不对。线性层的权重按（输出，输入）存放。",
         frozen="这是该层自己的权重，它是冻结的。",
         parts="不止一个部分：{parts}。",
+        known="`{name}` 是 {value}。",
         measured="测得：{share}。",
     ),
 }
@@ -398,14 +400,18 @@ def branch(
     n = time or 0
     if len(found) <= n:
         raise ValueError(f"no recorded line decides by {condition!r}" + f" {n + 1} times" * bool(n))
-    words, (function, line, outcome) = QUESTIONS[lang], found[n]
+    words, (function, line, outcome, known) = QUESTIONS[lang], found[n]
     said = "" if time is None else words["time"].format(n=n + 1)
     asked = _question(lang, "branch", trace, 0, condition=line, function=function, time=said)
-    return exercise(asked, words["yes" if outcome else "no"], choices=(words["yes"], words["no"]), lang=lang)
+    hint = " ".join(WORDS[lang]["known"].format(name=name, value=value) for name, value in known.items())
+    mistakes = [(words["no" if outcome else "yes"], hint)] if hint else ()
+    choices = words["yes"], words["no"]
+    return exercise(asked, words["yes" if outcome else "no"], mistakes, choices, lang=lang)
 
-
+# %% ../../nbs/views/06_ask.ipynb #d3c1ded0
 def _decided(trace: Trace, call, condition: str) -> tuple | None:
-    "(name of the function, the condition as it stands there, its outcome), the first time in this call."
+    """(name of the function, the condition as it stands there, its outcome, what is known of its names), the first
+    time in this call."""
     if call.source is None:
         return None
     source = trace.sources[call.source]
@@ -413,8 +419,22 @@ def _decided(trace: Trace, call, condition: str) -> tuple | None:
     for step in call.steps:
         line = lines[step.line - source.first_line].strip()
         if step.branch is not None and condition in line:
-            return call.function, re.sub(r"^(el)?if |:\s*(#.*)?$", "", line), step.branch
+            line = re.sub(r"^(el)?if |:\s*(#.*)?$", "", line)
+            return call.function, line, step.branch, _known(trace, call, line, step)
     return None
+
+
+def _known(trace: Trace, call, condition: str, until) -> dict:
+    "Name -> value, of what a condition is about: the method, the model, and arguments that are what they were."
+    asked = set(re.findall(r"\w+", condition))
+    told = {"peft_type": "peft_type", "is_prompt_learning": "peft_type", "model_type": "model_type"}
+    known = {told[name]: trace.about.get(told[name]) for name in told if name in asked}
+    before = call.steps[: call.steps.index(until)]
+    changed = {change.name for step in before for change in step.changes}
+    for name in sorted(asked & call.args.keys() - changed):
+        value = trace.value(call.args[name])
+        known[name] = "None" if value.type == "NoneType" else value.shape and list(value.shape)
+    return {name: value for name, value in known.items() if value is not None}
 
 # %% ../../nbs/views/06_ask.ipynb #9c679b71
 def reached(

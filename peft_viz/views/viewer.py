@@ -7,7 +7,8 @@ __all__ = ['payload', 'data_script', 'modules', 'bare', 'join', 'code', 'summary
            'View']
 
 # %% ../../nbs/views/00_viewer.ipynb #f1f6e269
-import base64, hashlib, json, posixpath, re
+import base64, gc, hashlib, json, posixpath, re
+from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -31,10 +32,10 @@ def _or_none(draw, *args):  # a layout, or None where the trace does not hold wh
 
 
 def _shared(a, b) -> int:  # how many entries two strings or lists have in common at their beginning
-    for n, (x, y) in enumerate(zip(a, b)):
-        if x != y:
-            return n
-    return min(len(a), len(b))
+    short = min(len(a), len(b))
+    if a[:short] == b[:short]:  # a decoding step adds at the end
+        return short
+    return next(n for n, (x, y) in enumerate(zip(a, b)) if x != y)
 
 
 def _added(before: list, rows: list) -> list | None:
@@ -257,8 +258,22 @@ def summary(
     )
 
 # %% ../../nbs/views/00_viewer.ipynb #59ec984f
+@contextmanager
+def _uncollected():
+    """Plain data has no circles. The search for them would go through all that torch and transformers hold, again and
+    again while it is made."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
 def _element(trace: Trace, lang: str, attributes: str = "", other: Trace | None = None) -> str:
-    inside = data_script(payload(trace, lang, other)) + summary(trace, lang=lang)
+    with _uncollected():
+        inside = data_script(payload(trace, lang, other)) + summary(trace, lang=lang)
     return f'<peft-viz-trace data-lm-suppress-shortcuts="true"{attributes}>{inside}</peft-viz-trace>'
 
 

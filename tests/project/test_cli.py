@@ -509,6 +509,31 @@ def test_a_script_without_peft_runs_as_usual_and_nothing_is_imported_for_it(tmp_
     assert not list(tmp_path.parent.glob("trace*"))
 
 
+@pytest.mark.parametrize(
+    "text, speaks",
+    [
+        ("import os; os.environ.clear(); print(1)", True),
+        ("import sys, io; sys.stderr = io.StringIO(); print(1)", True),
+        ("import sys; sys.stderr = None; print(1)", True),
+        ("import sys; sys.exit(3)", True),
+        ("print(1)\nx = = 1", False),  # Python has said already what is wrong
+    ],
+)
+def test_whatever_a_script_does_the_last_line_is_said_where_it_helps(text, speaks, tmp_path):
+    path = script(tmp_path, text)
+    plain = python(path, env=environment(), cwd=tmp_path)
+    code, out, err = python("-m", "peft_viz", "run", path, env=environment(), cwd=tmp_path)
+    line = "peft-viz: no PEFT model was called, so nothing was recorded\n"
+    assert (code, out, err) == (*plain[:2], plain[2] + line * speaks)
+
+
+def test_a_script_may_come_from_standard_input(tmp_path):
+    text = "import sys; print(sys.argv, __name__)"
+    run = [["-", "a"], ["-m", "peft_viz", "run", "-", "a"]]
+    plain, ours = (python(*words, env=environment(), cwd=tmp_path, input=text) for words in run)
+    assert ours[:2] == plain[:2] == (0, "['-', 'a'] __main__\n")
+
+
 def test_a_module_is_run_as_python_runs_it(tmp_path):
     (tmp_path / "package").mkdir()
     (tmp_path / "package" / "__init__.py").touch()

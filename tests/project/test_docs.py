@@ -165,6 +165,20 @@ def test_the_copies_in_plain_text_are_listed(site):
     assert [p.name for p in site.rglob("*.llms.md") if no_text.search(p.read_text())] == []
 
 
+def test_a_chinese_page_has_a_chinese_frame(site, monkeypatch):
+    "Whatever stands around the text of a page is said in its language; the margin knows each of its sections."
+    monkeypatch.setenv("IN_TEST", "1")  # docs.py sets it, too: so it is put back
+    import docs
+
+    texts = [p.read_text() for p in pages(site) if p.relative_to(site).parts[0] == "zh"]
+    frame = docs.FRAME["zh"]
+    assert [said for said in frame if any(said in text for text in texts)] == []
+    assert [told for told in frame.values() if not any(told in text for text in texts)] == []
+    words = (site / "live" / "margin.js").read_text().partition("};")[0]
+    plain = [name for name in docs.sections() if name.isascii() and name not in ("API", "Course")]
+    assert [name for name in plain if f'{name}: "' not in words and f'"{name}": "' not in words] == []
+
+
 def test_the_margin_leads_to_every_page_and_is_kept_once(site):
     margin = (site / "live" / "margin.js").read_text()
     linked = set(re.findall(r'href=\\"([^"#\\]+)', margin))

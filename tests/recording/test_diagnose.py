@@ -218,6 +218,30 @@ def test_lengths_that_do_not_fit():
     assert "mask-length" in kinds(make(), lambda m: m(input_ids=FULL, attention_mask=too_long))
 
 
+def test_numbers_are_those_that_the_caller_can_count():
+    "A virtual token has a label and a place in the mask, too; whoever passed 11 finds 11 in the sentence."
+    short = FULL[:, :-1]
+    said = lambda *args, **more: " ".join(f.text for f in recorded(*args, **more).diagnose())
+    text = said(make(), lambda m: m(input_ids=FULL, labels=short))
+    assert (
+        "9 labels (5 of yours, 4 for virtual tokens), and 10 inputs (6 of yours, 4 for virtual tokens)"
+        in text
+    )
+    text = said(make(), lambda m: m(input_ids=FULL, labels=torch.full_like(FULL, -100)))
+    assert "None of the 20 labels (12 of yours, 8 for virtual tokens) counts" in text
+    for method in ("PROMPT_TUNING", "PREFIX_TUNING"):
+        text = said(make(method), lambda m: m(input_ids=FULL, attention_mask=torch.ones_like(short)))
+        assert "9 numbers (5 of yours, 4 for virtual tokens), but there are 10 keys" in text
+    text = said(make("LORA"), lambda m: m(input_ids=FULL, attention_mask=torch.ones_like(short)))
+    assert "5 numbers, but there are 6 keys" in text and "yours" not in text
+
+
+def test_a_recording_of_nothing_is_not_said_to_be_right():
+    for lang, word in (("en", "Nothing was recorded"), ("zh", "没有记录任何内容")):
+        found = Trace().diagnose(lang)
+        assert not found and word in str(found) and word in found._repr_html_()
+
+
 def test_a_prefix_without_a_cache():
     "peft's generate then feeds one token, and tells the positions of all."
     got = kinds(make("PREFIX_TUNING"), lambda m: generate(m, **batch(), use_cache=False))

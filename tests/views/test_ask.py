@@ -72,6 +72,11 @@ def test_the_answers_are_those_of_the_tensors(prompt):
     assert ask.shape(prompt, "logits").check(torch.Size([2, 16, 67])) == "Right."
     assert ask.branch(prompt, "PREFIX_TUNING", "forward").check("No") == "Right."
     assert "#" not in ask.branch(prompt, "is_prompt_learning", "forward").question
+    assert ask.branch(prompt, "PREFIX_TUNING", "forward").check("yes") == "`peft_type` is PROMPT_TUNING."
+    assert ask.branch(prompt, "inputs_embeds is None", "forward").check("no") == "`inputs_embeds` is None."
+    assert (
+        ask.branch(prompt, "takes_prompts", "prepare_inputs").hints == {}
+    )  # nothing was recorded that tells it
     assert ask.positions(prompt, 0).check([*range(16)]) == "Right."  # the padding was counted
 
 

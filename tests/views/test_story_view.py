@@ -116,7 +116,7 @@ def test_cpt_says_what_its_loss_counts(opened):
     ids = dict(cpt_token_ids=[3, 4, 5, 6], cpt_tokens_type_mask=[1, 2, 3, 4])
     decay = dict(opt_weighted_loss_type="decay", opt_loss_decay_factor=0.5)
     page = opened(recorded(CPTConfig(task_type="CAUSAL_LM", **ids, **decay), new_tokens=0))
-    assert "the labels by 3 times −100 and 1 that count in the loss" in text(page, ".say")
+    assert "the labels by 3 times −100 and 1 that counts in the loss" in text(page, ".say")
     parts = page.raw.locator(f"{TAG} .sheet .part").all_inner_texts()
     assert parts[-1] == "For the loss"
     rows = page.raw.locator(f"{TAG} .sheet tbody").last.locator("tr:not(:first-child)").all()
@@ -178,7 +178,7 @@ def test_moments_are_those_of_python(trace, opened):
     for number, moment in enumerate(told, 1):
         page.keyboard.press("ArrowRight")
         assert text(page, ".say") == plain(moment.text)
-        assert page.url.endswith(f"#moment={number}")
+        page.raw.wait_for_url(re.compile(f"#moment={number}$"))
         line = page.raw.locator(f"{TAG} .snippet [aria-current]")
         if moment.step is not None and line.count():
             call = trace.calls[moment.call]
@@ -218,7 +218,7 @@ def test_the_lines_behind_a_moment_and_back(trace, opened):
     page.keyboard.press("ArrowDown")
     here = page.raw.locator(f"{TAG} .code [aria-current]")
     assert int(here.get_attribute("data-line")) == trace.calls[moment.call].steps[moment.step].line
-    assert "#step=" in page.url
+    page.raw.wait_for_url(re.compile("#step="))
     for back in ("ArrowUp", "Escape"):
         page.keyboard.press(back)
         assert text(page, ".say") == plain(moment.text)
@@ -420,6 +420,7 @@ def test_links_are_restored_with_language_and_theme(trace, opened):
     assert text(page, ".say") == trace.story()[2].texts["zh"] and of(page, "row") == 1
     assert page.evaluate(f"{ROOT}.querySelector('.root').dataset.theme") == "dark"
     page.keyboard.press("ArrowRight")
+    page.raw.wait_for_url(re.compile("#moment=4&"))
     assert all(part in page.url for part in ("#moment=4", "lang=zh", "theme=dark", "row=1"))
     page.raw.reload()
     page.wait_for_selector(f"{TAG} .root")
@@ -427,7 +428,7 @@ def test_links_are_restored_with_language_and_theme(trace, opened):
     for name in ("overview", "attention", "decoding"):
         view(page, name)
         page.keyboard.press("PageDown")
-        assert f"view={name}" in page.url
+        page.raw.wait_for_url(re.compile(f"view={name}"))
     assert page.problems == []
 
 
@@ -528,6 +529,32 @@ def test_the_payload_is_the_trace_without_what_is_empty(trace):
     assert Trace.from_json(sent).to_json() == trace.to_json()
     assert len(json.dumps(sent, separators=(",", ":"), ensure_ascii=False)) < 0.9 * len(trace.to_json())
     assert not re.search(r'": ?\[\], ?"', json.dumps(sent["calls"]))
+
+
+@pytest.mark.parametrize("name", ["story", "lines", "overview", "attention", "decoding", "compare"])
+def test_every_control_is_reached_by_tab_and_shows_it(trace, prefix, page, tmp_path, name):
+    "Tab goes through all that can be pressed, chosen or scrolled, each once, and what has the focus is outlined."
+    file = tmp_path / "two.html"
+    file.write_text(viewer.page(trace, other=prefix), encoding="utf-8")
+    page.show(file)
+    view(page, name)
+    controls = f"""[...{ROOT}.querySelectorAll('button, select, input, summary, a[href], [tabindex="0"]')]
+        .filter(e => e.checkVisibility() && e.getClientRects().length && !e.closest('dialog') && e.tabIndex >= 0)"""
+    page.evaluate(f"""() => {{
+        window.controls = {controls};
+        window.told = [];
+        {ROOT}.addEventListener('focusin', e => {{
+            const style = getComputedStyle(e.target), ring = parseFloat(style.outlineWidth) >= 2;
+            window.told.push([window.controls.indexOf(e.target), ring && style.outlineStyle !== 'none', e.target.outerHTML.slice(0, 120)]);
+        }});
+        {ROOT}.querySelector('.root').focus();
+    }}""")
+    count = page.evaluate("window.controls.length")
+    for _ in range(count - 1):
+        page.keyboard.press("Tab")
+    told = page.evaluate("window.told")
+    assert [html for _, ring, html in told[1:] if not ring] == []
+    assert count > 10 and {0, *(number for number, *_ in told)} == {*range(count)} and page.problems == []
 
 
 def test_axe_finds_nothing_in_any_view(trace, prefix, new_page, tmp_path):

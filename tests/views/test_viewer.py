@@ -709,7 +709,8 @@ def test_a_link_leads_to_a_step_and_is_kept_on_reload(trace, opened, page):
     page.keyboard.press("Home")
     for _ in range(4):
         page.keyboard.press("ArrowRight")
-    assert page.url.endswith("#step=5") and text(page, ".count").startswith("step 5 of")
+    page.raw.wait_for_url(re.compile("#step=5$"))
+    assert text(page, ".count").startswith("step 5 of")
     page.reload()
     page.wait_for_selector(f"{TAG} .root")
     assert step(page) == 4

@@ -101,19 +101,20 @@ class AdapterHolder(nn.Module):
         inference_mode: bool = False,  # True: they compute, and are not trained
     ):
         "Make these adapters active, and no others. They are trained, unless it is for inference."
-        self.active_adapters = list(names)
+        self.active_adapters, self._resting = list(names), []
         self._train_only([] if inference_mode else names)
+        self.enable_adapters(not self.disable_adapters)
 
     def enable_adapters(
         self,
         enabled: bool,  # False: the adapters do nothing
     ):
         "Switch the adapters on or off. While they are off, they are not trained; on again, they are as before."
-        if enabled and self.disable_adapters:
-            for parameter in self._resting:
-                parameter.requires_grad_(True)
-        elif not enabled and not self.disable_adapters:
-            self._resting = [p for p in self.parameters() if p.requires_grad]
+        if enabled:
+            while self._resting:
+                self._resting.pop().requires_grad_(True)
+        else:
+            self._resting += [p for p in self.parameters() if p.requires_grad]
             self._train_only([])
         self.disable_adapters = not enabled
 

@@ -20,7 +20,7 @@ import { drawGrid, stretches } from "./grid.js";
 
 const ROWS = 4; // drawn of one table, at most
 const COLUMNS = 120; // a longer table: its first LONG columns
-const LONG = 64;
+const LONG = 40;
 
 /** How many columns of n are drawn. @param {number} n */
 const drawnOf = (n) => (n > COLUMNS ? LONG : n);

@@ -38,6 +38,7 @@ export class PeftVizTrace extends HTMLElement {
   playing = false;
   folded = false; // helpers are stepped over
   presenting = false;
+  printing = false;
   /** @type {Record<string, number>} shares of the room that panes have */
   splits = { "split-code": 0.54, "split-model": 0.51 };
   /** @type {string | null} */
@@ -73,6 +74,7 @@ export class PeftVizTrace extends HTMLElement {
     this._sizes?.disconnect();
     this._media?.removeEventListener("change", this._theme);
     removeEventListener("hashchange", this._hash);
+    for (const when of ["beforeprint", "afterprint"]) removeEventListener(when, this._print);
     this._themeWatch = null;
   }
   attributeChangedCallback(name, old, value) {
@@ -110,10 +112,16 @@ export class PeftVizTrace extends HTMLElement {
     }
     this._hash = () => {
       if (!this.hasAttribute("full") || !this.rec || location.hash === this._written) return;
+      this._written = location.hash;
       this._follow(readHash(location.hash));
       this._build();
     };
     addEventListener("hashchange", this._hash);
+    this._print = (e) => {
+      this.printing = e.type === "beforeprint"; // paper is white
+      this._paint();
+    };
+    for (const when of ["beforeprint", "afterprint"]) addEventListener(when, this._print);
     // the large grid fits the room that there is
     this._sizes = new ResizeObserver(() => {
       const wide = this.$.panel?.clientWidth;
@@ -195,14 +203,24 @@ export class PeftVizTrace extends HTMLElement {
     }
     if (to.view && tabsOf(this).includes(to.view)) this.tab = to.view;
   }
+  // at once, but not more often than needed: writing an address takes longer than a step
   _link() {
-    if (!this.hasAttribute("full")) return;
-    try {
-      this._written = hashOf(this);
-      history.replaceState(null, "", this._written);
-    } catch {
-      // a page without an address of its own, or too many steps in a short time
-    }
+    if (!this.hasAttribute("full") || this._linking) return;
+    const write = () => {
+      const hash = hashOf(this);
+      if (hash === this._written) return false;
+      this._written = hash;
+      try {
+        history.replaceState(null, "", hash);
+      } catch {
+        // a page without an address of its own, or too many steps in a short time
+      }
+      return true;
+    };
+    const later = () => {
+      this._linking = write() ? setTimeout(later, 200) : 0;
+    };
+    later();
   }
   async copyLink() {
     const there = this.hasAttribute("full");
@@ -316,7 +334,7 @@ export class PeftVizTrace extends HTMLElement {
   _paint() {
     const root = this.$.root;
     if (!root) return;
-    const theme = this.chosenTheme || hostTheme();
+    const theme = this.printing ? "light" : this.chosenTheme || hostTheme();
     this.theme = theme;
     root.dataset.theme = theme;
     for (const [name, m] of Object.entries(this.rec.payload.marks || {})) {

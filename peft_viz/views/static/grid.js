@@ -248,7 +248,9 @@ export function drawGrid(
     },
   });
   const box = { width: W, height: H, viewBox: `0 0 ${W} ${H}`, "aria-hidden": "true" };
-  const svg = s("svg", { class: "grid", ...box });
+  // the edge of the grid: masked cells may look like the paper
+  const edge = `M${at.left} ${at.top}h${at.width}v${at.height}h-${at.width}z`;
+  const svg = s("svg", { class: "grid", ...box }, s("path", { class: "edge", d: edge }));
   if (axes) drawAxes(svg, axes, at, words);
   if (sums) drawSums(svg, mask, at, weights);
   if (tell) follow(svg, mask, at, tell);

@@ -1,6 +1,6 @@
 // The lines: every line that ran, the variables, the base model; the calls as bars above.
 import { h } from "./dom.js";
-import { modelPane, showModel } from "./model.js";
+import { modelPane, showEnd, showModel } from "./model.js";
 import { showPath, showSource, sourcePane } from "./source.js";
 import { brief, showState, statePane } from "./state.js";
 import { splitter } from "./panes.js";
@@ -42,6 +42,7 @@ export function showLines(view) {
     }
   }
   $.state.scrollTop = 0; // here, where all is laid out
+  showEnd(view);
   return `${where}. ${inWords(view, m)}`;
 }
 

@@ -1,6 +1,6 @@
 // The pane of the base model: what reached it, who may attend to whom, the cache, what came back.
 // What has not happened at the moment shown is faint and says so.
-import { h } from "./dom.js";
+import { h, put } from "./dom.js";
 import { cacheBar } from "./cells.js";
 import { drawGrid } from "./grid.js";
 import { mayAttend, onAxis, pairs } from "./masks.js";
@@ -82,19 +82,24 @@ function drawModel(view, base, upcoming, known) {
   const drawn = seq?.rows.length ? sequenceBox(view, base, seq) : note();
   const left = h(
     "div",
-    { class: "left" },
+    { class: "left", "data-keep": "left" },
     drawn,
     lost(view, base, seq),
     cacheLine(view, base, known),
   );
   const faint = known ? "attention" : "attention later";
   const attention = h("div", { class: faint });
-  $.model.replaceChildren(left, attention, inAndOut(view, base, upcoming, known));
+  put($.model, left, attention, inAndOut(view, base, upcoming, known));
   drawAttention(view, base, seq, attention);
   view.paintAll();
-  const few = seq && seq.query_start && seq.rows[0].roles.length - seq.query_start < 5;
-  // this call's inputs stand at the right end
-  if (few) left.querySelector(".scroll").scrollLeft = 1e6;
+  $.atEnd = seq && seq.query_start && seq.rows[0].roles.length - seq.query_start < 5;
+}
+
+/** Scroll to this call's few inputs, at the right end; when all is drawn. @param {View} view */
+export function showEnd(view) {
+  const { $ } = view;
+  if ($.atEnd) $.model.querySelector(".left .scroll").scrollLeft = 1e6;
+  $.atEnd = false;
 }
 
 /** A choice, where there is one. @param {View} view */

@@ -12,7 +12,7 @@ import { clamp, range, seen } from "./text.js";
  * @typedef {import("./steps.js").Call} Call
  */
 
-const WINDOW = 80; // columns drawn at a time
+const WINDOW = 60; // columns drawn at a time
 const FEW = 3; // rows drawn until one asks for more
 const MANY = 64;
 
@@ -139,14 +139,15 @@ export function sequenceBox(view, base, seq) {
   const rows = seq.rows.slice(0, view.allRows ? MANY : FEW);
   const body = rows.map((row, r) => rowLines(view, seq, row, r, columns));
   const width = `calc(${columns.length} * (var(--cell) + 1px) + 66px)`;
-  const named = { class: "strip", "aria-label": view.say("sequence"), css: { width } };
+  const kept = { "data-keep": "strip" };
+  const named = { class: "strip", "aria-label": view.say("sequence"), css: { width }, ...kept };
   const table = h("table", named, h("thead", {}, head(view, seq, columns)), body);
-  const region = { class: "scroll", role: "region", "aria-label": view.say("sequence") };
+  const region = { class: "scroll", role: "region", "aria-label": view.say("sequence"), ...kept };
   const more = seq.rows.length - rows.length;
   const letters = new Set(rows.flatMap((row) => columns.map((i) => row.roles[i])));
   return h(
     "div",
-    { class: "sequence" },
+    { class: "sequence", "data-keep": "sequence" },
     total > WINDOW ? pager(view, base, from, total) : null,
     h("div", region, table),
     more > 0 ? moreRows(view, more) : null,

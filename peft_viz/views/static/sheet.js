@@ -26,7 +26,7 @@ import { range } from "./text.js";
  * @property {Line[]} reached
  */
 
-export const COLUMNS_SHOWN = 64; // at a time
+export const COLUMNS_SHOWN = 48; // at a time
 const ORDER = ["ids", "attention_mask", "labels", "type_mask", "positions"];
 
 /**

@@ -41,21 +41,24 @@ export function showPath(view, m) {
   );
 }
 
-/** @param {View} view */
+/** The lines of a source; one that was shown before has its elements still. @param {View} view */
 function lines(view, source) {
   const { $ } = view;
+  const made = ($.sources ||= new Map());
+  if (!made.has(source)) made.set(source, makeLines(view, source));
+  const [box, rows, def] = made.get(source);
+  [$.rows, $.defLine] = [rows, def];
+  return box;
+}
+
+/** Their box, the lines, the number of the line with the name. @param {View} view */
+function makeLines(view, source) {
   if (!source.text) {
-    $.rows = [];
-    return h("p", { class: "note" }, view.say("no_source"));
+    return [h("p", { class: "note" }, view.say("no_source")), [], source.first_line];
   }
   const text = dedent(source.text.replace(/\n$/, ""));
   const all = text.split("\n");
-  $.defLine =
-    source.first_line +
-    Math.max(
-      0,
-      all.findIndex((l) => /^(async )?def /.test(l)),
-    );
+  const def = all.findIndex((l) => /^(async )?def /.test(l));
   const digits = String(source.first_line + all.length).length;
   const made = colourLines(text).map((pieces, i) => {
     const line = source.first_line + i;
@@ -68,8 +71,9 @@ function lines(view, source) {
       h("span", { class: "badge" }),
     );
   });
-  $.rows = made;
-  return h("div", { class: "lines", role: "list", css: { "--digits": `${digits}ch` } }, made);
+  const css = { "--digits": `${digits}ch` };
+  const box = h("div", { class: "lines", role: "list", css }, made);
+  return [box, made, source.first_line + Math.max(0, def)];
 }
 
 /** Another function than before: its text. @param {View} view @param {Moment} m */
@@ -79,7 +83,6 @@ function openSource(view, m, source) {
   $.code.className = `body ${source ? "code" : "state"}`;
   $.code.setAttribute("aria-label", view.say(source ? "source" : "reached"));
   $.code.replaceChildren(source ? lines(view, source) : reached(view, m.call));
-  $.code.scrollTop = 0;
 }
 
 /** How a condition came out, or how often a line ran. */
@@ -93,11 +96,13 @@ function badge(el, outcome, times) {
 export function showSource(view, m) {
   const { $, rec } = view;
   const source = rec.sources[m.call.source];
-  if ($.shownCall !== m.call) {
-    openSource(view, m, source);
-    $.shownCall = m.call;
+  const other = $.shownCall !== m.call;
+  if (other) openSource(view, m, source);
+  $.shownCall = m.call;
+  if (!source) {
+    if (other) $.code.scrollTop = 0;
+    return;
   }
-  if (!source) return;
   const { ran, decided, off } = rec.path(m);
   const error = m.phase === "leave" && m.call.raised;
   const at = m.phase === "enter" ? $.defLine : m.call.steps[m.step]?.line;
@@ -128,5 +133,6 @@ export function showSource(view, m) {
     ($.rows.find((r) => +r.dataset.line === bad) || $.code.lastChild).after($.error);
   }
   const current = $.rows.find((r) => r.classList.contains("here"));
+  if (other) $.code.scrollTop = 0; // when all is changed: asking for a place lays the page out
   if (current) keepInView($.code, current);
 }

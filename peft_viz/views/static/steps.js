@@ -59,7 +59,7 @@ import { range } from "./text.js";
 // the functions that one reads first; whatever else they call are helpers
 const MAIN = /(^|\.)(forward|_cpt_forward|generate|prepare_inputs_for_generation)$/;
 // moments that are known when a call has ended
-const AFTERWARDS = new Set(
+export const AFTERWARDS = new Set(
   "logits loss token returned alike raised stopped came_back".split(" "),
 );
 const FEW_MADE = 12; // results of `once` that are kept

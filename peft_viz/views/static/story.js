@@ -12,6 +12,7 @@ import { legend } from "./sequence.js";
 import { numberOf } from "./numbering.js";
 import { COLUMNS_SHOWN, sheet } from "./sheet.js";
 import { typeOf } from "./state.js";
+import { AFTERWARDS } from "./steps.js";
 import { clamp, range, seen, short } from "./text.js";
 import { drawAttention, stageOf } from "./model.js";
 import { wayBox } from "./ways.js";
@@ -115,9 +116,10 @@ export function showStory(view) {
   const base = scene.base || rec.nextBase(scene.k);
   const from = i ? Math.min(rec.story[i - 1].k, scene.k - 1) : -1;
   const short_ = scene.kind === "short";
+  // a call that was not stepped into is one step: what came back belongs to the moments behind it
   const when = short_
     ? { from: base.last, now: rec.root(base).last, added: true }
-    : { from, now: scene.k };
+    : { from, now: scene.k, waits: base?.last === scene.k && !AFTERWARDS.has(scene.kind) };
   const names = new Set((scene.names || []).map((name) => ROLES[name] || name));
   const picture = base ? sheetBox(view, base, { ...when, names }) : noGrid(view);
   const columns = base && view.rec.sequence(base.id)?.rows[0]?.roles.length;
@@ -189,6 +191,7 @@ const noGrid = (view) => h("p", { class: "note" }, view.say("no_base"));
  * @param {number} when.from  the step behind which a cell is new
  * @param {number} when.now  the step before which a cell has happened
  * @param {boolean} [when.added]  mark what was added, whenever it was
+ * @param {boolean} [when.waits]  what came back is not known yet
  * @param {boolean} [when.fed]  mark what is fed to the base model
  * @param {string} [when.side]  of two recordings: "a" or "b"
  * @param {Set<string>} [when.names]  the lines that this is about
@@ -384,8 +387,8 @@ function turner(view, base, first, total) {
 }
 
 /** Loss, logits and cache that came back; until then: not yet. @param {View} view */
-function cameBackLine(view, base, { now, fed = false }) {
-  const known = now >= base.last;
+function cameBackLine(view, base, { now, fed = false, waits = false }) {
+  const known = now >= base.last && !waits;
   const entries = Object.entries(base.outputs).filter(([, i]) => {
     return view.rec.value(i)?.value !== null;
   });

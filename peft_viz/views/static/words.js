@@ -271,7 +271,7 @@ export const WORDS = {
   empty: ["empty", "空"],
   more_rows: ["{0} more {0:row|rows}", "另有 {0} 行"],
   cut: [
-    "Too large to be kept whole: of {1} {1:number|numbers}, only the first {0:was|# were} recorded.",
+    "Too large to be kept whole: of {1} {1:number|numbers}, only the first {0:was|# were} kept.",
     "太大，没有全部保留：只记录了前 {0} 个数（共 {1} 个）。",
   ],
   drawn: ["Of {1} {1:column|columns}, only the first {0:is|# are} drawn.", "只画出前 {0} 列，共 {1} 列。"],
@@ -313,7 +313,7 @@ export const WORDS = {
   sequence: ["Sequence", "序列"],
   row: ["row {0}", "第 {0} 行"],
   batch_row: ["row", "批次行"],
-  layers: ["Layers", "层"],
+  layers: ["layers", "层"],
   layers_all: ["{0:the only layer|all # layers}", "{0:仅有的一层|全部 # 层}"],
   mask: ["mask", "掩码"],
   label: ["label", "标签"],

@@ -341,3 +341,48 @@ def test_a_base_model_without_attention(tmp_path):
     config = c.PromptTuningConfig(num_virtual_tokens=2, num_attention_heads=0, **CLM)
     config.save_pretrained(tmp_path)
     assert c.PeftConfig.from_pretrained(tmp_path).num_attention_heads == 0
+
+
+def failing(kind, *names):
+    "A class whose instances look right, and fail when they are compared or looked through."
+
+    def fail(*_):
+        raise RuntimeError("not to be asked")
+
+    return type(
+        f"Failing{kind.__name__}", (kind,), dict.fromkeys(names, fail) | {"__hash__": object.__hash__}
+    )
+
+
+@pytest.mark.parametrize(
+    "kind, name, value",
+    [
+        (c.LoraConfig, "r", failing(int, "__le__", "__ge__")(4)),
+        (c.LoraConfig, "bias", failing(str, "__eq__")("none")),
+        (c.LoraConfig, "target_modules", failing(set, "__iter__")(["q_proj"])),
+        (c.IA3Config, "target_modules", failing(str, "__eq__")("k_proj")),
+        (c.LoraConfig, "rank_pattern", failing(dict, "__iter__", "values")(q_proj=4)),
+        (c.PromptTuningConfig, "auto_mapping", failing(dict, "items")(a=1)),
+        (c.PromptEncoderConfig, "encoder_dropout", failing(float, "__le__", "__ge__")(0.5)),
+    ],
+    ids=lambda x: x if isinstance(x, str) and type(x) is str else type(x).__name__,
+)
+def test_values_that_cannot_be_asked_are_refused_in_words(kind, name, value):
+    with pytest.raises(ValueError, match=f"{kind.__name__}: {name}=.*; it must be"):
+        kind(**{name: value})
+
+
+def test_what_is_changed_later_still_fits_together():
+    config = c.CPTConfig(**CLM, cpt_token_ids=[3, 4])
+    config.num_virtual_tokens = 5
+    with pytest.raises(ValueError, match="num_virtual_tokens=5, but cpt_token_ids has 2"):
+        config.check()
+    config.cpt_token_ids = config.cpt_mask = config.cpt_tokens_type_mask = [3] * 5
+    config.check()
+
+
+def test_a_pattern_has_an_end():
+    with pytest.raises(ValueError, match="target_modules=.*; it must be"):
+        c.LoraConfig(target_modules="a" * c.LONGEST)
+    with pytest.raises(ValueError, match="init_lora_weights=.* is unknown"):
+        c.LoraConfig(init_lora_weights=failing(str, "__eq__")("pissa"))

@@ -118,3 +118,28 @@ def test_words_that_came_after_the_adapter_are_saved_with_it(method, tmp_path):
     base.resize_token_embeddings(70)
     again = ours.PeftModel.from_pretrained(base, tmp_path)
     assert torch.equal(again(ids, **more).logits, model(ids, **more).logits)
+
+
+OFF = {"lora": {}, "ia3": dict(feedforward_modules=[]), "poly": {}}
+
+
+@pytest.mark.parametrize("method", OFF)
+def test_an_adapter_that_comes_while_they_are_off_is_off(method):
+    fields = lambda *targets: dict(target_modules=list(targets), modules_to_save=["norm"], **OFF[method])
+    model = ours.get_peft_model(small.base_model(), small.config(method, **fields("v_proj"))).eval()
+    alone, more = (
+        small.base_model()(IDS).logits,
+        dict(poly=dict(task_ids=torch.zeros(2).long())).get(method, {}),
+    )
+    with model.disable_adapter():
+        model.add_adapter("second", small.config(method, **fields("k_proj")))
+        model.set_adapter("second")
+        for parameter in model.parameters():
+            assert not parameter.requires_grad
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if ".second" in name:
+                    parameter.add_(1)
+        assert torch.equal(model(IDS).logits, alone)
+    assert not torch.allclose(model(IDS, **more).logits, alone)
+    assert {".second" in name for name, p in model.named_parameters() if p.requires_grad} == {True}
