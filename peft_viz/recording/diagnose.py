@@ -398,6 +398,12 @@ def _mask_length(case: Case) -> Iterator:
         yield from told or _mask_passed(case, root, bool(moments))
 
 
+def _queries(case, m) -> tuple:
+    "How many inputs reached the base model in each row, and how many of them the caller passed."
+    yours = _passed(case, m, "inputs_embeds", "input_ids") if m.stage != "decode" else None
+    return _count(m.queries, yours, _INPUTS)
+
+
 def _mask_of(case, m) -> Iterator:
     value = layout.argument(case.trace, m.call, "attention_mask")
     if m.sequence is None or not _wide(value) or len(value.shape) not in (2, 4):
@@ -452,12 +458,6 @@ def _other_lengths(case: Case) -> Iterator:
                 yours = _passed(case, m, name) if m.stage == "forward" else None
                 n = _count(value.shape[-1], yours, what)
                 yield kind, m, dict(queries=_queries(case, m), n=n)
-
-
-def _queries(case, m) -> tuple:
-    "How many inputs reached the base model in each row, and how many of them the caller passed."
-    yours = _passed(case, m, "inputs_embeds", "input_ids") if m.stage != "decode" else None
-    return _count(m.queries, yours, _INPUTS)
 
 # %% ../../nbs/recording/05_diagnose.ipynb #0c68cc36
 TEXTS |= {
