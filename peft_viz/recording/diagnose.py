@@ -6,9 +6,11 @@
 __all__ = ['TEXTS', 'RULES', 'Finding', 'Findings', 'Case', 'rule', 'offsets', 'few', 'diagnose']
 
 # %% ../../nbs/recording/05_diagnose.ipynb #42fd5e23
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html import escape
+from itertools import islice
 
 from . import layout, marks
 from .compare import FACTS, Moment, returned, title, UNKNOWN, when_text
@@ -45,6 +47,15 @@ TEXTS = {  # kind -> level, and by language what was seen and what to do
     ),
 }
 
+# %% ../../nbs/recording/05_diagnose.ipynb #8f057242
+_COUNTED = "label|input|key|column|token|layer|tensor|task|row|place|position|number"
+_ONE = re.compile(rf"(?<![\w.])1 ((?:adapted |virtual )?)({_COUNTED})s\b")
+
+
+def _one(text: str) -> str:
+    "`1 virtual token`, where a sentence is written for many."
+    return _ONE.sub(r"1 \1\2", text)
+
 # %% ../../nbs/recording/05_diagnose.ipynb #8f057243
 @dataclass
 class Finding:
@@ -69,12 +80,12 @@ class Finding:
     @property
     def text(self) -> str:
         "What was seen, and what it means."
-        return TEXTS[self.kind][self.lang][0].format(**self._said())
+        return _one(TEXTS[self.kind][self.lang][0].format(**self._said()))
 
     @property
     def advice(self) -> str:
         "What to do."
-        return TEXTS[self.kind][self.lang][1].format(**self._said())
+        return _one(TEXTS[self.kind][self.lang][1].format(**self._said()))
 
     def _said(self) -> dict:
         n = marks.LANGUAGES.index(self.lang)
@@ -305,9 +316,7 @@ def _ignored(table: list, first: int = 0) -> bool:
 @rule
 def _logits_longer(case: Case) -> Iterator:
     for m in case.moments:
-        got = returned(case.trace, layout.outermost(case.trace, m.call), "logits") or case.trace.value(
-            m.call.outputs.get("logits")
-        )
+        got = _logits(case.trace, m)
         names = [
             name
             for name in ("labels", "input_ids", "inputs_embeds")
@@ -322,6 +331,17 @@ def _logits_longer(case: Case) -> Iterator:
             m,
             dict(logits=got.shape[1], n=held.shape[1], k=got.shape[1] - held.shape[1], what=what),
         )
+
+
+def _logits(trace, m):
+    "The logits that the caller got: an entry of what was returned, or the first tensor of three dimensions in it."
+    root = layout.outermost(trace, m.call)
+    whole = returned(trace, root)
+    parts = whole.items if whole is not None and whole.kind == "sequence" else ()
+    tables = (
+        v for v in map(trace.value, parts) if v is not None and v.kind == "tensor" and len(v.shape) == 3
+    )
+    return returned(trace, root, "logits") or trace.value(m.call.outputs.get("logits")) or next(tables, None)
 
 
 def _wide(value) -> bool:
@@ -374,10 +394,8 @@ TEXTS |= {
 def _mask_length(case: Case) -> Iterator:
     for root in case.trace.roots:
         moments = case.inside(root)
-        for m in moments:
-            yield from _mask_of(case, m)
-        if not moments and root.raised:
-            yield from _mask_passed(case, root)
+        told = [found for m in moments for found in _mask_of(case, m)]
+        yield from told or _mask_passed(case, root, bool(moments))
 
 
 def _mask_of(case, m) -> Iterator:
@@ -395,17 +413,21 @@ def _mask_of(case, m) -> Iterator:
         yield "mask-length", m, said | dict(mask=_count(mask, yours, _NUMBERS), keys=cached + queries)
 
 
-def _mask_passed(case, root: Call) -> Iterator:
-    "It never came to the base model: what was passed?"
+def _mask_passed(case, root: Call, came: bool) -> Iterator:
+    """What was passed, where it never came to the base model; and to `generate`, which cuts a mask to the length that
+    it needs."""
     mask = layout.argument(case.trace, root, "attention_mask")
     inputs = layout.argument(case.trace, root, "input_ids") or layout.argument(
         case.trace, root, "inputs_embeds"
     )
     whole = layout.last_name(root.function) == "generate"  # its ids and its mask are those of the whole text
-    held = None if whole else layout.argument(case.trace, root, "past_key_values")
-    cached = layout.cache_length(held)
-    if _wide(mask) and _wide(inputs) and len(mask.shape) == 2 and mask.shape[1] != cached + inputs.shape[1]:
-        queries = inputs.shape[1]
+    if root.kind == "base" or came and not whole or not (root.raised or whole):
+        return
+    held = layout.cache_length(layout.argument(case.trace, root, "past_key_values"))
+    if not (_wide(mask) and _wide(inputs) and len(mask.shape) == 2):
+        return
+    queries, cached = inputs.shape[1], 0 if whole else held
+    if mask.shape[1] not in (cached + queries, held + queries):
         yield (
             "mask-length",
             root,
@@ -541,29 +563,41 @@ def _advice(case) -> tuple:
 # %% ../../nbs/recording/05_diagnose.ipynb #6ba82182
 @rule
 def _differ(case: Case) -> Iterator:
-    "The same tokens in a forward and in the prefill of a generate."
-    first, key = {}, lambda m: repr((case.ask("tokens", m), case.ask("mask", m)))
+    "The same row of tokens in a forward and in the prefill of a generate; beams repeat a row."
+    first = {}
     for m in case.moments:
-        if m.stage == "forward" and case.ask("tokens", m):
-            first.setdefault(key(m), m)
+        if m.stage == "forward":
+            for row, key in _rows_by_text(case, m).items():
+                first.setdefault(key, (m, row))
     for m in case.moments if first else ():
-        if m.stage == "prefill" and key(m) in first:
-            yield from _differing(case, first[key(m)], m)
+        if m.stage == "prefill":
+            rows = _rows_by_text(case, m).items()
+            found = (f for row, key in rows if key in first for f in _differing(case, *first[key], m, row))
+            yield from islice(found, 1)
 
 
-def _differing(case, forward: Moment, generate: Moment) -> Iterator:
-    a, b = (case.ask("positions", m) or {} for m in (forward, generate))
-    for row in range(len(generate.names)):
-        both = [key for key in a if key in b and key[0] == row and key[1:2] == ("token",)]
-        apart = [b[key] - a[key] for key in both if type(a[key]) is type(b[key]) is int]
-        if any(apart) and not _only_distances(case, generate, apart):
-            one, other = (few([t[key] for key in both]) for t in (a, b))
-            yield (
-                "positions-differ",
-                generate,
-                dict(row=row, forward=one, generate=other, advice=_advice(case)),
-            )
-            return
+def _rows_by_text(case, m) -> dict:  # row -> its tokens and its mask
+    tokens, mask = (case.ask(fact, m) or {} for fact in ("tokens", "mask"))
+    texts = {}
+    for (row, *key), token in tokens.items():
+        texts.setdefault(row, []).append((tuple(key), token))
+    return {row: repr((text, mask.get((row,)))) for row, text in texts.items()}
+
+
+def _differing(case, forward: Moment, given: int, generate: Moment, row: int) -> Iterator:
+    a, b = (
+        {key[1:]: p for key, p in (case.ask("positions", m) or {}).items() if key[0] == r}
+        for m, r in ((forward, given), (generate, row))
+    )
+    both = [key for key in a if key in b and key[0] == "token"]
+    apart = [b[key] - a[key] for key in both if type(a[key]) is type(b[key]) is int]
+    if any(apart) and not _only_distances(case, generate, apart):
+        one, other = (few([t[key] for key in both]) for t in (a, b))
+        yield (
+            "positions-differ",
+            generate,
+            dict(row=row, forward=one, generate=other, advice=_advice(case)),
+        )
 
 # %% ../../nbs/recording/05_diagnose.ipynb #239d49e4
 def few(
@@ -671,9 +705,24 @@ def _missing(case: Case) -> Iterator:
             continue
         root = layout.outermost(case.trace, m.call)
         direct = root.kind == "base" or m.call.parent is None or not _of_adapter(case, root)
+        prepared = layout._preparation(case.trace, m.call)
+        around = (
+            direct or prepared is None or not _of_adapter(case, prepared)
+        )  # peft's disable_adapter, in generate
+        if around and _to_compare(case, m, lambda other: sum(case.ask("virtual tokens", other) or ()) > 0):
+            continue
         why = (": it was called directly", "：它被直接调用") if direct else ("", "")
         advice = _DIRECT if direct else _INDIRECT
         yield "virtual-missing", m, dict(v=case.v, why=why, advice=advice)
+
+
+def _to_compare(case, m: Moment, with_adapter) -> bool:
+    """Did the same recording also ask the model with its adapter, in the same way (forward, or generate)? Who calls the
+    base model itself may do so in either way."""
+    if layout.outermost(case.trace, m.call).kind == "base":
+        return any(map(with_adapter, case.moments))
+    alike = [other for other in case.moments if (other.stage == "forward") == (m.stage == "forward")]
+    return any(map(with_adapter, alike))
 
 
 _DIRECT = (
@@ -897,7 +946,7 @@ TEXTS |= {
     "adapters-off": dict(
         level="warning",
         en=(
-            "The adapters of all {layers} adapted layers are switched off: the answer is that of the base "
+            "The adapter is switched off in every adapted layer ({layers}): the answer is that of the base "
             "model alone.",
             "Call it outside of disable_adapter(), and switch them on: model.enable_adapter_layers(), "
             "model.set_adapter(name).",
@@ -955,9 +1004,15 @@ def _state(case: Case) -> Iterator:
         if nowhere:
             yield "adapters-nowhere", m, facts | dict(what=_WHAT[nowhere[0]])
         elif state.off == state.layers:
-            yield "adapters-off", m, facts
+            if not _to_compare(case, m, _is_on):
+                yield "adapters-off", m, facts
         elif state.merged:
             yield "adapters-merged", m, facts
+
+
+def _is_on(m: Moment) -> bool:
+    state = m.call.measured.adapters if m.call.measured is not None else None
+    return state is not None and state.off < state.layers
 
 
 _NOWHERE = {
@@ -976,8 +1031,8 @@ TEXTS |= {
     "base-trains": dict(
         level="warning",
         en=(
-            "{n} tensors of the base model are trained as well, besides {adapter} of the adapter: {names}. "
-            "They are not saved with the adapter.",
+            "Besides {adapter} tensors of the adapter, training changes {n} tensors of the base model: {names}. "
+            "What is saved with the adapter does not hold them.",
             "Freeze them after everything that switches gradients on: for p in base.parameters(): "
             "p.requires_grad_(False), before get_peft_model. "
             "To train a module in full and save it, name it in modules_to_save.",
@@ -1004,7 +1059,7 @@ TEXTS |= {
     "update-zero": dict(
         level="note",
         en=(
-            "In all {layers} layers that were followed the update is zero: the answer is that of the base "
+            "The update is zero in every layer that was followed ({layers}): the answer is that of the base "
             "model. A new LoRA begins like this, because B is zero.",
             "Train it. If it was trained: were its weights loaded? load_adapter and from_pretrained warn of "
             "names that did not fit.",

@@ -6,7 +6,7 @@
 __all__ = ['Lent', 'Switch', 'Recorder', 'record']
 
 # %% ../../nbs/recording/00_recorder.ipynb #cfc3983d
-import operator, sys
+import inspect, operator, sys
 from functools import partial
 from types import MethodType
 
@@ -117,7 +117,8 @@ def _doors(recorder, keepers: list, adapted: list) -> list:
     ]
     found = [*entries, (recorder.base, "forward", BaseVisit), (recorder.base, "forward", StateVisit)]
     found += [(m, "forward", partial(_visit_base, base=recorder.base)) for m in keepers]
-    if recorder.base is not recorder.model and callable(getattr(type(recorder.base), "generate", None)):
+    theirs = inspect.getattr_static(type(recorder.base), "generate", None)
+    if recorder.base is not recorder.model and inspect.isfunction(theirs):
         found.append((recorder.base, "generate", Pause))
     for i, m in recorder.attentions:
         glance = partial(AttentionVisit.glance, layer=i)

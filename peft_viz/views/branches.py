@@ -198,9 +198,9 @@ def _draw_tree(sheet, twigs, step, width, words):
         sheet.ax.add_artist(dot)
         beside = 0.085 * text_width(outcome) + 0.2 * bool(outcome)
         text = words["orelse"] if twig.kind == "else" else twig.text
-        text = shortened(text, width - x - 0.3 - beside, SMALL - 0.5, mono=True)
+        text = shortened(text, width - x - 0.3 - beside, SMALL, mono=True)
         tone = dict(color=ink) if twig.ran else dict(color=sheet.theme.faint, alpha=0.9)
-        sheet.text(x + 0.13, y, text, SMALL - 0.5, mono=True, ha="left", va="center_baseline", **tone)
+        sheet.text(x + 0.13, y, text, SMALL, mono=True, ha="left", va="center_baseline", **tone)
         bold = "bold" if twig.ran else "normal"
         if outcome:
             sheet.text(

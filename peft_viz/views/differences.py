@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 
 from ..recording.compare import NAMES, compare as compared
 from ..recording.layout import MARKS
-from .sheet import SMALL, Sheet, in_lines, room, shortened, vocabulary
+from .sheet import LEGIBLE, SMALL, Sheet, in_lines, room, shortened, vocabulary
 
 # %% ../../nbs/views/figures/09_differences.ipynb #cd5a3682
 COMPARE = {
@@ -93,7 +93,7 @@ def compare(
 # %% ../../nbs/views/figures/09_differences.ipynb #2b1d3e5b
 def _answer(sheet, key, lines, x, y, step):
     "A chip with `a` or `b`, and text beside it; returns where the next thing begins"
-    sheet.chip(x + 0.08, y + step / 2, MARKS["token" if key == "a" else "virtual"], key, 0.18, 0.18, 7.5)
+    sheet.chip(x + 0.08, y + step / 2, MARKS["token" if key == "a" else "virtual"], key, 0.18, 0.18, LEGIBLE)
     for k, line in enumerate(lines):
         sheet.text(x + 0.26, y + (k + 0.5) * step, line, ha="left", va="center_baseline")
     return y + step * max(1, len(lines))

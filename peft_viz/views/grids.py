@@ -6,6 +6,8 @@
 __all__ = ['SHARE', 'attention', 'share']
 
 # %% ../../nbs/views/figures/02_grids.ipynb #e513ee01
+import math
+
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap, ListedColormap
@@ -14,7 +16,9 @@ from matplotlib.patches import Rectangle
 from ..recording import layout
 from ..recording.layout import MARKS
 from peft_viz.views.sheet import (
+    COLUMN,
     LEGIBLE,
+    SMALL,
     Sheet,
     cell_size,
     legend_height,
@@ -120,8 +124,9 @@ def _weights(trace, call, layer, row, head, words):
 def _falls(sheet, shares, queries, nk, font, words):
     "At the right: how many percent of each query's attention fall on virtual tokens"
     sheet.text(nk - 0.5 + 0.06 / sheet.cell, -1.2, words["falls"], font, ha="left", va="center_baseline")
+    every = math.ceil(1.25 * font / (sheet.cell * 72))  # not over one another
     for q, (share, role) in enumerate(zip(shares, queries)):
-        if role != "padding":
+        if role != "padding" and q % every == 0:
             x = nk - 0.5 + 0.34 / sheet.cell
             sheet.text(x, q, f"{100 * share:.0f}", font, mono=True, ha="right", va="center_baseline")
 
@@ -148,15 +153,17 @@ def attention(
     nq, nk = grid.shape
     weights, told = _weights(trace, call, layer, row, head, words)
     falls = weights is not None and "virtual" in keys  # a column at the right
-    paper = room(ax, 99) - 0.4 * falls  # inches
+    paper = room(ax, COLUMN, most=99) - 0.4 * falls  # inches
     cell = min(cell_size(max(nq, nk)), (paper - 0.97) / (nk + 1.3))
-    font = letters(cell, 9)
-    if not font:
-        key_texts, query_texts = [""] * nk, [""] * nq
     longer = [len(t) for t in key_texts if len(t) > 2]
     inside = 2 if len(longer) <= nk / 3 else 0  # letters a chip may hold; longer texts stand beside it
-    beside = max(longer) * font * 0.61 / 72 + 0.08 if longer else 0  # inches
-    cell = min(cell, (paper - 0.97 - beside) / (nk + 1.3))
+    beside = max(longer) * letters(cell) * 0.61 / 72 + 0.08 if longer else 0  # inches
+    narrower = min(cell, (paper - 0.97 - beside) / (nk + 1.3))
+    font = letters(narrower)
+    if font:
+        cell = narrower
+    else:
+        key_texts, query_texts, beside = [""] * nk, [""] * nq, 0
     left, above = (
         1.8 + (beside + margin) / cell for margin in (0.42, 0.22)
     )  # cells around the grid: chips, texts, brackets
@@ -210,6 +217,8 @@ def _shares(trace, call, row):
     rows = layout.sequence(trace, call).rows
     if row is not None:
         one_row(rows, row)
+    if not any("virtual" in found.roles for found in rows):
+        raise ValueError(f"in call {call.id} there are no virtual tokens for attention to fall on")
     pick = lambda table: np.mean(table, axis=0) if row is None else table[min(row, len(table) - 1)]
     return list(found), np.array([pick(np.array(table)) for table in found.values()])
 
@@ -229,11 +238,12 @@ def share(
     nl, nh = grid.shape
     paper = room(ax, 7.4)  # inches
     cell = min(0.42, max(0.12, 6.5 / max(nh, nl)), (paper - 0.9) / nh)
-    font = min(9, cell * 72 * 0.45)
+    most = len(f"{100 * grid.max():.0f}")  # letters
+    font = min(SMALL, (cell * 72 - 2) / 0.64 / most)
     left, right = 0.62 / cell, max(nh - 0.5 + 0.2 / cell, (min(4.2, paper) - 0.7) / cell)
     rows = len(layout.sequence(trace, call).rows)
-    which = words["mean"].format(n=rows) if row is None else vocabulary(lang)["comma"]
-    which += "" if row is None else vocabulary(lang)["row"].format(row=row)
+    alone = vocabulary(lang)["comma"] + vocabulary(lang)["row"].format(row=row or 0)
+    which = words["mean"].format(n=rows) if row is None and rows > 1 else alone
     title = layout.describe(trace, call, lang) + vocabulary(lang)["comma"] + words["title"] + which
     below = words["below"].format(most=f"{grid.max():.0%}")
     sheet = Sheet(ax, theme, cell, (-0.5 - left, right, -0.5 - 0.42 / cell, nl - 0.4), title, below)

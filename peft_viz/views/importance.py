@@ -264,9 +264,7 @@ def _change_bars(sheet, changes, y, top, width):
     for k, (name, change) in enumerate(zip(names, changes.values())):
         middle, long = y + (k + 0.5) * step, half * abs(change) / top
         mark = MARKS["virtual" if change > 0 else "token"]
-        sheet.text(
-            left, middle, name, SMALL - 0.5, sheet.theme.ink, mono=True, ha="right", va="center_baseline"
-        )
+        sheet.text(left, middle, name, SMALL, sheet.theme.ink, mono=True, ha="right", va="center_baseline")
         gid = f"{'rises' if change > 0 else 'falls'} {name}"
         sheet.bar(zero - long * (change <= 0), middle - 0.075, long, 0.15, mark.fill(sheet.theme.name), gid)
         side, ha = (0.06, "left") if change > 0 else (-0.06, "right")
@@ -287,7 +285,7 @@ def _change_map(sheet, changes, y, top, width):
             x, low, cell - 0.02, min(cell, 0.3) - 0.02, mark.fill(sheet.theme.name), f"head {layer} {head}"
         )
         box.set_alpha(min(1, abs(change) / top))
-        size = min(SMALL - 1, cell * 72 / 3.6)
+        size = min(SMALL, (cell * 72 - 2) / 3.1)
         if size >= LEGIBLE:
             sheet.text(x + cell / 2, low + min(cell, 0.3) / 2, _signed(change, 2), size, sheet.theme.ink)
     every = max(1, round(0.16 / cell))

@@ -15,7 +15,7 @@ from matplotlib.patches import Circle, Rectangle
 from ..recording import layout
 from ..recording.layout import MARKS
 from ..recording.story import moments
-from .sheet import LEGIBLE, Sheet
+from .sheet import COLUMN, LEGIBLE, Sheet
 from .sheet import in_lines, inches, legend_height, letters, one_row, text_width, vocabulary
 from .strips import Line, draw_line, longest_text, token_line, used_positions, value_line
 
@@ -261,7 +261,7 @@ _HEAD, _LINE, _STRIP, _GAP, _AFTER = (
     0.03,
     0.13,
 )  # inches: a sentence, each more of its lines,
-_PAPER = 7.8  # a strip, between strips, after a section; the whole width
+_PAPER = COLUMN  # a strip, between strips, after a section; the whole width
 
 
 def _sentence(section, paper, even=True):
@@ -283,9 +283,9 @@ def _draw_section(sheet, section, number, y, height, font, turned, paper):
     "One section with its top at y; returns where the next one begins"
     cell, left = sheet.cell, sheet.left + 0.26 / sheet.cell
     middle = y + _HEAD / 2 / cell
-    dot = Circle((left + sheet.shift, middle), 0.095 / cell, facecolor=sheet.theme.accent, linewidth=0)
+    dot = Circle((left + sheet.shift, middle), 0.11 / cell, facecolor=sheet.theme.accent, linewidth=0)
     sheet.ax.add_artist(dot)
-    sheet.text(left, middle, str(number), 7.5, sheet.theme.paper, va="center_baseline", fontweight="bold")
+    sheet.text(left, middle, str(number), LEGIBLE, sheet.theme.paper, va="center_baseline", fontweight="bold")
     at = left + 0.19 / cell
     lines = _sentence(section, paper)
     for k, words in enumerate(lines):

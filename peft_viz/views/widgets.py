@@ -258,7 +258,7 @@ def picture(
         figure.savefig(out, format="svg", facecolor=figure.get_facecolor(), metadata={"Date": None})
     plt.close(figure)
     svg = _compact(out.getvalue().decode())
-    return svg.encode(), round(figure.get_size_inches()[0] * 82)
+    return svg.encode(), round(figure.get_size_inches()[0] * 95)  # small letters have 12 pixels
 
 
 def image(

@@ -4,6 +4,7 @@ Each kind of finding has a recording that shows it and one like it, without the 
 
 import json
 import random
+import re
 from functools import partial
 
 import peft
@@ -218,6 +219,52 @@ def test_lengths_that_do_not_fit():
     assert "mask-length" in kinds(make(), lambda m: m(input_ids=FULL, attention_mask=too_long))
 
 
+def test_a_mask_that_generate_cuts():
+    "The base model gets one of the right length, and the caller's was not."
+    for method in ("LORA", "PROMPT_TUNING", "PREFIX_TUNING"):
+        for n in (4, 9):
+            run = lambda m, n=n: generate(
+                m, input_ids=FULL, attention_mask=torch.ones(2, n, dtype=torch.long)
+            )
+            trace = recorded(make(method), run)
+            (found,) = [f for f in checked(trace.diagnose()) if f.kind == "mask-length"]
+            assert found.facts["keys"] in (6, 10) and re.search(
+                rf"for ({n}|{n + 4}) numbers|{n} of yours|{n} numbers", found.text
+            )
+        assert "mask-length" not in kinds(make(method), lambda m: generate(m, **batch()))
+
+
+def test_logits_in_a_tuple():
+    run = lambda m: m(FULL, torch.ones_like(FULL), return_dict=False)
+    assert kinds(make("PROMPT_TUNING"), run) == {"logits-longer"}
+    assert not kinds(make("PREFIX_TUNING"), run) and not kinds(make("LORA"), run)
+
+
+def test_one_of_a_thing():
+    "Numbers meet nouns: `1 layers` is said nowhere."
+    one = dict(num_virtual_tokens=1)
+    runs = (
+        (make(**one), lambda m: m.get_base_model()(FULL)),
+        (make(**one), lambda m: m(FULL[:1, :1], labels=torch.tensor([[-100]]))),
+        (make(**one), lambda m: generate(m, input_ids=torch.tensor([[0, 5], [6, 7]]), attention_mask=TWO)),
+        (
+            make(**one),
+            lambda m: m(FULL[:, 1:], past_key_values=m.get_base_model()(FULL[:, :1]).past_key_values),
+        ),
+        (make("LORA", target_modules=["lm_head"]), off(lambda m: m(FULL))),
+        (make("LORA", target_modules=["lm_head"]), lambda m: (m.merge_adapter(), m(FULL))),
+        (make("POLY", n_tasks=1), lambda m: m(FULL)),
+    )
+    for model, run in runs:
+        (told,) = [str(checked(trace.diagnose())) for trace in [recorded(model, run)]]
+        assert "1." in told and not re.search(
+            r"(?<![\w.])1 (?!for)[a-z ]{0,12}(layer|token|column|label|task|row)s\b", told
+        ), told
+
+
+TWO = torch.tensor([[0, 1], [1, 1]])
+
+
 def test_numbers_are_those_that_the_caller_can_count():
     "A virtual token has a label and a place in the mask, too; whoever passed 11 finds 11 in the sentence."
     short = FULL[:, :-1]
@@ -261,6 +308,18 @@ def test_forward_and_generate():
         assert (found[1].facts["forward"], found[1].facts["generate"]) == ("7 8 9", "4 5 6")
     full = lambda m: (m(input_ids=FULL), generate(m, input_ids=FULL))
     assert not kinds(make("PREFIX_TUNING"), full) and not kinds(make("LORA"), both)
+
+
+def test_forward_and_generate_of_other_batches():
+    "A row is found again among its beams, and in a batch of other rows."
+    more = lambda one: {name: torch.cat((t, t.flip(0))) for name, t in one.items()}
+    for run in (
+        lambda m: (m(**batch()), generate(m, **batch(), num_beams=2)),
+        lambda m: (m(**{name: t[:1] for name, t in batch().items()}), generate(m, **batch())),
+        lambda m: (generate(m, **more(batch())), m(**batch())),
+    ):
+        assert ("positions-differ" in kinds(make("PREFIX_TUNING"), run)) is V5
+        assert not kinds(make("LORA"), run)
 
 
 def test_a_table_of_positions_is_not_a_rotary_embedding():
@@ -313,6 +372,21 @@ def test_virtual_tokens_that_are_not_there():
     ):
         assert kinds(make(), run) == {"virtual-missing"}
     assert kinds(make(), lambda m: generate(m, input_ids=FULL)) == set()
+
+
+@pytest.mark.parametrize("package", (peft, peft_viz), ids=lambda p: p.__name__)
+def test_with_and_without_the_adapter(package):
+    "To ask both is how one compares them, as losses of preferences do; the other way alone is a finding."
+    ways = dict(forward=lambda m: m(input_ids=FULL), generate=lambda m: generate(m, input_ids=FULL))
+    for method, kind in (
+        ("LORA", "adapters-off"),
+        ("PREFIX_TUNING", "virtual-missing"),
+        ("CPT", "virtual-missing"),
+    ):
+        for run in ways.values():
+            assert kind not in kinds(make(method, package), lambda m, run=run: (run(m), off(run)(m)))
+        if package is peft:  # ours calls the base model's own generate, which is not told from a forward
+            assert kind in kinds(make(method), lambda m: (ways["forward"](m), off(ways["generate"])(m)))
 
 
 def generates_on(model):

@@ -492,6 +492,18 @@ def test_lines_are_followed_in_peft_methods_and_not_in_the_base_models_generate(
     assert len(prepared) == 5 or (package is peft and method == "LORA")  # there it is the base model's own
 
 
+def test_a_base_model_whose_generate_is_no_method(package):
+    class Llama(LlamaForCausalLM):
+        generate = staticmethod(lambda *args, **kwargs: (args, kwargs))
+
+    base = Llama(make().get_base_model().config).eval()
+    model = package.get_peft_model(base, small.config("LORA", package))
+    with record(model) as trace:
+        model(**PROMPT)
+        assert base.generate(1, a=2) == ((1,), {"a": 2})
+    assert len(trace.base_calls) == 1
+
+
 def test_layers_on_request(package):
     model = make("LORA", package)
     with record(model) as none:

@@ -11,7 +11,7 @@ import small
 from test_plot import METHODS, TOKENIZER, batch, chips, lines, recorded
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from peft_viz import LoraConfig, PromptTuningConfig, get_peft_model, layout, plot, record
+from peft_viz import CPTConfig, LoraConfig, PromptTuningConfig, get_peft_model, layout, plot, record
 from peft_viz.views import sheet, strips
 
 V = 4  # virtual tokens
@@ -245,9 +245,50 @@ def test_the_map_of_shares(prefix):
         assert np.allclose(grid[layer], weights[:, :, :V].sum(-1).mean(-1), atol=1e-3)
     with pytest.raises(ValueError, match=r"record\(model, attention='share'\)"):
         plot.share(watched(small.config("LORA")))
-    assert not np.array(
-        plot.share(watched(small.config("LORA"), attention="share")).images[0].get_array()
-    ).any()
+    with pytest.raises(ValueError, match="there are no virtual tokens"):
+        plot.share(watched(small.config("LORA"), attention="share"))
+
+
+def test_one_row_is_no_mean():
+    one = watched(small.config("PREFIX_TUNING"), batch(LONG), attention="share")
+    (title,) = {" ".join(plot.share(one, row=row)._left_title.get_text().split()) for row in (None, 0)}
+    assert "row" in title and "mean" not in title
+
+
+@pytest.mark.parametrize("virtual, length", ((40, 11), (1, 1), (20, 300)))
+def test_figures_fit_a_column_with_legible_letters(virtual, length):
+    "7.8 inches at most, and no text smaller than 12 pixels where such a figure is 740 pixels wide."
+    ids = [k % 15 + 1 for k in range(length)]
+    config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=virtual)
+    trace = watched(config, batch(ids, ids[: max(1, length // 2)]), attention="full")
+    for name, draw in plot.FIGURES.items():
+        if name == "lora":
+            continue
+        ax = draw(trace)
+        width = ax.figure.get_size_inches()[0]
+        assert width < 7.81, name
+        small_ones = {t.get_text() for t in ax.texts if t.get_fontsize() * 740 / 7.8 / 72 < 11.9}
+        assert not small_ones, name
+        plt.close(ax.figure)
+
+
+def test_what_stands_on_stripes(prompt):
+    "Cells too narrow for a letter each: how many of a thing, or what the texts read together."
+    trace = watched(PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=52))
+    told = texts(plot.labels(trace))
+    assert {"◆ × 52", "-100 × 55", "-100 × 52", "abcde"} <= set(told)
+    assert strips.run_text([(None, "long", "")] * 3, 0.3) == ""
+
+
+def test_why_labels_became_ignored():
+    "CPT counts a label by the type of its token; a prefix or prompt in front loses none."
+    b, ids = batch(SHORT, LONG), dict(cpt_token_ids=[5, 6, 7, 8], cpt_tokens_type_mask=[1, 2, 3, 4])
+    cpt = CPTConfig(task_type="CAUSAL_LM", **ids)
+    for kind, said in ((1, "a label counts only where the type of its token is a multiple of 4"), (4, "")):
+        b["input_type_mask"] = torch.full_like(b["input_ids"], kind)
+        told = " ".join(texts(plot.labels(watched(cpt, b))))
+        assert said in told and "none of your tokens stands before it" not in told
+        assert ("became -100" in told) is bool(said)
 
 
 # ---- parameters and updates
