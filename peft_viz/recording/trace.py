@@ -734,6 +734,7 @@ def _check_values(values: list[Value]):
         if v.kind == "tensor" and v.packed is not None:
             if isinstance(v.packed, dict) and "grown" in v.packed:
                 v = values[i] = _linked(values, i, where)
+            _check_finite(v, where)
             numbers += _count(v, where)
             if numbers > MAX_ALL_NUMBERS:
                 raise TraceError(f"{where}: there are more than {MAX_ALL_NUMBERS} numbers up to here")
@@ -741,6 +742,12 @@ def _check_values(values: list[Value]):
             sizes[i] = _measure(v, i, sizes, where)
 
 # %% ../../nbs/recording/01_trace.ipynb #4958a11b
+def _check_finite(v: Value, where: str):
+    numbers = next(iter(v.packed.values()), ()) if isinstance(v.packed, dict) else v.packed
+    if str in set(map(type, numbers)) and v.role not in ("loss", "loss_weights"):
+        raise TraceError(f"{where}.data is not finite, which only a loss and its weights can be")
+
+
 def _check_kind(v: Value, where: str):
     needed, free = KINDS[v.kind]
     for name, default in _VALUE_DEFAULTS.items():

@@ -344,3 +344,14 @@ t = Trace.load({str(path)!r}); print(t); print(len(t._repr_html_()) > 1000)"""
 
 def test_repr_says_what_happened():
     assert "1 of the base model" in repr(sample()) and "PROMPT_TUNING" in repr(sample())
+
+
+@pytest.mark.parametrize("role", ("attention_mask", "labels", "ids", "positions"))
+def test_only_a_loss_may_be_no_number(role):
+    value = dict(kind="tensor", shape=[2], dtype="float32", device="cpu", truncated=False)
+    document = sample().to_dict()
+    document["values"].append(dict(value, role="loss_weights", data=["nan", 1]))
+    Trace.from_json(document)
+    document["values"].append(dict(value, role=role, data={"runs": ["inf", 2]}))
+    with pytest.raises(TraceError, match="is not finite, which only a loss"):
+        Trace.from_json(document)
