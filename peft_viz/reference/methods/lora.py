@@ -485,8 +485,8 @@ class LoraWithMixedBatches(LoraTargets):
             raise ValueError("adapter_names need adapters that are not merged; call unmerge_adapter() first")
 
 
-def _insert_adapter_names(thread, adapter_names, module, args, kwargs):  # noqa: ARG001
-    return args, {**kwargs, "adapter_names": adapter_names} if get_ident() == thread else kwargs
+def _insert_adapter_names(thread, adapter_names, module, args, kwargs=None):  # noqa: ARG001
+    return (args, {**kwargs, "adapter_names": adapter_names}) if get_ident() == thread else None
 
 # %% ../../../nbs/reference/15_lora.ipynb #2af7a0c4
 class LoraModel(LoraWithMixedBatches):

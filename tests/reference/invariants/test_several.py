@@ -10,6 +10,7 @@ import torch
 
 import peft_viz as ours
 import small
+from peft_viz.reference.methods import lora
 
 IDS = torch.tensor([[3, 4, 5, 6], [7, 8, 9, 10]])
 CLM = dict(task_type="CAUSAL_LM")
@@ -67,6 +68,11 @@ def test_threads_with_adapters_of_their_own():
     alone = [read(name) for name in names]
     for logits, expected in zip(side_by_side([lambda name=n: read(name) for n in names * 3]), alone * 3):
         assert torch.equal(logits, expected)
+
+
+def test_a_hook_that_another_thread_is_putting_in_changes_nothing():
+    "torch puts it in first, and notes a moment later that it takes `kwargs`."
+    assert lora._insert_adapter_names(-1, ["default"], None, (IDS,)) is None
 
 
 @pytest.mark.parametrize("method", small.CONFIGS)
