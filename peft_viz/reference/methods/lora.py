@@ -486,7 +486,7 @@ class LoraWithMixedBatches(LoraTargets):
 
 
 def _insert_adapter_names(thread, adapter_names, module, args, kwargs=None):  # noqa: ARG001
-    return (args, {**kwargs, "adapter_names": adapter_names}) if get_ident() == thread else None
+    return (args, {**(kwargs or {}), "adapter_names": adapter_names}) if get_ident() == thread else None
 
 # %% ../../../nbs/reference/15_lora.ipynb #2af7a0c4
 class LoraModel(LoraWithMixedBatches):
