@@ -82,7 +82,7 @@ def ratios(method: str, mode: bool, go, rounds: int, title: str) -> list:
                 go(one)
         gc.collect()
         gc.freeze()  # so that the collections below are short
-        for i in range(rounds // MODELS):
+        for i in range(max(1, rounds // MODELS)):
             times = {
                 name: seconds(functools.partial(go, models[name])) for name in names[:: -1 if i % 2 else 1]
             }
@@ -98,7 +98,7 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=60, help="pairs of runs for each figure")
+    parser.add_argument("--rounds", type=int, default=60, help="pairs of runs for each figure, at least 6")
     parser.add_argument("--tokens", type=int, default=16, help="tokens to generate")
     parser.add_argument(
         "--methods", nargs="+", choices=METHODS, default=list(METHODS), help="default: all nine"

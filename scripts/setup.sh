@@ -74,7 +74,7 @@ environment() {
 browser() {
   local missing=() can_install=
   ! command -v apt-get > /dev/null || (( EUID )) || can_install=1
-  # The browser without windows, where it can be installed: the tests take half as long in it.
+  # The browser without windows, where it can be installed: it opens a page in a third of the time.
   if [[ $can_install && -z ${PEFT_VIZ_CHROMIUM:-} ]] && ! command -v chromium-headless-shell > /dev/null; then
     say "Installing chromium-headless-shell with apt-get (once)"
     { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium-headless-shell; } > /dev/null 2>&1 ||
