@@ -45,6 +45,10 @@ WORDS = {
         answer="Your answer",
         solution="Solution",
         virtual="The virtual tokens are missing: they have {n} columns of their own, in front.",
+        batch="The first number is missing: how many rows the batch has.",
+        no_columns="This method has no virtual tokens, so it adds no columns.",
+        order="The virtual tokens stand in front of the padding here, not behind it.",
+        behind="The virtual tokens stand behind the padding here, not in front of it.",
         exchanged="Ones and zeros are exchanged: 1 means that the column may be attended to.",
         padding="The padding is forgotten: its columns may not be attended to.",
         ignored="The virtual tokens have labels, too: {n} times -100, so that the loss ignores them.",
@@ -55,6 +59,8 @@ WORDS = {
         uncounted="This run counted the padding, too: every column has the next number.",
         from_zero="The virtual tokens stand in front, so the first real token comes after them.",
         one="One token more or less: what is fed in this step is in the cache when it ends.",
+        before="That is before the call: what is fed in is in the cache when it ends.",
+        masked="Padding is in the cache, too: it is masked, not left out.",
         turned="The sizes are right, their order is not.",
         weight="The order of the sizes is not right. A linear layer keeps its weight as (out, in).",
         frozen="That is the layer's own weight. It is frozen.",
@@ -72,6 +78,10 @@ WORDS = {
         answer="你的答案",
         solution="答案",
         virtual="漏了虚拟词元：它们在最前面另占 {n} 列。",
+        batch="漏了第一个数：这批数据有几行。",
+        no_columns="这种方法没有虚拟词元，不会多出列来。",
+        order="这里虚拟词元在填充之前，而不是之后。",
+        behind="这里虚拟词元在填充之后，而不是之前。",
         exchanged="0 和 1 写反了：1 表示这一列可以被注意到。",
         padding="忘了填充：填充的列不能被注意到。",
         ignored="虚拟词元也有标签：{n} 个 -100，损失会忽略它们。",
@@ -82,6 +92,8 @@ WORDS = {
         uncounted="这次运行把填充也数进去了：每一列都是下一个数。",
         from_zero="虚拟词元在最前面，第一个真实词元排在它们之后。",
         one="多了或少了一个：这一步送入的词元在这一步结束时已经在缓存里。",
+        before="这是调用之前的数目：送入的词元在调用结束时也在缓存里。",
+        masked="填充也在缓存里：它被掩码遮住，并没有去掉。",
         turned="大小对了，次序不对。",
         weight="大小的次序不对。线性层的权重按（输出，输入）存放。",
         frozen="这是该层自己的权重，它是冻结的。",
@@ -227,8 +239,12 @@ def mask(
     "One row of the attention mask that reaches the base model. Raises ValueError when the call has none."
     r, words = _row(trace, call, row), _words(lang)
     virtual = r.roles.count("virtual")
+    own = _of(r, r.attended, "virtual")
+    front, behind = [1] * virtual + own, sorted(r.attended)  # of padding on the left, if there is some
+    order = (behind, words["order"]) if r.attended == front else (front, words["behind"])
     mistakes = [
-        (_of(r, r.attended, "virtual"), words["virtual"].format(n=virtual)),
+        (own, words["virtual"].format(n=virtual)),
+        *[order] * (own == sorted(own)),
         ([1 - x for x in r.attended], words["exchanged"]),
         ([1 for _ in r.attended], words["padding"]),
         ([0 if role == "virtual" else x for x, role in zip(r.attended, r.roles)], words["exchanged"]),
@@ -275,6 +291,7 @@ def positions(
         raise ValueError("no positions were measured in this call")
     roles = _row(trace, call, row).roles
     inputs, first, virtual = roles[-len(right) :], min(right), roles.count("virtual")
+    elsewhere = [] if "virtual" in inputs else [([*range(len(roles))], words["elsewhere"])]
     skipped = [sum(role != "padding" for role in inputs[:n]) for n in range(len(inputs))]
     every = [*range(len(inputs))]
     from_zero = [x - first for x in right]
@@ -284,6 +301,7 @@ def positions(
         (other, words[hint]),
         ([x + first for x in other], words[hint]),
         ([x for x, role in zip(right, inputs) if role != "virtual"], words["virtual"].format(n=virtual)),
+        *elsewhere,
     ]
     return exercise(_question(lang, "positions", trace, call, row=row), right, mistakes, lang=lang)
 
@@ -308,6 +326,12 @@ WORDS["zh"] |= dict(
 
 def _mistaken(right: list, sequence, words: dict) -> list:
     "Shapes that people take for the right one, and what to say to them."
+    general = [(right[1:], words["batch"]), (right[::-1], words["turned"])] if len(right) > 1 else []
+    return _about_columns(right, sequence, words) + general
+
+
+def _about_columns(right: list, sequence, words: dict) -> list:
+    "Shapes with other columns: virtual tokens that are missing, or counted where they are not."
     roles, start = sequence.rows[0].roles, sequence.query_start
     virtual, inside, columns = roles.count("virtual"), roles[start:].count("virtual"), len(roles)
     missing = words["virtual"].format(n=virtual)
@@ -322,6 +346,8 @@ def _mistaken(right: list, sequence, words: dict) -> list:
     if len(right) < 2:
         return []
     width, wide = right[1], lambda n: right[:1] + [n] + right[2:]
+    if not virtual and width == columns:
+        return [(wide(width + n), words["no_columns"]) for n in range(1, 9)]
     if width == columns:  # of all tokens, real and virtual
         return [(wide(width - virtual), missing)]
     if width == columns - start == 1:  # a decoding step
@@ -360,9 +386,12 @@ def cached(
     if "past_key_values" not in base.outputs:
         raise ValueError("no cache came back from this call")
     right = trace.value(base.outputs["past_key_values"]).length
-    virtual = _row(trace, call, 0).roles.count("virtual")
+    row, start = _row(trace, call, 0), layout.sequence(trace, base).query_start
+    virtual, padding = row.roles.count("virtual"), row.roles.count("padding")
     mistakes = [
         (right - virtual, words["virtual"].format(n=virtual)),
+        *[(start, words["before"])] * (start < right - 1),
+        (right - padding, words["masked"]),
         (right - 1, words["one"]),
         (right + 1, words["one"]),
     ]
@@ -392,6 +421,7 @@ def branch(
     lang: str = "en",  # or "zh"
     time: int
     | None = None,  # in which of the calls that decide by it, from 0; None: the first, and it is not said
+    hint: str = "",  # what to say to the wrong answer; without it, what the recording knows of the names
 ) -> Exercise:
     "Which way a condition went. Raises ValueError when no recorded line decides by this condition."
     found = [
@@ -403,7 +433,8 @@ def branch(
     words, (function, line, outcome, known) = QUESTIONS[lang], found[n]
     said = "" if time is None else words["time"].format(n=n + 1)
     asked = _question(lang, "branch", trace, 0, condition=line, function=function, time=said)
-    hint = " ".join(WORDS[lang]["known"].format(name=name, value=value) for name, value in known.items())
+    told = (WORDS[lang]["known"].format(name=name, value=value) for name, value in known.items())
+    hint = hint or " ".join(told)
     mistakes = [(words["no" if outcome else "yes"], hint)] if hint else ()
     choices = words["yes"], words["no"]
     return exercise(asked, words["yes" if outcome else "no"], mistakes, choices, lang=lang)
