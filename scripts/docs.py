@@ -424,6 +424,7 @@ def framed(text, page, folder):
     if words:
         text = FRAME.sub(lambda m: m[1] + words.get(m[2], m[2]), text)
         text = text.replace('class="nav-link" href="../tutorials/', 'class="nav-link" href="')
+        text = text.replace('href="../playground.html"', f'href="../playground.html#lang={of}"')
     other, said = TWINS.get(of, ("", ""))
     if (folder / other / name).exists() and other:
         lang = other if other in WORDS else "en"

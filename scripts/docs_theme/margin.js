@@ -16,7 +16,8 @@
   }
   for (const link of nav.querySelectorAll("a[href]")) {
     const target = link.getAttribute("href");
-    link.setAttribute("href", up + target);
+    const spoken = words && target === "playground.html" ? `#lang=${document.documentElement.lang}` : "";
+    link.setAttribute("href", up + target + spoken);
     if (target !== nav.dataset.page) continue;
     link.classList.add("active");
     link.setAttribute("aria-current", "page");
