@@ -14,7 +14,17 @@ import matplotlib.pyplot as plt
 
 from ..recording import layout, marks
 from ..recording.layout import MARKS
-from .sheet import LEGIBLE, SMALL, Sheet, in_lines, legend_height, mixed, room, text_on, vocabulary
+from peft_viz.views.sheet import (
+    LEGIBLE,
+    SMALL,
+    Sheet,
+    in_lines,
+    legend_height,
+    mixed,
+    room,
+    text_on,
+    vocabulary,
+)
 
 # %% ../../nbs/views/figures/08_importance.ipynb #abb1ded1
 @dataclass

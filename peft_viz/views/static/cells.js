@@ -25,8 +25,13 @@ const LONG = 40;
 /** How many columns of n are drawn. @param {number} n */
 const drawnOf = (n) => (n > COLUMNS ? LONG : n);
 
-/** The column to begin with: 0, or a little before the first change that would not be seen. */
-function beginOf(rows, n, fresh) {
+/**
+ * The column to begin with: 0, or a little before the first change that would not be seen.
+ * @param {number} rows
+ * @param {number} n
+ * @param {((row: number, column: number) => boolean) | null} fresh
+ */
+export function beginOf(rows, n, fresh) {
   if (!fresh || n <= COLUMNS) return 0;
   const first = range(n).find((c) => range(Math.min(rows, ROWS)).some((r) => fresh(r, c)));
   return first >= LONG ? Math.min(first - 4, n - LONG) : 0;
@@ -146,7 +151,8 @@ function notes(view, v, rows, n, begin = 0) {
   const told = [];
   if (rows > ROWS) told.push(view.say("more_rows", rows - ROWS));
   if (n > COLUMNS) {
-    told.push(begin ? view.say("drawn_from", begin, begin + LONG - 1, n) : view.say("drawn", LONG, n));
+    const last = begin + LONG - 1;
+    told.push(begin ? view.say("drawn_from", begin, last, n) : view.say("drawn", LONG, n));
   }
   if (v.truncated) told.push(view.say("cut", count(v.data), size(v.shape)));
   return told.map((t) => h("p", { class: "note" }, t));

@@ -146,7 +146,7 @@ export function bringIn(box, given) {
   else seam(box);
 }
 
-/** Scroll a wide grid, if need be, to where what was added meets what was passed. @param {any} box */
+/** Scroll, if need be, to where what was added meets what was passed. @param {any} box */
 function seam(box) {
   const cell =
     box && box.scrollWidth > box.clientWidth && box.querySelector(".passed td:not(.gap)");
