@@ -317,7 +317,9 @@ def test_a_mask_of_ones_that_generate_keeps_back(method):
     "transformers 5 leaves out a mask that hides no token; 4 passes it on."
     batch = dict(input_ids=IDS[1:], attention_mask=MASK[1:])
     trace = watched("peft", method, lambda model: model.generate(**batch, max_new_tokens=1, do_sample=False))
-    dropped = lambda trace: [m for m in trace.story() if (m.kind, m.names) == ("dropped", ("attention_mask",))]
+    dropped = lambda trace: [
+        m for m in trace.story() if (m.kind, m.names) == ("dropped", ("attention_mask",))
+    ]
     assert ["all ones" in m.text for m in dropped(trace)] == [True] * V5
     assert not dropped(generate("peft", method))  # there, the mask hides the padding
 
