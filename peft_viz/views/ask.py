@@ -323,7 +323,7 @@ WORDS["zh"] |= dict(
     square="这个掩码有四维：批次、头，以及每个查询一行、每个键一列。",
 )
 
-
+# %% ../../nbs/views/06_ask.ipynb #5a9e0b18
 def _mistaken(right: list, sequence, words: dict) -> list:
     "Shapes that people take for the right one, and what to say to them."
     general = [(right[1:], words["batch"]), (right[::-1], words["turned"])] if len(right) > 1 else []
