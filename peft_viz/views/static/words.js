@@ -274,6 +274,10 @@ export const WORDS = {
     "Too large to be kept whole: of {1} {1:number|numbers}, only the first {0:was|# were} kept.",
     "太大，没有全部保留：只记录了前 {0} 个数（共 {1} 个）。",
   ],
+  drawn_from: [
+    "Columns {0} to {1} of {2} are drawn, where the line changed something.",
+    "只画出这一行改变处的第 {0} 到 {1} 列，共 {2} 列。",
+  ],
   drawn: ["Of {1} {1:column|columns}, only the first {0:is|# are} drawn.", "只画出前 {0} 列，共 {1} 列。"],
   // roles of a value
   attention_mask: ["attention mask", "注意力掩码"],
