@@ -153,7 +153,9 @@ def _place(name: str, m) -> tuple | None:
             return None
     if not of_its_own or "base_layer" in m._modules:
         return None  # they hold no table beside their parameters
-    names = tuple if is_called else partial(filter, _is_called)  # in a module for positions, each table is one
+    names = (
+        tuple if is_called else partial(filter, _is_called)
+    )  # in a module for positions, each table is one
     held = (vars(m), m._buffers, m._parameters)
     tables = [n for some in held for n in names(some) if _is_table(some[n])]
     return ("table", tuple(tables)) if tables and "position_ids" not in _named_rotary(m) else None
@@ -168,6 +170,13 @@ def _axis(t: torch.Tensor) -> int | None:
     "The axis of the positions in a table [positions, width] with at most one more axis, of length one."
     long = [axis for axis, size in enumerate(t.shape[:-1]) if size > 1]
     return long[0] if t.ndim in (2, 3) and len(long) == 1 else None
+
+
+def _is_same_table(t, table) -> bool:
+    "The table, or the table without its axis of length one?"
+    if not isinstance(table, torch.Tensor) or t is table:
+        return t is table
+    return t.ndim < table.ndim and t.numel() == table.numel() and t.data_ptr() == table.data_ptr()
 
 
 def _is_table(t) -> bool:
@@ -196,7 +205,7 @@ class _Lookup(TorchFunctionMode):
     @guarded("the positions")
     def note(self, func, args, kwargs):
         table, index = _LOOKUPS[func](*args, **kwargs)
-        if any(table is getattr(self.module, n, None) for n in self.tables):
+        if any(_is_same_table(table, getattr(self.module, n, None)) for n in self.tables):
             axis = _axis(table)
             parts = [i for i in index if i is not None] if isinstance(index, tuple) else [index]
             index = parts[axis] if axis < len(parts) else None
