@@ -186,7 +186,7 @@ def strips(trace, seq, ax, theme, lang, blocks, entries, below):
     "Draw blocks [(heading, lines)] over the positions of a sequence layout and return the Axes"
     words, n, query_start = vocabulary(lang), seq.length, seq.query_start
     if (left_out := len(seq.rows) - len(blocks)) > 0:
-        below += "; " + words["more"].format(n=left_out)
+        below += "; " + words["more"].format(n=left_out, s="s" * (left_out != 1))
     if any({"ids", "attended"} & set(row.unkept) for row in seq.rows[: len(blocks)]):
         below += "; " + words["plain"]
     names = [line.name for _, lines in blocks for line in lines]

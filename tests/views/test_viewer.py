@@ -1039,16 +1039,9 @@ def test_the_lines_are_accessible(trace, raised, tmp_path, new_page, scheme):
         open_view(page)
         page.add_script_tag(content=script)
         base = [k for k, (_, line) in enumerate(moments(recording)) if line is None]
-        steps = sorted(
-            {
-                0,
-                find(recording, ".forward", GROWN, "rebound")[0],
-                len(moments(recording)) - 1,
-                *base[:1],
-                *base[-1:],
-            }
-        )
-        for k in steps:
+        grown, last = find(recording, ".forward", GROWN, "rebound")[0], len(moments(recording)) - 1
+        steps = {grown, last} if scheme == "dark" else {0, grown, *base[:1], *base[-1:], last}
+        for k in sorted(steps):
             go(page, k)
             found = page.evaluate(
                 "async rules => (await axe.run(rules)).violations.map(v => [v.id, ...v.nodes.map(n => n.html.slice(0, 120))])",
