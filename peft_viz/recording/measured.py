@@ -160,7 +160,7 @@ def _place(name: str, m) -> tuple | None:
     tables = [n for some in held for n in names(some) if _is_table(some[n])]
     return ("table", tuple(tables)) if tables and "position_ids" not in _named_rotary(m) else None
 
-
+# %% ../../nbs/recording/07_measured.ipynb #9bdca8eb
 def _is_of_transformers(kind: type) -> bool:
     "Is it a class of transformers, or made from one of its models?"
     return any(k.__module__.startswith("transformers.models.") for k in kind.__mro__)
