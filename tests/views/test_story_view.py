@@ -473,23 +473,6 @@ def test_every_view_fits_every_width(trace, opened, width, name):
         assert scrolls == []
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("lang", ["en", "zh"])
-def test_accessible(trace, opened, scheme, lang):
-    axe = pytest.importorskip(
-        "axe_playwright_python", reason="axe is not installed: pip install axe-playwright-python"
-    )
-    script = (pathlib.Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
-    page = opened(trace, f"#moment=5&lang={lang}", color_scheme=scheme, bypass_csp=True)
-    page.add_script_tag(content=script)
-    for name in ("story", "overview", "attention", "decoding", "lines"):
-        view(page, name)
-        found = page.evaluate(
-            "async () => (await axe.run()).violations.map(v => [v.id, ...v.nodes.map(n => n.html.slice(0, 160))])"
-        )
-        assert found == [], name
-
-
 @pytest.mark.parametrize("sandbox", ["allow-scripts", "allow-scripts allow-same-origin"])
 def test_a_low_frame_is_filled_or_made_higher(trace, page, sandbox):
     "As marimo and other hosts put it: 400 pixels high, whatever is in it."
@@ -557,20 +540,18 @@ def test_every_control_is_reached_by_tab_and_shows_it(trace, prefix, page, tmp_p
     assert count > 10 and {0, *(number for number, *_ in told)} == {*range(count)} and page.problems == []
 
 
-def test_axe_finds_nothing_in_any_view(trace, prefix, new_page, tmp_path):
-    "Names, contrast, landmarks: each view of two recordings, light at 1400 pixels and dark at 390."
+@pytest.mark.parametrize("lang, theme, width", [("en", "light", 1400), ("zh", "dark", 390)])
+def test_axe_finds_nothing_in_any_view(trace, prefix, new_page, tmp_path, lang, theme, width):
+    "Names, contrast, landmarks: each view of two recordings."
     axe = pytest.importorskip("axe_playwright_python", reason="axe is not installed")
     script = (pathlib.Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
     file = tmp_path / "two.html"
     file.write_text(viewer.page(trace, other=prefix), encoding="utf-8")
-    for theme, width in (("light", 1400), ("dark", 390)):
-        page = new_page(viewport=dict(width=width, height=900), bypass_csp=True)
-        page.raw.goto(f"{file.as_uri()}#moment=2&theme={theme}")
-        page.wait_for_selector(f"{TAG} .root")
-        page.evaluate(script)
-        for name in ("story", "lines", "overview", "attention", "decoding", "compare"):
-            view(page, name)
-            found = page.evaluate(
-                "async () => (await axe.run()).violations.map(v => [v.id, v.nodes[0].html])"
-            )
-            assert found == [], (theme, name)
+    page = new_page(viewport=dict(width=width, height=900), bypass_csp=True)
+    page.raw.goto(f"{file.as_uri()}#moment=5&theme={theme}&lang={lang}")
+    page.wait_for_selector(f"{TAG} .root")
+    page.evaluate(script)
+    for name in ("story", "lines", "overview", "attention", "decoding", "compare"):
+        view(page, name)
+        found = page.evaluate("async () => (await axe.run()).violations.map(v => [v.id, v.nodes[0].html])")
+        assert found == [], name

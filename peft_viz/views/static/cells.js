@@ -218,7 +218,8 @@ export function beforeAfter(view, before, after, name, near) {
   const [now, old] = flat ? [view.rec.numbers(after), view.rec.numbers(before)] : [null, null];
   if (!now || !old || v.truncated || was.truncated) return figure(view, after, name, near);
   const fit = align(v, now, was, old);
-  const begin = beginOf(...extent(v), fit.fresh) + fit.padAfter; // on the columns of both
+  const [rows, n] = extent(v);
+  const begin = beginOf(rows, n, fit.fresh) + fit.padAfter; // on the columns of both
   const row = (word, index, data, pad, fresh) => {
     const at = { offset: Math.max(0, pad - begin), begin: Math.max(0, begin - pad), fresh };
     return h(

@@ -114,7 +114,7 @@ export function showStory(view) {
   const count = n ? view.say("moment_of", n, of) : view.say("short_of", of);
   showMoveBar(view, i, rec.story.length, count);
   const base = scene.base || rec.nextBase(scene.k);
-  const from = rec.story.slice(0, i).findLast((other) => other.k < scene.k)?.k ?? -1;
+  const from = rec.story.filter((other, j) => j < i && other.k < scene.k).pop()?.k ?? -1;
   const short_ = scene.kind === "short";
   // a call that was not stepped into is one step: what came back belongs to the moments behind it
   const when = short_
