@@ -42,7 +42,7 @@ export function controls(view) {
   const bar = h(
     "div",
     { class: "bar" },
-    h("div", { class: "tools", role: "group" }, tools),
+    h("div", { class: "tools", role: "group", "aria-label": view.say("moving") }, tools),
     $.count,
     speedPicker(view),
     jump("next_change", "jump_change", () => view.jumpChange(1), "n"),
