@@ -215,8 +215,9 @@ def picture(where):
         )
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=2 * scale)
-    data = {"image/png": base64.b64encode(out.getvalue()).decode()}
-    return dict(output_type="display_data", data=data, metadata={})
+    said = html.escape(" ".join(figure.axes[0].get_title(loc="left").split()))
+    image = f'<img alt="{said}" src="data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}">'
+    return dict(output_type="display_data", data={"text/html": image}, metadata={})
 
 
 # ---- the page
