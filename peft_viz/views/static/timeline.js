@@ -146,7 +146,8 @@ function callBars(calls, x, height) {
     paths.set(kind, (paths.get(kind) || "") + box);
   };
   for (const c of calls) {
-    const apart = x[c.last + 1] - x[c.first] > total / 200 ? " apart" : ""; // wide enough for an edge
+    // an edge only where there is room for one
+    const apart = x[c.last + 1] - x[c.first] > total / 200 ? " apart" : "";
     add((c.kind === "base" ? "call base" : "call") + apart, c, 0, 17);
   }
   for (const c of calls) if (c.raised) add("raised", c, 15, 2);
