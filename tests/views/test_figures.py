@@ -278,6 +278,13 @@ def test_what_stands_on_stripes(prompt):
     told = texts(plot.labels(trace))
     assert {"◆ × 52", "-100 × 55", "-100 × 52", "abcde"} <= set(told)
     assert strips.run_text([(None, "long", "")] * 3, 0.3) == ""
+    ax = plot.story(trace)
+    assert {"1 × 52", "-100 × 52"} <= set(texts(ax))  # of the new ones: a text goes over no outline's edge
+    ax.figure.canvas.draw()
+    edges = [p.get_window_extent() for p in ax.patches if p.get_gid() == "new"]
+    for told in (t.get_window_extent() for t in ax.texts if "×" in t.get_text()):
+        across = [e for e in edges if told.overlaps(e)]
+        assert all(e.x0 <= told.x0 and told.x1 <= e.x1 for e in across)
 
 
 def test_why_labels_became_ignored():

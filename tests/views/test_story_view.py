@@ -211,6 +211,36 @@ def test_what_has_not_happened_is_faint_and_what_just_did_is_marked(trace, opene
     assert f"{loss:.3f}" in text(page, ".back")
 
 
+def test_a_moment_marks_as_new_what_it_made_itself(trace, prefix, opened):
+    "Logits, losses and attention made no cell; the cache that is filled holds the virtual tokens."
+    new = f"""() => {{
+        const view = document.querySelector('{TAG}');
+        return view.rec.story.map((scene, i) => {{
+            view.goScene(i);
+            const rows = [...{ROOT}.querySelectorAll('.sheet tr')].filter(row => row.querySelector('.fresh'));
+            return [scene.kind, rows.map(row => [row.cells[0].textContent, row.querySelectorAll('.fresh').length])];
+        }});
+    }}"""
+    told = opened(prefix).evaluate(new)
+    assert [rows for kind, rows in told if kind == "cache"] == [[["token", VIRTUAL]]] * 2
+    assert [rows for kind, rows in told if kind == "positions"][0] == [["position", 12]]
+    told += opened(trace).evaluate(new)
+    assert not any(
+        rows for kind, rows in told if kind in ("attention", "logits", "loss", "token", "decision")
+    )
+    assert [["label", VIRTUAL]] in [rows for kind, rows in told if kind == "grew"]
+
+
+def test_rows_are_heard_as_sentences(trace, opened):
+    page = opened(trace)
+    heard = page.raw.locator(f"{TAG} .sheet th[scope=row]").evaluate_all("all => all.map(x => x.ariaLabel)")
+    assert f"token: {VIRTUAL} × virtual token, 4 × padding, f, i, g, =, f, g, i, <eo…" in heard
+    assert f"mask: {VIRTUAL} × attended, 4 × masked, 8 × attended" in heard
+    tree = page.raw.locator(TAG).aria_snapshot()
+    assert "button: " not in tree and 'button ""' not in tree  # each has a name
+    assert "? Is it prompt learning" not in tree  # a sign that the sentence says
+
+
 def test_the_lines_behind_a_moment_and_back(trace, opened):
     page = opened(trace)
     number, moment = next((i, m) for i, m in enumerate(trace.story(), 1) if m.kind == "grew")
@@ -409,9 +439,11 @@ def test_the_layers_that_lora_adapts(new_page, tmp_path):
     page.raw.goto(trace.save(tmp_path / "trace.html").as_uri() + f"#moment={number}")
     told = [plain(x) for x in page.raw.locator(f"{TAG} .list tbody tr").all_inner_texts()]
     layers = layout.lora(trace, trace.base_calls[0])
-    assert len(told) == len(layers) == 2 and page.problems == []
+    assert len(told) == len(layers) == 2
     for row, layer in zip(told, layers):
         assert row.startswith(layer.name) and f"{list(layer.a)} {list(layer.b)} 2 0 no" in row
+    page.raw.goto(trace.save(tmp_path / "zh.html").as_uri() + "#lang=zh")
+    assert text(page, ".say").startswith("LoRA 不改变你的批次") and page.problems == []
 
 
 # ---------------------------------------------------------------- links, copies, sizes

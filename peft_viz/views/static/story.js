@@ -9,6 +9,7 @@ import { methodName } from "./help.js";
 import { moveBar, showMoveBar } from "./playback.js";
 import { colourLines, dedent } from "./python.js";
 import { legend } from "./sequence.js";
+import { stretches } from "./grid.js";
 import { numberOf } from "./numbering.js";
 import { COLUMNS_SHOWN, sheet } from "./sheet.js";
 import { typeOf } from "./state.js";
@@ -60,7 +61,8 @@ export function storyPanel(view) {
 function sceneButton(view, scene, i) {
   const cls = `scene-button kind-${/^[\w-]+$/.test(scene.kind) ? scene.kind : "other"}`;
   const sign = { decision: "?", short: "◆" }[scene.kind] || String(numberOf(view, i));
-  const number = h("span", { class: "no" }, sign);
+  const spoken = Number.isInteger(+sign) ? null : "true"; // the sentence says what the sign says
+  const number = h("span", { class: "no", "aria-hidden": spoken }, sign);
   const text = h("span", { class: "what" }, textOf(view, scene));
   return h(
     "button",
@@ -73,7 +75,8 @@ function sceneButton(view, scene, i) {
 /** What the method did to the batch, in one sentence of measured facts. @param {View} view */
 function inShort(view) {
   const { rec } = view;
-  const name = methodName(view);
+  const named = methodName(view);
+  const name = view.language ? named.replace(/\w$/, "$& ") : named; // LoRA 不改变
   const seq = rec.sequence(rec.bases[0].id);
   const row = seq?.rows[Math.min(view.firstRow, seq.rows.length - 1)];
   const count = [...(row?.roles || "")].filter((c) => c === "v").length;
@@ -297,10 +300,12 @@ function lineOf(view, data, line, columns, when, given) {
     const cell = { class: "unkept", colspan: columns.length };
     return h("tr", {}, name, h("td", cell, view.say("unkept")));
   }
+  const words = [];
   const cells = columns.map((c) => {
     const x = line.values[c];
     if (x == null) return h("td", { class: "gap" });
     const [cls, text, title] = cellOf(view, data, line.role, x, c, given);
+    words.push(spokenOf(view, data, line.role, x, c) ?? text);
     const later = line.born[c] > when.now;
     const born = when.added
       ? data.roles[c] === "v"
@@ -311,7 +316,20 @@ function lineOf(view, data, line, columns, when, given) {
     const told = later ? `${title} · ${view.say("not_yet_short")}` : title;
     return h("td", { class: cls + more, title: told }, text);
   });
+  // for those who hear the row: "token: 4 × virtual token, f, i, g"
+  const heard = stretches(words).map(([from, to, word]) => {
+    return to - from > 1 ? `${to - from} × ${word}` : word;
+  });
+  name.setAttribute("aria-label", `${name.textContent}: ${heard.join(", ")}`);
   return h("tr", {}, name, cells);
+}
+
+/** What a cell is, where its text is a sign. */
+function spokenOf(view, data, role, x, c) {
+  if (role === "attention_mask") return view.name(x ? "attended" : "masked");
+  if (role === "labels") return x === -100 ? view.name("ignored") : null;
+  const mark = role === "ids" && view.roleOf(data.roles[c]);
+  return mark === "virtual" || mark === "padding" ? view.name(mark) : null;
 }
 
 /** Class, text, and what a cell says when one points at it. */

@@ -42,7 +42,7 @@ export function controls(view) {
   const bar = h(
     "div",
     { class: "bar" },
-    h("div", { class: "tools", role: "group" }, tools),
+    h("div", { class: "tools", role: "group", "aria-label": view.say("moving") }, tools),
     $.count,
     speedPicker(view),
     jump("next_change", "jump_change", () => view.jumpChange(1), "n"),
@@ -146,7 +146,8 @@ function callBars(calls, x, height) {
     paths.set(kind, (paths.get(kind) || "") + box);
   };
   for (const c of calls) {
-    const apart = x[c.last + 1] - x[c.first] > total / 200 ? " apart" : ""; // wide enough for an edge
+    // an edge only where there is room for one
+    const apart = x[c.last + 1] - x[c.first] > total / 200 ? " apart" : "";
     add((c.kind === "base" ? "call base" : "call") + apart, c, 0, 17);
   }
   for (const c of calls) if (c.raised) add("raised", c, 15, 2);

@@ -37,6 +37,7 @@ export const WORDS = {
   no_picture: ["There is no picture here.", "这里没有图片。"],
   // the story
   moments: ["Moments", "时刻"],
+  moving: ["Moving and playing", "移动与播放"],
   moment: ["The moment", "这一时刻"],
   moment_of: ["moment {0} of {1}", "第 {0} / {1} 个时刻"],
   you_passed: ["You passed", "你传入的"],
