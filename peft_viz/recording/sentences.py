@@ -308,7 +308,7 @@ TEXTS |= {
     ),
     "but_in_layers": (
         " Layer{n:s} {layers} {n:uses|use} none.",
-        "第 {layers} 层不使用位置编号。",
+        "有 {n} 层不使用位置编号：第 {layers} 层。",
     ),
     "no_positions": (
         "The base model has no positions: only distances, or the order of the tokens.",
