@@ -107,13 +107,9 @@ def initialise_skills(
 ):
     "Start each matrix as `nn.Linear` would start it, one skill after the other."
     splits, skills, fan_in, fan_out = weights.shape
-    if weights.is_meta:  # a tensor without numbers
-        return
-    for skill in range(skills):
-        for split in range(splits):
-            matrix = torch.empty(fan_out, fan_in)
-            nn.init.kaiming_uniform_(matrix, a=math.sqrt(5))
-            weights[split, skill] = matrix.T
+    bound = 1 / math.sqrt(fan_in)
+    drawn = torch.empty(skills, splits, fan_out, fan_in).uniform_(-bound, bound)
+    weights.copy_(drawn.permute(1, 0, 3, 2))
 
 # %% ../../../nbs/reference/18_poly.ipynb #dc7626e6
 class PolyLayer(PolyParts):
