@@ -391,7 +391,9 @@ class PeftModelWithPrompt(PeftModelWithPromptEncoder):
         return checkpoint.get_prompt_embedding_to_save(self, adapter_name).detach().cpu()
 
 # %% ../../nbs/reference/04_model.ipynb #1c4fcf6c
-SIZES = "r init_r n_skills n_tasks num_virtual_tokens encoder_hidden_size encoder_num_layers num_ranks num_tasks"
+SIZES = (
+    "r init_r n_skills n_tasks num_virtual_tokens encoder_hidden_size encoder_num_layers num_ranks num_tasks"
+)
 MOST = 2**26  # numbers that any adapter may have, however small the base model
 
 

@@ -247,11 +247,11 @@ class PolyModel(PolyTargets):
             if self.takes_task_ids:
                 yield
             else:
-                with self._task_ids_taken():
+                with self._task_ids_taken(kwargs.get("task_ids")):
                     yield
 
     @contextmanager
-    def _task_ids_taken(self):
+    def _task_ids_taken(self, task_ids):
         modules = list(self.model.modules())
         layers = [m for m in modules if isinstance(m, PolyLayer)]
         checkpoints = {
@@ -260,6 +260,8 @@ class PolyModel(PolyTargets):
         hook = self.model.register_forward_pre_hook(partial(self._take_task_ids, layers), with_kwargs=True)
         try:
             self.takes_task_ids = True
+            if isinstance(task_ids, torch.Tensor):  # generate encodes pictures before it calls the model
+                tell(layers, self._checked(task_ids, task_ids.numel()))
             for module, checkpoint in checkpoints.items():
                 module._gradient_checkpointing_func = partial(checkpoint_with_tasks, checkpoint, layers)
             yield
@@ -271,13 +273,16 @@ class PolyModel(PolyTargets):
             tell(layers, None)
 
     def _take_task_ids(self, layers, model, args, kwargs):  # noqa: ARG002
-        task_ids = kwargs.pop("task_ids", None)
-        if task_ids is not None:
-            task_ids = task_ids.reshape(-1) if isinstance(task_ids, torch.Tensor) else task_ids
-            inputs = [*args[:1], kwargs.get("input_ids"), kwargs.get("inputs_embeds")]
-            batch_size = max((len(rows) for rows in inputs if rows is not None), default=0)
-            check_task_ids(
-                task_ids, batch_size, min(self.peft_config[name].n_tasks for name in self.active_adapters)
-            )
-        tell(layers, task_ids)
+        task_ids, known = kwargs.pop("task_ids", None), layers[0].task_ids
+        inputs = [*args[:1], kwargs.get("input_ids"), kwargs.get("inputs_embeds")]
+        batch_size = max((len(rows) for rows in inputs if rows is not None), default=0)
+        if task_ids is None and known is not None and len(known) == batch_size:
+            task_ids = known  # generate calls once more for the same rows, for example to guide them
+        tell(layers, None if task_ids is None else self._checked(task_ids, batch_size))
         return args, kwargs
+
+    def _checked(self, task_ids, batch_size):
+        task_ids = task_ids.reshape(-1) if isinstance(task_ids, torch.Tensor) else task_ids
+        n_tasks = min(self.peft_config[name].n_tasks for name in self.active_adapters)
+        check_task_ids(task_ids, batch_size, n_tasks)
+        return task_ids

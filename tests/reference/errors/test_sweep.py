@@ -195,7 +195,12 @@ def test_odd_folders(path, tmp_path):
     "method, fields",
     [
         ("LORA", dict(r=2**20, rank_pattern={}, layers_to_transform=None)),
-        ("LORA", dict(rank_pattern={".*_proj": 2**20}, target_modules=["q_proj", "o_proj"], layers_to_transform=None)),
+        (
+            "LORA",
+            dict(
+                rank_pattern={".*_proj": 2**20}, target_modules=["q_proj", "o_proj"], layers_to_transform=None
+            ),
+        ),
         ("POLY", dict(r=2**19)),
         ("POLY", dict(n_skills=2**20)),
         ("P_TUNING", dict(encoder_hidden_size=2**16)),
