@@ -24,6 +24,12 @@ from .watch import Ledger
 from .trace import Trace
 
 # %% ../../nbs/recording/00_recorder.ipynb #4936c473
+def _unwrapped(model):
+    "The model inside `DataParallel` and the like, which hand each call on to their `module`."
+    inside = vars(model).get("_modules", {}).get("module") if hasattr(model, "__dict__") else None
+    return _unwrapped(inside) if inside is not None and not hasattr(model, "config") else model
+
+
 def _original(model):
     "The model inside `torch.compile(model)`."
     return vars(model).get("_modules", {}).get("_orig_mod", model) if hasattr(model, "__dict__") else model
@@ -248,6 +254,7 @@ class Recorder(Switch):
         attention: str | None = None,  # as for `record`
         digests: bool = False,  # as for `record`
     ):
+        model = _unwrapped(model)
         self.model = _original(model)
         self.layers = _count("layers", layers, "how many adapted layers to follow")
         self.next_tokens = _count("next_tokens", next_tokens, "how many of the likeliest next tokens to note")
