@@ -257,11 +257,14 @@ class PolyModel(PolyTargets):
         checkpoints = {
             m: m._gradient_checkpointing_func for m in modules if "_gradient_checkpointing_func" in vars(m)
         }
-        hook = self.model.register_forward_pre_hook(partial(self._take_task_ids, layers), with_kwargs=True)
+        of_rows = (
+            self._checked(task_ids, max(1, task_ids.numel())) if isinstance(task_ids, torch.Tensor) else None
+        )
+        take = partial(self._take_task_ids, layers, of_rows)
+        hook = self.model.register_forward_pre_hook(take, with_kwargs=True)
         try:
             self.takes_task_ids = True
-            if isinstance(task_ids, torch.Tensor):  # generate encodes pictures before it calls the model
-                tell(layers, self._checked(task_ids, task_ids.numel()))
+            tell(layers, of_rows)  # generate encodes pictures before it calls the model
             for module, checkpoint in checkpoints.items():
                 module._gradient_checkpointing_func = partial(checkpoint_with_tasks, checkpoint, layers)
             yield
@@ -272,12 +275,13 @@ class PolyModel(PolyTargets):
             hook.remove()
             tell(layers, None)
 
-    def _take_task_ids(self, layers, model, args, kwargs):  # noqa: ARG002
-        task_ids, known = kwargs.pop("task_ids", None), layers[0].task_ids
+    def _take_task_ids(self, layers, of_rows, model, args, kwargs):  # noqa: ARG002
+        task_ids = kwargs.pop("task_ids", None)
         inputs = [*args[:1], kwargs.get("input_ids"), kwargs.get("inputs_embeds")]
         batch_size = max((len(rows) for rows in inputs if rows is not None), default=0)
-        if task_ids is None and known is not None and len(known) == batch_size:
-            task_ids = known  # generate calls once more for the same rows, for example to guide them
+        if task_ids is None and of_rows is not None and batch_size % len(of_rows) == 0:
+            # generate calls once more for the same rows, or their beams, for example to guide them
+            task_ids = of_rows.repeat_interleave(batch_size // len(of_rows))
         tell(layers, None if task_ids is None else self._checked(task_ids, batch_size))
         return args, kwargs
 
