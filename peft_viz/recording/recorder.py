@@ -131,7 +131,8 @@ def _doors(recorder, keepers: list, adapted: list) -> list:
         found += [(m, "forward", partial(AttentionVisit, layer=i), glance)]
     for m, how, tables in recorder.places:
         make = partial(PositionVisit, how=how, tables=tables)
-        found += [(m, "forward", make, PositionVisit.glance)]
+        glance = None if m is recorder.base else PositionVisit.glance  # its call has not begun yet
+        found += [(m, "forward", make, glance)]
     if recorder.attention:
         found += [(m, "forward", partial(WeightsVisit, layer=i)) for i, m in recorder.attentions]
     if recorder.digests:

@@ -31,10 +31,9 @@ RUN = {  # name: (script and its arguments, exit code)
 }
 TIMES = re.compile(r"'train_(runtime|\w+_per_second)': '[\d.e-]+'")  # no two runs take equally long
 
-# What the scripts import. Runs without the command begin with all of it; those under the command without peft, which
-# the command has to meet as a script imports it. Two begin with nothing, as in a terminal.
-TRANSFORMERS = *MODELS, "transformers.trainer", "transformers.tokenization_utils_tokenizers"
-IMPORTED = *TRANSFORMERS, "peft", "trl.trainer.sft_trainer"
+# What runs begin with; not with peft, which the command has to meet as a script imports it. Two under the command
+# begin with nothing, as in a terminal.
+IMPORTED = *MODELS, "transformers.tokenization_utils_tokenizers"
 BEGIN_ANEW = "SFTTrainer", "raises"
 
 
@@ -70,7 +69,7 @@ def watched(tmp_path_factory):
         if name not in done:
             folder = tmp_path_factory.mktemp("watched")
             command = ["-m", "peft_viz", "run", "-o", "trace.json", *words(name)]
-            begin = python if name in BEGIN_ANEW else forks(*TRANSFORMERS).run
+            begin = python if name in BEGIN_ANEW else forks(*IMPORTED).run
             result = begin(*command, env=environment(), cwd=folder)
             traces = {p.name: Trace.load(p) for p in sorted(folder.iterdir())}
             done[name] = *result, traces
