@@ -255,7 +255,6 @@ class Recorder(Switch):
         attention: str | None = None,  # as for `record`
         digests: bool = False,  # as for `record`
     ):
-        model = _unwrapped(model)
         self.model = _original(model)
         self.layers = _count("layers", layers, "how many adapted layers to follow")
         self.next_tokens = _count("next_tokens", next_tokens, "how many of the likeliest next tokens to note")
@@ -317,4 +316,4 @@ def record(
     Outputs are the same bits as without. When the run raises, the exception passes through and the trace holds
     everything up to it. What could not be recorded is said in one warning at the end. Raises TypeError or ValueError
     for arguments that cannot be used."""
-    return Recorder(model, tokenizer, layers, next_tokens, attention, digests)
+    return Recorder(_unwrapped(model), tokenizer, layers, next_tokens, attention, digests)
