@@ -24,6 +24,12 @@ from .watch import Ledger
 from .trace import Trace
 
 # %% ../../nbs/recording/00_recorder.ipynb #4936c473
+def _unwrapped(model):
+    "The model inside `DataParallel` and the like, which hand each call on to their `module`."
+    inside = vars(model).get("_modules", {}).get("module") if hasattr(model, "__dict__") else None
+    return _unwrapped(inside) if inside is not None and not hasattr(model, "config") else model
+
+
 def _original(model):
     "The model inside `torch.compile(model)`."
     return vars(model).get("_modules", {}).get("_orig_mod", model) if hasattr(model, "__dict__") else model
@@ -312,4 +318,4 @@ def record(
     Outputs are the same bits as without. When the run raises, the exception passes through and the trace holds
     everything up to it. What could not be recorded is said in one warning at the end. Raises TypeError or ValueError
     for arguments that cannot be used."""
-    return Recorder(model, tokenizer, layers, next_tokens, attention, digests)
+    return Recorder(_unwrapped(model), tokenizer, layers, next_tokens, attention, digests)

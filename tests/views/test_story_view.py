@@ -439,9 +439,11 @@ def test_the_layers_that_lora_adapts(new_page, tmp_path):
     page.raw.goto(trace.save(tmp_path / "trace.html").as_uri() + f"#moment={number}")
     told = [plain(x) for x in page.raw.locator(f"{TAG} .list tbody tr").all_inner_texts()]
     layers = layout.lora(trace, trace.base_calls[0])
-    assert len(told) == len(layers) == 2 and page.problems == []
+    assert len(told) == len(layers) == 2
     for row, layer in zip(told, layers):
         assert row.startswith(layer.name) and f"{list(layer.a)} {list(layer.b)} 2 0 no" in row
+    page.raw.goto(trace.save(tmp_path / "zh.html").as_uri() + "#lang=zh")
+    assert text(page, ".say").startswith("LoRA 不改变你的批次") and page.problems == []
 
 
 # ---------------------------------------------------------------- links, copies, sizes

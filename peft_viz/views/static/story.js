@@ -75,7 +75,8 @@ function sceneButton(view, scene, i) {
 /** What the method did to the batch, in one sentence of measured facts. @param {View} view */
 function inShort(view) {
   const { rec } = view;
-  const name = methodName(view);
+  const named = methodName(view);
+  const name = view.language ? named.replace(/\w$/, "$& ") : named; // LoRA 不改变
   const seq = rec.sequence(rec.bases[0].id);
   const row = seq?.rows[Math.min(view.firstRow, seq.rows.length - 1)];
   const count = [...(row?.roles || "")].filter((c) => c === "v").length;
