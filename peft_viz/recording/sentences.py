@@ -307,8 +307,8 @@ TEXTS |= {
         "位置编号由基础模型根据掩码计数：{positions}。",
     ),
     "but_in_layers": (
-        " Layer{n:s} {layers} {n:uses|use} none.",
-        "有 {n} 层不使用位置编号：第 {layers} 层。",
+        " Layer{n:s} {listed} {n:uses|use} none.",
+        "有 {n} 层不使用位置编号：第 {listed} 层。",
     ),
     "no_positions": (
         "The base model has no positions: only distances, or the order of the tokens.",

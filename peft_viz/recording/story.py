@@ -900,7 +900,7 @@ def _positions(t: _Teller, scene: _Scene):
         return t.tell("positions", "no_positions", at, **facts)
     if rows:
         unturned = t.trace.about.get("layers_without_positions") or []
-        layers = dict(n=len(unturned), layers=", ".join(map(str, unturned)))
+        layers = dict(n=len(unturned), listed=", ".join(map(str, unturned)))
         t.tell(
             "positions",
             key,
