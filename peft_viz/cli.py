@@ -315,7 +315,7 @@ def _sorting(
     with model.disable_adapter():
         without = answers_of(model, tokenizer, words)
     answers = list(zip(words, without, answers_of(model, tokenizer, words)))
-    batch = make_batch(tokenizer, "sort", n=2, seed=1, held_out=True, padding_side="left")
+    batch = make_batch(tokenizer, "sort", n=2, seed=2, held_out=True, padding_side="left")  # row 0 is padded
     asked = dict(return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
     question = tokenizer(["tea=", "virtual="], **asked)
     with record(model, tokenizer) as trace:

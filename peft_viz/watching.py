@@ -137,7 +137,7 @@ _SAID = {
         "all": "{of} 次 {kind}",
         "some": "{of} 次 {kind} 中的 {n} 次",
         "and": "、",
-        "page": "{model}（{base} 上的 {method}）的 {calls}",
+        "page": "{model}（{base} 上的{method}）的 {calls}",
         "recorded": "peft-viz：已记录 {parts}{notes}{next}",
         "others": "其他进程：{files}",
         "nothing": "peft-viz：没有记录任何内容{notes}",
@@ -166,6 +166,7 @@ class Page:
     ) -> str:
         "3 of 40 forwards and 1 generate of PeftModelForCausalLM (LoRA on LlamaForCausalLM)"
         from peft_viz.recording.layout import method
+        from peft_viz.recording.sentences import apart
 
         words = _SAID[lang]
         counts = [
@@ -174,7 +175,8 @@ class Page:
             )
             for kind, n in self.kept.items()
         ]
-        on = dict(method=method(self.trace, lang), base=self.trace.about["model_class"])
+        name = method(self.trace, lang)
+        on = dict(method=apart(name).rstrip() if lang == "zh" else name, base=self.trace.about["model_class"])
         return words["page"].format(calls=words["and"].join(counts), model=self.model, **on)
 
 

@@ -174,6 +174,9 @@ its own</a>, or <a href="reference/prompt_tuning.html#try-it">choose another met
 """
 
 
+CAPTION = re.compile(r"\A\*[^*]+\*\n+")
+
+
 def first_page(notebook):
     "One sentence, one command, and a story that can be stepped through, before anything else; then the ways in."
     text = next(cell for cell in notebook.cells if COMMAND.search(cell.source))
@@ -181,6 +184,8 @@ def first_page(notebook):
     text.source = COMMAND.sub("", text.source)
     picture = notebook.cells.index(text) + 1  # the same story, drawn: for where no script runs
     if any("image/png" in output.get("data", {}) for output in notebook.cells[picture].get("outputs", [])):
+        below = notebook.cells[picture + 1]
+        below.source = CAPTION.sub("", below.source)
         del notebook.cells[picture]
     notebook.cells.insert(
         1, raw(STORY.format(command=command, name=docs_live.name_of("PROMPT_TUNING"), sections=ways_in()))
@@ -211,7 +216,7 @@ def margin():
     return {page_of(file): text for entries in sections().values() for text, file in entries if text}
 
 
-def ways_in(most=9):
+def ways_in():
     "The sections of the margin as lists of links."
     parts = []
     for name, entries in sections().items():
@@ -219,7 +224,7 @@ def ways_in(most=9):
             continue
         links = [
             f'<li><a href="{page_of(file)}.html">{html.escape(text or title(file))}</a></li>'
-            for text, file in entries[:most]
+            for text, file in entries
         ]
         parts.append(f"<section><h2>{html.escape(name)}</h2><ul>{''.join(links)}</ul></section>")
     return f'<div class="pv-ways">{"".join(parts)}</div>'
@@ -357,8 +362,7 @@ def self_contained(folder):
         text = re.sub(r'<span class="math (inline|display)">(.*?)</span>', mathml, text, flags=re.S)
         text = text.replace('href="@source/', f'href="{up}source/')
         text = PICTURE.sub(lambda match, up=up: pictures.tag(match, up), text)
-        for said, instead in FRAME.get(page.relative_to(folder).parts[0], {}).items():
-            text = text.replace(said, instead)
+        text = framed(text, page.relative_to(folder), folder)
         if settings:
             text = with_links(text, settings[1])
             text = text.replace(f'href="{settings[1]}/', f'href="{up or "./"}')
@@ -375,23 +379,60 @@ def self_contained(folder):
     search_from_disk(folder)
 
 
-FRAME = {  # folder of pages in another language -> what stands around them, in it
+WORDS = {  # folder of pages in another language -> what stands around a text, in English and in it
     "zh": {
-        ">On this page<": ">本页内容<",
-        'placeholder="Search" aria-label="Search"': 'placeholder="搜索" aria-label="搜索"',
-        'aria-label="Toggle navigation"': 'aria-label="打开或关闭菜单"',
-        'aria-label="Toggle sidebar navigation"': 'aria-label="打开或关闭目录"',
-        'title="Toggle dark mode"': 'title="切换深浅颜色"',
-        'href="../tutorials/tour.html"><span class="menu-text">': 'href="tour.html"><span class="menu-text">',
-        '<span class="menu-text">Course<': '<span class="menu-text">教程<',
-        '<span class="menu-text">Playground<': '<span class="menu-text">演练场<',
-        '<span class="menu-text">Methods<': '<span class="menu-text">方法<',
-        '<span class="menu-text">How to<': '<span class="menu-text">怎样做<',
-        '<span class="menu-text">What holds<': '<span class="menu-text">保证<',
-        ">All pages<": ">所有页面<",
-        'alt="The figure that the code above draws"': 'alt="上面的代码画出的图"',
+        "Home": "首页",
+        "Playground": "演练场",
+        "Course": "教程",
+        "Methods": "方法",
+        "How to": "怎样做",
+        "What holds": "保证",
+        "Internals: the reference": "内部：参考实现",
+        "Internals: changing layers": "内部：改动层",
+        "Internals: recording": "内部：记录",
+        "Internals: figures": "内部：图",
+        "Internals: models and commands": "内部：模型和命令",
+        "On this page": "本页内容",
+        "All pages": "所有页面",
+        "Search": "搜索",
+        "Toggle navigation": "打开或关闭菜单",
+        "Toggle sidebar navigation": "打开或关闭目录",
+        "Toggle section": "展开或收起",
+        "Toggle dark mode": "切换深浅颜色",
+        "Copy to Clipboard": "复制",
+        "Copied!": "已复制",
+        "No results": "没有找到",
+        "breadcrumb": "所在位置",
+        "The figure that the code above draws": "上面的代码画出的图",
     }
 }
+FRAME = re.compile(
+    r'((?:<span class="menu-text"|<h2 id="toc-title"|<noscript><a [^>]*)>|\s(?:placeholder|aria-label|title|alt)=")'
+    r'([^<>"]+)(?=[<"])'
+)
+TWINS = {
+    "tutorials": ("zh", "中文"),
+    "zh": ("tutorials", "English"),
+}  # folder -> the same pages, in which language
+TITLE = '<div class="quarto-title-meta">'
+
+
+def framed(text, page, folder):
+    "What stands around the text of a page in another language, in that language; and a link to the same page in ours."
+    of, name = page.parts[0], page.name
+    words = WORDS.get(of, {})
+    if words:
+        text = FRAME.sub(lambda m: m[1] + words.get(m[2], m[2]), text)
+        text = text.replace('class="nav-link" href="../tutorials/', 'class="nav-link" href="')
+        text = text.replace('href="../playground.html"', f'href="../playground.html#lang={of}"')
+    other, said = TWINS.get(of, ("", ""))
+    if (folder / other / name).exists() and other:
+        lang = other if other in WORDS else "en"
+        link = (
+            f'<p class="pv-twin"><a href="../{other}/{name}" lang="{lang}" hreflang="{lang}">{said}</a></p>'
+        )
+        text = text.replace(TITLE, link + TITLE, 1)
+    return text
 
 
 def write_margin(folder):
@@ -401,6 +442,7 @@ def write_margin(folder):
     plain = inside.replace(' active" aria-current="page"', '"').replace('href="./', 'href="')
     script = (docs_live.THEME / "margin.js").read_text(encoding="utf-8")
     told = script.replace("/*margin*/ null", json.dumps(plain, ensure_ascii=False).replace("</", "<\\/"))
+    told = told.replace("/*words*/ null", json.dumps(WORDS, ensure_ascii=False))
     (folder / "live").mkdir(exist_ok=True)
     (folder / "live" / "margin.js").write_text(told, encoding="utf-8")
 
@@ -530,6 +572,12 @@ FETCH = 'const r = await fetch(offset + "search.json");\n      index = await r.j
 LOAD = "index = await window.peftViz.index();"
 FIND = re.compile(r"const hits = fuse \?.*?;\n", re.S)
 FOUND = "const hits = window.peftVizSearch(index, q, limit);\n"
+SAYS = {  # what the script of all pages says, in the language of the page
+    "'<div class=\"search-none\">No results</div>'": "'<div class=\"search-none\">' + pvSaid('No results') + '</div>'",
+    '"Copied!"': "pvSaid('Copied!')",
+    '"Copy to Clipboard"': "pvSaid('Copy to Clipboard')",
+}
+SAID = "const pvSaid = (text) => window.peftVizWords?.[text] ?? text;\n"
 LEAST = "if (q.length < 2) { hide(); return; }"
 PLACEHOLDERS = (("index = [];", "index = { entries: [], dictionary: [] };"), (LEAST, LEAST.replace("2", "1")))
 
@@ -539,12 +587,12 @@ def search_from_disk(folder):
     the alphabets of the West: docs_theme/search.js finds what is asked for, in Chinese, too."""
     script, index = folder / "site_libs" / "smalldocs.js", folder / "search.json"
     text, count = FIND.subn(FOUND, script.read_text(encoding="utf-8"))
-    if FETCH not in text or count != 1 or not all(old in text for old, _ in PLACEHOLDERS):
+    changes = dict([(FETCH, LOAD), *PLACEHOLDERS]) | SAYS
+    if count != 1 or not all(old in text for old in changes):
         raise SystemExit("smalldocs searches in another way now: adapt search_from_disk in scripts/docs.py")
-    text = text.replace(FETCH, LOAD)
-    for old, new in PLACEHOLDERS:
+    for old, new in changes.items():
         text = text.replace(old, new)
-    script.write_text(text, encoding="utf-8")
+    script.write_text(SAID + text, encoding="utf-8")
     keep = ("title", "section", "text", "href")
     entries = [{key: e[key] for key in keep} for e in json.loads(index.read_text(encoding="utf-8"))]
     told = dict(entries=names(folder) + entries, dictionary=dictionary())

@@ -73,7 +73,14 @@ def strikes() -> str:
     for method, n in found.get("interrupted", {"": {}}).items():
         tried = sum(n.values())
         words = f"{n.get('interrupted', 0)} struck in time; process and answers as before"
-        rows.append(["interrupted (Ctrl-C)", method, f"{tried:,}" if n else NOT_YET, words if n else ""])
+        rows.append(
+            [
+                "interrupted (Ctrl-C)",
+                method.replace("_", " "),
+                f"{tried:,}" if n else NOT_YET,
+                words if n else "",
+            ]
+        )
     return table(["what happened", "to", "times", "what came of it"], rows)
 
 

@@ -6,16 +6,23 @@ nbs/tutorials/lectures.ipynb is the plan: each row of its tables has a minute, a
 there. Of that section those cells become slides that say so in their metadata (`slideshow.slide_type`): "slide" begins
 a slide, "-" goes on with it, "fragment" comes later on the same one, "notes" is only for the one who speaks. A slide
 shows the first sentence of a text (all of it with `slideshow.whole`); the whole text and what the row says are its
-speaker notes (press S)."""
+speaker notes (press S).
 
-import copy, html, json, re, shutil, sys
+Figures are drawn again, large: the code of a notebook runs up to its last figure on a slide. `slideshow.figure` is
+code that draws another figure than the cell does, or one below a text: one row of a batch instead of all, so that its
+letters can be read from the last row."""
+
+import base64, contextlib, copy, html, io, json, os, re, shutil, sys
 from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # the package that stands beside this script
 LANGUAGES = {"en": "tutorials", "zh": "zh"}  # language -> folder of nbs/
 ROW = re.compile(r"^\| *(\d+) *\| *\[[^\]]*\]\(([\w.-]+\.ipynb)(?:#([^)]+))?\) *\| *(.*?) *\|$", re.M)
-SENTENCE = re.compile(r"(?<=[.?!:])(?<!et al\.)\s|(?<=[。？！：])")
+SENTENCE = re.compile(r"(?<=[.?!])(?<!et al\.)\s|(?<=[。？！])")
+COLON = re.compile(r": |：")
+LONG = 100  # letters: a longer sentence ends at its colon
 IMPORTS = re.compile(r"\A(?:(?:import|from) .*\n)+\s*")
 HEADING = re.compile(r"^(#{1,3}) +(.+)$", re.M)
 
@@ -52,6 +59,12 @@ def pieces(path):
                 title = heading[2].strip()
             if text.strip():
                 yield title, {**cell, "source": text.strip()}
+                cell = without_figure(cell)  # it stands below the first part of a text
+
+
+def without_figure(cell):
+    show = {name: x for name, x in cell["metadata"].get("slideshow", {}).items() if name != "figure"}
+    return {**cell, "metadata": {**cell["metadata"], "slideshow": show}}
 
 
 def section(path, anchor):
@@ -83,12 +96,22 @@ def first_sentence(text):
     "The first sentence of a text, without its heading."
     parts = HEADING.sub("", text).strip().split("\n\n")
     line = next((part for part in parts if not part.startswith(">")), "")  # not the line under a title
-    return SENTENCE.split(line)[0].strip().removesuffix(":").removesuffix("：") if line else ""
+    sentence = SENTENCE.split(line)[0].strip() if line else ""
+    if text_width(re.sub(r"\]\([^)]*\)", "", sentence)) > LONG:
+        sentence = COLON.split(sentence)[0]
+    return sentence.rstrip(":：")
 
 
-def code(cell, slide_type):
+def text_width(text):
+    "How wide a text is, in letters; Chinese ones are wider."
+    return sum(1 + 0.7 * (ord(c) > 0x2E80) for c in text)
+
+
+def code(cell, slide_type, figure=None):
     "A cell with what it shows; its code, without imports, only where it shows nothing, or text."
     cell = copy.deepcopy(cell)
+    if figure:
+        cell["outputs"] = [o for o in cell["outputs"] if "image/png" not in o.get("data", {})] + [figure]
     cell["source"] = IMPORTS.sub("", "".join(cell["source"]))
     rich = any({"text/html", "image/png"} & set(o.get("data", {})) for o in cell.get("outputs", ()))
     tags = ["without-code"] if rich else []
@@ -116,6 +139,7 @@ def slides_of(row, folder):
 def notebook(title, rows, folder):
     "A lecture as one notebook with slides; a slide has its notes at its end."
     cells = [markdown(f"# {title}", "slide")]
+    drawn = figures(rows, folder)
     for name, shown, notes in (slide for row in rows for slide in slides_of(row, folder)):
         cells.append(markdown(f"## {name}", "slide"))
         for cell in shown:
@@ -124,10 +148,79 @@ def notebook(title, rows, folder):
                 whole = cell["metadata"]["slideshow"].get("whole")
                 text = HEADING.sub("", cell["source"]) if whole else first_sentence(cell["source"])
                 cells.append(markdown(text.strip(), slide_type))
+                if figure_of(cell):
+                    blank = dict(cell_type="code", metadata={}, source="", outputs=[], execution_count=None)
+                    cells.append(code(blank, "-", drawn[cell["id"]]))
             else:
-                cells.append(code(cell, slide_type))
+                cells.append(code(cell, slide_type, drawn.get(cell["id"])))
         cells.append(markdown("\n\n".join(filter(None, notes)), "notes"))
     return dict(cells=cells, metadata=dict(title=title), nbformat=4, nbformat_minor=5)
+
+
+# ---- the figures
+
+ROOM = 1216, 545  # pixels of a slide that a figure has at most: slides.css
+LEAST = 20  # pixels: no letter is smaller on a slide of 720
+
+
+def figure_of(cell):
+    "The code that draws a cell's figure on its slide: `slideshow.figure`, else its own; None where there is none."
+    said = cell["metadata"].get("slideshow", {}).get("figure")
+    drawn = any("image/png" in o.get("data", {}) for o in cell.get("outputs", ()))
+    return said or ("".join(cell["source"]) if drawn else None)
+
+
+def figures(rows, folder):
+    "Cell -> its figure, as an output of a notebook: each notebook runs up to the last one that is on a slide."
+    found = {}
+    for file in dict.fromkeys(row[1] for row in rows):
+        shown = [c for row in rows if row[1] == file for _, c in section(folder / file, row[2])]
+        wanted = {cell["id"] for cell in shown if figure_of(cell) and kind(cell) != "notes"}
+        if wanted:
+            found |= run(folder / file, wanted)
+    return found
+
+
+def run(path, wanted):
+    "Run a notebook's code as far as needed; what it prints is not kept."
+    import matplotlib.pyplot as plt
+
+    plt.switch_backend("agg")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    every, found, names = cells_of(path), {}, {"__name__": "slides"}
+    last = max(i for i, cell in enumerate(every) if cell["id"] in wanted)
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        for cell in every[: last + 1]:
+            said = cell["metadata"].get("slideshow", {}).get("figure")
+            parts = ["".join(cell["source"])] * (cell["cell_type"] == "code") + [said] * bool(said)
+            for part in parts:
+                exec(compile(part, f"{path.name}, cell {cell['id']}", "exec"), names)
+            if cell["id"] in wanted:
+                found[cell["id"]] = picture(f"{path.name}, cell {cell['id']}")
+            plt.close("all")
+    return found
+
+
+def picture(where):
+    "The figure that was drawn last, twice as large as it stands on its slide; ValueError for letters too small."
+    import matplotlib.pyplot as plt
+    from matplotlib.text import Text
+
+    figure = plt.gcf()
+    scale = min(room / side for room, side in zip(ROOM, figure.get_size_inches()))  # pixels of an inch
+    sizes = [t.get_fontsize() / 72 * scale for t in figure.findobj(Text) if t.get_text().strip()]
+    if min(sizes) < LEAST:
+        raise ValueError(
+            f"{where}: letters of {min(sizes):.1f} pixels, less than {LEAST}; see slideshow.figure"
+        )
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=2 * scale)
+    said = html.escape(" ".join(figure.axes[0].get_title(loc="left").split()))
+    image = f'<img alt="{said}" src="data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}">'
+    return dict(output_type="display_data", data={"text/html": image}, metadata={})
+
+
+# ---- the page
 
 
 def mathml(text):

@@ -9,7 +9,7 @@ MODELS = "torch", "transformers.generation", "transformers.models.llama.modeling
 
 # One line of JSON comes in for each run. The child becomes the run; its exit code goes out.
 SERVER = """
-import importlib, json, os, runpy, sys
+import importlib, itertools, json, os, runpy, sys
 for name in sys.argv[1:]:
     importlib.import_module(name)
 for line in sys.stdin:
@@ -25,13 +25,50 @@ for number, file in enumerate((os.devnull, run["out"], run["err"])):
 os.chdir(run["cwd"])
 os.environ.clear()
 os.environ.update(run["env"])
-sys.stdin, sys.argv = open(0), run["words"]
-if sys.argv[0] == "-m":
-    sys.argv, sys.path[0] = sys.argv[1:], os.getcwd()
-    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+sys.stdin, words = open(0), run["words"]
+
+
+class Replaced(BaseException):
+    "This process is to become another Python."
+
+
+def execv(path, command):
+    flags = itertools.takewhile(lambda word: word[0] == "-" and word != "-m", command[1:])
+    raise Replaced(command[1 + len(list(flags)):])
+
+
+def begin_again():
+    "As a new Python would: the environment's places first, with what is called `sitecustomize` there."
+    sys.path[:0] = os.environ["PYTHONPATH"].split(os.pathsep)
+    for name in list(sys.modules):
+        if name.partition(".")[0] in ("peft_viz", "sitecustomize"):
+            del sys.modules[name]
+    import sitecustomize
+
+
+def run_module(words):
+    sys.argv, sys.path[0] = words, os.getcwd()
+    runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+
+
+def run_script(words):
+    sys.argv, sys.path[:] = words, [os.path.dirname(words[0]), *filter(None, sys.path)]
+    runpy.run_path(words[0], run_name="__main__")
+
+
+if words[:2] == ["-m", "peft_viz"]:
+    replace, os.execv = os.execv, execv
+    try:
+        run_module(words[1:])
+    except Replaced as replaced:
+        words = replaced.args[0]
+        os.execv = replace
+        del sys.path[0]
+        begin_again()
+if words[0] == "-m":
+    run_module(words[1:])
 elif run["code"] is None:
-    sys.path[0] = os.path.dirname(sys.argv[0])
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    run_script(words)
 else:
     exec(compile(run["code"], "<string>", "exec"), {"__name__": "__main__"})
 """

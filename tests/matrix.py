@@ -31,6 +31,7 @@ import transformers
 
 import families
 import parity
+import small
 import peft_viz.reference.causal_lm as ours
 import peft_viz.reference.config as our_config
 from parity import peft
@@ -68,6 +69,7 @@ CHANGES = {  # of the tiny configurations
     "mistral": dict(TWO, sliding_window=6),
     "gemma2": dict(UNTIED, sliding_window=6),
     "gemma3_text": dict(UNTIED, sliding_window=6),
+    "qwen3_next": dict(TWO, layer_types=["linear_attention", "full_attention"]),  # a linear layer takes long
     "deepseek_v3": dict(TWO, first_k_dense_replace=1),
     "bloom": UNTIED,
     "falcon": dict(TWO, **UNTIED),
@@ -88,6 +90,12 @@ IMPLEMENTATIONS = "ours", "peft"
 
 
 # --- subjects --------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=None)
+def copied_base(family):
+    "A function that gives a copy of `base_model`."
+    return small.copies(base_model(family))
 
 
 @lru_cache(maxsize=None)
@@ -153,7 +161,7 @@ class Subject:
     def __init__(self, implementation, family, method=None):
         self.implementation, self.family, self.method = implementation, family, method
         self.plain = base_model(family)  # nobody's: only to compare with
-        self.model = WRAP[implementation](copy.deepcopy(self.plain), method).eval()
+        self.model = WRAP[implementation](copied_base(family)(), method).eval()
         self.base = self.model if implementation == "base" else self.model.get_base_model()
         self.ids = torch.randint(3, 61, (3, 7), generator=torch.Generator().manual_seed(3))
         self.takes_positions = "position_ids" in inspect.signature(self.plain.forward).parameters
@@ -361,7 +369,7 @@ def plain_text(s):
 def save_and_load(s):
     with tempfile.TemporaryDirectory() as folder:
         s.model.save_pretrained(folder)
-        loaded = LOAD[s.implementation](copy.deepcopy(s.plain), folder)
+        loaded = LOAD[s.implementation](copied_base(s.family)(), folder)
     with patch.object(s, "model", loaded.eval()):
         again = s.logits(s.ids)
     close(again, s.whole())

@@ -4,7 +4,6 @@ variants, peft's model and ours around the same weights, and what peft itself ca
 The order of operations is peft's, so everything is compared with `torch.equal`; no tolerance is needed anywhere
 on the CPU in float32."""
 
-import copy
 from contextlib import nullcontext
 from fnmatch import fnmatch
 
@@ -14,7 +13,7 @@ from packaging.version import Version
 
 import peft_viz.reference.causal_lm as ours
 import peft_viz.reference.config as our_config
-from small import base_model, PAD, SIX, VOCABULARY
+from small import base_model, copies, PAD, SIX, VOCABULARY
 
 peft = pytest.importorskip("peft")
 OLD_PEFT = Version(peft.__version__) < Version(
@@ -119,17 +118,23 @@ def config(package, method, family=None, **more):
 
 
 def wrap_one(package, base, method, seed=None, adapter_name="default", **more):
+    "A copy of the base model, with a new adapter."
+    return wrap_this(package, copies(base)(), method, seed, adapter_name, **more)
+
+
+def wrap_this(package, base, method, seed=None, adapter_name="default", **more):
     if seed is not None:
         torch.manual_seed(seed)
     get_peft_model = peft.get_peft_model if package is peft else ours.get_peft_model
-    return get_peft_model(
-        copy.deepcopy(base), config(package, method, base.config.model_type, **more), adapter_name
-    )
+    return get_peft_model(base, config(package, method, base.config.model_type, **more), adapter_name)
 
 
 def wrap(base, method, seed=None, adapter_name="default", **more):
     "The same configuration around the same base model, twice: peft's model and ours."
-    return [wrap_one(package, base, method, seed, adapter_name, **more) for package in (peft, our_config)]
+    copied = copies(base)
+    return [
+        wrap_this(package, copied(), method, seed, adapter_name, **more) for package in (peft, our_config)
+    ]
 
 
 def randomise(model, seed=1):
@@ -237,11 +242,10 @@ def agree(family, method, check, run, **more):
     Where peft is known to fail at this check, it must fail still, and whether ours is right is for the caller
     to find out: then 'True' comes third."""
     failure = peft_failure(method, family, check)
-    base = base_model(family)
-    mine = randomise(wrap_one(our_config, base, method, **more))
+    mine = randomise(wrap_this(our_config, base_model(family), method, **more))
     result = run(mine)
     with pytest.raises(Exception, match=failure) if failure else nullcontext():
-        theirs = randomise(wrap_one(peft, base, method, **more))
+        theirs = randomise(wrap_this(peft, base_model(family), method, **more))
         assert list(theirs.state_dict()) == list(mine.state_dict())
         assert_equal(run(theirs), result)
     return mine, result, bool(failure)

@@ -1,6 +1,8 @@
 """Small base models, configurations and batches that many tests share. (Every family that transformers knows, made
 small: families.py.)"""
 
+import copy, functools, io, pickle, types
+
 import torch
 import transformers as tf
 
@@ -49,12 +51,57 @@ SIX = list(FAMILIES)[:6]
 OTHERS = list(FAMILIES)[6:]
 
 
-def base_model(family="llama", seed=0):
-    "A small model with random weights, that writes texts of full length."
+class Pickler(pickle.Pickler):
+    "Pickles a module without its tensors, and without functions, which may be local ones: these stand in `beside`."
+
+    def __init__(self, file):
+        super().__init__(file, pickle.HIGHEST_PROTOCOL)
+        self.beside, self.numbers = [], {}
+
+    def persistent_id(self, value):
+        if not isinstance(value, (torch.Tensor, types.FunctionType)):
+            return None
+        if id(value) not in self.numbers:
+            self.numbers[id(value)] = len(self.beside)
+            self.beside.append(value)
+        return self.numbers[id(value)]
+
+
+class Unpickler(pickle.Unpickler):
+    "Reads what `Pickler` wrote, with clones of the tensors."
+
+    def __init__(self, file, beside):
+        super().__init__(file)
+        self.beside, self.clones = beside, {}
+
+    def persistent_load(self, number):
+        if number not in self.clones:
+            self.clones[number] = copy.deepcopy(self.beside[number])
+        return self.clones[number]
+
+
+def copies(model):
+    """A function that returns a copy of the model as it is now. Each takes a fifth of the time of `copy.deepcopy`,
+    which walks through thousands of Python objects."""
+    file = io.BytesIO()
+    pickler = Pickler(file)
+    pickler.dump(model)
+    return lambda: Unpickler(io.BytesIO(file.getvalue()), pickler.beside).load()
+
+
+@functools.cache
+def _made(family, seed):
     torch.manual_seed(seed)
     model = FAMILIES[family]().eval()
     model.generation_config.eos_token_id = None
-    return model
+    return copies(model), torch.get_rng_state()
+
+
+def base_model(family="llama", seed=0):
+    "A small model with random weights, that writes texts of full length."
+    copied, drawn = _made(family, seed)
+    torch.set_rng_state(drawn)  # as if the weights had been drawn now
+    return copied()
 
 
 CONFIGS = {  # method: the class of its configuration, the fields that it needs

@@ -1164,6 +1164,7 @@ def describe(
     trace,  # the trace
     call,  # a base call, or its id
     lang: str = "en",  # `"en"` or `"zh"`
+    what: str | None = None,  # what to say instead of the virtual tokens
 ) -> str:
     """Method, virtual tokens and stage in a few words, such as `prompt tuning: 4 virtual tokens in the cache,
     decoding step 3`. Raises ValueError when the base model got no inputs."""
@@ -1173,11 +1174,11 @@ def describe(
         "cache": sum(e - s for s, e in g.virtual if s < g.cached),
         "inputs": sum(e - s for s, e in g.virtual if s >= g.cached),
     }
-    what = (
+    told = (
         words["plus"].join(words[where].format(n=n, s="s" * (n != 1)) for where, n in counts.items() if n)
         or words["none"]
     )
-    return method(trace, lang) + words["colon"] + what + words[name].format(step=step)
+    return method(trace, lang) + words["colon"] + (what or told) + words[name].format(step=step)
 
 # %% ../../nbs/recording/02_layout.ipynb #5a6c0b11
 VISIBLE = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "⏎", "": "∅", "\x7f": "␡"}

@@ -147,20 +147,40 @@ def _place(name: str, m) -> tuple | None:
         how = "rotary" if re.search("rotary|rope", called, re.IGNORECASE) else "table"
         tables = tuple(n for n in ("weight", "weights") if _is_table(getattr(m, n, None)))
         is_table = isinstance(m, torch.nn.Embedding) or (tables and not isinstance(m, torch.nn.Linear))
-        return (how, tables) if "position_ids" in _parameters(type(m)) or is_table else None
+        if "position_ids" in _parameters(type(m)) or is_table:
+            return how, tables
+        if _is_of_transformers(type(m)):
+            return None
     if not of_its_own or "base_layer" in m._modules:
         return None  # they hold no table beside their parameters
-    tables = [n for held in (vars(m), m._buffers) for n in _of_positions(*held) if _is_table(held[n])]
+    names = (
+        tuple if is_called else partial(filter, _is_called)
+    )  # in a module for positions, each table is one
+    held = (vars(m), m._buffers, m._parameters)
+    tables = [n for some in held for n in names(some) if _is_table(some[n])]
     return ("table", tuple(tables)) if tables and "position_ids" not in _named_rotary(m) else None
 
+# %% ../../nbs/recording/07_measured.ipynb #9bdca8eb
+def _is_of_transformers(kind: type) -> bool:
+    "Is it a class of transformers, or made from one of its models?"
+    return any(k.__module__.startswith("transformers.models.") for k in kind.__mro__)
 
-@lru_cache(4096)
-def _of_positions(*names) -> tuple:
-    return tuple(n for n in names if _is_called(n))
+
+def _axis(t: torch.Tensor) -> int | None:
+    "The axis of the positions in a table [positions, width] with at most one more axis, of length one."
+    long = [axis for axis, size in enumerate(t.shape[:-1]) if size > 1]
+    return long[0] if t.ndim in (2, 3) and len(long) == 1 else None
+
+
+def _is_same_table(t, table) -> bool:
+    "The table, or the table without its axis of length one?"
+    if not isinstance(table, torch.Tensor) or t is table:
+        return t is table
+    return t.ndim < table.ndim and t.numel() == table.numel() and t.data_ptr() == table.data_ptr()
 
 
 def _is_table(t) -> bool:
-    return isinstance(t, torch.Tensor) and t.ndim == 2 and t.is_floating_point()
+    return isinstance(t, torch.Tensor) and t.is_floating_point() and _axis(t) is not None
 
 
 def _named_rotary(m) -> tuple:
@@ -185,10 +205,12 @@ class _Lookup(TorchFunctionMode):
     @guarded("the positions")
     def note(self, func, args, kwargs):
         table, index = _LOOKUPS[func](*args, **kwargs)
-        if any(table is getattr(self.module, n, None) for n in self.tables):
-            index = index[0] if isinstance(index, tuple) else index
+        if any(_is_same_table(table, getattr(self.module, n, None)) for n in self.tables):
+            axis = _axis(table)
+            parts = [i for i in index if i is not None] if isinstance(index, tuple) else [index]
+            index = parts[axis] if axis < len(parts) else None
             if isinstance(index, slice):
-                index = torch.arange(len(table), device=table.device)[index]
+                index = torch.arange(table.shape[axis], device=table.device)[index]
             self.rows = index.clone() if isinstance(index, torch.Tensor) else None
 
 
@@ -552,8 +574,9 @@ class _Noted:
     ):
         self.recorder, self.losses, self.album = recorder, recorder.ledger.losses, recorder.ledger.album
         self.call, self.given, self.reader = call, given, Reader(recorder.ledger.losses)
+        kind = type(recorder.base)  # of a model from elsewhere one cannot say that it has no positions
         self.measured = call.measured = Measured(
-            positions=Positions("unknown" if recorder.places else "none")
+            positions=Positions("unknown" if recorder.places or not _is_of_transformers(kind) else "none")
         )
         self.rows, self.queries = self.size = self._size()
         self.own, self.kept = {}, 0  # id of an adapted layer -> what its inner one got and gave; weights kept

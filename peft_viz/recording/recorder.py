@@ -12,7 +12,7 @@ from types import MethodType
 
 import torch
 
-from .about import about, decoder, texts, tuner_layers, UNKNOWN
+from .about import about, decoder, texts, tuner_layers, UNKNOWN, without_positions
 from .base_model import attention_layers, AttentionVisit, BaseVisit, decoder_blocks
 from .calls import Compiling, ENTRY_POINTS, Pause, Visit, Watched
 from .values import Reader, struck
@@ -24,6 +24,12 @@ from .watch import Ledger
 from .trace import Trace
 
 # %% ../../nbs/recording/00_recorder.ipynb #4936c473
+def _unwrapped(model):
+    "The model inside `DataParallel` and the like, which hand each call on to their `module`."
+    inside = vars(model).get("_modules", {}).get("module") if hasattr(model, "__dict__") else None
+    return _unwrapped(inside) if inside is not None and not hasattr(model, "config") else model
+
+
 def _original(model):
     "The model inside `torch.compile(model)`."
     return vars(model).get("_modules", {}).get("_orig_mod", model) if hasattr(model, "__dict__") else model
@@ -125,7 +131,8 @@ def _doors(recorder, keepers: list, adapted: list) -> list:
         found += [(m, "forward", partial(AttentionVisit, layer=i), glance)]
     for m, how, tables in recorder.places:
         make = partial(PositionVisit, how=how, tables=tables)
-        found += [(m, "forward", make, PositionVisit.glance)]
+        glance = None if m is recorder.base else PositionVisit.glance  # its call has not begun yet
+        found += [(m, "forward", make, glance)]
     if recorder.attention:
         found += [(m, "forward", partial(WeightsVisit, layer=i)) for i, m in recorder.attentions]
     if recorder.digests:
@@ -144,6 +151,8 @@ def _describe(recorder, walk: list):
     try:
         with UNSEEN:  # no function mode of the user's sees how we look
             recorder.trace.about.update(about(recorder.model, recorder.base, walk))
+            if unturned := without_positions(recorder.base, recorder.attentions):
+                recorder.trace.about["layers_without_positions"] = unturned
     except Exception as error:
         if struck(error):
             raise
@@ -267,8 +276,8 @@ class Recorder(Switch):
         every = parts(self.model)  # once: this is what takes most of the time
         walk = every if self.base is self.model else parts_of(self.base, every)
         self.compiled = self.is_wrapped or _is_compiled(every)
-        _describe(self, every)
         self.places, self.attentions = position_places(self.base, walk), attention_layers(self.base, walk)
+        _describe(self, every)
         layers = tuner_layers(self.base, walk)
         self.watched.layers = layers[: self.layers]
         self.adapted = set() if self.compiled else set(map(id, layers))
@@ -309,4 +318,4 @@ def record(
     Outputs are the same bits as without. When the run raises, the exception passes through and the trace holds
     everything up to it. What could not be recorded is said in one warning at the end. Raises TypeError or ValueError
     for arguments that cannot be used."""
-    return Recorder(model, tokenizer, layers, next_tokens, attention, digests)
+    return Recorder(_unwrapped(model), tokenizer, layers, next_tokens, attention, digests)

@@ -202,6 +202,11 @@ TEXTS |= {
         "{name} {shape} does not reach the base model: it is dropped here.",
         "{name} {shape} 没有到达基础模型：在这里被丢弃。",
     ),
+    "kept_back": (
+        "{name} {shape} does not reach the base model: generate does not pass it on.",
+        "{name} {shape} 没有到达基础模型：generate 没有把它传下去。",
+    ),
+    "all_ones": (" It is all ones and hides no token.", "它全为 1，没有遮住任何词元。"),
     "warned": (" The code warns: “{warning}”", "代码给出警告：“{warning}”"),
     "changed": (
         "Your own {name} was changed in place: {count} of its numbers {count:differs|differ} now.",
@@ -300,6 +305,10 @@ TEXTS |= {
     "counted": (
         "Positions, counted by the base model from the mask: {positions}.",
         "位置编号由基础模型根据掩码计数：{positions}。",
+    ),
+    "but_in_layers": (
+        " Layer{n:s} {listed} {n:uses|use} none.",
+        "有 {n} 层不使用位置编号：第 {listed} 层。",
     ),
     "no_positions": (
         "The base model has no positions: only distances, or the order of the tokens.",

@@ -188,11 +188,14 @@ class _Scene:
         self.caller = _given_to(flow, self.root) if self.root is not base else {}
         self.got = {k: i for k, i in base.args.items() if self.trace.value(i).kind in ("tensor", "cache")}
         self.got = {k: self.got[k] for k in sorted(self.got, key=lambda k: (ORDER + (k,)).index(k))}
-        self.given = self.caller
+        self.given, self.kept = self.caller, {}
         if self.prepared is not None:  # what transformers made for this call counts as given
             made = _given_to(flow, self.prepared)
             wanted = {*self.caller, *self.got, *LOST, "input_ids"}
             self.given = {k: i for k, i in made.items() if k in wanted}
+            kept = {k: i for k, i in self.caller.items() if k not in self.given and k not in self.got}
+            self.kept = {k: i for k, i in kept.items() if self.trace.value(i).kind == "tensor"}
+            self.given |= self.kept  # generate did not pass them on
         elif layout.stage(self.trace, base)[0] == "decode":
             self.given = self.got
         elif self.root is not base:
@@ -653,11 +656,14 @@ def _lost(t: _Teller, scene: _Scene, name: str):
         return t.tell(
             "used", "used", (user.call, user.step if user.step >= 0 else None), **facts, into=", ".join(into)
         )
-    call, step = _where_dropped(t, scene, name)
+    call, step = (scene.root.id, None) if name in scene.kept else _where_dropped(t, scene, name)
     warning = _warning(t.flow, t.trace.calls[call], step) if step is not None else None
     more = [("by_generate", {})] if name not in scene.caller else []
     more += [("warned", dict(warning=warning))] if warning else []
-    t.tell("dropped", "dropped", (call, step), **facts, more=more)
+    in_generate = step is None and last_name(scene.root.function) == "generate"
+    if in_generate and name == "attention_mask" and all(map(all, _numbers(value) or [[0]])):
+        more += [("all_ones", {})]
+    t.tell("dropped", "kept_back" if in_generate else "dropped", (call, step), **facts, more=more)
 
 # %% ../../nbs/recording/03_story.ipynb #6bf0a234
 def _for_layers(t: _Teller, scene: _Scene, name: str) -> bool:
@@ -893,10 +899,13 @@ def _positions(t: _Teller, scene: _Scene):
     if layout.positions_how(t.trace, scene.base) == "none":
         return t.tell("positions", "no_positions", at, **facts)
     if rows:
+        unturned = t.trace.about.get("layers_without_positions") or []
+        layers = dict(n=len(unturned), listed=", ".join(map(str, unturned)))
         t.tell(
             "positions",
             key,
             at,
+            more=[("but_in_layers", layers)] if unturned and key == "positions" else (),
             change=(None, scene.got.get("position_ids")),
             **facts,
             positions=_told_rows(rows),

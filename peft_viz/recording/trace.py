@@ -528,7 +528,8 @@ class _Reads:
                     f"The file has {path.stat().st_size:,} bytes; more than {max_bytes:,} are only read "
                     "with max_bytes=None"
                 )
-            return cls.from_json(path.read_bytes(), max_bytes)
+            with open(path, "rb") as file:  # (what is no plain file may never end)
+                return cls.from_json(file.read(-1 if max_bytes is None else max_bytes + 1), max_bytes)
         except TraceError as e:
             raise TraceError(f"{path}: {e}") from None
 

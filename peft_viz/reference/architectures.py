@@ -6,6 +6,7 @@
 from __future__ import annotations
 import inspect, sys
 from dataclasses import dataclass
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple
 import torch
@@ -19,7 +20,7 @@ __all__ = ['CONFIG_NAMES', 'LIMITED', 'MORE_ROWS', 'KEY_VALUE_HEADS', 'NEEDS_IDS
            'Dimensions', 'text_config', 'has_position_table', 'maximum_length', 'KeyValues', 'key_value_shapes',
            'causal_lm_class', 'dimensions', 'accepts', 'takes_positions', 'takes_prompts', 'embeds_again',
            'check_cache_name', 'check_generates', 'counts_in_mask', 'encoders', 'prefix_layout', 'prefix_goes_behind',
-           'counts_pictures', 'KnownFacts', 'BaseModelFacts', 'is_conv1d', 'is_linear', 'linear_names',
+           'picture_counters', 'KnownFacts', 'BaseModelFacts', 'is_conv1d', 'is_linear', 'linear_names',
            'default_targets', 'lora_targets', 'adalora_targets', 'ia3_targets']
 
 # %% ../../nbs/reference/41_architectures.ipynb #4c65dcbb
@@ -393,12 +394,12 @@ def prefix_goes_behind(
 PICTURES = "pixel_values", "pixel_values_videos", "input_features", "input_values", "mm_encoder_outputs"
 
 
-def counts_pictures(
+def picture_counters(
     model: nn.Module,  # a base model
-) -> bool:
-    """Does the model count positions in several directions, for example height and width of a picture? Such a model
-    needs the ids for it."""
-    return any(hasattr(module, "get_rope_index") for module in model.modules())
+) -> list[nn.Module]:
+    """The modules that count positions in several directions, for example height and width of a picture. They need
+    the ids for it."""
+    return [module for module in model.modules() if hasattr(module, "get_rope_index")]
 
 # %% ../../nbs/reference/41_architectures.ipynb #97c5f783
 @dataclass(frozen=True, eq=False)
@@ -412,7 +413,13 @@ class KnownFacts:
     maximum_length: int | None  # see `maximum_length`
     embeds: dict  # see `embeds_again`
     checkpointed: list  # the modules in which gradient checkpointing can be switched on
-    counts_pictures: bool  # see `counts_pictures`
+    counters: list  # see `picture_counters`
+
+    @property
+    def needs_positions(self) -> bool:
+        """Must it be told the positions of a text, too? In transformers 4 those that count pictures count a text by
+        the ids or in the mask, and neither has the length of what they compute."""
+        return any("cache_position" in inspect.signature(c.forward).parameters for c in self.counters)
 
     @classmethod
     def of(
@@ -422,7 +429,7 @@ class KnownFacts:
         "The facts about a base model."
         checkpointed = [module for module in model.modules() if hasattr(module, "gradient_checkpointing")]
         facts = takes_positions(model), counts_in_mask(model), maximum_length(model), embeds_again(model)
-        return cls(model, *facts, checkpointed, counts_pictures(model))
+        return cls(model, *facts, checkpointed, picture_counters(model))
 
     def embed_again(
         self,
@@ -457,11 +464,25 @@ class BaseModelFacts(KnownFacts):
         "Raises ValueError when the base model would need the ids to count the positions of a picture."
         given = [name for name in PICTURES if kwargs.get(name) is not None and len(kwargs[name])]
         counted = keeps_positions and kwargs.get("position_ids") is not None
-        if self.counts_pictures and given and not counted:
+        if self.counters and given and not counted:
             raise ValueError(
-                f"{type(self.model).__name__} counts the positions of {given[0]} in several directions, from the ids, "
+                f"{type(self.model).__name__} counts the positions of pictures in several directions, from the ids, "
                 "and virtual tokens have no ids; pass text alone, or use a method that changes layers, such as LoRA"
             )
+
+    @contextmanager
+    def without_old_counts(self):
+        """As long as the context lasts, the base model does not know by how much an earlier picture has moved the
+        positions. (It would move those of the next embeddings, too, whatever they are.)"""
+        old = [module for module in self.counters if vars(module).get("rope_deltas") is not None]
+        moved = [module.rope_deltas for module in old]
+        try:
+            for module in old:
+                module.rope_deltas = None
+            yield
+        finally:
+            for module, deltas in zip(old, moved):
+                module.rope_deltas = deltas
 
     def check_keeps_cache(self):
         "Raises ValueError when the base model uses gradient checkpointing, because it then drops the cache."

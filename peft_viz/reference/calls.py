@@ -6,6 +6,7 @@
 from __future__ import annotations
 import inspect
 import difflib
+from contextlib import nullcontext
 from functools import lru_cache, wraps
 import torch
 from .config import IGNORED, PeftType, warn
@@ -408,8 +409,10 @@ def with_checked_inputs(
         check_call(self, given)
         if not is_first_call(given):
             check_ranges(self, given)
+        pictures = self.active_peft_config.is_prompt_learning and self.setting.base.counters
         try:
-            return method(self, *args, **kwargs)
+            with self.setting.base.without_old_counts() if pictures else nullcontext():
+                return method(self, *args, **kwargs)
         except (IndexError, RuntimeError):
             check_ranges(self, given)
             check_kinds(self, given)

@@ -383,7 +383,8 @@ def card_metadata(
 
 CARD = """# {method} adapter for {base}
 
-Trained with [peft_viz](https://github.com/peft-viz/peft_viz), in the format of [PEFT](https://github.com/huggingface/peft).
+Trained with [peft_viz](https://github.com/peft-viz/peft_viz),
+in the format of [PEFT](https://github.com/huggingface/peft).
 Both load it:
 
 ```python

@@ -245,8 +245,9 @@ def several(
     rule: Rule,  # what each of them is
     words: str,  # what all of them are
 ) -> Rule:
-    "A list, tuple or set of such values."
-    return Rule(words, lambda v: isinstance(v, (list, tuple, set, frozenset)) and all(map(rule.allows, v)))
+    "A list, tuple or set of such values, not longer than `LONGEST`."
+    is_list = lambda v: isinstance(v, (list, tuple, set, frozenset)) and len(v) <= LONGEST
+    return Rule(words, lambda v: is_list(v) and all(map(rule.allows, v)))
 
 # %% ../../nbs/reference/40_config.ipynb #97cea971
 def one_of(
@@ -266,7 +267,7 @@ def either(
     return Rule(", or ".join(r.words for r in rules), lambda v: any(r.allows(v) for r in rules))
 
 # %% ../../nbs/reference/40_config.ipynb #3b1f0c06
-LONGEST = 2**16  # letters of a pattern; to try a longer one takes seconds
+LONGEST = 2**16  # letters of a pattern, entries of a list; to try a longer one takes seconds
 
 
 def is_pattern(
@@ -333,7 +334,8 @@ FIELDS = {
     "prompt_tuning_init_text tokenizer_name_or_path prompt_tuning_init_state_dict_path": maybe(TEXT),
     "tokenizer_kwargs": maybe(MAPPING),
     "prompt_tuning_init_task": maybe(whole(0)),
-    "num_ranks num_tasks encoder_num_layers": whole(1),
+    "num_ranks num_tasks": whole(1),
+    "encoder_num_layers": whole(1, 2**8),
     "PrefixTuningConfig.init_weights": choice(None, "zero"),
     "prefix_projection": FLAG,
     "encoder_dropout": FRACTION,
@@ -344,7 +346,8 @@ FIELDS = {
     "opt_loss_decay_factor opt_projection_epsilon opt_projection_format_epsilon": NOT_NEGATIVE,
     # layers
     "target_modules exclude_modules feedforward_modules": MODULES,
-    "r n_tasks n_skills n_splits init_r target_r": whole(1),
+    "r n_tasks n_skills n_splits": whole(1),
+    "init_r target_r": whole(1, 2**12),  # (the penalty compares each triplet with each)
     "lora_alpha": number(),
     "lora_dropout": FRACTION,
     "fan_in_fan_out use_rslora use_dora init_ia3_weights PolyConfig.init_weights": FLAG,

@@ -72,7 +72,10 @@ def _workshop(folder: Path):
     room, descriptor = folder / f".peft_viz-{secrets.token_hex(16)}.tmp", None
     try:
         while True:
-            room.mkdir(mode=0o700)
+            try:
+                room.mkdir(mode=0o700)
+            except OSError as error:  # the name of the temporary folder would say nothing
+                raise type(error)(error.errno, error.strerror, str(folder)) from None
             descriptor = _open(room)
             if descriptor is not None:
                 _lock(descriptor)

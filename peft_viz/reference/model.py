@@ -6,6 +6,7 @@
 from __future__ import annotations
 import copy
 import difflib
+import math
 import reprlib
 from contextlib import contextmanager
 from importlib import import_module
@@ -55,11 +56,12 @@ from .methods.prefix_tuning import PrefixEncoder, split_key_values, to_cache
 from .methods.prompt_tuning import PromptEmbedding
 
 # %% auto #0
-__all__ = ['TUNERS', 'OF_LAYERS', 'PROMPT_ENCODERS', 'HUB', 'PLACED', 'LOADING', 'CLASSES', 'check_config',
+__all__ = ['TUNERS', 'OF_LAYERS', 'PROMPT_ENCODERS', 'HUB', 'PLACED', 'LOADING', 'SIZES', 'MOST', 'CLASSES', 'check_config',
            'register_peft_method', 'fit_to_model', 'uses_checkpointing', 'check_loading', 'NamedAdapters',
-           'AroundModel', 'PeftModelWithPromptEncoder', 'PeftModelWithPrompt', 'PeftModelWithAdapters', 'as_the_others',
-           'PeftModelWithMoreAdapters', 'PeftModelWithForward', 'PeftModelWithSaving', 'PeftModelFromPretrained',
-           'PeftModelWithLoading', 'PeftModel', 'model_class', 'check_is_causal_lm', 'refuse_second_wrapper']
+           'AroundModel', 'PeftModelWithPromptEncoder', 'PeftModelWithPrompt', 'sizes_of', 'check_numbers',
+           'PeftModelWithAdapters', 'as_the_others', 'PeftModelWithMoreAdapters', 'PeftModelWithForward',
+           'PeftModelWithSaving', 'PeftModelFromPretrained', 'PeftModelWithLoading', 'PeftModel', 'model_class',
+           'check_is_causal_lm', 'refuse_second_wrapper']
 
 # %% ../../nbs/reference/04_model.ipynb #a8bbe6c5
 TUNERS = {  # methods that put layers into the base model
@@ -388,6 +390,44 @@ class PeftModelWithPrompt(PeftModelWithPromptEncoder):
         "The virtual tokens of an adapter as a checkpoint holds them, on the CPU."
         return checkpoint.get_prompt_embedding_to_save(self, adapter_name).detach().cpu()
 
+# %% ../../nbs/reference/04_model.ipynb #1c4fcf6c
+SIZES = (
+    "r init_r n_skills n_tasks num_virtual_tokens encoder_hidden_size encoder_num_layers num_ranks num_tasks"
+)
+MOST = 2**26  # numbers that any adapter may have, however small the base model
+
+
+def sizes_of(
+    config: PeftConfig,  # of any method
+) -> dict[str, int]:  # by field; of a table of ranks the largest
+    "The sizes in a configuration, which together say how many numbers an adapter has."
+    sizes = {name: getattr(config, name, None) or 1 for name in SIZES.split()}
+    ranks = getattr(config, "rank_pattern", None) or {}
+    return sizes | {"rank_pattern": max([n for n in ranks.values() if isinstance(n, int)], default=1)}
+
+
+def check_numbers(
+    model: nn.Module,  # with or without adapters
+    config: PeftConfig,  # of one more, which was checked
+    put_in,  # function of a copy of the model and a copy of the configuration: the copy with the adapter in it
+):
+    """Raises ValueError for an adapter with more numbers than the base model, unless those are fewer than `MOST`. It
+    is tried on a copy that takes no memory, and only where the configuration has large sizes."""
+    sizes = sizes_of(config)
+    is_small = max(sizes.values()) <= 2**12 and math.prod(sizes.values()) <= 2**18
+    if is_small or all(p.is_meta for p in model.parameters()):
+        return
+    count = lambda m: sum(p.numel() for p in m.parameters())
+    with checkpoint.rehearsal(model) as shadow:
+        before = count(shadow)
+        added = count(put_in(shadow, copy.copy(config))) - before
+    if added > max(before, MOST):
+        large = ", ".join(f"{name}={n}" for name, n in sizes.items() if n > 2**8)
+        raise ValueError(
+            f"{type(config).__name__}: an adapter with {large} would have {added:,} numbers, and the base model "
+            f"itself has {before:,}; choose smaller sizes"
+        )
+
 # %% ../../nbs/reference/04_model.ipynb #b06ce578
 class PeftModelWithAdapters(PeftModelWithPrompt):
     "A base model and its adapters. The first one is put in when the model is made."
@@ -402,6 +442,7 @@ class PeftModelWithAdapters(PeftModelWithPrompt):
         make_known(NamedAdapters)
         check_config(peft_config)
         check_adapter_name(adapter_name)
+        check_numbers(model, peft_config, lambda shadow, config: type(self)(shadow, config, adapter_name))
         super().__init__(model, peft_config, adapter_name)
         with all_or_nothing(model):
             if peft_config.is_prompt_learning:
@@ -476,6 +517,7 @@ class PeftModelWithMoreAdapters(PeftModelWithAdapters):
             )
         if low_cpu_mem_usage:
             raise NotImplementedError("add_adapter(low_cpu_mem_usage=True) is not implemented in peft_viz")
+        check_numbers(self, peft_config, lambda shadow, c: shadow.add_adapter(adapter_name, c) or shadow)
         peft_config, were_there = copy.copy(peft_config), set(self.modules())
         with all_or_nothing(self):
             self.peft_config[adapter_name] = peft_config

@@ -103,12 +103,12 @@ class Setting:
     @property
     def keeps_positions(self) -> bool:
         "Are the caller's positions used? With a prefix and corrected, shifted; else dropped, as in peft."
-        return self.corrected or self.is_prefix
+        return self.corrected or self.is_prefix or self.base.needs_positions
 
     @property
     def counts_positions(self) -> bool:
         "Are positions counted here, and not by the base model?"
-        return self.corrected and self.base.takes_positions
+        return (self.corrected and self.base.takes_positions) or self.base.needs_positions
 
     def order(
         self,

@@ -227,8 +227,12 @@ def mask(
     "One row of the attention mask that reaches the base model. Raises ValueError when the call has none."
     r, words = _row(trace, call, row), _words(lang)
     virtual = r.roles.count("virtual")
+    own = _of(r, r.attended, "virtual")
+    front, behind = [1] * virtual + own, sorted(r.attended)  # of padding on the left, if there is some
+    order = (behind, words["order"]) if r.attended == front else (front, words["behind"])
     mistakes = [
-        (_of(r, r.attended, "virtual"), words["virtual"].format(n=virtual)),
+        (own, words["virtual"].format(n=virtual)),
+        *[order] * (own == sorted(own)),
         ([1 - x for x in r.attended], words["exchanged"]),
         ([1 for _ in r.attended], words["padding"]),
         ([0 if role == "virtual" else x for x, role in zip(r.attended, r.roles)], words["exchanged"]),
@@ -275,6 +279,7 @@ def positions(
         raise ValueError("no positions were measured in this call")
     roles = _row(trace, call, row).roles
     inputs, first, virtual = roles[-len(right) :], min(right), roles.count("virtual")
+    elsewhere = [] if "virtual" in inputs else [([*range(len(roles))], words["elsewhere"])]
     skipped = [sum(role != "padding" for role in inputs[:n]) for n in range(len(inputs))]
     every = [*range(len(inputs))]
     from_zero = [x - first for x in right]
@@ -284,11 +289,18 @@ def positions(
         (other, words[hint]),
         ([x + first for x in other], words[hint]),
         ([x for x, role in zip(right, inputs) if role != "virtual"], words["virtual"].format(n=virtual)),
+        *elsewhere,
     ]
     return exercise(_question(lang, "positions", trace, call, row=row), right, mistakes, lang=lang)
 
 # %% ../../nbs/views/06_ask.ipynb #5a9e0b17
 WORDS["en"] |= dict(
+    batch="The first number is missing: how many rows the batch has.",
+    no_columns="This method has no virtual tokens, so it adds no columns.",
+    order="The virtual tokens stand in front of the padding here, not behind it.",
+    behind="The virtual tokens stand behind the padding here, not in front of it.",
+    before="That is before the call: what is fed in is in the cache when it ends.",
+    masked="Padding is in the cache, too: it is masked, not left out.",
     elsewhere="The virtual tokens are not in it: they are in the cache, and here only what is fed in counts.",
     again="The earlier tokens are in the cache: only the new ones are fed in.",
     rows="The virtual tokens are in the inputs here, so each has a row of its own, too.",
@@ -297,6 +309,12 @@ WORDS["en"] |= dict(
     square="This mask has four dimensions: batch, heads, and a row of keys for each query.",
 )
 WORDS["zh"] |= dict(
+    batch="漏了第一个数：这批数据有几行。",
+    no_columns="这种方法没有虚拟词元，不会多出列来。",
+    order="这里虚拟词元在填充之前，而不是之后。",
+    behind="这里虚拟词元在填充之后，而不是之前。",
+    before="这是调用之前的数目：送入的词元在调用结束时也在缓存里。",
+    masked="填充也在缓存里：它被掩码遮住，并没有去掉。",
     elsewhere="它不含虚拟词元：它们在缓存里，这里只算送入的。",
     again="先前的词元已经在缓存里：只送入新的词元。",
     rows="这里虚拟词元在输入中，所以它们也各有一行。",
@@ -305,9 +323,15 @@ WORDS["zh"] |= dict(
     square="这个掩码有四维：批次、头，以及每个查询一行、每个键一列。",
 )
 
-
+# %% ../../nbs/views/06_ask.ipynb #5a9e0b18
 def _mistaken(right: list, sequence, words: dict) -> list:
     "Shapes that people take for the right one, and what to say to them."
+    general = [(right[1:], words["batch"]), (right[::-1], words["turned"])] if len(right) > 1 else []
+    return _about_columns(right, sequence, words) + general
+
+
+def _about_columns(right: list, sequence, words: dict) -> list:
+    "Shapes with other columns: virtual tokens that are missing, or counted where they are not."
     roles, start = sequence.rows[0].roles, sequence.query_start
     virtual, inside, columns = roles.count("virtual"), roles[start:].count("virtual"), len(roles)
     missing = words["virtual"].format(n=virtual)
@@ -322,6 +346,8 @@ def _mistaken(right: list, sequence, words: dict) -> list:
     if len(right) < 2:
         return []
     width, wide = right[1], lambda n: right[:1] + [n] + right[2:]
+    if not virtual and width == columns:
+        return [(wide(width + n), words["no_columns"]) for n in range(1, 9)]
     if width == columns:  # of all tokens, real and virtual
         return [(wide(width - virtual), missing)]
     if width == columns - start == 1:  # a decoding step
@@ -360,9 +386,12 @@ def cached(
     if "past_key_values" not in base.outputs:
         raise ValueError("no cache came back from this call")
     right = trace.value(base.outputs["past_key_values"]).length
-    virtual = _row(trace, call, 0).roles.count("virtual")
+    row, start = _row(trace, call, 0), layout.sequence(trace, base).query_start
+    virtual, padding = row.roles.count("virtual"), row.roles.count("padding")
     mistakes = [
         (right - virtual, words["virtual"].format(n=virtual)),
+        *[(start, words["before"])] * (start < right - 1),
+        (right - padding, words["masked"]),
         (right - 1, words["one"]),
         (right + 1, words["one"]),
     ]
@@ -392,6 +421,7 @@ def branch(
     lang: str = "en",  # or "zh"
     time: int
     | None = None,  # in which of the calls that decide by it, from 0; None: the first, and it is not said
+    hint: str = "",  # what to say to the wrong answer; without it, what the recording knows of the names
 ) -> Exercise:
     "Which way a condition went. Raises ValueError when no recorded line decides by this condition."
     found = [
@@ -403,7 +433,8 @@ def branch(
     words, (function, line, outcome, known) = QUESTIONS[lang], found[n]
     said = "" if time is None else words["time"].format(n=n + 1)
     asked = _question(lang, "branch", trace, 0, condition=line, function=function, time=said)
-    hint = " ".join(WORDS[lang]["known"].format(name=name, value=value) for name, value in known.items())
+    told = (WORDS[lang]["known"].format(name=name, value=value) for name, value in known.items())
+    hint = hint or " ".join(told)
     mistakes = [(words["no" if outcome else "yes"], hint)] if hint else ()
     choices = words["yes"], words["no"]
     return exercise(asked, words["yes" if outcome else "no"], mistakes, choices, lang=lang)

@@ -27,7 +27,7 @@ from peft_viz.views.sheet import (
     ranges,
     roles_found,
 )
-from .sheet import room, stripes, token_text, vocabulary
+from .sheet import room, stripes, text_on, token_text, vocabulary
 
 # %% ../../nbs/views/figures/02_grids.ipynb #9b1cd27d
 def _heads(
@@ -267,5 +267,5 @@ def _heat(sheet, grid, font):
     sheet.ax.imshow(grid, **look)
     if font >= LEGIBLE:
         for (layer, head), part in np.ndenumerate(grid):
-            color = mark.text(name) if part > 0.4 * top or name == "light" else sheet.theme.ink
+            color = text_on(tones(part / top)[:3])
             sheet.text(head, layer, f"{100 * part:.0f}", font, color, va="center_baseline")

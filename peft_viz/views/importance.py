@@ -14,7 +14,17 @@ import matplotlib.pyplot as plt
 
 from ..recording import layout, marks
 from ..recording.layout import MARKS
-from .sheet import LEGIBLE, SMALL, Sheet, in_lines, legend_height, room, vocabulary
+from peft_viz.views.sheet import (
+    LEGIBLE,
+    SMALL,
+    Sheet,
+    in_lines,
+    legend_height,
+    mixed,
+    room,
+    text_on,
+    vocabulary,
+)
 
 # %% ../../nbs/views/figures/08_importance.ipynb #abb1ded1
 @dataclass
@@ -284,10 +294,12 @@ def _change_map(sheet, changes, y, top, width):
         box = sheet.bar(
             x, low, cell - 0.02, min(cell, 0.3) - 0.02, mark.fill(sheet.theme.name), f"head {layer} {head}"
         )
-        box.set_alpha(min(1, abs(change) / top))
+        strength = min(1, abs(change) / top)
+        box.set_alpha(strength)
         size = min(SMALL, (cell * 72 - 2) / 3.1)
         if size >= LEGIBLE:
-            sheet.text(x + cell / 2, low + min(cell, 0.3) / 2, _signed(change, 2), size, sheet.theme.ink)
+            seen = mixed(mark.fill(sheet.theme.name), sheet.theme.paper, strength)
+            sheet.text(x + cell / 2, low + min(cell, 0.3) / 2, _signed(change, 2), size, text_on(seen))
     every = max(1, round(0.16 / cell))
     for k, layer in list(enumerate(layers))[:: max(1, round(0.16 / min(cell, 0.3)))]:
         sheet.text(0.42, y + 0.2 + (k + 0.5) * min(cell, 0.3), str(layer), ha="right", va="center_baseline")

@@ -21,7 +21,7 @@ NEXT = {
         taken="taken",
         another="taken: {text}, not one of these",
         unkept="not kept: too large",
-        more="… and {n} more rows",
+        more="… and {n} more row{s}",
     ),
     "zh": dict(
         below="最可能的下一个词元及其概率",
@@ -87,7 +87,8 @@ def next_tokens(
         _bars(sheet, one, took, y + step, step, width, words)
         y += size
     if foot:
-        more = words["more"].format(n=len(said) - rows)
+        n = len(said) - rows
+        more = words["more"].format(n=n, s="s" * (n != 1))
         sheet.text(0.12, y + step / 2, more, ha="left", va="center_baseline", style="italic")
     sheet.legend(entries, y + foot + 0.02, bits=("", ""))
     return sheet.ax

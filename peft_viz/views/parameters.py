@@ -167,7 +167,8 @@ UPDATES = {
         merged="merged into the weights: not told apart",
         unmeasured="not measured",
         scaling="scaling {s}",
-        more="… {n} more layers",
+        title="updates of {n} layer{s}",
+        more="… {n} more layer{s}, with smaller updates",
         adapters="adapters: {names}",
         rows="each row has its own",
     ),
@@ -176,7 +177,8 @@ UPDATES = {
         merged="已合并到权重中：无法区分",
         unmeasured="未测量",
         scaling="缩放 {s}",
-        more="……另有 {n} 层",
+        title="{n} 层的更新",
+        more="……另有 {n} 层，更新较小",
         adapters="适配器：{names}",
         rows="每行各用自己的",
     ),
@@ -200,7 +202,7 @@ def lora(
     trace,  # the trace
     call=None,  # a base call or its id; None: the first one
     ax=None,  # Axes to draw into; None: a new figure that fits
-    most: int = 32,  # layers at most
+    most: int = 32,  # layers at most: those with the largest updates
     theme: str | None = None,  # `"light"`, `"dark"`, or None: as the background is
     lang: str = "en",  # `"en"` or `"zh"`
 ) -> plt.Axes:  # x and y in inches; the bars have the layer's name as `gid`
@@ -213,14 +215,18 @@ def lora(
             f"no adapted layer was followed in call {call.id}: record it again with record(model, layers=4); "
             "methods that only add virtual tokens have no adapted layers"
         )
-    shown, step, width = followed[:most], 0.4, room(ax, 6.6)
+    largest = sorted(followed, key=lambda one: -(one.ratio or 0))[:most]
+    shown, step, width = [one for one in followed if one in largest], 0.4, room(ax, 6.6)
     height = step * len(shown) + 0.25 * (len(followed) > most) + 0.1
-    sheet = Sheet(ax, theme, 1.0, (0, width, 0, height), layout.describe(trace, call, lang), words["below"])
+    title = words["title"].format(n=len(followed), s="s" * (len(followed) != 1))
+    title = layout.describe(trace, call, lang, title)
+    sheet = Sheet(ax, theme, 1.0, (0, width, 0, height), title, words["below"])
     top = max([one.ratio or 0 for one in shown]) or 1
     for k, one in enumerate(shown):
         _update(sheet, one, k * step, (width - 0.95) / top, width, words)
     if len(followed) > most:
-        more = words["more"].format(n=len(followed) - most)
+        n = len(followed) - len(shown)
+        more = words["more"].format(n=n, s="s" * (n != 1))
         sheet.text(0.12, len(shown) * step + 0.12, more, ha="left", va="center_baseline", style="italic")
     return sheet.ax
 

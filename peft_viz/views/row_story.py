@@ -303,7 +303,7 @@ def _draw_section(sheet, section, number, y, height, font, turned, paper):
     y += (_HEAD + _LINE * (len(lines) - 1) + 0.02) / cell
     for line in section.lines:
         tall = height(line)
-        draw_line(sheet, line, y, tall, turned and line.upright, font)
+        draw_line(sheet, line, y, tall, turned and line.upright, font, section.new)
         _outline(sheet, line, section.new, y, tall / cell)
         y += (tall + _GAP) / cell
     return y + _AFTER / cell

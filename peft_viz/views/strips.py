@@ -138,6 +138,7 @@ def draw_line(
     height,  # inches
     turned,  # are texts turned?
     font,  # points; 0 where no letter fits into a cell
+    new=frozenset(),  # columns with an outline: a text goes over none of its edges
 ) -> float:  # height in cells
     "One line of chips"
     cell, tall = sheet.cell, height / sheet.cell
@@ -149,7 +150,7 @@ def draw_line(
         not text or text.isdecimal() for text in plain
     )
     if not font:
-        for x, width, mark in stripes(mark for mark, _, _ in line.chips):
+        for x, width, (mark, _) in stripes((mark, k in new) for k, (mark, _, _) in enumerate(line.chips)):
             first = round(x - (width - 1) / 2)
             text = run_text(line.chips[first : first + width], width * cell)
             if mark:
@@ -186,7 +187,7 @@ def strips(trace, seq, ax, theme, lang, blocks, entries, below):
     "Draw blocks [(heading, lines)] over the positions of a sequence layout and return the Axes"
     words, n, query_start = vocabulary(lang), seq.length, seq.query_start
     if (left_out := len(seq.rows) - len(blocks)) > 0:
-        below += "; " + words["more"].format(n=left_out)
+        below += "; " + words["more"].format(n=left_out, s="s" * (left_out != 1))
     if any({"ids", "attended"} & set(row.unkept) for row in seq.rows[: len(blocks)]):
         below += "; " + words["plain"]
     names = [line.name for _, lines in blocks for line in lines]

@@ -17,6 +17,7 @@ import { colourLines, dedent } from "../../peft_viz/views/static/python.js";
 import { unequal } from "../../peft_viz/views/static/compare.js";
 import { readHash, stepOfHash } from "../../peft_viz/views/static/links.js";
 import { madeAt, sheet, tellingRow } from "../../peft_viz/views/static/sheet.js";
+import { beginOf } from "../../peft_viz/views/static/cells.js";
 import { axis, Recording } from "../../peft_viz/views/static/steps.js";
 import { pythonText, seen, spans, wide } from "../../peft_viz/views/static/text.js";
 import { fill, say, WORDS } from "../../peft_viz/views/static/words.js";
@@ -449,4 +450,14 @@ test("two sheets are compared token by token, virtual token by virtual token", (
   assert.deepEqual([...inA].sort(), ["attention_mask 1", "ids 2"]);
   assert.deepEqual([...inB].sort(), ["attention_mask 1", "attention_mask 2", "ids 1", "ids 3"]);
   assert.deepEqual(unequal(a, a), [new Set(), new Set()]);
+});
+
+test("a long table is drawn from its start, or from where it changed", () => {
+  const at = (column) => (row, c) => row === 1 && c >= column;
+  assert.equal(beginOf(2, 4096, null), 0);
+  assert.equal(beginOf(2, 4096, at(3)), 0);
+  assert.equal(beginOf(2, 4096, at(2000)), 1996);
+  assert.equal(beginOf(2, 4096, at(4095)), 4056); // the last 40
+  assert.equal(beginOf(2, 100, at(99)), 0); // all of it is drawn
+  assert.equal(beginOf(2, 4096, () => false), 0);
 });

@@ -88,6 +88,8 @@ def test_a_chinese_lesson_asks_and_draws_in_chinese(name):
         if cell["cell_type"] == "code":
             for call in re.findall(r"\b(?:ask|plot)\.\w+\(", text(cell)):
                 assert 'lang="zh"' in text(cell), call
+            for command in re.findall(r"\bpeft[_-]viz (?:run|show|compare|demo) .*", text(cell)):
+                assert "--lang zh" in command
 
 
 @pytest.mark.parametrize("folder, lang", [(ENGLISH, "en"), (CHINESE, "zh")])

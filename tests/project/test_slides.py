@@ -1,7 +1,7 @@
 "The slides of the lectures: each row of the plan has some, the plan fills its time, no network is asked."
 # lane: site
 
-import re
+import json, re
 
 import pytest
 
@@ -51,11 +51,35 @@ def test_the_first_sentence_stands_on_the_slide():
         slides.first_sentence("A ([B et al. 2021](x)) does not. Two.") == "A ([B et al. 2021](x)) does not."
     )
     assert slides.first_sentence("So it lies *between* them:") == "So it lies *between* them"
+    assert (
+        slides.first_sentence("One more trap: a cache of yours. Two.") == "One more trap: a cache of yours."
+    )
+    assert slides.first_sentence(f"One table: {'a row for each, ' * 8}and so on. Two.") == "One table"
 
 
 def test_a_slide_leaves_out_what_is_imported():
     cell = dict(cell_type="code", metadata={}, source=["import a\n", "from b import c\n", "\n", "d = c(a)"])
     assert slides.code(cell, "slide")["source"] == "d = c(a)"
+
+
+def test_letters_of_a_figure_can_be_read_from_the_last_row():
+    import matplotlib.pyplot as plt
+
+    figure = plt.figure(figsize=(6, 2))
+    figure.add_axes([0, 0, 1, 1]).text(0, 0, "letters", fontsize=9)
+    assert "<img alt=" in slides.picture("here")["data"]["text/html"]
+    figure.set_size_inches(6, 6)
+    with pytest.raises(ValueError, match="here: letters of 1[01].* pixels, less than 20"):
+        slides.picture("here")
+    plt.close(figure)
+
+
+def test_a_figure_of_its_own_stands_below_the_first_part_of_a_text(tmp_path):
+    show = dict(slideshow=dict(slide_type="slide", figure="draw()"))
+    cell = dict(cell_type="markdown", metadata=show, source="# One\n\nText.\n\n## Two\n\nText.", id="a")
+    (tmp_path / "book.ipynb").write_text(json.dumps(dict(cells=[cell])))
+    parts = [cell for _, cell in slides.pieces(tmp_path / "book.ipynb")]
+    assert [slides.figure_of(part) for part in parts] == ["draw()", None]
 
 
 @pytest.mark.browser

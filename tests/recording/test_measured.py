@@ -6,12 +6,14 @@ import random
 import peft
 import pytest
 import torch
+import transformers
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import families
 import peft_viz
 from peft_viz import layout, record, tiny_random, Trace
 from peft_viz.recording import measured, values
+from peft_viz.recording.base_model import attention_layers
 from peft_viz.recording.trace import pack, TraceError, unpack
 from test_record_trust import left, strike
 
@@ -169,6 +171,92 @@ def test_a_compiled_or_silent_model_says_unknown(monkeypatch):
     with record(model) as trace:
         model(**BATCH)
     assert layout.positions_how(trace) == "unknown" and layout.positions(trace) is None
+
+
+UNTURNED = (
+    "smollm3 llama4_text cohere2 cohere2_moe exaone4 exaone_moe afmoe flint kolibri1 llama gemma2".split()
+)
+
+
+@pytest.mark.parametrize("family", [f for f in UNTURNED if f in families.FAMILIES])
+def test_layers_without_positions(family):
+    "Each attention layer once more, with the turns of other positions: these layers give the same."
+    model, seen = built(family), {}
+    attentions = attention_layers(model)
+    for i, m in attentions:
+        m.register_forward_pre_hook(
+            lambda _m, args, kwargs, i=i: seen.update({i: (args, kwargs)}), with_kwargs=True
+        )
+    trace = run(model)
+    told = trace.about.get("layers_without_positions", [])
+    flipped = lambda turns: tuple(t.flip(-2) for t in turns) if isinstance(turns, tuple) else turns.flip(1)
+    same = []
+    for i, m in attentions:
+        args, kwargs = seen[i]
+        kwargs = {k: None if k.startswith("past") else v for k, v in kwargs.items()}  # the cache is full
+        other = kwargs | dict(position_embeddings=flipped(kwargs["position_embeddings"]))
+        with torch.no_grad():
+            same += [i] if torch.equal(m(*args, **kwargs)[0], m(*args, **other)[0]) else []
+    assert told == same and (told != []) == (family not in ("llama", "gemma2"))
+    text = next(m.text for m in trace.story() if m.kind == "positions")
+    assert ("none." in text) == (told != [])
+
+
+class HomeMade(transformers.PreTrainedModel):
+    "A model that transformers does not know: its positions are rows of a parameter or of a buffer."
+
+    config_class = transformers.PretrainedConfig
+
+    def __init__(self, shape, look_up, inside=False):
+        super().__init__(transformers.PretrainedConfig(vocab_size=40, hidden_size=8, num_attention_heads=2))
+        self.tokens, self.head, self.look_up = torch.nn.Embedding(40, 8), torch.nn.Linear(8, 40), look_up
+        self.adds = PositionalEncoding(shape) if inside else None
+        self.pos_emb = torch.nn.Parameter(torch.randn(shape))
+        self.post_init()
+
+    def forward(self, input_ids, attention_mask=None):
+        at = (attention_mask.cumsum(-1) - 1).clamp(min=0)
+        table = self.pos_emb if self.adds is None else self.adds
+        hidden = self.tokens(input_ids) + self.look_up(table, at)
+        return transformers.modeling_outputs.CausalLMOutput(logits=self.head(hidden))
+
+
+class PositionalEncoding(torch.nn.Module):
+    "As in many a course: a table named `pe`."
+
+    def __init__(self, shape):
+        super().__init__()
+        self.register_buffer("pe", torch.randn(shape))
+
+    def forward(self, length):
+        return self.pe[:, :length]
+
+
+ROW, COUNTED = [0, 1, 2, 3, 4, 5], [[0, 0, 0, 1, 2, 3], [0, 1, 2, 3, 4, 5]]
+
+
+@pytest.mark.parametrize(
+    "shape, look_up, expected",
+    (
+        ((9, 8), lambda table, at: table[: at.shape[1]], [ROW, ROW]),
+        ((1, 9, 8), lambda table, at: table[:, : at.shape[1]], [ROW, ROW]),
+        ((9, 8), lambda table, at: table[None, 2:8], [[2, 3, 4, 5, 6, 7]] * 2),
+        ((9, 8), lambda table, at: table[at], COUNTED),
+        ((1, 9, 8), lambda table, at: table[0][at], COUNTED),
+        ((9, 8), lambda table, at: torch.nn.functional.embedding(at, table), COUNTED),
+        ((9, 8), lambda table, at: torch.sin(at)[..., None], None),
+    ),
+)
+def test_positions_of_a_model_of_ones_own(shape, look_up, expected):
+    "What is looked up is seen; of what is not, one cannot say that there is none."
+    trace = run(HomeMade(shape, look_up).eval())
+    assert layout.positions(trace) == expected
+    assert layout.positions_how(trace) == ("table" if expected else "unknown")
+
+
+def test_positions_that_a_module_adds_from_a_buffer():
+    trace = run(HomeMade((1, 9, 8), lambda adds, at: adds(at.shape[1]), inside=True).eval())
+    assert layout.positions(trace) == [ROW, ROW] and layout.positions_how(trace) == "table"
 
 
 # --- next tokens

@@ -749,3 +749,16 @@ def test_ids_by_another_name():
 
 def layout_of(trace, call):
     return {name: trace.value(i) for name, i in trace.value(call.args["kwargs"]).items.items()}
+
+
+@pytest.mark.parametrize("package", [get_peft_model, peft.get_peft_model])
+def test_a_model_in_a_wrapper_that_hands_calls_on(package):
+    config = PromptTuningConfig if package is get_peft_model else peft.PromptTuningConfig
+    inside = make(config(num_virtual_tokens=4, **C), package)
+    model = torch.nn.DataParallel(torch.nn.DataParallel(inside))
+    ids = torch.tensor([[7, 8, 9]])
+    with record(model) as trace:
+        model(input_ids=ids)
+    assert len(trace.base_calls) == 1 and trace.about["peft_type"] == "PROMPT_TUNING"
+    with pytest.raises(TypeError, match="got DataParallel|got Linear"):
+        record(torch.nn.DataParallel(torch.nn.Linear(1, 1)))

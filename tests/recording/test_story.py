@@ -312,6 +312,18 @@ def test_no_mask_no_labels(side):
     assert not told(story, "loss") and not told(story, "same")
 
 
+@pytest.mark.parametrize("method", ("prompt", "lora"))
+def test_a_mask_of_ones_that_generate_keeps_back(method):
+    "transformers 5 leaves out a mask that hides no token; 4 passes it on."
+    batch = dict(input_ids=IDS[1:], attention_mask=MASK[1:])
+    trace = watched("peft", method, lambda model: model.generate(**batch, max_new_tokens=1, do_sample=False))
+    dropped = lambda trace: [
+        m for m in trace.story() if (m.kind, m.names) == ("dropped", ("attention_mask",))
+    ]
+    assert ["all ones" in m.text for m in dropped(trace)] == [True] * V5
+    assert not dropped(generate("peft", method))  # there, the mask hides the padding
+
+
 @pytest.mark.parametrize("side", SIDES)
 def test_embeddings_instead_of_ids(side):
     run = lambda m: m(inputs_embeds=m.get_input_embeddings()(IDS), attention_mask=MASK, labels=LABELS)

@@ -279,6 +279,11 @@ def test_a_large_file_is_refused_unless_asked_for(tmp_path):
     assert Trace.load(path, max_bytes=None) == sample()
 
 
+def test_what_has_no_end_is_read_to_the_limit():
+    with pytest.raises(TraceError, match="/dev/zero: This document has 1,001 bytes"):
+        Trace.load("/dev/zero", max_bytes=1000)
+
+
 def test_half_a_character_is_written_as_its_number(tmp_path):
     t = sample()
     t.about = t.about | {"adapters": {"caf\udce9": {}}}

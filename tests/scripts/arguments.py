@@ -3,12 +3,6 @@
 import argparse, multiprocessing, os, pickle, sys
 from pathlib import Path
 
-import beside  # a module beside the script
-import torch
-from transformers import AutoModelForCausalLM
-
-from peft_viz.zoo.models import TINY
-
 
 class Point:
     def __init__(self, x):
@@ -30,6 +24,13 @@ if __name__ == "__main__":
     print(pickle.loads(pickle.dumps(Point(3))).x, Point.__module__, sys.modules["__main__"].__spec__)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         print(pool.map(square, [2, 3]))
+
+    import beside  # a module beside the script
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from peft_viz.zoo.models import TINY
+
     words = (Path(__file__).parent / options.words).read_text().split()
     model = AutoModelForCausalLM.from_pretrained(TINY, dtype=torch.float32)
     beside.add_lora(model)

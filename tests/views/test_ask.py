@@ -121,6 +121,28 @@ def test_a_hint_fits_the_mistake(prompt):
     )
     assert ask.cached(prompt).check(12) == words["virtual"].format(n=4)
     assert ask.cached(prompt).check("many") == words["wrong"]
+    assert mask.check([0] * 4 + [1] * 12) == words["order"]
+    shape = ask.shape(prompt, "logits")
+    assert shape.check("16 67") == words["batch"] and shape.check("67 16 2") == words["turned"]
+    asked = ask.branch(prompt, "takes_prompts", "prepare_inputs", hint="It is the first call.")
+    assert asked.check("no") == "It is the first call."
+
+
+def test_a_hint_fits_the_mistake_beside_a_cache_and_inside_the_layers():
+    words, lora = ask.WORDS["en"], recorded(CONFIGS["lora"])
+    prefix = recorded(PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3))
+    assert ask.positions(prefix).check([*range(15)]) == words["elsewhere"]
+    assert ask.cached(prefix).check(3) == words["before"]
+    assert ask.cached(prefix, call=1).check(7) == words["masked"]
+    assert ask.shape(lora, "labels").check([2, 16]) == words["no_columns"]
+    assert words["order"] not in ask.mask(lora).hints.values()
+
+
+def test_virtual_tokens_behind_the_padding():
+    right = recorded(CONFIGS["prompt"], lambda base, c: get_peft_model(base, c, corrected_positions=True))
+    mask = ask.mask(right)
+    assert mask.right.startswith("0 0 0 0 1 1 1 1")
+    assert mask.check([1] * 4 + [0] * 4 + [1] * 8) == ask.WORDS["en"]["behind"]
 
 
 @pytest.fixture(scope="module", params=[peft_viz, peft], ids=lambda p: p.__name__)

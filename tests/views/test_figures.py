@@ -278,6 +278,13 @@ def test_what_stands_on_stripes(prompt):
     told = texts(plot.labels(trace))
     assert {"◆ × 52", "-100 × 55", "-100 × 52", "abcde"} <= set(told)
     assert strips.run_text([(None, "long", "")] * 3, 0.3) == ""
+    ax = plot.story(trace)
+    assert {"1 × 52", "-100 × 52"} <= set(texts(ax))  # of the new ones: a text goes over no outline's edge
+    ax.figure.canvas.draw()
+    edges = [p.get_window_extent() for p in ax.patches if p.get_gid() == "new"]
+    for told in (t.get_window_extent() for t in ax.texts if "×" in t.get_text()):
+        across = [e for e in edges if told.overlaps(e)]
+        assert all(e.x0 <= told.x0 and told.x1 <= e.x1 for e in across)
 
 
 def test_why_labels_became_ignored():
@@ -330,11 +337,13 @@ def test_bars_of_updates(lora):
     assert f"{a.ratio:.1%}" in texts(plot.lora(lora)) and any(
         t.startswith("B [32, 8] · A [8, 32]") for t in texts(plot.lora(lora))
     )
+    largest = {one.name for one in sorted(followed, key=lambda one: one.ratio)[-2:]}
+    assert boxes(plot.lora(lora, most=2), "model.").keys() == largest
+    assert plot.lora(lora).get_title(loc="left").startswith("LoRA: updates of 4 layers")
     followed[0].ratio, followed[0].merged = None, True
     assert "merged into the weights: not told apart" in texts(plot.lora(lora))
-    assert "… and 3 more layers" in texts(plot.lora(lora, most=1)) or "… 3 more layers" in texts(
-        plot.lora(lora, most=1)
-    )
+    assert "… 3 more layers, with smaller updates" in texts(plot.lora(lora, most=1))
+    assert "… 1 more layer, with smaller updates" in texts(plot.lora(lora, most=3))
     with pytest.raises(
         ValueError,
         match=r"no adapted layer was followed in call \d+: record it again with record\(model, layers=4\)",

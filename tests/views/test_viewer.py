@@ -1033,27 +1033,18 @@ def test_the_lines_are_accessible(trace, raised, tmp_path, new_page, scheme):
         "axe_playwright_python", reason="axe is not installed: pip install axe-playwright-python"
     )
     script = (pathlib.Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
-    for name, recording in (("run", trace), ("raised", raised)):
+    rules = {} if scheme == "light" else {"runOnly": ["color-contrast"]}  # the rest is the same in the dark
+    found = """async rules =>
+        (await axe.run(rules)).violations.map(v => [v.id, ...v.nodes.map(n => n.html.slice(0, 120))])"""
+    base = next(k for k, (_, line) in enumerate(moments(trace)) if line is None)
+    grown, last = find(trace, ".forward", GROWN, "rebound")[0], len(moments(raised)) - 1
+    for name, recording, steps in ("run", trace, [grown, base]), ("raised", raised, [last]):
         page = new_page(color_scheme=scheme, bypass_csp=True)
         page.show(recording.save(tmp_path / f"{name}.html"))
         open_view(page)
         page.add_script_tag(content=script)
-        base = [k for k, (_, line) in enumerate(moments(recording)) if line is None]
-        steps = sorted(
-            {
-                0,
-                find(recording, ".forward", GROWN, "rebound")[0],
-                len(moments(recording)) - 1,
-                *base[:1],
-                *base[-1:],
-            }
-        )
         for k in steps:
             go(page, k)
-            found = page.evaluate(
-                "async rules => (await axe.run(rules)).violations.map(v => [v.id, ...v.nodes.map(n => n.html.slice(0, 120))])",
-                {} if scheme == "light" else {"runOnly": ["color-contrast"]},
-            )  # the rest is the same in the dark
-            assert found == [], f"step {k} of {name}"
-        page.keyboard.press("?")
-        assert page.evaluate("async () => (await axe.run()).violations.map(v => v.id)") == []
+            assert page.evaluate(found, rules) == [], f"step {k} of {name}"
+    page.keyboard.press("?")
+    assert page.evaluate(found, rules) == []

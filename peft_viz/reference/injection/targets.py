@@ -8,7 +8,7 @@ import difflib
 from typing import Any
 from torch import nn
 from ..architectures import is_linear, linear_names
-from ..config import NoMatchingPeftModuleError, PeftConfig, PeftType, warn
+from ..config import NoMatchingPeftModuleError, PeftConfig, PeftType, some, warn
 from ..files import match
 from .layer import AdapterHolder
 
@@ -193,8 +193,8 @@ def warn_of_no_effect(
     told = without_effect(config, names, targets)
     if told:
         ends = {name.split(".")[-1] for name in names}
-        strange = [str(entry) for _, entry in told if entry not in ends]  # (the others are not adapted)
+        strange = [str(entry) for _, entry in told[:6] if entry not in ends]  # (the others are not adapted)
         close = [c for entry in strange for c in difflib.get_close_matches(entry, ends, n=1)]
         meant = f"; did you mean {', '.join(sorted(set(close)))}?" if close else ""
-        said = ", ".join(f"{field}: {entry!r}" for field, entry in told)
+        said = some([f"{field}: {entry!r}" for field, entry in told])
         warn(f"{type(config).__name__}: {said} fits no layer that is adapted, and has no effect{meant}")

@@ -401,7 +401,12 @@ class AdaLoraTargets(BaseTuner):
                 raise ValueError(no_such_layer(key, adapter_name))
             check_length(len(pattern), config.init_r)
 
-    def create_layer(self, name: str, module: nn.Module, config: AdaLoraConfig) -> AdaLoraLayer:  # noqa: ARG002
+    def create_layer(
+        self,
+        name: str,  # noqa: ARG002
+        module: nn.Module,
+        config: AdaLoraConfig,  # noqa: ARG002
+    ) -> AdaLoraLayer:
         return AdaLoraLayer(module)
 
     def inject_adapter(self, adapter_name: str):

@@ -107,13 +107,9 @@ def initialise_skills(
 ):
     "Start each matrix as `nn.Linear` would start it, one skill after the other."
     splits, skills, fan_in, fan_out = weights.shape
-    if weights.is_meta:  # a tensor without numbers
-        return
-    for skill in range(skills):
-        for split in range(splits):
-            matrix = torch.empty(fan_out, fan_in)
-            nn.init.kaiming_uniform_(matrix, a=math.sqrt(5))
-            weights[split, skill] = matrix.T
+    bound = 1 / math.sqrt(fan_in)
+    drawn = torch.empty(skills, splits, fan_out, fan_in).uniform_(-bound, bound)
+    weights.copy_(drawn.permute(1, 0, 3, 2))
 
 # %% ../../../nbs/reference/18_poly.ipynb #dc7626e6
 class PolyLayer(PolyParts):
@@ -251,19 +247,24 @@ class PolyModel(PolyTargets):
             if self.takes_task_ids:
                 yield
             else:
-                with self._task_ids_taken():
+                with self._task_ids_taken(kwargs.get("task_ids")):
                     yield
 
     @contextmanager
-    def _task_ids_taken(self):
+    def _task_ids_taken(self, task_ids):
         modules = list(self.model.modules())
         layers = [m for m in modules if isinstance(m, PolyLayer)]
         checkpoints = {
             m: m._gradient_checkpointing_func for m in modules if "_gradient_checkpointing_func" in vars(m)
         }
-        hook = self.model.register_forward_pre_hook(partial(self._take_task_ids, layers), with_kwargs=True)
+        of_rows = (
+            self._checked(task_ids, max(1, task_ids.numel())) if isinstance(task_ids, torch.Tensor) else None
+        )
+        take = partial(self._take_task_ids, layers, of_rows)
+        hook = self.model.register_forward_pre_hook(take, with_kwargs=True)
         try:
             self.takes_task_ids = True
+            tell(layers, of_rows)  # generate encodes pictures before it calls the model
             for module, checkpoint in checkpoints.items():
                 module._gradient_checkpointing_func = partial(checkpoint_with_tasks, checkpoint, layers)
             yield
@@ -274,14 +275,18 @@ class PolyModel(PolyTargets):
             hook.remove()
             tell(layers, None)
 
-    def _take_task_ids(self, layers, model, args, kwargs):  # noqa: ARG002
+    def _take_task_ids(self, layers, of_rows, model, args, kwargs):  # noqa: ARG002
         task_ids = kwargs.pop("task_ids", None)
-        if task_ids is not None:
-            task_ids = task_ids.reshape(-1) if isinstance(task_ids, torch.Tensor) else task_ids
-            inputs = [*args[:1], kwargs.get("input_ids"), kwargs.get("inputs_embeds")]
-            batch_size = max((len(rows) for rows in inputs if rows is not None), default=0)
-            check_task_ids(
-                task_ids, batch_size, min(self.peft_config[name].n_tasks for name in self.active_adapters)
-            )
-        tell(layers, task_ids)
+        inputs = [*args[:1], kwargs.get("input_ids"), kwargs.get("inputs_embeds")]
+        batch_size = max((len(rows) for rows in inputs if rows is not None), default=0)
+        if task_ids is None and of_rows is not None and batch_size % len(of_rows) == 0:
+            # generate calls once more for the same rows, or their beams, for example to guide them
+            task_ids = of_rows.repeat_interleave(batch_size // len(of_rows))
+        tell(layers, None if task_ids is None else self._checked(task_ids, batch_size))
         return args, kwargs
+
+    def _checked(self, task_ids, batch_size):
+        task_ids = task_ids.reshape(-1) if isinstance(task_ids, torch.Tensor) else task_ids
+        n_tasks = min(self.peft_config[name].n_tasks for name in self.active_adapters)
+        check_task_ids(task_ids, batch_size, n_tasks)
+        return task_ids

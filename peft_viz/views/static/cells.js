@@ -19,11 +19,23 @@ import { drawGrid, stretches } from "./grid.js";
  */
 
 const ROWS = 4; // drawn of one table, at most
-const COLUMNS = 120; // a longer table: its first LONG columns
+const COLUMNS = 120; // of a longer table: LONG columns, the first or where something changed
 const LONG = 40;
 
 /** How many columns of n are drawn. @param {number} n */
 const drawnOf = (n) => (n > COLUMNS ? LONG : n);
+
+/**
+ * The column to begin with: 0, or a little before the first change that would not be seen.
+ * @param {number} rows
+ * @param {number} n
+ * @param {((row: number, column: number) => boolean) | null} fresh
+ */
+export function beginOf(rows, n, fresh) {
+  if (!fresh || n <= COLUMNS) return 0;
+  const first = range(n).find((c) => range(Math.min(rows, ROWS)).some((r) => fresh(r, c)));
+  return first >= LONG ? Math.min(first - 4, n - LONG) : 0;
+}
 
 /**
  * @param {View} view
@@ -93,20 +105,21 @@ function cellTitle(view, role, x, at, c) {
 
 /**
  * Numbers as small cells, a line each row. `offset`: columns left free before the first;
- * `fresh(row, column)`: is it new or changed?
+ * `begin`: the column to begin with; `fresh(row, column)`: is it new or changed?
  * @param {View} view
  * @param {Value} v
  * @param {any[]} data
  * @param {string} name
  * @param {Beside} near
  */
-function cells(view, v, data, name, near, { fresh = null, offset = 0 } = {}) {
+function cells(view, v, data, name, near, { fresh = null, offset = 0, begin = 0 } = {}) {
   const [rows, n] = extent(v);
+  const end = Math.min(n, begin + drawnOf(n));
   const at = columnsOf(view, v, name, near);
   const out = [];
   for (let r = 0; r < Math.min(rows, ROWS); r++) {
     const line = h("div", { class: "cells", css: { "--offset": offset } });
-    for (let c = 0; c < drawnOf(n) && r * n + c < data.length; c++) {
+    for (let c = begin; c < end && r * n + c < data.length; c++) {
       const x = data[r * n + c];
       const role = at?.[r]?.roles[c];
       const more = `${role === "v" ? " of-virtual" : ""}${fresh?.(r, c) ? " fresh" : ""}`;
@@ -124,20 +137,23 @@ function cells(view, v, data, name, near, { fresh = null, offset = 0 } = {}) {
     out.push(line);
   }
   const words = range(Math.min(rows, ROWS)).map((r) => {
-    return data.slice(r * n, r * n + Math.min(n, 40)).join(" ");
+    return data.slice(r * n + begin, r * n + Math.min(end, begin + LONG)).join(" ");
   });
   const label = `${name || view.say(v.role)}: ${words.join("; ")}`;
   return [
     h("div", { class: "figure", role: "img", "aria-label": label }, out),
-    notes(view, v, rows, n),
+    notes(view, v, rows, n, begin),
   ];
 }
 
 /** What of a value is not drawn, and why. @param {View} view @param {Value} v */
-function notes(view, v, rows, n) {
+function notes(view, v, rows, n, begin = 0) {
   const told = [];
   if (rows > ROWS) told.push(view.say("more_rows", rows - ROWS));
-  if (n > COLUMNS) told.push(view.say("drawn", LONG, n));
+  if (n > COLUMNS) {
+    const last = begin + LONG - 1;
+    told.push(begin ? view.say("drawn_from", begin, last, n) : view.say("drawn", LONG, n));
+  }
   if (v.truncated) told.push(view.say("cut", count(v.data), size(v.shape)));
   return told.map((t) => h("p", { class: "note" }, t));
 }
@@ -202,18 +218,22 @@ export function beforeAfter(view, before, after, name, near) {
   const [now, old] = flat ? [view.rec.numbers(after), view.rec.numbers(before)] : [null, null];
   if (!now || !old || v.truncated || was.truncated) return figure(view, after, name, near);
   const fit = align(v, now, was, old);
-  const row = (word, drawn) =>
-    h(
+  const [rows, n] = extent(v);
+  const begin = beginOf(rows, n, fit.fresh) + fit.padAfter; // on the columns of both
+  const row = (word, index, data, pad, fresh) => {
+    const at = { offset: Math.max(0, pad - begin), begin: Math.max(0, begin - pad), fresh };
+    return h(
       "div",
       { class: "pair" },
       h("span", { class: "soft" }, view.say(word)),
-      h("div", {}, drawn),
+      h("div", {}, cells(view, index, data, name, near, at)),
     );
+  };
   return h(
     "div",
     { class: "compare" },
-    row("before", cells(view, was, old, name, near, { offset: fit.padBefore })),
-    row("after", cells(view, v, now, name, near, { offset: fit.padAfter, fresh: fit.fresh })),
+    row("before", was, old, fit.padBefore, null),
+    row("after", v, now, fit.padAfter, fit.fresh),
   );
 }
 

@@ -17,7 +17,7 @@ export function copyMenu(view) {
   const told = { "aria-label": view.say("copy"), title: view.say("copy"), class: "round" };
   const menu = h(
     "details",
-    { class: "menu" },
+    { class: "menu", "aria-label": view.say("copy") },
     h("summary", told, icon("copy")),
     h(
       "div",

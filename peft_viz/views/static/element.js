@@ -285,7 +285,7 @@ export class PeftVizTrace extends HTMLElement {
     $.live = h("p", { class: "hidden", "aria-live": "polite" });
     $.toast = h("p", { class: "toast", role: "status", hidden: true });
     if (this.presenting) frame.class += " presenting";
-    $.root = h("section", { ...frame, css: { "--cell": `${this.cell}px` } });
+    $.root = h("section", { ...frame, css: { "--longest": `${this.cell}px` } });
     if (rec.moments.length) {
       $.panel = h("div", { role: "tabpanel" });
       $.keyLine = h("footer", { class: "keyline" });

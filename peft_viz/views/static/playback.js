@@ -27,7 +27,7 @@ export function moveBar(view, tab) {
   };
   const { first, prev, next, last, count } = $.moveBar;
   const all = [first, prev, playButton(view), next, last];
-  const tools = h("div", { class: "tools", role: "group" }, all);
+  const tools = h("div", { class: "tools", role: "group", "aria-label": view.say("moving") }, all);
   return h("div", { class: "bar movebar" }, tools, count, speedPicker(view));
 }
 

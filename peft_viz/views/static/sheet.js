@@ -167,7 +167,10 @@ function below(rec, base, row, r, above, { from, start, first, root }) {
   const positions = measured
     ? [...Array(total - measured.length).fill(null), ...measured]
     : where;
-  add("positions", positions, measured ? base.first : made(arg("position_ids")));
+  // the layers used what was passed to them, or made positions of their own
+  const same = measured && where?.slice(-measured.length).join() === measured.join();
+  const index = measured && !same ? undefined : arg("position_ids");
+  add("positions", positions, made(index));
   const given = arg("input_ids");
   if (given != null && row.ids) {
     add(

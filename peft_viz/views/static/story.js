@@ -9,6 +9,7 @@ import { methodName } from "./help.js";
 import { moveBar, showMoveBar } from "./playback.js";
 import { colourLines, dedent } from "./python.js";
 import { legend } from "./sequence.js";
+import { stretches } from "./grid.js";
 import { numberOf } from "./numbering.js";
 import { COLUMNS_SHOWN, sheet } from "./sheet.js";
 import { typeOf } from "./state.js";
@@ -60,7 +61,8 @@ export function storyPanel(view) {
 function sceneButton(view, scene, i) {
   const cls = `scene-button kind-${/^[\w-]+$/.test(scene.kind) ? scene.kind : "other"}`;
   const sign = { decision: "?", short: "◆" }[scene.kind] || String(numberOf(view, i));
-  const number = h("span", { class: "no" }, sign);
+  const spoken = Number.isInteger(+sign) ? null : "true"; // the sentence says what the sign says
+  const number = h("span", { class: "no", "aria-hidden": spoken }, sign);
   const text = h("span", { class: "what" }, textOf(view, scene));
   return h(
     "button",
@@ -73,7 +75,8 @@ function sceneButton(view, scene, i) {
 /** What the method did to the batch, in one sentence of measured facts. @param {View} view */
 function inShort(view) {
   const { rec } = view;
-  const name = methodName(view);
+  const named = methodName(view);
+  const name = view.language ? named.replace(/\w$/, "$& ") : named; // LoRA 不改变
   const seq = rec.sequence(rec.bases[0].id);
   const row = seq?.rows[Math.min(view.firstRow, seq.rows.length - 1)];
   const count = [...(row?.roles || "")].filter((c) => c === "v").length;
@@ -114,13 +117,13 @@ export function showStory(view) {
   const count = n ? view.say("moment_of", n, of) : view.say("short_of", of);
   showMoveBar(view, i, rec.story.length, count);
   const base = scene.base || rec.nextBase(scene.k);
-  const from = i ? Math.min(rec.story[i - 1].k, scene.k - 1) : -1;
+  const from = rec.story.filter((other, j) => j < i && other.k < scene.k).pop()?.k ?? -1;
   const short_ = scene.kind === "short";
   // a call that was not stepped into is one step: what came back belongs to the moments behind it
   const when = short_
     ? { from: base.last, now: rec.root(base).last, added: true }
     : { from, now: scene.k, waits: base?.last === scene.k && !AFTERWARDS.has(scene.kind) };
-  const names = new Set((scene.names || []).map((name) => ROLES[name] || name));
+  const names = new Set(namesOf(scene).flatMap((name) => ROLES[name] || name));
   const picture = base ? sheetBox(view, base, { ...when, names }) : noGrid(view);
   const columns = base && view.rec.sequence(base.id)?.rows[0]?.roles.length;
   const beside = short_ ? null : (BESIDE[scene.kind] || cause)(view, scene, base);
@@ -146,11 +149,13 @@ export function bringIn(box, given) {
   else seam(box);
 }
 
-/** Scroll a wide grid to where what was added meets what was passed. @param {any} box */
+/** Scroll, if need be, to where what was added meets what was passed. @param {any} box */
 function seam(box) {
   const cell =
     box && box.scrollWidth > box.clientWidth && box.querySelector(".passed td:not(.gap)");
-  if (cell) box.scrollLeft = Math.max(0, cell.offsetLeft - box.clientWidth / 2);
+  if (!cell) return;
+  const end = cell.offsetLeft + 2 * cell.offsetWidth; // two of those that were passed
+  if (end > box.clientWidth) box.scrollLeft = end - box.clientWidth;
 }
 
 /** Columns that the grid would like to show. */
@@ -162,7 +167,14 @@ const ROLES = {
   position_ids: "positions",
   token_type_ids: "type_mask",
   input_type_mask: "type_mask",
+  past_key_values: "ids", // the tokens in the cache
+  prompts: "ids",
+  sequences: "ids",
+  loss: ["labels", "loss_weights"],
 };
+
+/** What a moment is about; layers stand in no line of the grid. @param {Scene} scene */
+const namesOf = (scene) => (scene.kind === "inside" ? ["layers"] : scene.names || []);
 
 /** What stands beside the grid: the code, or what this moment is about. */
 const BESIDE = {
@@ -207,8 +219,8 @@ export function sheetBox(view, base, when) {
   const first = clamp(view.window.get(base.id) ?? begin, 0, total);
   const columns = range(Math.min(COLUMNS_SHOWN, total - first)).map((i) => first + i);
   const known = data.reached.map((line) => line.role);
-  const named = known.filter((role) => when.names?.has(role));
-  const marked = new Set(named.length ? named : known);
+  // what this is about; a moment that is about no line of the grid made none of them
+  const marked = new Set(known.filter((role) => !when.names?.size || when.names.has(role)));
   const above = data.passed.map((line) => lineOf(view, data, line, columns, when, true));
   const drawn = (lines) =>
     lines.map((line) => lineOf(view, data, line, columns, { ...when, marked }, false));
@@ -288,10 +300,12 @@ function lineOf(view, data, line, columns, when, given) {
     const cell = { class: "unkept", colspan: columns.length };
     return h("tr", {}, name, h("td", cell, view.say("unkept")));
   }
+  const words = [];
   const cells = columns.map((c) => {
     const x = line.values[c];
     if (x == null) return h("td", { class: "gap" });
     const [cls, text, title] = cellOf(view, data, line.role, x, c, given);
+    words.push(spokenOf(view, data, line.role, x, c) ?? text);
     const later = line.born[c] > when.now;
     const born = when.added
       ? data.roles[c] === "v"
@@ -302,7 +316,20 @@ function lineOf(view, data, line, columns, when, given) {
     const told = later ? `${title} · ${view.say("not_yet_short")}` : title;
     return h("td", { class: cls + more, title: told }, text);
   });
+  // for those who hear the row: "token: 4 × virtual token, f, i, g"
+  const heard = stretches(words).map(([from, to, word]) => {
+    return to - from > 1 ? `${to - from} × ${word}` : word;
+  });
+  name.setAttribute("aria-label", `${name.textContent}: ${heard.join(", ")}`);
   return h("tr", {}, name, cells);
+}
+
+/** What a cell is, where its text is a sign. */
+function spokenOf(view, data, role, x, c) {
+  if (role === "attention_mask") return view.name(x ? "attended" : "masked");
+  if (role === "labels") return x === -100 ? view.name("ignored") : null;
+  const mark = role === "ids" && view.roleOf(data.roles[c]);
+  return mark === "virtual" || mark === "padding" ? view.name(mark) : null;
 }
 
 /** Class, text, and what a cell says when one points at it. */
@@ -387,7 +414,7 @@ function turner(view, base, first, total) {
 }
 
 /** Loss, logits and cache that came back; until then: not yet. @param {View} view */
-function cameBackLine(view, base, { now, fed = false, waits = false }) {
+function cameBackLine(view, base, { now, fed = false, waits = false, added = false }) {
   const known = now >= base.last && !waits;
   const entries = Object.entries(base.outputs).filter(([, i]) => {
     return view.rec.value(i)?.value !== null;
@@ -404,7 +431,8 @@ function cameBackLine(view, base, { now, fed = false, waits = false }) {
     ? h("span", {}, view.say(word))
     : h("dl", { class: "came" }, entries.map(one));
   const cache = known && !fed && view.rec.caches.get(base.id);
-  const bar = cache && cache.after ? cacheBar(view, cache.after, base, cache.before) : null;
+  const before = added ? null : cache?.before; // there, an outline is what the method added
+  const bar = cache && cache.after ? cacheBar(view, cache.after, base, before) : null;
   return h(
     "div",
     { class: `back${known ? "" : " waits"}` },

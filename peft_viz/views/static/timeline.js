@@ -1,5 +1,5 @@
 // Where one is, and ways to go elsewhere: buttons, the calls as bars over the axis of steps.
-import { h, icon } from "./dom.js";
+import { h, icon, s } from "./dom.js";
 import { stageOf } from "./model.js";
 import { playButton, speedPicker } from "./playback.js";
 import { clamp, short } from "./text.js";
@@ -42,7 +42,7 @@ export function controls(view) {
   const bar = h(
     "div",
     { class: "bar" },
-    h("div", { class: "tools", role: "group" }, tools),
+    h("div", { class: "tools", role: "group", "aria-label": view.say("moving") }, tools),
     $.count,
     speedPicker(view),
     jump("next_change", "jump_change", () => view.jumpChange(1), "n"),
@@ -102,10 +102,7 @@ function timeline(view) {
     width: `${(100 * (x[c.last + 1] - x[c.first])) / total}%`,
     top: `${Math.min(c.depth, 7) * 18}px`,
   });
-  const bar = (c) => {
-    const cls = `call ${c.kind}${c.raised ? " raised" : ""}`;
-    return h("i", { class: cls, title: c.function, css: place(c) });
-  };
+  const rows = Math.min(deepest + 1, 8);
   const long = shown.filter((c) => (x[c.last + 1] - x[c.first]) / total > 0.04);
   const name = (c) => {
     const text = c.kind === "base" ? view.say("base_model") : short(c.function);
@@ -123,16 +120,40 @@ function timeline(view) {
       "aria-valuemin": 1,
       "aria-valuemax": rec.moments.length,
       "aria-orientation": "horizontal",
-      css: { height: `${Math.min(deepest + 1, 8) * 18 + 1}px` },
+      css: { height: `${rows * 18 + 1}px` },
     },
-    // on their own: laid out once, however often the mark of the step moves
-    h("div", { class: "bars" }, wideEnough(shown, x, total).map(bar)),
+    callBars(wideEnough(shown, x, total), x, rows * 18 + 1),
     $.future,
     long.map(name), // above what veils the calls to come: a name is always readable
     $.head,
   );
   scrub(view, total);
   return $.line;
+}
+
+/**
+ * The bars of the calls: one path for each kind of call, however many there are.
+ * @param {import("./steps.js").Call[]} calls
+ * @param {number[]} x  where each step begins
+ * @param {number} height
+ */
+function callBars(calls, x, height) {
+  const total = x[x.length - 1];
+  const paths = new Map();
+  const add = (kind, c, top, tall) => {
+    const wide = Math.max(x[c.last + 1] - x[c.first], total / 1500); // else one would not see it
+    const box = `M${x[c.first]} ${Math.min(c.depth, 7) * 18 + top}h${wide}v${tall}h${-wide}z`;
+    paths.set(kind, (paths.get(kind) || "") + box);
+  };
+  for (const c of calls) {
+    // an edge only where there is room for one
+    const apart = x[c.last + 1] - x[c.first] > total / 200 ? " apart" : "";
+    add((c.kind === "base" ? "call base" : "call") + apart, c, 0, 17);
+  }
+  for (const c of calls) if (c.raised) add("raised", c, 15, 2);
+  const view = { viewBox: `0 0 ${total} ${height}`, preserveAspectRatio: "none" };
+  const drawn = [...paths].map(([kind, d]) => s("path", { class: kind, d }));
+  return s("svg", { class: "bars", "aria-hidden": "true", ...view }, drawn);
 }
 
 /**
@@ -154,11 +175,19 @@ function wideEnough(calls, x, total) {
 
 /** @param {View} view @param {number} total */
 function scrub(view, total) {
-  const { $ } = view;
-  const to = (e) => {
+  const { $, rec } = view;
+  const at = (e) => {
     const box = $.line.getBoundingClientRect();
-    const at = clamp((e.clientX - box.left) / box.width, 0, 0.99999) * total;
-    view.go($.x.findIndex((x) => x > at) - 1);
+    const x = clamp((e.clientX - box.left) / box.width, 0, 0.99999) * total;
+    return [$.x.findIndex((begin) => begin > x) - 1, Math.floor((e.clientY - box.top) / 18)];
+  };
+  const to = (e) => view.go(at(e)[0]);
+  // the function whose bar one points at
+  const named = (e) => {
+    const [k, depth] = at(e);
+    let { call } = rec.moments[k];
+    while (call.depth > depth && call.parent != null) call = rec.calls[call.parent];
+    $.line.title = call.depth === depth ? call.function : "";
   };
   $.line.addEventListener("pointerdown", (e) => {
     if (e.button) return;
@@ -168,6 +197,7 @@ function scrub(view, total) {
   });
   $.line.addEventListener("pointermove", (e) => {
     if ($.line.hasPointerCapture(e.pointerId)) to(e);
+    else named(e);
   });
 }
 

@@ -37,6 +37,7 @@ export const WORDS = {
   no_picture: ["There is no picture here.", "这里没有图片。"],
   // the story
   moments: ["Moments", "时刻"],
+  moving: ["Moving and playing", "移动与播放"],
   moment: ["The moment", "这一时刻"],
   moment_of: ["moment {0} of {1}", "第 {0} / {1} 个时刻"],
   you_passed: ["You passed", "你传入的"],
@@ -273,6 +274,10 @@ export const WORDS = {
   cut: [
     "Too large to be kept whole: of {1} {1:number|numbers}, only the first {0:was|# were} kept.",
     "太大，没有全部保留：只记录了前 {0} 个数（共 {1} 个）。",
+  ],
+  drawn_from: [
+    "Columns {0} to {1} of {2} are drawn, where the line changed something.",
+    "只画出这一行改变处的第 {0} 到 {1} 列，共 {2} 列。",
   ],
   drawn: ["Of {1} {1:column|columns}, only the first {0:is|# are} drawn.", "只画出前 {0} 列，共 {1} 列。"],
   // roles of a value

@@ -189,3 +189,45 @@ def test_odd_folders(path, tmp_path):
         with pytest.raises((ValueError, TypeError), match="folder"):
             call()
     assert print_of(fresh) == before and list(model.peft_config) == ["default"]
+
+
+@pytest.mark.parametrize(
+    "method, fields",
+    [
+        ("LORA", dict(r=2**20, rank_pattern={}, layers_to_transform=None)),
+        (
+            "LORA",
+            dict(
+                rank_pattern={".*_proj": 2**20}, target_modules=["q_proj", "o_proj"], layers_to_transform=None
+            ),
+        ),
+        ("POLY", dict(r=2**19)),
+        ("POLY", dict(n_skills=2**20)),
+        ("P_TUNING", dict(encoder_hidden_size=2**16)),
+        ("P_TUNING", dict(encoder_hidden_size=2**13, encoder_reparameterization_type="LSTM")),
+        ("MULTITASK_PROMPT_TUNING", dict(num_tasks=2**20, num_ranks=2**10)),
+    ],
+)
+def test_more_numbers_than_the_base_model(method, fields):
+    "Refused before the memory is taken, for the first adapter and for a second one."
+    base = small_model()
+    first = ours.get_peft_model(small_model(), make(method))
+    for model, act in (base, ours.get_peft_model), (first, lambda m, c: m.add_adapter("more", c)):
+        before = print_of(model)
+        with pytest.raises(ValueError, match="choose smaller sizes"):
+            act(model, make(method, **fields))
+        assert print_of(model) == before
+    assert list(first.peft_config) == ["default"]
+
+
+def test_large_sizes_that_are_meant():
+    "Many numbers are allowed where they are few beside those of others."
+    config = make("LORA", r=2**14, rank_pattern={}, alpha_pattern={})
+    model = ours.get_peft_model(small_model(), config)
+    assert model.get_nb_trainable_parameters()[0] > 2**19
+
+
+def test_a_long_list_of_what_is_not_there_is_told_in_short():
+    with pytest.warns(c.PeftWarning, match="and 2992 more fits no layer") as told:
+        ours.get_peft_model(small_model(), make("LORA", layers_to_transform=list(range(3000))))
+    assert max(len(str(w.message)) for w in told) < 1000

@@ -6,7 +6,6 @@ And whatever else may lie in a folder is refused by name, before the model is to
 # lane: reference
 
 import copy
-import functools
 import itertools
 import json
 import os
@@ -123,13 +122,8 @@ def logits(model, method):
         return model(**batch("left", labels=False), **tasks).logits
 
 
-@functools.cache
-def family(name):
-    return base_model(name)
-
-
 def fresh(method="lora"):
-    return copy.deepcopy(family(METHODS[method][2]))
+    return base_model(METHODS[method][2])
 
 
 def settings(folder):

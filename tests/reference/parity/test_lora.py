@@ -5,7 +5,6 @@ Where peft itself goes wrong, a test says so by name and asserts what is right. 
 test_parity."""
 # lane: reference
 
-import copy
 import warnings
 
 import pytest
@@ -16,7 +15,7 @@ import peft_viz.reference.causal_lm as ours
 import peft_viz.reference.config as our_config
 from peft_viz.reference.methods.lora import by_pattern, LoraEmbedding, LoraLayer, LoraLinear
 from parity import assert_equal, batch, gradients, OLD_PEFT, share_random_weights
-from small import base_model
+from small import base_model, copies
 
 pytestmark = pytest.mark.usefixtures("quiet_and_single")
 
@@ -71,13 +70,13 @@ def config(package, family, targets_="EL", **fields):
 def wrap(base, family, seed=None, autocast_adapter_dtype=True, **fields):
     "The same configuration around the same base model, twice: peft's model and ours."
     kinds = fields.pop("targets", "EL")
-    wrapped = []
+    wrapped, copied = [], copies(base)
     for get_peft_model, package in (peft.get_peft_model, peft), (ours.get_peft_model, our_config):
         if seed is not None:
             torch.manual_seed(seed)
         wrapped.append(
             get_peft_model(
-                copy.deepcopy(base),
+                copied(),
                 config(package, family, kinds, **fields),
                 autocast_adapter_dtype=autocast_adapter_dtype,
             )

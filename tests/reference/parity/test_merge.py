@@ -20,7 +20,7 @@ from peft_viz.reference.injection.saved import rows_by_adapter
 from peft_viz.reference.injection.status import get_layer_status, get_model_status
 from peft_viz.reference.injection.targets import all_linear, layer_number, name_matches
 from peft_viz.reference.injection.tuner import BaseTuner
-from small import base_model
+from small import base_model, copies
 from test_lora import families, pairs, targets
 from parity import assert_equal, batch, OLD_PEFT
 
@@ -64,10 +64,10 @@ def share_random_weights(theirs, ours_, seed=1):
 
 
 def wrap(base, family, method, **fields):
-    wrapped = []
+    wrapped, copied = [], copies(base)
     for get_peft_model, package in (peft.get_peft_model, peft), (ours.get_peft_model, our_config):
         torch.manual_seed(3)
-        wrapped.append(get_peft_model(copy.deepcopy(base), config(package, family, method, **fields)).eval())
+        wrapped.append(get_peft_model(copied(), config(package, family, method, **fields)).eval())
     return wrapped
 
 

@@ -16,7 +16,7 @@ import peft_viz.reference.causal_lm as ours
 import peft_viz.reference.config as our_config
 from peft_viz.reference.methods.poly import features, knowing, PolyLayer, PolyModel
 from parity import assert_equal, base_model, batch, gradients, OLD_PEFT
-from small import SIX
+from small import copies, SIX
 
 pytestmark = pytest.mark.usefixtures("quiet_and_single")
 
@@ -34,14 +34,14 @@ def wrap(base, seed=None, **more):
     """The same configuration around the same base model, twice: peft's model and ours.
 
     Weights that are nobody's initialisation."""
-    wrapped = []
+    wrapped, copied = [], copies(base)
     for get_peft_model, config in (
         (peft.get_peft_model, peft.PolyConfig),
         (ours.get_peft_model, our_config.PolyConfig),
     ):
         if seed is not None:
             torch.manual_seed(seed)
-        wrapped.append(get_peft_model(copy.deepcopy(base), config(**{**FIELDS, **more})))
+        wrapped.append(get_peft_model(copied(), config(**{**FIELDS, **more})))
     return wrapped
 
 

@@ -3,7 +3,6 @@ steps, in transformers' Trainer, in plain loops, with gradient checkpointing, un
 processes. The frozen base model stays as it was, bit for bit."""
 # lane: reference
 
-import copy
 import hashlib
 import multiprocessing
 import socket
@@ -18,6 +17,7 @@ import peft_viz.reference.config as our_config
 import train_two_processes
 from peft_viz.reference.model import PeftModel
 from parity import assert_as_peft, assert_equal, assert_repeats, base_model, gradients, PAD, VOCABULARY
+from small import copies
 
 pytestmark = pytest.mark.usefixtures("quiet_and_single")
 
@@ -47,7 +47,7 @@ CHECKPOINTED = [
 
 def wrap_one(package, method, base=None):
     "peft's model, or ours, around the same base model, from the same seed."
-    base = base_model("llama") if base is None else copy.deepcopy(base)
+    base = base_model("llama") if base is None else copies(base)()
     name, fields = METHODS[method]
     get_peft_model = peft.get_peft_model if package is peft else ours.get_peft_model
     torch.manual_seed(3)

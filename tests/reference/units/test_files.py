@@ -166,3 +166,11 @@ def test_patterns():
 def test_opens_without_torch():
     code = "import sys; sys.modules['torch'] = None; import peft_viz.reference.files"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_where_nothing_can_be_written_the_folder_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere'$"):
+        write(tmp_path / "nowhere" / "a.json", "{}")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(NotADirectoryError, match="file'$"):
+        write(tmp_path / "file" / "a.json", "{}")
