@@ -107,7 +107,7 @@ class Setting:
         return self.corrected or self.is_prefix or self.base.needs_positions
 
     @property
-    def dropped(self) -> tuple[str, ...]:
+    def cut(self) -> tuple[str, ...]:
         "Arguments that are dropped. The types are kept where they mark pictures, and no prefix comes before."
         keeps_types = not self.is_prefix and self.base.marks_pictures
         return MADE_WITHOUT[:1] if keeps_types else MADE_WITHOUT
@@ -268,9 +268,7 @@ class Place(PlaceWithMask):
         counted anew, or dropped.
 
         Source: https://peft-viz.github.io/peft_viz/reference/specification.html#forward-18"""
-        rest = {
-            n: self.types(v) if n == TYPES else v for n, v in kwargs.items() if n not in self.setting.dropped
-        }
+        rest = {n: self.types(v) if n == TYPES else v for n, v in kwargs.items() if n not in self.setting.cut}
         return {**rest, **self._own_positions(kwargs)} if self.setting.keeps_positions else rest
 
     def types(
