@@ -12,7 +12,7 @@ from types import MethodType
 
 import torch
 
-from .about import about, decoder, texts, tuner_layers, UNKNOWN
+from .about import about, decoder, texts, tuner_layers, UNKNOWN, without_positions
 from .base_model import attention_layers, AttentionVisit, BaseVisit, decoder_blocks
 from .calls import Compiling, ENTRY_POINTS, Pause, Visit, Watched
 from .values import Reader, struck
@@ -151,6 +151,8 @@ def _describe(recorder, walk: list):
     try:
         with UNSEEN:  # no function mode of the user's sees how we look
             recorder.trace.about.update(about(recorder.model, recorder.base, walk))
+            if unturned := without_positions(recorder.base, recorder.attentions):
+                recorder.trace.about["layers_without_positions"] = unturned
     except Exception as error:
         if struck(error):
             raise
@@ -274,8 +276,8 @@ class Recorder(Switch):
         every = parts(self.model)  # once: this is what takes most of the time
         walk = every if self.base is self.model else parts_of(self.base, every)
         self.compiled = self.is_wrapped or _is_compiled(every)
-        _describe(self, every)
         self.places, self.attentions = position_places(self.base, walk), attention_layers(self.base, walk)
+        _describe(self, every)
         layers = tuner_layers(self.base, walk)
         self.watched.layers = layers[: self.layers]
         self.adapted = set() if self.compiled else set(map(id, layers))

@@ -306,6 +306,10 @@ TEXTS |= {
         "Positions, counted by the base model from the mask: {positions}.",
         "位置编号由基础模型根据掩码计数：{positions}。",
     ),
+    "but_in_layers": (
+        " Layer{n:s} {listed} {n:uses|use} none.",
+        "有 {n} 层不使用位置编号：第 {listed} 层。",
+    ),
     "no_positions": (
         "The base model has no positions: only distances, or the order of the tokens.",
         "基础模型没有位置编号：只有距离或词元的顺序。",

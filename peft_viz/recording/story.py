@@ -899,10 +899,13 @@ def _positions(t: _Teller, scene: _Scene):
     if layout.positions_how(t.trace, scene.base) == "none":
         return t.tell("positions", "no_positions", at, **facts)
     if rows:
+        unturned = t.trace.about.get("layers_without_positions") or []
+        layers = dict(n=len(unturned), listed=", ".join(map(str, unturned)))
         t.tell(
             "positions",
             key,
             at,
+            more=[("but_in_layers", layers)] if unturned and key == "positions" else (),
             change=(None, scene.got.get("position_ids")),
             **facts,
             positions=_told_rows(rows),

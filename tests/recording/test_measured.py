@@ -13,6 +13,7 @@ import families
 import peft_viz
 from peft_viz import layout, record, tiny_random, Trace
 from peft_viz.recording import measured, values
+from peft_viz.recording.base_model import attention_layers
 from peft_viz.recording.trace import pack, TraceError, unpack
 from test_record_trust import left, strike
 
@@ -170,6 +171,35 @@ def test_a_compiled_or_silent_model_says_unknown(monkeypatch):
     with record(model) as trace:
         model(**BATCH)
     assert layout.positions_how(trace) == "unknown" and layout.positions(trace) is None
+
+
+UNTURNED = (
+    "smollm3 llama4_text cohere2 cohere2_moe exaone4 exaone_moe afmoe flint kolibri1 llama gemma2".split()
+)
+
+
+@pytest.mark.parametrize("family", [f for f in UNTURNED if f in families.FAMILIES])
+def test_layers_without_positions(family):
+    "Each attention layer once more, with the turns of other positions: these layers give the same."
+    model, seen = built(family), {}
+    attentions = attention_layers(model)
+    for i, m in attentions:
+        m.register_forward_pre_hook(
+            lambda _m, args, kwargs, i=i: seen.update({i: (args, kwargs)}), with_kwargs=True
+        )
+    trace = run(model)
+    told = trace.about.get("layers_without_positions", [])
+    flipped = lambda turns: tuple(t.flip(-2) for t in turns) if isinstance(turns, tuple) else turns.flip(1)
+    same = []
+    for i, m in attentions:
+        args, kwargs = seen[i]
+        kwargs = {k: None if k.startswith("past") else v for k, v in kwargs.items()}  # the cache is full
+        other = kwargs | dict(position_embeddings=flipped(kwargs["position_embeddings"]))
+        with torch.no_grad():
+            same += [i] if torch.equal(m(*args, **kwargs)[0], m(*args, **other)[0]) else []
+    assert told == same and (told != []) == (family not in ("llama", "gemma2"))
+    text = next(m.text for m in trace.story() if m.kind == "positions")
+    assert ("none." in text) == (told != [])
 
 
 class HomeMade(transformers.PreTrainedModel):
