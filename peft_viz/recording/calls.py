@@ -71,9 +71,10 @@ class Watched:
         return "helper" if _is_helper(code, owner, self.home) else ""
 
     def _now(self, verdict: str, frame, top) -> bool:
-        owner = frame.f_locals.get("self")
-        if verdict == "entry" and (owner is self.model or any(owner is m for m in self._objects())):
-            return True
+        if verdict == "entry":
+            owner = frame.f_locals.get("self")
+            if owner is self.model or any(owner is m for m in self._objects()):
+                return True
         inside = isinstance(top, Watch) and frame.f_back is top.frame
         return inside and frame.f_code.co_filename.startswith(self.home)
 
@@ -186,7 +187,8 @@ class Session(Stack):
         code, owner = frame.f_code, frame.f_locals.get("self")
         name = f"{type(owner).__name__}.{code.co_name}" if owner is not None else code.co_name
         source = self.ledger.source(code)
-        call = self.open("layer" if any(owner is m for m in watched.layers) else "peft", name)
+        layers = watched.layers
+        call = self.open("layer" if layers and any(owner is m for m in layers) else "peft", name)
         call.source = source
         self.stack[-1] = watch = Watch(self, self.ledger, call, frame)
         return watch

@@ -252,7 +252,7 @@ def _value_to_dict(v: Value) -> dict:
     return d
 
 # %% ../../nbs/recording/01_trace.ipynb #027554de
-class Change(Struct, forbid_unknown_fields=True):
+class Change(Struct, forbid_unknown_fields=True, gc=False):  # in no circle of references: a little smaller
     "What happened to one name while a line ran."
 
     name: str  # a local variable, or one entry of a dict of them: `kwargs['labels']`
@@ -262,7 +262,7 @@ class Change(Struct, forbid_unknown_fields=True):
     aliases: list[str] = []  # other live names that share its storage
 
 
-class Step(Struct, forbid_unknown_fields=True):
+class Step(Struct, forbid_unknown_fields=True, gc=False):
     "One line that ran."
 
     line: Natural  # absolute line number in its source file

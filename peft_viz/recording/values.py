@@ -135,19 +135,20 @@ class Reader:
         "Note what is wanted."
         self.wanted.append(([t.detach() if t.requires_grad else t for t in tensors], then))
 
+    @guarded("numbers that were measured")
     def read(self):
         "Bring over what is wanted, and do what was to be done."
         wanted, self.wanted = self.wanted, []
-        here = self._bring([t for tensors, _ in wanted for t in tensors]) if wanted else None
+        far = [t for tensors, _ in wanted for t in tensors if not self.is_here(t.device)]
+        here = self._bring(far) if far else {}
         for tensors, then in wanted:
-            self._done(then, [here.pop(id(t)) for t in tensors] if here is not None else None)
+            self._done(then, None if here is None else [here.pop(id(t), t) for t in tensors])
 
     @guarded("numbers that were measured")
     def _bring(self, tensors: list) -> dict:  # id of a tensor -> the same on the host
         found = {}
         for device in dict.fromkeys(t.device for t in tensors):
-            there = [t for t in tensors if t.device == device]
-            found |= {id(t): t for t in there} if self.is_here(device) else _brought(there)
+            found |= _brought([t for t in tensors if t.device == device])
         return found
 
     @guarded("numbers that were measured")
@@ -486,6 +487,8 @@ class _Describes(_Far):
 
     def _describe(self, obj, name, depth) -> Value:
         kind = type(obj).__name__
+        if type(obj) is dict and depth:
+            return self._mapping(obj, depth)
         if is_a(obj, torch.Tensor):
             return self._tensor(obj, name)
         if is_cache(type(obj)):
@@ -499,11 +502,12 @@ class _Describes(_Far):
             first, n = base.__getitem__(obj, slice(16)), base.__len__(obj)
             items = [self.add(o, name, depth - 1) for o in first]
             return Value("sequence", type=kind, length=n, items=items, truncated=n > 16)
-        if is_a(obj, dict) and depth:
-            n, entries = dict.__len__(obj), list(dict.items(obj))[:32]
-            items = {k: self.add(v, k, depth - 1) for k, (_, v) in zip(_keys(entries), entries)}
-            return Value("mapping", type=kind, length=n, items=items, truncated=n > 32)
-        return Value("object", type=kind)
+        return self._mapping(obj, depth) if is_a(obj, dict) and depth else Value("object", type=kind)
+
+    def _mapping(self, obj, depth) -> Value:
+        n, entries = dict.__len__(obj), list(dict.items(obj))[:32]
+        items = {k: self.add(v, k, depth - 1) for k, (_, v) in zip(_keys(entries), entries)}
+        return Value("mapping", type=type(obj).__name__, length=n, items=items, truncated=n > 32)
 
     def _tensor(self, t, name) -> Value:
         try:
@@ -526,33 +530,42 @@ class Album(_Describes):
         depth: int = 2,  # how far to look into containers
     ) -> int:  # index of its description
         "Describe `obj`."
+        cls = type(obj)
         try:
-            return self._add(obj, name, depth)
+            if cls in _PLAIN:
+                index = self._plain.get((cls, obj))
+                return self._add_plain(cls, obj) if index is None else index
+            return self._add(cls, obj, name, depth)
         except Exception as error:
             if struck(error):
                 raise
             self.losses.add(f"the value of {written(name) or 'something'}", error)
             return self._intern(Value("object", type=type(obj).__name__))
 
-    def _add(self, obj, name, depth) -> int:
-        cls = type(obj)
-        if cls in _PLAIN:
-            index = self._plain.get((cls, obj))
-            return self._add_plain(cls, obj) if index is None else index
+    def _add(self, cls, obj, name, depth) -> int:
         if (index := self._bare.get(cls)) is not None:
             return index
         read = _watches(cls)
         if read is not None and (mark := read(obj)) is not None:
-            key = id(obj), mark, role_of(name)
-            ref, index = self._seen.get(key, (None, None))
-            if index is None or ref() is not obj:  # an address may have had another tenant
+            index = self.met(obj, mark, name)
+            if index is None:
                 index = self._look(obj, name, depth)
-                self._remember(key, weakref.ref(obj), index)
+                self._remember((id(obj), mark, role_of(name)), weakref.ref(obj), index)
             return index
         index = self._intern(self._describe(obj, name, depth))
         if self.values[index].kind == "object" and not is_a(obj, _HOLDERS):
             self._bare[cls] = index
         return index
+
+    def met(
+        self,
+        obj,  # a tensor or a cache
+        mark,  # its stamp
+        name: str,  # what it goes by
+    ) -> int | None:
+        "Index of its description, where it was described with this stamp, in the role that the name gives it."
+        ref, index = self._seen.get((id(obj), mark, role_of(name)), (None, None))
+        return index if ref is not None and ref() is obj else None  # an address may have had another tenant
 
     def _look(self, obj, name, depth) -> int:
         "Describe a tensor or a cache that was not met before, or changed."
@@ -587,8 +600,13 @@ def _short(text: str) -> str:
 
 def _keys(entries: list) -> list:
     "The keys of a dict as texts; those that would read the same are told apart by their type."
-    if all(type(key) is str and key.isascii() and len(key) <= 200 for key, _ in entries):
-        return [key for key, _ in entries]
+    names = [key for key, _ in entries]
+    if (
+        set(map(type, names)) <= {str}
+        and all(map(str.isascii, names))
+        and max(map(len, names), default=0) <= 200
+    ):
+        return names
     names = []
     for key, _ in entries:
         name = _short(written(key))

@@ -6,7 +6,7 @@
 __all__ = ['GONE', 'read_source', 'statements', 'Names', 'Ledger', 'note_error', 'conditions', 'Watch']
 
 # %% ../../nbs/recording/10_watch.ipynb #6f364f61
-import ast, dis, inspect, itertools, operator, textwrap, threading
+import ast, dis, inspect, operator, textwrap, threading
 from functools import lru_cache
 from pathlib import Path
 
@@ -80,36 +80,6 @@ def statements(
 GONE = object()  # what a name holds that is there no more
 
 
-def _differ(
-    now: dict,  # what the names hold
-    held: dict,  # name -> (object, stamp, how to read it, where its numbers lie): what they held
-) -> list:  # of (name, what it held or None, the object that it holds now or `GONE`)
-    "The names that differ; those that are new stand last."
-    found, new, others = [], [], 0
-    for name, obj in now.items():
-        old = held.get(name)
-        if old is None:
-            told = type(name) is str and name != "self" and not name.startswith("__")
-            if told:
-                new.append((name, None, obj))
-            others += not told
-        elif old[0] is not obj or (old[2] is not None and _moved(*old)):
-            found.append((name, old, obj))
-    if len(held) + len(new) + others > len(now):
-        found += [(name, old, GONE) for name, old in held.items() if name not in now]
-    return found + new
-
-
-_by_version = stamper(torch.Tensor)  # of the two classes that nearly all tensors have
-
-
-def _moved(obj, stamp, read, _home) -> bool:
-    "Did an object change in place?"
-    if read is _by_version and stamp is not None:
-        return obj._version != stamp
-    return _stamp(read, obj) != stamp
-
-
 def _stamp(read, obj):
     try:
         return read(obj)
@@ -119,12 +89,31 @@ def _stamp(read, obj):
         return None  # `Album.add` meets the same error, and says so
 
 
-def _held(obj) -> tuple:
-    "The object, its stamp, how to read that, and where its numbers lie. Holding it keeps its identity its own."
-    read = stamper(type(obj))
-    if read is None:
-        return obj, None, None, None
-    return obj, _stamp(read, obj), read, _storage(obj)
+class _Held:
+    "What a name held when it was looked at. Holding the object keeps its identity its own."
+
+    __slots__ = "obj", "read", "stamp", "index", "place"
+
+    def __init__(self, obj):
+        self.obj, self.read = (
+            obj,
+            stamper(type(obj)),
+        )  # how to read its stamp; None: it cannot change in place
+        self.stamp = None if self.read is None else _stamp(self.read, obj)
+        self.index, self.place = (
+            None,
+            False,
+        )  # of its description; where its numbers lie, False: not asked yet
+
+    def moved(self) -> bool:
+        "Did the object change in place?"
+        return self.read is not None and _stamp(self.read, self.obj) != self.stamp
+
+    def home(self) -> int | None:
+        "Where its numbers lie. That takes its time, and is asked only when another name may share them."
+        if self.place is False:
+            self.place = None if self.read is None else _storage(self.obj)
+        return self.place
 
 # %% ../../nbs/recording/10_watch.ipynb #7f23461c
 def _storage(obj) -> int | None:
@@ -145,10 +134,9 @@ def _entry(name: str, key: str) -> str:
 
 
 @lru_cache(1024)
-def _parts(name: str) -> tuple:  # (name of the dict it stands in, or None; what it goes by)
-    "`kwargs['labels']` stands in `kwargs`, and goes by `labels`."
-    key = name.rpartition("['")[2].removesuffix("']")
-    return (name.partition("[")[0] if "[" in name else None), key or name
+def _goes_by(name: str) -> str:
+    "`kwargs['labels']` goes by `labels`."
+    return name.rpartition("['")[2].removesuffix("']") or name
 
 
 def _how(old, obj) -> str:
@@ -157,75 +145,99 @@ def _how(old, obj) -> str:
         return "deleted"
     if old is None:
         return "new"
-    return "rebound" if old[0] is not obj else "in-place"
-
-
-def _aliases(names, mine: tuple) -> list:
-    "Other names whose tensors share memory with this one."
-    home = mine[3]
-    if not home:
-        return []
-    found = [n for n, other in names.held.items() if other[3] == home and other is not mine]
-    for name, held in names.inside.items():
-        found += [_entry(name, k) for k, other in held.items() if other[3] == home and other is not mine]
-    return found
-
-# %% ../../nbs/recording/10_watch.ipynb #c3f01b7e
-class _Quiet:
-    "A dict in which nothing differed. Whether it is still so, Python can say without a loop of ours."
-
-    def __init__(self, now: dict, held: dict):
-        self.names, self.objects = list(now), list(now.values())
-        self.stamped = [of for of in held.values() if of[2] is not None]
-
-    def fits(self, now: dict) -> bool:
-        "Does it hold the same objects by the same names, and did none of them change?"
-        return (
-            len(now) == len(self.names)
-            and all(map(operator.is_, now, self.names))
-            and all(map(operator.is_, now.values(), self.objects))
-            and not any(itertools.starmap(_moved, self.stamped))
-        )
+    return "rebound" if old.obj is not obj else "in-place"
 
 # %% ../../nbs/recording/10_watch.ipynb #383f6290
+class _Table:
+    "The names of a function, or the entries of a dict that one of its names holds."
+
+    def __init__(
+        self,
+        outer: str | None = None,  # that name
+    ):
+        self.outer, self.held = outer, {}  # name -> what it held
+        self.names, self.objects = [], []  # the same, as Python compares it without a loop of ours
+        self.movable = {}  # id of an object that can change in place -> what was held
+
+    def same(self, now: dict) -> bool:
+        "Are the same objects there, by the same names?"
+        return (
+            len(now) == len(self.names)
+            and all(map(operator.is_, now.values(), self.objects))
+            and all(map(operator.is_, now, self.names))
+        )
+
+    def differ(self, now: dict) -> list:  # of (table, name, what it held or None, object or `GONE`)
+        "The names that differ; those that are new stand last."
+        found, new, others = [], [], 0
+        for name, obj in now.items():
+            old = self.held.get(name)
+            if old is None:
+                told = type(name) is str and name != "self" and not name.startswith("__")
+                if told:
+                    new.append((self, name, None, obj))
+                others += not told
+            elif old.obj is not obj or (old.read is not None and old.moved()):
+                found.append((self, name, old, obj))
+        if len(self.held) + len(new) + others > len(now):
+            found += [(self, name, old, GONE) for name, old in self.held.items() if name not in now]
+        self.names, self.objects = list(now), list(now.values())
+        return found + new
+
+    def called(self, name: str) -> str:
+        "The full name."
+        return name if self.outer is None else _entry(self.outer, name)
+
+# %% ../../nbs/recording/10_watch.ipynb #a5c07711
+_by_version = stamper(torch.Tensor)  # of the two classes that nearly all tensors have
+
+
 class _Looking:
-    "What the names of one running function held, and what they hold now."
+    """What the names of one running function held, and what they hold now. Mostly nothing differs: to see that takes
+    a comparison of identities, and of the counts of what can change in place."""
 
     def __init__(
         self,
         album: Album,  # that describes objects
     ):
-        self.album, self.held, self.inside, self.known = (
-            album,
-            {},
-            {},  # name -> what the entries of its dict held
-            {},  # name -> index of its last description
-        )
-        self.quiet = {}  # name -> its dict as it was when nothing in it differed
+        self.album, self.locals, self.inside = album, _Table(), {}  # name -> the entries of its dict
+        self.touched = []  # tables in which something differed
+        self.tensors, self.versions, self.others = [], [], []  # all that can change in place
 
     def look(
         self,
         variables: dict,  # a frame's locals
-    ) -> list:  # of (table of what was held, key in it, full name, what it held, object or `GONE`)
+    ) -> list:  # of (table, name, what it held, object or `GONE`)
         "All that differs."
-        found = [(self.held, name, name, old, obj) for name, old, obj in _differ(variables, self.held)]
-        for _, name, _, _, obj in found:
-            if type(obj) is dict:
-                self.inside.setdefault(name, {})
-        for name, held in self.inside.items():
+        if self.touched:
+            self._settle()
+        moved = [t._version for t in self.tensors] != self.versions
+        for held in self.others:
+            moved = moved or held.moved()
+        found = self._differ(self.locals, variables) if moved or not self.locals.same(variables) else []
+        for _, name, _, obj in found:
+            if type(obj) is dict and name not in self.inside:
+                self.inside[name] = _Table(name)
+        for name, table in self.inside.items():
             now = variables.get(name)
             now = now if type(now) is dict else {}
-            if name not in self.quiet or not self.quiet[name].fits(now):
-                found += [(held, key, _entry(name, key), *of) for key, *of in self._entries(name, now, held)]
+            if moved or not table.same(now):
+                found += self._differ(table, dict(now))  # a copy: another thread may be writing to it
         return found
 
-    def _entries(self, name, now, held) -> list:
-        self.quiet.pop(name, None)
-        now = dict(now)  # another thread may be writing to it
-        differ = _differ(now, held)
-        if not differ:
-            self.quiet[name] = _Quiet(now, held)
-        return differ
+    def _differ(self, table: _Table, now: dict) -> list:
+        self.touched.append(table)
+        return table.differ(now)
+
+    def _settle(self):
+        for table in self.touched:
+            table.movable = {id(of.obj): of for of in table.held.values() if of.read is not None}
+        self.touched, movable = [], dict(self.locals.movable)
+        for table in self.inside.values():
+            movable.update(table.movable)
+        counted = [of for of in movable.values() if of.read is _by_version and of.stamp is not None]
+        self.tensors, self.versions = [of.obj for of in counted], [of.stamp for of in counted]
+        self.others = [of for of in movable.values() if of.read is not _by_version]
 
 # %% ../../nbs/recording/10_watch.ipynb #e5b20a91
 class Names(_Looking):
@@ -234,31 +246,45 @@ class Names(_Looking):
 
     def note(
         self,
-        found: list,  # what `look` gave
+        found: list,  # what `look` gave: names of the function first, then entries of dicts
         told: bool = True,  # are changes asked for? Not of the arguments with which a function begins
     ) -> list:  # of `Change`s
         "Keep and describe what differs."
-        for table, key, _, _, obj in found:
+        for table, name, _, obj in found:
             if obj is GONE:
-                del table[key]
+                del table.held[name]
             else:
-                table[key] = _held(obj)
-        whole = {name for table, name, *_ in found if table is self.held}
-        changes = [
-            self._change(table, key, name, old, obj, whole, told) for table, key, name, old, obj in found
-        ]
-        return [change for change in changes if change is not None]
+                table.held[name] = _Held(obj)
+        whole, changes = {name for table, name, *_ in found if table is self.locals}, []
+        for table, name, old, obj in found:
+            index = None if obj is GONE else self._describe(table.held[name], table.called(name))
+            if told and table.outer not in whole:  # else told already by the change of the dict
+                changes += self._change(table, name, old, obj, index)
+        return changes
 
-    def _change(self, table, key, name, old, obj, whole, told) -> Change | None:
-        outer, goes_by = _parts(name)
-        before, index = self.known.get(name), None if obj is GONE else self.album.add(obj, goes_by)
-        self.known[name] = index
-        if outer in whole or not told:  # told already by the change of the dict
-            return None
-        how = _how(old, obj)
+    def _describe(self, held: _Held, name: str) -> int:
+        if held.stamp is not None:
+            held.index = self.album.met(held.obj, held.stamp, _goes_by(name))
+        if held.index is None:
+            held.index = self.album.add(held.obj, _goes_by(name))
+        return held.index
+
+    def _change(self, table: _Table, name: str, old, obj, index: int | None) -> list:
+        how, before = _how(old, obj), None if old is None else old.index
         if how == "rebound" and index == before and self.album.values[index].kind in ("scalar", "object"):
-            return None
-        return Change(name, index, before, how, [] if obj is GONE else _aliases(self, table[key]))
+            return []
+        return [Change(table.called(name), index, before, how, self._aliases(table.held.get(name)))]
+
+    def _aliases(self, mine: _Held | None) -> list:
+        "Other names whose tensors share memory with this one."
+        home = mine and mine.home()
+        if not home:
+            return []
+        found = []
+        for table in (self.locals, *self.inside.values()):
+            others = table.held.items()
+            found += [table.called(n) for n, other in others if other is not mine and other.home() == home]
+        return found
 
 # %% ../../nbs/recording/10_watch.ipynb #76ef97eb
 class Ledger:
@@ -297,6 +323,10 @@ class Ledger:
         code,  # a code object
     ) -> int:  # index of its source in the trace
         "The text of a watched function, kept once."
+        index = self._sources.get(code)
+        return self._new_source(code) if index is None else index
+
+    def _new_source(self, code) -> int:
         with self.lock:
             if code not in self._sources:
                 source = read_source(code)
@@ -361,23 +391,24 @@ class _Following:
         self.session, self.ledger, self.call, self.frame, self.error = session, ledger, call, frame, None
         self.album, self.losses, self.lock = ledger.album, ledger.losses, ledger.lock
         self.lines, self.conditions = ledger.maps(call.source)
-        self.names = Names(self.album)
+        self.names, self.step = Names(self.album), None  # the step that runs
         self._begin(frame)
 
     @guarded("the arguments of a function")
     def _begin(self, frame):
         self.names.note(self.names.look(frame.f_locals), told=False)
-        self.call.args = {n: i for n, i in self.names.known.items() if "[" not in n}
+        self.call.args = {name: held.index for name, held in self.names.locals.held.items()}
 
     def _settle(self, frame, next_line: int | None, left: bool = True):
         "The last step is over: what did it change, and which way did its condition go?"
-        if not self.call.steps:
+        step = self.step
+        if step is None:
             return
-        step = self.call.steps[-1]
         if left and (branch := self.conditions.get(step.line)) is not None:
             step.branch = _outcome(branch, next_line)
         try:
-            found = self._look(frame)
+            # Where the user has function modes, they see nothing of it; asked, because not to be seen takes time
+            found = self._look(frame) if _function_modes() else self.names.look(frame.f_locals)
             if found:
                 with UNSEEN:
                     step.changes += self.names.note(found)
@@ -387,9 +418,6 @@ class _Following:
             self.losses.add("what a line changed", error)
 
     def _look(self, frame) -> list:
-        "Where the user has function modes, they see nothing of it; this is asked, because not to be seen takes time."
-        if not _function_modes():
-            return self.names.look(frame.f_locals)
         with UNSEEN:
             return self.names.look(frame.f_locals)
 
@@ -404,6 +432,10 @@ class Watch(_Following):
 
     def __call__(self, frame, event, arg):
         try:
+            if event == "line" and self.step is not None:
+                line = frame.f_lineno
+                if self.lines.get(line, line) == self.step.line:
+                    return self  # another line of the same statement
             with self.lock:
                 if self.ledger.on:
                     self._on(frame, event, arg)
@@ -413,11 +445,11 @@ class Watch(_Following):
 
     def _on(self, frame, event, arg):
         if event == "line":
-            line = self.lines.get(frame.f_lineno, frame.f_lineno)
-            if self.call.steps and self.call.steps[-1].line == line:
-                return  # another line of the same statement
+            line = frame.f_lineno
+            line = self.lines.get(line, line)
             self._settle(frame, line)
-            self.call.steps.append(Step(line))
+            self.step = Step(line)
+            self.call.steps.append(self.step)
         elif event == "exception":
             if self.error is None or self.error[0] is not arg[1]:  # raised again: the first line counts
                 self.error = arg[1], frame.f_lineno

@@ -416,6 +416,12 @@ class KnownFacts:
     counters: list  # see `picture_counters`
 
     @property
+    def marks_pictures(self) -> bool:
+        "Do `token_type_ids` say which tokens are a picture, and so who sees whom?"
+        has_eyes = hasattr(self.model.config, "vision_config")
+        return has_eyes and "token_type_ids" in inspect.signature(self.model.forward).parameters
+
+    @property
     def needs_positions(self) -> bool:
         """Must it be told the positions of a text, too? In transformers 4 those that count pictures count a text by
         the ids or in the mask, and neither has the length of what they compute."""

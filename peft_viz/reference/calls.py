@@ -265,7 +265,7 @@ def check_prompt_inputs(
             need(whole and bool((types >= 0).all()), "input_type_mask must hold whole numbers, at least 0")
     if given.get("position_ids") is not None and not setting.keeps_positions:
         warn("Position ids are not supported for parameter efficient tuning. Ignoring position ids.")
-    if given.get("token_type_ids") is not None:
+    if given.get("token_type_ids") is not None and "token_type_ids" in setting.cut:
         warn("Token type ids are not supported for parameter efficient tuning. Ignoring token type ids")
 
 # %% ../../nbs/reference/03_calls.ipynb #13c6eae5

@@ -9,7 +9,8 @@ import torch
 from .architectures import BaseModelFacts, prefix_goes_behind
 from .config import IGNORED, PeftType, PromptLearningConfig
 
-MADE_WITHOUT = "position_ids", "token_type_ids"  # arguments that count or mark the tokens of the caller
+TYPES = "token_type_ids"
+MADE_WITHOUT = "position_ids", TYPES  # arguments that count or mark the tokens of the caller
 # arguments with what recurrent models keep instead of a cache
 STATES = "cache_params", "state", "mems", "past_buckets_states"
 
@@ -21,9 +22,9 @@ def is_plain(
     return isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 2
 
 # %% auto #0
-__all__ = ['MADE_WITHOUT', 'STATES', 'is_plain', 'InFront', 'BehindPadding', 'Setting', 'Past', 'cache_length', 'with_columns',
-           'only_mask', 'count_positions', 'PlaceWithMask', 'Place', 'InSequence', 'InCache', 'take_columns',
-           'take_attentions', 'PrefixInSequence', 'find_place']
+__all__ = ['TYPES', 'MADE_WITHOUT', 'STATES', 'is_plain', 'InFront', 'BehindPadding', 'Setting', 'Past', 'cache_length',
+           'with_columns', 'only_mask', 'count_positions', 'PlaceWithMask', 'Place', 'InSequence', 'InCache',
+           'take_columns', 'take_attentions', 'PrefixInSequence', 'find_place']
 
 # %% ../../nbs/reference/01_place.ipynb #b6fb0fd9
 class InFront:
@@ -104,6 +105,12 @@ class Setting:
     def keeps_positions(self) -> bool:
         "Are the caller's positions used? With a prefix and corrected, shifted; else dropped, as in peft."
         return self.corrected or self.is_prefix or self.base.needs_positions
+
+    @property
+    def cut(self) -> tuple[str, ...]:
+        "Arguments that are dropped. The types are kept where they mark pictures, and no prefix comes before."
+        keeps_types = not self.is_prefix and self.base.marks_pictures
+        return MADE_WITHOUT[:1] if keeps_types else MADE_WITHOUT
 
     @property
     def counts_positions(self) -> bool:
@@ -256,13 +263,22 @@ class Place(PlaceWithMask):
     def positions(
         self,
         kwargs: dict,  # of the call; its `attention_mask` has the virtual tokens in it
-    ) -> dict:  # the same, with other `position_ids` or none, and without `token_type_ids`
+    ) -> dict:  # the same, with other `position_ids` or none, and mostly without `token_type_ids`
         """The arguments of a call with positions that count the virtual tokens: the caller's are shifted,
         counted anew, or dropped.
 
         Source: https://peft-viz.github.io/peft_viz/reference/specification.html#forward-18"""
-        others = {name: value for name, value in kwargs.items() if name not in MADE_WITHOUT}
-        return {**others, **self._own_positions(kwargs)} if self.setting.keeps_positions else others
+        rest = {n: self.types(v) if n == TYPES else v for n, v in kwargs.items() if n not in self.setting.cut}
+        return {**rest, **self._own_positions(kwargs)} if self.setting.keeps_positions else rest
+
+    def types(
+        self,
+        token_type_ids: torch.Tensor | None,  # [batch, sequence], where they mark pictures
+    ) -> torch.Tensor | None:  # [batch, virtual + sequence]; None where no virtual tokens go into this call
+        "The types with zeros for virtual tokens, which are no picture."
+        if token_type_ids is None or not self.takes_prompts:
+            return None
+        return self.order.insert(token_type_ids.new_zeros(len(token_type_ids), self.virtual), token_type_ids)
 
     def _own_positions(self, kwargs):
         if kwargs.get("position_ids") is not None:

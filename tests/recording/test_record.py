@@ -297,8 +297,8 @@ def test_long_inputs_are_cut(monkeypatch):
 @pytest.mark.parametrize(
     "module, place",
     (
-        (watch, "_differ"),
-        (watch, "_held"),
+        (watch._Looking, "_differ"),
+        (watch, "_Held"),
         (base_model, "bind"),
         (base_model, "_sdpa_grid"),
         (value_records, "_cache"),

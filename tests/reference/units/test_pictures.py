@@ -105,3 +105,44 @@ def test_a_guide_has_the_tasks_of_the_rows():
     assert torch.equal(both, torch.cat(alone))
     with pytest.raises(ValueError, match="POLY needs to know the task"):
         model(input_ids=TEXT)
+
+
+def gemma3():
+    torch.manual_seed(0)
+    marks = dict(image_token_id=IMAGE, mm_tokens_per_image=4, boi_token_index=53, eoi_token_index=54)
+    config = transformers.Gemma3Config(
+        vision_config=EYES, text_config=dict(head_dim=8, sliding_window=16, **WORDS), **marks
+    )
+    ids = torch.tensor([[8, 9, IMAGE, IMAGE, IMAGE, IMAGE, 10, 11]])
+    model = transformers.Gemma3ForConditionalGeneration(config).eval()
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.2)
+    seen = dict(input_ids=ids, pixel_values=torch.randn(1, 3, 16, 16), token_type_ids=(ids == IMAGE).long())
+    return model, seen
+
+
+@pytest.mark.parametrize("corrected", [False, True])
+@torch.no_grad()
+def test_tokens_of_a_picture_see_each_other_behind_virtual_tokens(corrected):
+    "Here `token_type_ids` say which tokens are the picture; virtual ones are not."
+    base, seen = gemma3()
+    alone = base(**seen).logits
+    assert not torch.allclose(alone, base(**seen | dict(token_type_ids=None)).logits, atol=1e-3)
+    soft = ours.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
+    model = ours.get_peft_model(base, soft, corrected_positions=corrected).eval()
+    ids, mask = seen.pop("input_ids"), torch.ones_like(seen["token_type_ids"])
+
+    def by_hand(ids):
+        embeds = base.get_input_embeddings()(ids)
+        embeds = torch.cat((model.get_prompt(1), embeds), dim=1)
+        types = torch.zeros_like(embeds[..., 0], dtype=torch.long)
+        types[:, 3 : 3 + mask.shape[1]] = seen["token_type_ids"]
+        return base(inputs_embeds=embeds, pixel_values=seen["pixel_values"], token_type_ids=types).logits
+
+    assert torch.allclose(model(input_ids=ids, attention_mask=mask, **seen).logits, by_hand(ids), atol=1e-5)
+    new = model.generate(input_ids=ids, attention_mask=mask, **seen, **MORE)
+    for _ in range(2):
+        logits = by_hand(ids)[:, -1].index_fill(-1, torch.tensor([2]), -torch.inf)
+        ids = torch.cat((ids, logits.argmax(-1, keepdim=True)), dim=1)
+    assert torch.equal(new, ids)
