@@ -274,6 +274,8 @@ def compare(
         )
     if options.output:
         _check_output(options.output)
+    if not 0 <= options.tolerance < float("inf"):
+        raise UserError(f"--tolerance takes a number from 0 upwards; got {options.tolerance}")
     a, b = _load(options.a), _load(options.b)
     found = compared(a, b, options.lang, options.tolerance)
     print(found)

@@ -19,9 +19,9 @@ def run_cell(
 ):
     "Run a cell in the names of the notebook and show its last expression; errors pass through."
     __tracebackhide__ = True
-    tree = shell.compile.ast_parse(shell.transform_cell(cell))
-    tree = shell.transform_ast(tree)
     name = shell.compile.cache(cell)
+    tree = shell.compile.ast_parse(shell.transform_cell(cell), name)
+    tree = shell.transform_ast(tree)
     last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
     exec(compile(tree, name, "exec"), shell.user_ns)
     if last is not None:

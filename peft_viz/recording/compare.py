@@ -11,7 +11,7 @@ __all__ = ['UNKNOWN', 'STAGES', 'FACTS', 'CLOSE', 'NAMES', 'named_keys', 'by_nam
 from dataclasses import dataclass, field
 from html import escape
 from itertools import groupby, repeat
-from math import isclose
+from math import isclose, isfinite
 from pathlib import Path
 
 from . import layout, marks
@@ -699,9 +699,11 @@ def compare(
 
     Calls of the base model are compared in their order: the first of one recording with the first of the other. What
     one recording did not keep is not compared, and listed in `unknown`. Raises TypeError for what is no recording,
-    ValueError for another language, and what `Trace.load` raises for a file."""
+    ValueError for another language or tolerance, and what `Trace.load` raises for a file."""
     if lang not in marks.LANGUAGES:
         raise ValueError(f"lang should be one of {', '.join(marks.LANGUAGES)}; got {lang!r:.80}")
+    if not (isfinite(tolerance) and tolerance >= 0):
+        raise ValueError(f"tolerance should be a number from 0 upwards; got {tolerance!r:.80}")
     a, b = _trace(a), _trace(b)
     found, moments, inside = _Findings(), 0, (_inside(a), _inside(b))
     _compare_setups(a, b, found)

@@ -822,9 +822,8 @@ class PeftModel(PeftModelWithLoading):
     def print_trainable_parameters(self):
         "Print how many numbers are trained, how many there are in all, and the percentage."
         trainable, total = self.get_nb_trainable_parameters()
-        print(
-            f"trainable params: {trainable} || all params: {total} || trainable%: {100 * trainable / total}"
-        )
+        share = 100 * trainable / total
+        print(f"trainable params: {trainable:,d} || all params: {total:,d} || trainable%: {share:.4f}")
 
 # %% ../../nbs/reference/04_model.ipynb #7a198d88
 CLASSES: dict[Any, str] = {  # task -> its class, by name: that module is built on this one

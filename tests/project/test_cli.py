@@ -428,6 +428,23 @@ def test_what_was_lost_is_a_note_and_no_warning(monkeypatch):
     assert "Not recorded: a line." in watcher.notes[0] and watcher.pages
 
 
+def test_a_page_names_an_adapter_that_has_a_name():
+    model = small()
+    model.add_adapter("second", LoraConfig(task_type="CAUSAL_LM"))
+    with watch(calls=2) as watcher:
+        model(input_ids=IDS)
+        model.set_adapter("second")
+        model(input_ids=IDS)
+    first, second = (page.summary() for page in watcher.pages)
+    assert "(LoRA on Llama" in first and "(LoRA 'second' on Llama" in second
+
+
+def test_calls_that_are_not_to_be_kept_are_not_said_to_be_none():
+    with watch(calls=0) as watcher:
+        small()(input_ids=IDS)
+    assert watcher.has_seen and not watcher.pages
+
+
 def test_a_forked_process_begins_anew():
     watcher = watching.Watcher()
     holder = threading.Thread(target=watcher.lock.acquire)  # the child does not have the thread that holds it
@@ -475,8 +492,14 @@ def test_each_process_and_model_has_a_file(rank, owner, tmp_path, monkeypatch):
     assert [files.path(n).name for n in (1, 2)] == [f"trace{owner}.html", f"trace{owner}.2.html"]
     output.touch()  # now another process has written it: that changes nothing for this one
     assert files.path(1).name == f"trace{owner}.html"
-    other = watching.Files(str(output), os.getpid(), 100)
-    assert other.path(1).name == (f"trace{owner}.html" if rank else f"trace.{os.getpid()}.html")
+    theirs = watching.Files(str(output), os.getpid() + 1, 100)  # as a process sees it that this one started
+    assert theirs.path(1).name == (f"trace{owner}.html" if rank else f"trace.{os.getpid()}.html")
+    os.utime(output, (50, 50))
+    theirs.forget()
+    assert theirs.path(1).name == f"trace{owner}.html"
+    monkeypatch.setenv(watching.CLAIMED, "1")  # the process that the user started has met PEFT
+    theirs.forget()
+    assert theirs.path(1).name == (f"trace{owner}.html" if rank else f"trace.{os.getpid()}.html")
 
 
 def test_the_places_exist():

@@ -61,7 +61,7 @@ def test_the_specifications_example(capsys):
     PeftModelForCausalLM(model, config).print_trainable_parameters()
     assert (
         capsys.readouterr().out
-        == "trainable params: 1843200 || all params: 775873280 || trainable%: 0.23756456724479544\n"
+        == "trainable params: 1,843,200 || all params: 775,873,280 || trainable%: 0.2376\n"
     )
 
 
