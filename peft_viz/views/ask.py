@@ -91,6 +91,36 @@ WORDS = {
     ),
 }
 
+# %% ../../nbs/views/06_ask.ipynb #5a9e0b17
+WORDS["en"] |= dict(
+    batch="The first number is missing: how many rows the batch has.",
+    no_columns="This method has no virtual tokens, so it adds no columns.",
+    order="The virtual tokens stand in front of the padding here, not behind it.",
+    behind="The virtual tokens stand behind the padding here, not in front of it.",
+    before="That is before the call: what is fed in is in the cache when it ends.",
+    masked="Padding is in the cache, too: it is masked, not left out.",
+    elsewhere="The virtual tokens are not in it: they are in the cache, and here only what is fed in counts.",
+    again="The earlier tokens are in the cache: only the new ones are fed in.",
+    rows="The virtual tokens are in the inputs here, so each has a row of its own, too.",
+    queries="The virtual tokens are in the cache. They ask nothing, so they have no rows.",
+    every="A cache of fixed size has a column for each place, also for the free ones.",
+    square="This mask has four dimensions: batch, heads, and a row of keys for each query.",
+)
+WORDS["zh"] |= dict(
+    batch="漏了第一个数：这批数据有几行。",
+    no_columns="这种方法没有虚拟词元，不会多出列来。",
+    order="这里虚拟词元在填充之前，而不是之后。",
+    behind="这里虚拟词元在填充之后，而不是之前。",
+    before="这是调用之前的数目：送入的词元在调用结束时也在缓存里。",
+    masked="填充也在缓存里：它被掩码遮住，并没有去掉。",
+    elsewhere="它不含虚拟词元：它们在缓存里，这里只算送入的。",
+    again="先前的词元已经在缓存里：只送入新的词元。",
+    rows="这里虚拟词元在输入中，所以它们也各有一行。",
+    queries="虚拟词元在缓存里，不作为查询，所以没有自己的行。",
+    every="固定大小的缓存，每个位置都有一列，空位也有。",
+    square="这个掩码有四维：批次、头，以及每个查询一行、每个键一列。",
+)
+
 # %% ../../nbs/views/06_ask.ipynb #3c3eef0f
 def _words(lang: str) -> dict:
     if lang not in WORDS:
@@ -293,37 +323,7 @@ def positions(
     ]
     return exercise(_question(lang, "positions", trace, call, row=row), right, mistakes, lang=lang)
 
-# %% ../../nbs/views/06_ask.ipynb #5a9e0b17
-WORDS["en"] |= dict(
-    batch="The first number is missing: how many rows the batch has.",
-    no_columns="This method has no virtual tokens, so it adds no columns.",
-    order="The virtual tokens stand in front of the padding here, not behind it.",
-    behind="The virtual tokens stand behind the padding here, not in front of it.",
-    before="That is before the call: what is fed in is in the cache when it ends.",
-    masked="Padding is in the cache, too: it is masked, not left out.",
-    elsewhere="The virtual tokens are not in it: they are in the cache, and here only what is fed in counts.",
-    again="The earlier tokens are in the cache: only the new ones are fed in.",
-    rows="The virtual tokens are in the inputs here, so each has a row of its own, too.",
-    queries="The virtual tokens are in the cache. They ask nothing, so they have no rows.",
-    every="A cache of fixed size has a column for each place, also for the free ones.",
-    square="This mask has four dimensions: batch, heads, and a row of keys for each query.",
-)
-WORDS["zh"] |= dict(
-    batch="漏了第一个数：这批数据有几行。",
-    no_columns="这种方法没有虚拟词元，不会多出列来。",
-    order="这里虚拟词元在填充之前，而不是之后。",
-    behind="这里虚拟词元在填充之后，而不是之前。",
-    before="这是调用之前的数目：送入的词元在调用结束时也在缓存里。",
-    masked="填充也在缓存里：它被掩码遮住，并没有去掉。",
-    elsewhere="它不含虚拟词元：它们在缓存里，这里只算送入的。",
-    again="先前的词元已经在缓存里：只送入新的词元。",
-    rows="这里虚拟词元在输入中，所以它们也各有一行。",
-    queries="虚拟词元在缓存里，不作为查询，所以没有自己的行。",
-    every="固定大小的缓存，每个位置都有一列，空位也有。",
-    square="这个掩码有四维：批次、头，以及每个查询一行、每个键一列。",
-)
-
-# %% ../../nbs/views/06_ask.ipynb #5a9e0b18
+# %% ../../nbs/views/06_ask.ipynb #acf97406
 def _mistaken(right: list, sequence, words: dict) -> list:
     "Shapes that people take for the right one, and what to say to them."
     general = [(right[1:], words["batch"]), (right[::-1], words["turned"])] if len(right) > 1 else []
