@@ -14,7 +14,7 @@ Where a module is missing, the notebook is not run, and counts as skipped.
 """
 
 import base64, difflib, hashlib, importlib.util, io, json, multiprocessing, os, re, runpy, shutil, subprocess, sys
-import tempfile, textwrap, time, traceback
+import tempfile, time, traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -391,18 +391,9 @@ def export(root=ROOT):
         name: value for name, value in os.environ.items() if name != "IN_TEST"
     }  # with it, nbdev_export does nothing
     subprocess.run([sys.executable, "-c", "\n".join(steps)], cwd=root, env=env, check=True)
-    for module in (root / "peft_viz").rglob("*.py"):
-        text = module.read_text(encoding="utf-8")
-        module.write_text(re.sub(r"^__all__ = \[(.{98,})\]$", folded, text, flags=re.M), encoding="utf-8")
     names = runpy.run_path(str(root / "peft_viz" / "api.py"))
     (root / "peft_viz" / "__init__.pyi").write_text(names["stub"](), encoding="utf-8")
     readme(root)
-
-
-def folded(names):
-    "nbdev writes `__all__` in one line: the same in lines of a screen's width."
-    lines = textwrap.fill(names[1], 110, initial_indent="    ", subsequent_indent="    ")
-    return f"__all__ = [\n{lines},\n]"
 
 
 def readme(root=ROOT):

@@ -23,10 +23,7 @@ from .methods.cpt import ANSWER, answers_only, extend_types, with_cpt_loss
 from .injection.undo import all_or_nothing
 
 # %% auto #0
-__all__ = [
-    'CausalLM', 'CausalLMWithCPT', 'CausalLMWithForward', 'CausalLMWithGenerate', 'PeftModelForCausalLM',
-    'get_peft_model',
-]
+__all__ = ['CausalLM', 'CausalLMWithCPT', 'CausalLMWithForward', 'CausalLMWithGenerate', 'PeftModelForCausalLM', 'get_peft_model']
 
 # %% ../../nbs/reference/00_causal_lm.ipynb #747b1f2f
 class CausalLM(PeftModel):

@@ -26,9 +26,7 @@ from .targets import find_targets, warn_of_no_effect
 from .undo import all_or_nothing
 
 # %% auto #0
-__all__ = [
-    'check_adapter_name', 'TunerWithAdapters', 'TunerWithInjection', 'TunerWithCombining', 'BaseTuner',
-]
+__all__ = ['check_adapter_name', 'TunerWithAdapters', 'TunerWithInjection', 'TunerWithCombining', 'BaseTuner']
 
 # %% ../../../nbs/reference/injection/05_tuner.ipynb #3b1f0d04
 def check_adapter_name(
