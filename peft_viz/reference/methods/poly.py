@@ -278,7 +278,7 @@ class PolyModel(PolyTargets):
     def _take_task_ids(self, layers, of_rows, model, args, kwargs):  # noqa: ARG002
         task_ids = kwargs.pop("task_ids", None)
         inputs = [*args[:1], kwargs.get("input_ids"), kwargs.get("inputs_embeds")]
-        batch_size = max((len(rows) for rows in inputs if rows is not None), default=0)
+        batch_size = max([len(rows) for rows in inputs if rows is not None] or [0])
         if task_ids is None and of_rows is not None and batch_size % len(of_rows) == 0:
             # generate calls once more for the same rows, or their beams, for example to guide them
             task_ids = of_rows.repeat_interleave(batch_size // len(of_rows))
@@ -286,7 +286,8 @@ class PolyModel(PolyTargets):
         return args, kwargs
 
     def _checked(self, task_ids, batch_size):
-        task_ids = task_ids.reshape(-1) if isinstance(task_ids, torch.Tensor) else task_ids
+        if isinstance(task_ids, torch.Tensor) and task_ids.dim() != 1:
+            task_ids = task_ids.reshape(-1)
         n_tasks = min(self.peft_config[name].n_tasks for name in self.active_adapters)
         check_task_ids(task_ids, batch_size, n_tasks)
         return task_ids
