@@ -69,7 +69,7 @@ def record_cell(
     models, None if it ran none. Raises IPython's UsageError, which prints a line, for other options."""
     from IPython import get_ipython
     from IPython.display import display
-    from peft_viz.watching import Watcher
+    from peft_viz.watching import clean, Watcher
 
     __tracebackhide__ = True
     options, shell = _options(line), get_ipython()
@@ -79,6 +79,9 @@ def record_cell(
     watcher.install()
     try:
         run_cell(shell, cell)
+    except BaseException as error:
+        clean(error)
+        raise
     finally:
         watcher.remove()
         sys.meta_path.remove(finder)

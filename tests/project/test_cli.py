@@ -906,6 +906,11 @@ def test_a_recorded_cell_is_shown_in_chinese(shell, monkeypatch):
 def test_an_error_in_a_recorded_cell_is_the_cells_error(shell, capsys):
     result = shell.run_cell("%%record trace\nmodel(input_ids=ids)\n1 / 0")
     assert isinstance(result.error_in_exec, ZeroDivisionError) and len(shell.user_ns["trace"].base_calls) == 1
+    refused = shell.run_cell("%%record trace\nmodel(input_ids=ids.float())").error_in_exec
+    files = [frame.filename for frame in traceback.extract_tb(refused.__traceback__)]
+    assert not any("recording/" in file or "watching.py" in file for file in files), files
+    unread = shell.run_cell("%%record trace\nx = = 1").error_in_exec
+    assert isinstance(unread, SyntaxError) and "unknown" not in unread.filename
     assert shell.run_cell("%%record nothing\n1").success and shell.user_ns["nothing"] is None
     assert "no PEFT model was called" in capsys.readouterr().out
     shell.run_line_magic("unload_ext", "peft_viz")
