@@ -29,7 +29,7 @@ def run_cell(
         if not cell.rstrip().endswith(";"):
             sys.displayhook(value)
 
-# %% ../nbs/commands/01_magic.ipynb #f4228551
+# %% ../nbs/commands/01_magic.ipynb #6b21d0aa
 USAGE = "Write: %%record [name] [--calls N] [--every K] [--lang zh]"
 
 
@@ -56,7 +56,7 @@ def _options(line: str) -> argparse.Namespace:
         parser.error("--calls and --every take numbers from 0 upwards")
     return options
 
-
+# %% ../nbs/commands/01_magic.ipynb #f4228551
 def record_cell(
     line: str,  # what stands behind `%%record`
     cell: str,  # the cell below
