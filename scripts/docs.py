@@ -415,16 +415,26 @@ TWINS = {
     "zh": ("tutorials", "English"),
 }  # folder -> the same pages, in which language
 TITLE = '<div class="quarto-title-meta">'
+TURN = re.compile(
+    r'(<div class="nav-page nav-page-\w+">)<a href="([^"]+)".*?</a></div>', re.S
+)  # at a page's foot
 
 
 def framed(text, page, folder):
-    "What stands around the text of a page in another language, in that language; and a link to the same page in ours."
+    """What stands around the text of a page in another language, in that language; a link to the same page in ours;
+    and at the foot no page in another one."""
     of, name = page.parts[0], page.name
     words = WORDS.get(of, {})
     if words:
         text = FRAME.sub(lambda m: m[1] + words.get(m[2], m[2]), text)
         text = text.replace('class="nav-link" href="../tutorials/', 'class="nav-link" href="')
         text = text.replace('href="../playground.html"', f'href="../playground.html#lang={of}"')
+
+    def turned(match):  # the next page, if it is in the same language
+        target = os.path.normpath(page.parent / match[2]).split(os.sep)[0]
+        return f"{match[1]}</div>" if target != of and {target, of} & {*LANGUAGES} else match[0]
+
+    text = TURN.sub(turned, text)
     other, said = TWINS.get(of, ("", ""))
     if (folder / other / name).exists() and other:
         lang = other if other in WORDS else "en"
