@@ -341,10 +341,7 @@ def is_first_call(
     given: dict,  # the arguments of a call
 ) -> bool:
     "Does no cache come with it?"
-    for name in ("past_key_values", *STATES):
-        if given.get(name) is not None:
-            return False
-    return True
+    return not [name for name in ("past_key_values", *STATES) if given.get(name) is not None]
 
 
 def check_call(

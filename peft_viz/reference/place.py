@@ -270,8 +270,7 @@ class Place(PlaceWithMask):
         counted anew, or dropped.
 
         Source: https://peft-viz.github.io/peft_viz/reference/specification.html#forward-18"""
-        cut = self.setting.cut
-        rest = {n: self.types(v) if n == TYPES else v for n, v in kwargs.items() if n not in cut}
+        rest = {n: self.types(v) if n == TYPES else v for n, v in kwargs.items() if n not in self.setting.cut}
         return {**rest, **self._own_positions(kwargs)} if self.setting.keeps_positions else rest
 
     def types(
