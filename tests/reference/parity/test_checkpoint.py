@@ -842,7 +842,7 @@ def test_a_place_that_is_no_folder(place, tmp_path):
 def test_a_folder_without_a_name(act, tmp_path, monkeypatch):
     "`Path` takes no letter at all for the folder that the program runs in."
     monkeypatch.chdir(tmp_path)
-    model = get_peft_model(fresh(), LoraConfig(task_type="CAUSAL_LM"))
+    model = ours.get_peft_model(fresh(), LoraConfig(task_type="CAUSAL_LM"))
     with pytest.raises(ValueError, match=r"path of the folder is empty; pass '\.'"):
         getattr(model, act)("", *["other"] * (act == "load_adapter"))
     assert not list(tmp_path.iterdir())
