@@ -125,7 +125,6 @@ def is_import() -> bool:
     frame = sys._getframe(2)  # of the code that asks
     return frame.f_code.co_code[frame.f_lasti] == opmap["IMPORT_FROM"]
 
-
 # %% ../nbs/commands/04_api.ipynb #4b5c6741
 def stub() -> str:  # Python, for `__init__.pyi`
     "The public names as imports that type checkers and editors can read."
