@@ -223,13 +223,12 @@ class DecodingStep(StepWithPlace):
     ) -> dict:  # `model_kwargs` with fewer entries
         """What the base model prepared, without positions that it counted for the real tokens alone. Without
         them it counts in its cache, where the virtual tokens are.
-
         A model that counts positions in a plain mask gets them counted here if its mask has four dimensions.
         Source: https://peft-viz.github.io/peft_viz/reference/specification.html#prepare-27"""
         wrong = dict(cache_position=not self.cache_position_stays, position_ids="position_ids" not in told)
         prepared = {name: value for name, value in model_kwargs.items() if not wrong.get(name)}
         if prepared.get("position_ids") is None and self.setting.base.takes_positions:  # some lose them
-            prepared.update({name: told[name] for name in ("position_ids",) if name in told})
+            prepared |= {name: told[name] for name in told if name == "position_ids"}
         if (
             wrong["position_ids"]
             and self.setting.base.counts_in_mask
