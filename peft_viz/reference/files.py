@@ -246,7 +246,7 @@ def need_folder(
     if not os.fspath(path):
         raise ValueError("the path of the folder is empty; pass '.' for the folder that the program runs in")
 
-
+# %% ../../nbs/reference/42_files.ipynb #5b1e0a80
 def folder_to_read(
     model_id: str | os.PathLike,  # a folder
     subfolder: str | None = None,  # in it
