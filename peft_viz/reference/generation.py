@@ -172,7 +172,7 @@ class StepWithPlace:
         self,
         kwargs: dict,  # as for `tell`
     ) -> dict:  # new keyword arguments
-        "`kwargs` with positions as `forward` has them, where `generate` counts from 0 and the base model does not."
+        "`kwargs` with positions as `forward` has them: `generate` counts from 0, the base model may not."
         base, given = self.setting.base, kwargs.get("position_ids")
         if given is not None:
             kwargs = {**kwargs, "position_ids": given + base.first_position}
