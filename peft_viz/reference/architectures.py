@@ -15,14 +15,15 @@ from torch import nn
 # (what is large in transformers is imported when it is needed: `import peft_viz` stays quick)
 
 # %% auto #0
-__all__ = ['CONFIG_NAMES', 'LIMITED', 'MORE_ROWS', 'KEY_VALUE_HEADS', 'NEEDS_IDS', 'EMBEDS_AGAIN', 'PREPARES_IDS', 'CACHE_LAYERS',
-           'NO_PREFIX', 'PICTURES', 'FACTS', 'ATTENTION', 'FEEDFORWARD', 'LORA_TARGETS', 'ADALORA_TARGETS',
-           'IA3_TARGETS', 'Dimensions', 'text_config', 'has_position_table', 'maximum_length', 'KeyValues',
-           'key_value_shapes', 'causal_lm_class', 'dimensions', 'accepts', 'takes_positions', 'takes_prompts',
-           'embeds_again', 'check_cache_name', 'check_generates', 'counts_in_mask', 'encoders', 'prefix_layout',
-           'prefix_goes_behind', 'picture_counters', 'marks_pictures', 'needs_positions', 'makes_own_cache',
-           'KnownFacts', 'BaseModelFacts', 'is_conv1d', 'is_linear', 'linear_names', 'default_targets', 'lora_targets',
-           'adalora_targets', 'ia3_targets']
+__all__ = ['CONFIG_NAMES', 'LIMITED', 'MORE_ROWS', 'KEY_VALUE_HEADS', 'NEEDS_IDS', 'EMBEDS_AGAIN', 'PREPARES_IDS', 'ONE_FIRST',
+           'COUNTS_ANEW', 'CACHE_LAYERS', 'NO_PREFIX', 'PICTURES', 'FACTS', 'ATTENTION', 'FEEDFORWARD', 'LORA_TARGETS',
+           'ADALORA_TARGETS', 'IA3_TARGETS', 'Dimensions', 'text_config', 'has_position_table', 'first_row',
+           'maximum_length', 'KeyValues', 'key_value_shapes', 'causal_lm_class', 'dimensions', 'accepts',
+           'takes_positions', 'takes_prompts', 'embeds_again', 'check_cache_name', 'check_generates', 'first_position',
+           'counts_anew', 'counts_in_mask', 'encoders', 'prefix_layout', 'prefix_goes_behind', 'picture_counters',
+           'marks_pictures', 'needs_positions', 'makes_own_cache', 'adds_first', 'KnownFacts', 'BaseModelFacts',
+           'is_conv1d', 'is_linear', 'linear_names', 'default_targets', 'lora_targets', 'adalora_targets',
+           'ia3_targets']
 
 # %% ../../nbs/reference/41_architectures.ipynb #4c65dcbb
 @dataclass(frozen=True)
@@ -95,13 +96,24 @@ def has_position_table(
     return is_table or text_config(model.config).model_type in LIMITED
 
 
+def first_row(
+    model: nn.Module,  # a base model
+) -> int:
+    """In which row of its table of positions does the model begin? RoBERTa and its kin begin behind the row of padding:
+    their first token has position 2. In most families it is 0."""
+    for module in model.modules():
+        if hasattr(module, "create_position_ids_from_inputs_embeds"):
+            return (module.position_embeddings.padding_idx or 0) + 1
+    return 0
+
+
 def maximum_length(
     model: nn.Module,  # a base model
 ) -> int | None:
     """How many tokens the model has positions for. None where it has no table of positions, or where its configuration
     has no limit."""
     found = _first(text_config(model.config), "maximum_length", default=-1)
-    return found if found > 0 and has_position_table(model, found) else None
+    return found - first_row(model) if found > 0 and has_position_table(model, found) else None
 
 # %% ../../nbs/reference/41_architectures.ipynb #ae530959
 class KeyValues(NamedTuple):
@@ -282,6 +294,24 @@ def check_generates(
         )
 
 # %% ../../nbs/reference/41_architectures.ipynb #5e0a2013
+ONE_FIRST = {"paligemma"}  # families whose first position is 1; what they prepare for a step adds it
+COUNTS_ANEW = {"bamba"}  # families that count each call from 0 (in transformers 4: by its cache_position)
+
+
+def first_position(
+    model: nn.Module,  # a base model
+) -> int:
+    "The position of a row's first token, where the model counts by itself."
+    return 1 if model.config.model_type in ONE_FIRST else first_row(model)
+
+
+def counts_anew(
+    model: nn.Module,  # a base model
+) -> bool:
+    "Does the model count the positions of each call from 0, whatever is in the cache? Then it has to be told them."
+    return text_config(model.config).model_type in COUNTS_ANEW and not accepts(model, "cache_position")
+
+
 def counts_in_mask(
     model: nn.Module,  # a base model
 ) -> bool:
@@ -427,7 +457,24 @@ def makes_own_cache(
     return not getattr(model, "_supports_default_dynamic_cache", bool)()
 
 
-FACTS = takes_positions, counts_in_mask, maximum_length, marks_pictures, needs_positions, makes_own_cache
+def adds_first(
+    model: nn.Module,  # a base model
+) -> int:
+    "What it adds to the positions in a step of `generate`, which counts from 0."
+    return int(model.config.model_type in ONE_FIRST)
+
+
+FACTS = (  # each is found out once, by its name
+    takes_positions,
+    counts_in_mask,
+    counts_anew,
+    first_position,
+    adds_first,
+    maximum_length,
+    marks_pictures,
+    needs_positions,
+    makes_own_cache,
+)
 
 # %% ../../nbs/reference/41_architectures.ipynb #97c5f783
 @dataclass(frozen=True, eq=False)
@@ -439,12 +486,17 @@ class KnownFacts:
     embeds: dict  # see `embeds_again`
     checkpointed: list  # the modules in which gradient checkpointing can be switched on
     counters: list  # see `picture_counters`
-    takes_positions: bool  # this and the next ones: see the functions of the same names, in `FACTS`
-    counts_in_mask: bool
-    maximum_length: int | None
-    marks_pictures: bool
-    needs_positions: bool
-    makes_own_cache: bool
+    takes_positions: (
+        bool  # see `takes_positions`; this and the next ones are what the functions in `FACTS` say
+    )
+    counts_in_mask: bool  # see `counts_in_mask`
+    counts_anew: bool  # see `counts_anew`
+    first_position: int  # see `first_position`
+    adds_first: int  # see `adds_first`
+    maximum_length: int | None  # see `maximum_length`
+    marks_pictures: bool  # see `marks_pictures`
+    needs_positions: bool  # see `needs_positions`
+    makes_own_cache: bool  # see `makes_own_cache`
 
     @classmethod
     def of(
