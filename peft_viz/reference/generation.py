@@ -197,9 +197,8 @@ class DecodingStep(StepWithPlace):
     def placeholders(self) -> torch.Tensor:  # [batch, columns of the cache and of this call]
         """The ids so far, with zeros in front for the virtual tokens and for tokens that were passed as
         embeddings or earlier."""
-        batch_size, length = self.input_ids.shape
-        missing = max(self.place.past + self.place.queries - length, self.place.virtual)
-        return torch.cat((self.input_ids.new_zeros(batch_size, missing), self.input_ids), dim=1)
+        missing = max(self.place.past + self.place.queries - self.input_ids.shape[1], self.place.virtual)
+        return torch.cat((self.input_ids.new_zeros(self.input_ids.shape[0], missing), self.input_ids), dim=1)
 
     def prepare(
         self,
