@@ -362,6 +362,7 @@ def self_contained(folder):
         text = re.sub(r'<span class="math (inline|display)">(.*?)</span>', mathml, text, flags=re.S)
         text = text.replace('href="@source/', f'href="{up}source/')
         text = PICTURE.sub(lambda match, up=up: pictures.tag(match, up), text)
+        text = NAV.sub(lambda match: f'<nav aria-label="{NAVS[match[0]]}"{match[0][4:]}', text)
         text = framed(text, page.relative_to(folder), folder)
         if settings:
             text = with_links(text, settings[1])
@@ -403,6 +404,9 @@ WORDS = {  # folder of pages in another language -> what stands around a text, i
         "Copied!": "已复制",
         "No results": "没有找到",
         "breadcrumb": "所在位置",
+        "Site": "网站",
+        "This page": "本页",
+        "Before and after": "上一页和下一页",
         "The figure that the code above draws": "上面的代码画出的图",
     }
 }
@@ -445,11 +449,22 @@ def framed(text, page, folder):
     return text
 
 
+NAVS = {  # how a screen reader tells the navigations of a page apart
+    '<nav class="navbar ': "Site",
+    '<nav class="quarto-secondary-nav"': "This page",
+    '<nav id="quarto-sidebar"': "All pages",
+    '<nav id="TOC"': "On this page",
+    '<nav class="page-navigation"': "Before and after",
+}
+NAV = re.compile("|".join(NAVS))
+
+
 def write_margin(folder):
     "The margin as one script for all pages, from that of the first page; it is a tenth of the site otherwise."
     found = MARGIN.search((folder / "index.html").read_text(encoding="utf-8"))[0]
     inside = found.partition(">")[2].removesuffix("</nav>")
     plain = inside.replace(' active" aria-current="page"', '"').replace('href="./', 'href="')
+    plain = plain.replace('role="navigation"', 'role="button"')  # what opens a section
     script = (docs_live.THEME / "margin.js").read_text(encoding="utf-8")
     told = script.replace("/*margin*/ null", json.dumps(plain, ensure_ascii=False).replace("</", "<\\/"))
     told = told.replace("/*words*/ null", json.dumps(WORDS, ensure_ascii=False))
