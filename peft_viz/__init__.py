@@ -1,11 +1,16 @@
 __version__ = "0.1.0"
 
-from .api import HOME, MODULES, find
+from .api import HOME, MODULES, find, is_import
 
 
 def __getattr__(name):
     "A public name or a module, imported when it is first asked for; see nbs/commands/04_api.ipynb."
-    return find(name)
+    try:
+        return find(name)
+    except AttributeError as error:
+        if is_import():
+            raise ImportError(str(error), name=__name__, path=__file__) from None
+        raise
 
 
 def __dir__():

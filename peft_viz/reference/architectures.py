@@ -15,13 +15,15 @@ from torch import nn
 # (what is large in transformers is imported when it is needed: `import peft_viz` stays quick)
 
 # %% auto #0
-__all__ = ['CONFIG_NAMES', 'LIMITED', 'MORE_ROWS', 'KEY_VALUE_HEADS', 'NEEDS_IDS', 'EMBEDS_AGAIN', 'PREPARES_IDS', 'CACHE_LAYERS',
-           'NO_PREFIX', 'PICTURES', 'ATTENTION', 'FEEDFORWARD', 'LORA_TARGETS', 'ADALORA_TARGETS', 'IA3_TARGETS',
-           'Dimensions', 'text_config', 'has_position_table', 'maximum_length', 'KeyValues', 'key_value_shapes',
-           'causal_lm_class', 'dimensions', 'accepts', 'takes_positions', 'takes_prompts', 'embeds_again',
-           'check_cache_name', 'check_generates', 'counts_in_mask', 'encoders', 'prefix_layout', 'prefix_goes_behind',
-           'picture_counters', 'KnownFacts', 'BaseModelFacts', 'is_conv1d', 'is_linear', 'linear_names',
-           'default_targets', 'lora_targets', 'adalora_targets', 'ia3_targets']
+__all__ = ['CONFIG_NAMES', 'LIMITED', 'MORE_ROWS', 'KEY_VALUE_HEADS', 'NEEDS_IDS', 'EMBEDS_AGAIN', 'PREPARES_IDS', 'ONE_FIRST',
+           'COUNTS_ANEW', 'CACHE_LAYERS', 'NO_PREFIX', 'PICTURES', 'FACTS', 'ATTENTION', 'FEEDFORWARD', 'LORA_TARGETS',
+           'ADALORA_TARGETS', 'IA3_TARGETS', 'Dimensions', 'text_config', 'has_position_table', 'first_row',
+           'maximum_length', 'KeyValues', 'key_value_shapes', 'causal_lm_class', 'dimensions', 'accepts',
+           'takes_positions', 'takes_prompts', 'embeds_again', 'check_cache_name', 'check_generates', 'first_position',
+           'counts_anew', 'counts_in_mask', 'encoders', 'prefix_layout', 'prefix_goes_behind', 'picture_counters',
+           'marks_pictures', 'needs_positions', 'makes_own_cache', 'adds_first', 'KnownFacts', 'BaseModelFacts',
+           'is_conv1d', 'is_linear', 'linear_names', 'default_targets', 'lora_targets', 'adalora_targets',
+           'ia3_targets']
 
 # %% ../../nbs/reference/41_architectures.ipynb #4c65dcbb
 @dataclass(frozen=True)
@@ -94,13 +96,24 @@ def has_position_table(
     return is_table or text_config(model.config).model_type in LIMITED
 
 
+def first_row(
+    model: nn.Module,  # a base model
+) -> int:
+    """In which row of its table of positions does the model begin? RoBERTa and its kin begin behind the row of padding:
+    their first token has position 2. In most families it is 0."""
+    for module in model.modules():
+        if hasattr(module, "create_position_ids_from_inputs_embeds"):
+            return (module.position_embeddings.padding_idx or 0) + 1
+    return 0
+
+
 def maximum_length(
     model: nn.Module,  # a base model
 ) -> int | None:
     """How many tokens the model has positions for. None where it has no table of positions, or where its configuration
     has no limit."""
     found = _first(text_config(model.config), "maximum_length", default=-1)
-    return found if found > 0 and has_position_table(model, found) else None
+    return found - first_row(model) if found > 0 and has_position_table(model, found) else None
 
 # %% ../../nbs/reference/41_architectures.ipynb #ae530959
 class KeyValues(NamedTuple):
@@ -281,6 +294,24 @@ def check_generates(
         )
 
 # %% ../../nbs/reference/41_architectures.ipynb #5e0a2013
+ONE_FIRST = {"paligemma"}  # families whose first position is 1; what they prepare for a step adds it
+COUNTS_ANEW = {"bamba"}  # families that count each call from 0 (in transformers 4: by its cache_position)
+
+
+def first_position(
+    model: nn.Module,  # a base model
+) -> int:
+    "The position of a row's first token, where the model counts by itself."
+    return 1 if model.config.model_type in ONE_FIRST else first_row(model)
+
+
+def counts_anew(
+    model: nn.Module,  # a base model
+) -> bool:
+    "Does the model count the positions of each call from 0, whatever is in the cache? Then it has to be told them."
+    return text_config(model.config).model_type in COUNTS_ANEW and not accepts(model, "cache_position")
+
+
 def counts_in_mask(
     model: nn.Module,  # a base model
 ) -> bool:
@@ -401,6 +432,50 @@ def picture_counters(
     the ids for it."""
     return [module for module in model.modules() if hasattr(module, "get_rope_index")]
 
+
+def marks_pictures(
+    model: nn.Module,  # a base model
+) -> bool:
+    "Do `token_type_ids` say which tokens are a picture, and so who sees whom?"
+    has_eyes = hasattr(model.config, "vision_config")
+    return has_eyes and "token_type_ids" in inspect.signature(model.forward).parameters
+
+
+def needs_positions(
+    model: nn.Module,  # a base model
+) -> bool:
+    """Must it be told the positions of a text, too? In transformers 4 those that count pictures count a text by the
+    ids or in the mask, and neither has the length of what they compute."""
+    counters = picture_counters(model)
+    return any("cache_position" in inspect.signature(module.forward).parameters for module in counters)
+
+
+def makes_own_cache(
+    model: nn.Module,  # a base model
+) -> bool:
+    "Has it a class of cache of its own, whose columns only `generate` knows?"
+    return not getattr(model, "_supports_default_dynamic_cache", bool)()
+
+
+def adds_first(
+    model: nn.Module,  # a base model
+) -> int:
+    "What it adds to the positions in a step of `generate`, which counts from 0."
+    return int(model.config.model_type in ONE_FIRST)
+
+
+FACTS = (  # each is found out once, by its name
+    takes_positions,
+    counts_in_mask,
+    counts_anew,
+    first_position,
+    adds_first,
+    maximum_length,
+    marks_pictures,
+    needs_positions,
+    makes_own_cache,
+)
+
 # %% ../../nbs/reference/41_architectures.ipynb #97c5f783
 @dataclass(frozen=True, eq=False)
 class KnownFacts:
@@ -408,24 +483,20 @@ class KnownFacts:
     its adapter."""
 
     model: nn.Module  # the base model
-    takes_positions: bool  # see `takes_positions`
-    counts_in_mask: bool  # see `counts_in_mask`
-    maximum_length: int | None  # see `maximum_length`
     embeds: dict  # see `embeds_again`
     checkpointed: list  # the modules in which gradient checkpointing can be switched on
     counters: list  # see `picture_counters`
-
-    @property
-    def marks_pictures(self) -> bool:
-        "Do `token_type_ids` say which tokens are a picture, and so who sees whom?"
-        has_eyes = hasattr(self.model.config, "vision_config")
-        return has_eyes and "token_type_ids" in inspect.signature(self.model.forward).parameters
-
-    @property
-    def needs_positions(self) -> bool:
-        """Must it be told the positions of a text, too? In transformers 4 those that count pictures count a text by
-        the ids or in the mask, and neither has the length of what they compute."""
-        return any("cache_position" in inspect.signature(c.forward).parameters for c in self.counters)
+    takes_positions: (
+        bool  # see `takes_positions`; this and the next ones are what the functions in `FACTS` say
+    )
+    counts_in_mask: bool  # see `counts_in_mask`
+    counts_anew: bool  # see `counts_anew`
+    first_position: int  # see `first_position`
+    adds_first: int  # see `adds_first`
+    maximum_length: int | None  # see `maximum_length`
+    marks_pictures: bool  # see `marks_pictures`
+    needs_positions: bool  # see `needs_positions`
+    makes_own_cache: bool  # see `makes_own_cache`
 
     @classmethod
     def of(
@@ -434,8 +505,8 @@ class KnownFacts:
     ):  # an object of this class
         "The facts about a base model."
         checkpointed = [module for module in model.modules() if hasattr(module, "gradient_checkpointing")]
-        facts = takes_positions(model), counts_in_mask(model), maximum_length(model), embeds_again(model)
-        return cls(model, *facts, checkpointed, picture_counters(model))
+        asked = {fact.__name__: fact(model) for fact in FACTS}
+        return cls(model, embeds_again(model), checkpointed, picture_counters(model), **asked)
 
     def embed_again(
         self,
@@ -468,9 +539,11 @@ class BaseModelFacts(KnownFacts):
         keeps_positions: bool,  # are `position_ids` among them used?
     ):
         "Raises ValueError when the base model would need the ids to count the positions of a picture."
+        if not self.counters:
+            return
         given = [name for name in PICTURES if kwargs.get(name) is not None and len(kwargs[name])]
         counted = keeps_positions and kwargs.get("position_ids") is not None
-        if self.counters and given and not counted:
+        if given and not counted:
             raise ValueError(
                 f"{type(self.model).__name__} counts the positions of pictures in several directions, from the ids, "
                 "and virtual tokens have no ids; pass text alone, or use a method that changes layers, such as LoRA"
@@ -492,11 +565,12 @@ class BaseModelFacts(KnownFacts):
 
     def check_keeps_cache(self):
         "Raises ValueError when the base model uses gradient checkpointing, because it then drops the cache."
-        if [module for module in self.checkpointed if module.training and module.gradient_checkpointing]:
-            raise ValueError(
-                "prefix tuning fills the key/value cache, which gradient checkpointing cannot use; "
-                "call model.gradient_checkpointing_disable() first, or choose a method that needs no cache"
-            )
+        for module in self.checkpointed:
+            if module.training and module.gradient_checkpointing:
+                raise ValueError(
+                    "prefix tuning fills the key/value cache, which gradient checkpointing cannot use; "
+                    "call model.gradient_checkpointing_disable() first, or choose a method that needs no cache"
+                )
 
 # %% ../../nbs/reference/41_architectures.ipynb #d25552af
 # names, or ends of names, of the layers that make queries and values; and keys and values

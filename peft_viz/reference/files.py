@@ -31,8 +31,8 @@ _Content = Union[str, bytes, Callable[[Path], None]]  # of a file; a function wr
 
 # %% auto #0
 __all__ = ['CONFIG_NAME', 'SAFETENSORS_WEIGHTS_NAME', 'WEIGHTS_NAME', 'CARD_NAME', 'WORKSHOP', 'JOURNAL', 'encode', 'to_read',
-           'reading', 'write_together', 'write', 'folder_to_read', 'existing', 'folder_to_write', 'adapter_folder',
-           'match']
+           'reading', 'write_together', 'write', 'need_folder', 'folder_to_read', 'existing', 'folder_to_write',
+           'adapter_folder', 'match']
 
 # %% ../../nbs/reference/42_files.ipynb #2d970d5d
 WORKSHOP = re.compile(r"\.peft_viz-[0-9a-f]{32}\.tmp")  # names of workshops
@@ -237,14 +237,23 @@ def write(
     write_together(path.parent, {path.name: content})
 
 # %% ../../nbs/reference/42_files.ipynb #81956c30
+def need_folder(
+    path,  # what was passed for a folder
+):
+    "Raises TypeError for what is no path, ValueError for a path without a letter: `Path` takes it for this folder."
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"expected the path of a folder, not {reprlib.repr(path)}")
+    if not os.fspath(path):
+        raise ValueError("the path of the folder is empty; pass '.' for the folder that the program runs in")
+
+# %% ../../nbs/reference/42_files.ipynb #5b1e0a80
 def folder_to_read(
     model_id: str | os.PathLike,  # a folder
     subfolder: str | None = None,  # in it
 ) -> Path:
     "The folder of a saved adapter. Raises ValueError if there is none on this machine, TypeError for what is no path."
-    for path in model_id, subfolder or "":
-        if not isinstance(path, (str, os.PathLike)):
-            raise TypeError(f"expected the path of a folder, not {reprlib.repr(path)}")
+    need_folder(model_id)
+    need_folder(subfolder or ".")
     folder = Path(model_id, subfolder or "")
     if not os.path.isdir(folder):  # (`Path.is_dir` raises for a name that is too long)
         raise ValueError(
@@ -273,8 +282,7 @@ def folder_to_write(
 ) -> Path:
     """A folder to write to. Raises ValueError if something else is there, or a directory in the place of a file;
     TypeError for what is no path."""
-    if not isinstance(folder, (str, os.PathLike)):
-        raise TypeError(f"expected the path of a folder, not {reprlib.repr(folder)}")
+    need_folder(folder)
     folder = Path(folder)
     if os.path.lexists(folder) and not folder.is_dir():
         raise ValueError(f"{str(folder)!r} should be a folder to save to, but something else is there")
@@ -290,6 +298,7 @@ def adapter_folder(
     adapter_name: str,  # an adapter in it
 ) -> Path:
     "Where an adapter's files are. Raises ValueError for a name that is no name of a folder."
+    need_folder(save_directory)
     if adapter_name in ("", ".", "..") or not {"/", "\\", "\0"}.isdisjoint(adapter_name):
         raise ValueError(f"an adapter is saved in a folder of its name, and {adapter_name!r} cannot be one")
     return Path(save_directory) if adapter_name == "default" else Path(save_directory, adapter_name)

@@ -148,10 +148,8 @@ class StepWithPlace:
         empty_where_cropped(kwargs.get("past_key_values"), setting, attention_mask)
         self.past = Past(kwargs)
         self.tokens = count_new_tokens(input_ids, inputs_embeds, self.past, setting.virtual, kwargs)
-        self.cache_position_stays = (
-            setting.is_prefix or not setting.base.model._supports_default_dynamic_cache()
-        )
-        self.place = find_place(setting, attention_mask, len(input_ids), self.tokens, self.past)
+        self.cache_position_stays = setting.is_prefix or setting.base.makes_own_cache
+        self.place = find_place(setting, attention_mask, input_ids.shape[0], self.tokens, self.past)
 
     def tell(
         self,
@@ -164,9 +162,22 @@ class StepWithPlace:
             "cache_position": None if given is None else self.cache_position(given),  # transformers 4
         }
         return {
-            **self.place.positions(kwargs),
+            **(self.positions(kwargs) if self.setting.base.first_position else self.place.positions(kwargs)),
             **{name: value for name, value in told.items() if value is not None},
         }
+
+    def positions(
+        self,
+        kwargs: dict,  # as for `tell`
+    ) -> dict:  # new keyword arguments
+        "`kwargs` with positions as `forward` has them: `generate` counts from 0, the base model may not."
+        base, given = self.setting.base, kwargs.get("position_ids")
+        if given is not None:
+            kwargs = {**kwargs, "position_ids": given + base.first_position}
+        kwargs = self.place.positions(kwargs)
+        if base.adds_first and kwargs.get("position_ids") is not None:
+            kwargs["position_ids"] = kwargs["position_ids"] - base.adds_first
+        return kwargs
 
     def cache_position(
         self,
@@ -187,7 +198,7 @@ class DecodingStep(StepWithPlace):
         """The ids so far, with zeros in front for the virtual tokens and for tokens that were passed as
         embeddings or earlier."""
         missing = max(self.place.past + self.place.queries - self.input_ids.shape[1], self.place.virtual)
-        return torch.cat((self.input_ids.new_zeros(len(self.input_ids), missing), self.input_ids), dim=1)
+        return torch.cat((self.input_ids.new_zeros(self.input_ids.shape[0], missing), self.input_ids), dim=1)
 
     def prepare(
         self,
@@ -210,11 +221,12 @@ class DecodingStep(StepWithPlace):
     ) -> dict:  # `model_kwargs` with fewer entries
         """What the base model prepared, without positions that it counted for the real tokens alone. Without
         them it counts in its cache, where the virtual tokens are.
-
         A model that counts positions in a plain mask gets them counted here if its mask has four dimensions.
         Source: https://peft-viz.github.io/peft_viz/reference/specification.html#prepare-27"""
         wrong = dict(cache_position=not self.cache_position_stays, position_ids="position_ids" not in told)
         prepared = {name: value for name, value in model_kwargs.items() if not wrong.get(name)}
+        if prepared.get("position_ids") is None and self.setting.base.takes_positions:  # some lose them
+            prepared |= {name: told[name] for name in told if name == "position_ids"}
         if (
             wrong["position_ids"]
             and self.setting.base.counts_in_mask

@@ -5,6 +5,7 @@
 # %% ../../nbs/reference/01_place.ipynb #cce2a279
 from __future__ import annotations
 from dataclasses import dataclass
+from functools import cached_property
 import torch
 from .architectures import BaseModelFacts, prefix_goes_behind
 from .config import IGNORED, PeftType, PromptLearningConfig
@@ -91,28 +92,33 @@ class Setting:
     corrected: bool  # virtual tokens behind padding, and positions that do not count it
     base: BaseModelFacts  # facts about the base model
 
-    @property
+    @cached_property
     def virtual(self) -> int:
         "How many virtual tokens."
         return self.config.num_virtual_tokens
 
-    @property
+    @cached_property
     def is_prefix(self) -> bool:
         "Are the virtual tokens keys and values in the cache?"
         return self.config.peft_type == PeftType.PREFIX_TUNING
 
-    @property
+    @cached_property
     def keeps_positions(self) -> bool:
         "Are the caller's positions used? With a prefix and corrected, shifted; else dropped, as in peft."
         return self.corrected or self.is_prefix or self.base.needs_positions
 
-    @property
+    @cached_property
+    def tells_positions(self) -> bool:
+        "May the base model be told positions, the caller's or others?"
+        return self.keeps_positions or self.base.counts_anew
+
+    @cached_property
     def cut(self) -> tuple[str, ...]:
         "Arguments that are dropped. The types are kept where they mark pictures, and no prefix comes before."
         keeps_types = not self.is_prefix and self.base.marks_pictures
         return MADE_WITHOUT[:1] if keeps_types else MADE_WITHOUT
 
-    @property
+    @cached_property
     def counts_positions(self) -> bool:
         "Are positions counted here, and not by the base model?"
         return (self.corrected and self.base.takes_positions) or self.base.needs_positions
@@ -139,10 +145,11 @@ class Past:
         self,
         kwargs: dict,  # of a call: `past_key_values`, or a recurrent state under one of the names in `STATES`
     ):
-        states = [kwargs[name] for name in STATES if kwargs.get(name) is not None]
-        self.has_state = any(
-            not hasattr(state, "has_previous_state") or state.has_previous_state() for state in states
-        )
+        self.has_state = False
+        for name in STATES:
+            state = kwargs.get(name)
+            if state is not None:
+                self.has_state |= not hasattr(state, "has_previous_state") or state.has_previous_state()
         self.length = cache_length(kwargs.get("past_key_values"))  # tokens, virtual ones included
 
     def __bool__(self):
@@ -269,7 +276,7 @@ class Place(PlaceWithMask):
 
         Source: https://peft-viz.github.io/peft_viz/reference/specification.html#forward-18"""
         rest = {n: self.types(v) if n == TYPES else v for n, v in kwargs.items() if n not in self.setting.cut}
-        return {**rest, **self._own_positions(kwargs)} if self.setting.keeps_positions else rest
+        return {**rest, **self._own_positions(kwargs)} if self.setting.tells_positions else rest
 
     def types(
         self,
@@ -281,10 +288,11 @@ class Place(PlaceWithMask):
         return self.order.insert(token_type_ids.new_zeros(len(token_type_ids), self.virtual), token_type_ids)
 
     def _own_positions(self, kwargs):
-        if kwargs.get("position_ids") is not None:
+        if kwargs.get("position_ids") is not None and self.setting.keeps_positions:
             return dict(position_ids=self.shifted(kwargs["position_ids"][..., -self.tokens :]))
-        if self.setting.counts_positions:
-            return dict(position_ids=self.counted(kwargs.get("attention_mask")))
+        if self.setting.counts_positions or (self.past and self.setting.base.counts_anew):
+            mask = kwargs.get("attention_mask") if self.setting.counts_positions else None
+            return dict(position_ids=self.counted(mask))
         return {}
 
     def counted(
@@ -292,10 +300,11 @@ class Place(PlaceWithMask):
         attention_mask,  # with the virtual tokens in it; of any form, or None
     ) -> torch.Tensor:  # [batch, queries]
         "Positions of this call's queries: counted in a plain mask, or else in the cache."
+        first = self.setting.base.first_position
         if is_plain(attention_mask):
-            return count_positions(attention_mask, self.queries)
+            return count_positions(attention_mask, self.queries) + first
         positions = torch.arange(self.past, self.past + self.queries, device=self.setting.base.model.device)
-        return positions.expand(self.batch_size, -1)
+        return (positions + first).expand(self.batch_size, -1)
 
 # %% ../../nbs/reference/01_place.ipynb #8b3f7db5
 class InSequence(Place):
@@ -354,8 +363,8 @@ class InSequence(Place):
         "Positions with the virtual tokens counted: these have the first ones."
         if position_ids.dim() == 3:
             return torch.stack([self.shifted(direction) for direction in position_ids])
-        first = torch.arange(self.virtual, device=position_ids.device).expand(*position_ids.shape[:-1], -1)
-        return self.order.insert(first, position_ids + self.virtual)
+        first = torch.arange(self.virtual, device=position_ids.device) + self.setting.base.first_position
+        return self.order.insert(first.expand(*position_ids.shape[:-1], -1), position_ids + self.virtual)
 
 # %% ../../nbs/reference/01_place.ipynb #44fbae3e
 class InCache(Place):

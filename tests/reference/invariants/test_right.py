@@ -455,6 +455,60 @@ def test_an_empty_cache_of_the_caller_is_filled(family, method):
     assert cache.get_seq_length() == virtual(s) + 7 + NEW - 1
 
 
+# --- families that do not count from 0, or not in their cache ----------------------------------------------------
+
+
+def loud(family, **more):
+    "A model in which a wrong position is heard."
+    model, numbers = families.tiny_model(family, **more), torch.Generator().manual_seed(3)
+    for _, parameter in sorted(model.named_parameters()):
+        if parameter.dim() > 1:
+            parameter.data = torch.randn(parameter.shape, generator=numbers) * 0.2
+    return model
+
+
+PROMPT, PREFIXED = our_config.PromptTuningConfig, our_config.PrefixTuningConfig
+COUNT_OTHERWISE = [(family, kind) for family in ("roberta", "xlm-roberta-xl") for kind in (PROMPT, PREFIXED)]
+COUNT_OTHERWISE += [
+    ("bamba", kind) for kind in (PROMPT, PREFIXED)[: 1 + families.V5]
+]  # 4: its cache takes no prefix
+
+
+@pytest.mark.parametrize("family, kind", COUNT_OTHERWISE)
+@torch.no_grad()
+def test_positions_of_families_that_count_otherwise(family, kind):
+    """RoBERTa's first position is 2, and `generate` counts from 0; Bamba counts each call anew (transformers 5). What
+    `generate` computes is what `forward` computes, and corrected positions change nothing where there is no padding."""
+    base = loud(family, **(dict(is_decoder=True) if "roberta" in family else {}))
+    model = ours.get_peft_model(base, kind(task_type="CAUSAL_LM", num_virtual_tokens=3)).eval()
+    ids, seen = torch.tensor([[7, 8, 9, 10, 11]]), []
+    how = dict(
+        max_new_tokens=3,
+        min_new_tokens=3,
+        do_sample=False,
+        pad_token_id=0,
+        attention_mask=torch.ones_like(ids),
+    )
+    for model.corrected_positions in False, True:
+        out = model.generate(ids, **how, output_logits=True, return_dict_in_generate=True)
+        written = out.sequences[:, :-1]
+        whole = model(written, attention_mask=torch.ones_like(written)).logits[:, -3:]
+        close(torch.stack(out.logits, dim=1), whole)
+        seen.append(whole)
+    close(*seen)
+
+
+def test_a_table_with_rows_for_padding_is_shorter():
+    model = loud("roberta", is_decoder=True)
+    config = our_config.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
+    model = ours.get_peft_model(model, config, corrected_positions=True)
+    most = model.config.max_position_embeddings - (model.config.pad_token_id + 1) - 3
+    with torch.no_grad():
+        model(torch.full((1, most), 5), attention_mask=torch.ones(1, most))
+    with pytest.raises(ValueError, match=f"pass at most {most} tokens"):
+        model(torch.full((1, most + 1), 5))
+
+
 # --- positions as peft counts them, and corrected --------------------------------------------------------------
 
 

@@ -838,6 +838,16 @@ def test_a_place_that_is_no_folder(place, tmp_path):
         PeftModel.from_pretrained(fresh(), "someone/lora")
 
 
+@pytest.mark.parametrize("act", ["save_pretrained", "load_adapter", "create_or_update_model_card"])
+def test_a_folder_without_a_name(act, tmp_path, monkeypatch):
+    "`Path` takes no letter at all for the folder that the program runs in."
+    monkeypatch.chdir(tmp_path)
+    model = ours.get_peft_model(fresh(), LoraConfig(task_type="CAUSAL_LM"))
+    with pytest.raises(ValueError, match=r"path of the folder is empty; pass '\.'"):
+        getattr(model, act)("", *["other"] * (act == "load_adapter"))
+    assert not list(tmp_path.iterdir())
+
+
 # --- what does not fit --------------------------------------------------------------------------------------------
 
 A = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"

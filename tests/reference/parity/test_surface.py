@@ -61,6 +61,19 @@ def test_every_name_at_the_top_can_be_had():
         assert getattr(ours, name) is not None and name in dir(ours)
 
 
+@pytest.mark.parametrize(
+    "name, there", [("LoHaConfig", "LoraConfig, .*IA3Config"), ("get_peft_modle", "get_peft_model")]
+)
+def test_a_name_that_is_not_there_is_answered_with_what_is(name, there):
+    with pytest.raises(AttributeError, match=f"no attribute '{name}'; there is {there}") as how:
+        getattr(ours, name)
+    with pytest.raises(ImportError) as why:
+        exec(f"from peft_viz import {name}")
+    assert str(how.value) == str(why.value) and not hasattr(ours, name)
+    with pytest.raises(AttributeError, match="there is what dir"):
+        getattr(ours, "xyzzy")  # noqa: B009
+
+
 def test_a_page_shows_the_reasons():
     page = surface.page([("a<b", True, None), ("c", False, "too far away")], "names")
     assert "<code>a&lt;b</code>" in page and "not here: too far away" in page

@@ -364,6 +364,7 @@ def test_the_cache_and_a_prefix_in_it(family):
         ("mpt", 128),
         ("gpt_bigcode", 128),
         ("reformer", 128),
+        ("roberta", 127),
         ("llama", None),
         ("mistral", None),
         ("falcon", None),

@@ -146,3 +146,29 @@ def test_tokens_of_a_picture_see_each_other_behind_virtual_tokens(corrected):
         logits = by_hand(ids)[:, -1].index_fill(-1, torch.tensor([2]), -torch.inf)
         ids = torch.cat((ids, logits.argmax(-1, keepdim=True)), dim=1)
     assert torch.equal(new, ids)
+
+
+@pytest.mark.parametrize("config", [ours.PromptTuningConfig, ours.PrefixTuningConfig])
+@torch.no_grad()
+def test_paligemma_begins_with_position_one(config):
+    "Corrected positions change nothing where there is no padding, in `forward` and in `generate`."
+    torch.manual_seed(0)
+    eyes = dict(model_type="siglip_vision_model", **EYES)
+    words = dict(model_type="gemma", head_dim=8, **WORDS)
+    sizes = dict(image_token_id=IMAGE, projection_dim=32, hidden_size=32)
+    made = transformers.PaliGemmaConfig(vision_config=eyes, text_config=words, **sizes)
+    model = ours.get_peft_model(
+        transformers.PaliGemmaForConditionalGeneration(made).eval(),
+        config(task_type="CAUSAL_LM", num_virtual_tokens=3),
+    ).eval()
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            parameter.data = torch.randn(parameter.shape) * 0.3
+    given = dict(input_ids=TEXT, attention_mask=torch.ones_like(TEXT), token_type_ids=torch.zeros_like(TEXT))
+    seen = []
+    for corrected in False, True:
+        model.corrected_positions = corrected
+        out = model.generate(**given, **MORE, output_logits=True, return_dict_in_generate=True)
+        seen.append((model(**given).logits, torch.stack(out.logits)))
+    for uncorrected, right in zip(*seen):
+        assert torch.allclose(uncorrected, right, atol=1e-3)
