@@ -362,6 +362,7 @@ def self_contained(folder):
         text = re.sub(r'<span class="math (inline|display)">(.*?)</span>', mathml, text, flags=re.S)
         text = text.replace('href="@source/', f'href="{up}source/')
         text = PICTURE.sub(lambda match, up=up: pictures.tag(match, up), text)
+        text = NAV.sub(lambda match: f'<nav aria-label="{NAVS[match[0]]}"{match[0][4:]}', text)
         text = framed(text, page.relative_to(folder), folder)
         if settings:
             text = with_links(text, settings[1])
@@ -403,6 +404,9 @@ WORDS = {  # folder of pages in another language -> what stands around a text, i
         "Copied!": "已复制",
         "No results": "没有找到",
         "breadcrumb": "所在位置",
+        "Site": "网站",
+        "This page": "本页",
+        "Before and after": "上一页和下一页",
         "The figure that the code above draws": "上面的代码画出的图",
     }
 }
@@ -415,16 +419,26 @@ TWINS = {
     "zh": ("tutorials", "English"),
 }  # folder -> the same pages, in which language
 TITLE = '<div class="quarto-title-meta">'
+TURN = re.compile(
+    r'(<div class="nav-page nav-page-\w+">)<a href="([^"]+)".*?</a></div>', re.S
+)  # at a page's foot
 
 
 def framed(text, page, folder):
-    "What stands around the text of a page in another language, in that language; and a link to the same page in ours."
+    """What stands around the text of a page in another language, in that language; a link to the same page in ours;
+    and at the foot no page in another one."""
     of, name = page.parts[0], page.name
     words = WORDS.get(of, {})
     if words:
         text = FRAME.sub(lambda m: m[1] + words.get(m[2], m[2]), text)
         text = text.replace('class="nav-link" href="../tutorials/', 'class="nav-link" href="')
         text = text.replace('href="../playground.html"', f'href="../playground.html#lang={of}"')
+
+    def turned(match):  # the next page, if it is in the same language
+        target = os.path.normpath(page.parent / match[2]).split(os.sep)[0]
+        return f"{match[1]}</div>" if target != of and {target, of} & {*LANGUAGES} else match[0]
+
+    text = TURN.sub(turned, text)
     other, said = TWINS.get(of, ("", ""))
     if (folder / other / name).exists() and other:
         lang = other if other in WORDS else "en"
@@ -435,11 +449,22 @@ def framed(text, page, folder):
     return text
 
 
+NAVS = {  # how a screen reader tells the navigations of a page apart
+    '<nav class="navbar ': "Site",
+    '<nav class="quarto-secondary-nav"': "This page",
+    '<nav id="quarto-sidebar"': "All pages",
+    '<nav id="TOC"': "On this page",
+    '<nav class="page-navigation"': "Before and after",
+}
+NAV = re.compile("|".join(NAVS))
+
+
 def write_margin(folder):
     "The margin as one script for all pages, from that of the first page; it is a tenth of the site otherwise."
     found = MARGIN.search((folder / "index.html").read_text(encoding="utf-8"))[0]
     inside = found.partition(">")[2].removesuffix("</nav>")
     plain = inside.replace(' active" aria-current="page"', '"').replace('href="./', 'href="')
+    plain = plain.replace('role="navigation"', 'role="button"')  # what opens a section
     script = (docs_live.THEME / "margin.js").read_text(encoding="utf-8")
     told = script.replace("/*margin*/ null", json.dumps(plain, ensure_ascii=False).replace("</", "<\\/"))
     told = told.replace("/*words*/ null", json.dumps(WORDS, ensure_ascii=False))

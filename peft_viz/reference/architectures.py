@@ -16,13 +16,14 @@ from torch import nn
 
 # %% auto #0
 __all__ = ['CONFIG_NAMES', 'LIMITED', 'MORE_ROWS', 'KEY_VALUE_HEADS', 'NEEDS_IDS', 'EMBEDS_AGAIN', 'PREPARES_IDS', 'ONE_FIRST',
-           'COUNTS_ANEW', 'NUMBERS_COLUMNS', 'CACHE_LAYERS', 'NO_PREFIX', 'PICTURES', 'ATTENTION', 'FEEDFORWARD',
-           'LORA_TARGETS', 'ADALORA_TARGETS', 'IA3_TARGETS', 'Dimensions', 'text_config', 'has_position_table',
-           'first_row', 'maximum_length', 'KeyValues', 'key_value_shapes', 'causal_lm_class', 'dimensions', 'accepts',
-           'takes_positions', 'takes_prompts', 'embeds_again', 'check_cache_name', 'check_generates', 'first_position',
-           'counts_anew', 'counts_in_mask', 'encoders', 'prefix_layout', 'prefix_goes_behind', 'picture_counters',
-           'KnownFacts', 'BaseModelFacts', 'is_conv1d', 'is_linear', 'linear_names', 'default_targets', 'lora_targets',
-           'adalora_targets', 'ia3_targets']
+           'COUNTS_ANEW', 'NUMBERS_COLUMNS', 'CACHE_LAYERS', 'NO_PREFIX', 'PICTURES', 'FACTS', 'ATTENTION',
+           'FEEDFORWARD', 'LORA_TARGETS', 'ADALORA_TARGETS', 'IA3_TARGETS', 'Dimensions', 'text_config',
+           'has_position_table', 'first_row', 'maximum_length', 'KeyValues', 'key_value_shapes', 'causal_lm_class',
+           'dimensions', 'accepts', 'takes_positions', 'takes_prompts', 'embeds_again', 'check_cache_name',
+           'check_generates', 'first_position', 'counts_anew', 'counts_in_mask', 'encoders', 'prefix_layout',
+           'prefix_goes_behind', 'picture_counters', 'marks_pictures', 'needs_positions', 'makes_own_cache',
+           'adds_first', 'KnownFacts', 'BaseModelFacts', 'is_conv1d', 'is_linear', 'linear_names', 'default_targets',
+           'lora_targets', 'adalora_targets', 'ia3_targets']
 
 # %% ../../nbs/reference/41_architectures.ipynb #4c65dcbb
 @dataclass(frozen=True)
@@ -436,6 +437,50 @@ def picture_counters(
     the ids for it."""
     return [module for module in model.modules() if hasattr(module, "get_rope_index")]
 
+
+def marks_pictures(
+    model: nn.Module,  # a base model
+) -> bool:
+    "Do `token_type_ids` say which tokens are a picture, and so who sees whom?"
+    has_eyes = hasattr(model.config, "vision_config")
+    return has_eyes and "token_type_ids" in inspect.signature(model.forward).parameters
+
+
+def needs_positions(
+    model: nn.Module,  # a base model
+) -> bool:
+    """Must it be told the positions of a text, too? In transformers 4 those that count pictures count a text by the
+    ids or in the mask, and neither has the length of what they compute."""
+    counters = picture_counters(model)
+    return any("cache_position" in inspect.signature(module.forward).parameters for module in counters)
+
+
+def makes_own_cache(
+    model: nn.Module,  # a base model
+) -> bool:
+    "Has it a class of cache of its own, whose columns only `generate` knows?"
+    return not getattr(model, "_supports_default_dynamic_cache", bool)()
+
+
+def adds_first(
+    model: nn.Module,  # a base model
+) -> int:
+    "What it adds to the positions in a step of `generate`, which counts from 0."
+    return int(model.config.model_type in ONE_FIRST)
+
+
+FACTS = (  # each is found out once, by its name
+    takes_positions,
+    counts_in_mask,
+    counts_anew,
+    first_position,
+    adds_first,
+    maximum_length,
+    marks_pictures,
+    needs_positions,
+    makes_own_cache,
+)
+
 # %% ../../nbs/reference/41_architectures.ipynb #97c5f783
 @dataclass(frozen=True, eq=False)
 class KnownFacts:
@@ -443,31 +488,20 @@ class KnownFacts:
     its adapter."""
 
     model: nn.Module  # the base model
-    takes_positions: bool  # see `takes_positions`
-    counts_in_mask: bool  # see `counts_in_mask`
-    counts_anew: bool  # see `counts_anew`
-    first_position: int  # see `first_position`
-    maximum_length: int | None  # see `maximum_length`
     embeds: dict  # see `embeds_again`
     checkpointed: list  # the modules in which gradient checkpointing can be switched on
     counters: list  # see `picture_counters`
-
-    @property
-    def adds_first(self) -> int:
-        "What the base model adds to the positions in a step of `generate`, which counts from 0."
-        return int(self.model.config.model_type in ONE_FIRST)
-
-    @property
-    def marks_pictures(self) -> bool:
-        "Do `token_type_ids` say which tokens are a picture, and so who sees whom?"
-        has_eyes = hasattr(self.model.config, "vision_config")
-        return has_eyes and "token_type_ids" in inspect.signature(self.model.forward).parameters
-
-    @property
-    def needs_positions(self) -> bool:
-        """Must it be told the positions of a text, too? In transformers 4 those that count pictures count a text by
-        the ids or in the mask, and neither has the length of what they compute."""
-        return any("cache_position" in inspect.signature(c.forward).parameters for c in self.counters)
+    takes_positions: (
+        bool  # see `takes_positions`; this and the next ones are what the functions in `FACTS` say
+    )
+    counts_in_mask: bool  # see `counts_in_mask`
+    counts_anew: bool  # see `counts_anew`
+    first_position: int  # see `first_position`
+    adds_first: int  # see `adds_first`
+    maximum_length: int | None  # see `maximum_length`
+    marks_pictures: bool  # see `marks_pictures`
+    needs_positions: bool  # see `needs_positions`
+    makes_own_cache: bool  # see `makes_own_cache`
 
     @classmethod
     def of(
@@ -476,9 +510,8 @@ class KnownFacts:
     ):  # an object of this class
         "The facts about a base model."
         checkpointed = [module for module in model.modules() if hasattr(module, "gradient_checkpointing")]
-        positions = takes_positions(model), counts_in_mask(model), counts_anew(model), first_position(model)
-        facts = maximum_length(model), embeds_again(model), checkpointed, picture_counters(model)
-        return cls(model, *positions, *facts)
+        asked = {fact.__name__: fact(model) for fact in FACTS}
+        return cls(model, embeds_again(model), checkpointed, picture_counters(model), **asked)
 
     def embed_again(
         self,
@@ -511,9 +544,11 @@ class BaseModelFacts(KnownFacts):
         keeps_positions: bool,  # are `position_ids` among them used?
     ):
         "Raises ValueError when the base model would need the ids to count the positions of a picture."
+        if not self.counters:
+            return
         given = [name for name in PICTURES if kwargs.get(name) is not None and len(kwargs[name])]
         counted = keeps_positions and kwargs.get("position_ids") is not None
-        if self.counters and given and not counted:
+        if given and not counted:
             raise ValueError(
                 f"{type(self.model).__name__} counts the positions of pictures in several directions, from the ids, "
                 "and virtual tokens have no ids; pass text alone, or use a method that changes layers, such as LoRA"
@@ -535,11 +570,12 @@ class BaseModelFacts(KnownFacts):
 
     def check_keeps_cache(self):
         "Raises ValueError when the base model uses gradient checkpointing, because it then drops the cache."
-        if [module for module in self.checkpointed if module.training and module.gradient_checkpointing]:
-            raise ValueError(
-                "prefix tuning fills the key/value cache, which gradient checkpointing cannot use; "
-                "call model.gradient_checkpointing_disable() first, or choose a method that needs no cache"
-            )
+        for module in self.checkpointed:
+            if module.training and module.gradient_checkpointing:
+                raise ValueError(
+                    "prefix tuning fills the key/value cache, which gradient checkpointing cannot use; "
+                    "call model.gradient_checkpointing_disable() first, or choose a method that needs no cache"
+                )
 
 # %% ../../nbs/reference/41_architectures.ipynb #d25552af
 # names, or ends of names, of the layers that make queries and values; and keys and values

@@ -341,7 +341,7 @@ def is_first_call(
     given: dict,  # the arguments of a call
 ) -> bool:
     "Does no cache come with it?"
-    return all(given.get(name) is None for name in ("past_key_values", *STATES))
+    return not [name for name in ("past_key_values", *STATES) if given.get(name) is not None]
 
 
 def check_call(

@@ -42,13 +42,17 @@ class CausalLM(PeftModel):
         super().__init__(model, peft_config, adapter_name, autocast_adapter_dtype)
         self.corrected_positions = corrected_positions
         self.base_model_facts = BaseModelFacts.of(model)
+        self._setting: Setting | None = None
         self.base_model_prepare_inputs_for_generation = self.base_model.prepare_inputs_for_generation
         self.base_model_prepare_cache_for_generation = self.base_model._prepare_cache_for_generation
 
     @property
     def setting(self) -> Setting:
-        "What a place has to know of the model."
-        return Setting(self.active_peft_config, self.corrected_positions, self.base_model_facts)
+        "What a place has to know of the model. It is made anew when another adapter is active."
+        config, corrected, known = self.active_peft_config, self.corrected_positions, self._setting
+        if known is None or known.config is not config or known.corrected != corrected:
+            self._setting = known = Setting(config, corrected, self.base_model_facts)
+        return known
 
     def base_model_method(
         self,

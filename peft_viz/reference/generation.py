@@ -148,10 +148,8 @@ class StepWithPlace:
         empty_where_cropped(kwargs.get("past_key_values"), setting, attention_mask)
         self.past = Past(kwargs)
         self.tokens = count_new_tokens(input_ids, inputs_embeds, self.past, setting.virtual, kwargs)
-        self.cache_position_stays = (
-            setting.is_prefix or not setting.base.model._supports_default_dynamic_cache()
-        )
-        self.place = find_place(setting, attention_mask, len(input_ids), self.tokens, self.past)
+        self.cache_position_stays = setting.is_prefix or setting.base.makes_own_cache
+        self.place = find_place(setting, attention_mask, input_ids.shape[0], self.tokens, self.past)
 
     def tell(
         self,
@@ -200,7 +198,7 @@ class DecodingStep(StepWithPlace):
         """The ids so far, with zeros in front for the virtual tokens and for tokens that were passed as
         embeddings or earlier."""
         missing = max(self.place.past + self.place.queries - self.input_ids.shape[1], self.place.virtual)
-        return torch.cat((self.input_ids.new_zeros(len(self.input_ids), missing), self.input_ids), dim=1)
+        return torch.cat((self.input_ids.new_zeros(self.input_ids.shape[0], missing), self.input_ids), dim=1)
 
     def prepare(
         self,

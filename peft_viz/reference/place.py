@@ -5,6 +5,7 @@
 # %% ../../nbs/reference/01_place.ipynb #cce2a279
 from __future__ import annotations
 from dataclasses import dataclass
+from functools import cached_property
 import torch
 from .architectures import BaseModelFacts, prefix_goes_behind
 from .config import IGNORED, PeftType, PromptLearningConfig
@@ -104,33 +105,33 @@ class Setting:
     corrected: bool  # virtual tokens behind padding, and positions that do not count it
     base: BaseModelFacts  # facts about the base model
 
-    @property
+    @cached_property
     def virtual(self) -> int:
         "How many virtual tokens."
         return self.config.num_virtual_tokens
 
-    @property
+    @cached_property
     def is_prefix(self) -> bool:
         "Are the virtual tokens keys and values in the cache?"
         return self.config.peft_type == PeftType.PREFIX_TUNING
 
-    @property
+    @cached_property
     def keeps_positions(self) -> bool:
         "Are the caller's positions used? With a prefix and corrected, shifted; else dropped, as in peft."
         return self.corrected or self.is_prefix or self.base.needs_positions
 
-    @property
+    @cached_property
     def tells_positions(self) -> bool:
         "May the base model be told positions, the caller's or others?"
         return self.keeps_positions or self.base.counts_anew
 
-    @property
+    @cached_property
     def cut(self) -> tuple[str, ...]:
         "Arguments that are dropped. The types are kept where they mark pictures, and no prefix comes before."
         keeps_types = not self.is_prefix and self.base.marks_pictures
         return MADE_WITHOUT[:1] if keeps_types else MADE_WITHOUT
 
-    @property
+    @cached_property
     def counts_positions(self) -> bool:
         "Are positions counted here, and not by the base model?"
         return (self.corrected and self.base.takes_positions) or self.base.needs_positions
@@ -157,10 +158,11 @@ class Past:
         self,
         kwargs: dict,  # of a call: `past_key_values`, or a recurrent state under one of the names in `STATES`
     ):
-        states = [kwargs[name] for name in STATES if kwargs.get(name) is not None]
-        self.has_state = any(
-            not hasattr(state, "has_previous_state") or state.has_previous_state() for state in states
-        )
+        self.has_state = False
+        for name in STATES:
+            state = kwargs.get(name)
+            if state is not None:
+                self.has_state |= not hasattr(state, "has_previous_state") or state.has_previous_state()
         self.length = cache_length(kwargs.get("past_key_values"))  # tokens, virtual ones included
 
     def __bool__(self):

@@ -44,10 +44,10 @@ WORDS = {
         show="Show the solution",
         answer="Your answer",
         solution="Solution",
-        virtual="The virtual tokens are missing: they have {n} columns of their own, in front.",
+        virtual="The virtual tokens are missing. They have columns of their own, in front: {n}.",
         exchanged="Ones and zeros are exchanged: 1 means that the column may be attended to.",
         padding="The padding is forgotten: its columns may not be attended to.",
-        ignored="The virtual tokens have labels, too: {n} times -100, so that the loss ignores them.",
+        ignored="The virtual tokens have labels, too: {n} × -100, so that the loss ignores them.",
         counts="Not all virtual tokens are ignored here: {n} of them have a label that counts.",
         zeros="The loss ignores the label -100, not the label 0: 0 is a token's id.",
         shifted="transformers shifts the labels inside the loss. What reaches the model is not shifted.",
@@ -99,6 +99,7 @@ WORDS["en"] |= dict(
     behind="The virtual tokens stand behind the padding here, not in front of it.",
     before="That is before the call: what is fed in is in the cache when it ends.",
     masked="Padding is in the cache, too: it is masked, not left out.",
+    both="Virtual tokens ({n}) and padding ({padding}) are both in the cache. Padding is masked, not left out.",
     elsewhere="The virtual tokens are not in it: they are in the cache, and here only what is fed in counts.",
     again="The earlier tokens are in the cache: only the new ones are fed in.",
     rows="The virtual tokens are in the inputs here, so each has a row of its own, too.",
@@ -113,6 +114,7 @@ WORDS["zh"] |= dict(
     behind="这里虚拟词元在填充之后，而不是之前。",
     before="这是调用之前的数目：送入的词元在调用结束时也在缓存里。",
     masked="填充也在缓存里：它被掩码遮住，并没有去掉。",
+    both="虚拟词元（{n} 个）和填充（{padding} 列）都在缓存里：填充只是被掩码遮住，并没有去掉。",
     elsewhere="它不含虚拟词元：它们在缓存里，这里只算送入的。",
     again="先前的词元已经在缓存里：只送入新的词元。",
     rows="这里虚拟词元在输入中，所以它们也各有一行。",
@@ -309,7 +311,8 @@ def positions(
         raise ValueError("no positions were measured in this call")
     roles = _row(trace, call, row).roles
     inputs, first, virtual = roles[-len(right) :], min(right), roles.count("virtual")
-    elsewhere = [] if "virtual" in inputs else [([*range(len(roles))], words["elsewhere"])]
+    earlier = {*roles[: -len(right)]}  # what is in the cache
+    elsewhere = words["elsewhere" if earlier == {"virtual"} else "again"]
     skipped = [sum(role != "padding" for role in inputs[:n]) for n in range(len(inputs))]
     every = [*range(len(inputs))]
     from_zero = [x - first for x in right]
@@ -319,7 +322,7 @@ def positions(
         (other, words[hint]),
         ([x + first for x in other], words[hint]),
         ([x for x, role in zip(right, inputs) if role != "virtual"], words["virtual"].format(n=virtual)),
-        *elsewhere,
+        *[([*range(len(roles))], elsewhere)] * bool(earlier),
     ]
     return exercise(_question(lang, "positions", trace, call, row=row), right, mistakes, lang=lang)
 
@@ -388,10 +391,13 @@ def cached(
     right = trace.value(base.outputs["past_key_values"]).length
     row, start = _row(trace, call, 0), layout.sequence(trace, base).query_start
     virtual, padding = row.roles.count("virtual"), row.roles.count("padding")
+    both = words["both"].format(n=virtual, padding=padding)
     mistakes = [
+        *[(right - virtual - padding, both), (right - virtual, both)] * (virtual == padding),
         (right - virtual, words["virtual"].format(n=virtual)),
         *[(start, words["before"])] * (start < right - 1),
         (right - padding, words["masked"]),
+        (right - virtual - padding, both),
         (right - 1, words["one"]),
         (right + 1, words["one"]),
     ]

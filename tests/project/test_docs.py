@@ -184,6 +184,22 @@ def test_a_lesson_leads_to_itself_in_the_other_language(site):
             assert f'<p class="pv-twin"><a href="../{other}/{page.name}"' in page.read_text(), page
 
 
+def test_each_navigation_of_a_page_has_its_name(site):
+    for page in pages(site):
+        assert re.findall(r"<nav(?! aria-label)[^>]*>", page.read_text()) == [
+            n for n in re.findall(r"<nav[^>]*>", page.read_text()) if "breadcrumbs" in n
+        ]
+
+
+def test_the_next_page_is_in_the_same_language(site):
+    found = {}
+    for page in pages(site):
+        for href in re.findall(r'nav-page-\w+"><a href="([^"]+)"', page.read_text()):
+            target = (page.parent / href).resolve()
+            found[page.relative_to(site), target.relative_to(site)] = "zh" in page.parts, "zh" in target.parts
+    assert len(found) > 100 and [way for way, (here, there) in found.items() if here != there] == []
+
+
 def test_the_margin_leads_to_every_page_and_is_kept_once(site):
     margin = (site / "live" / "margin.js").read_text()
     linked = set(re.findall(r'href=\\"([^"#\\]+)', margin))

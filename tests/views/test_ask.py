@@ -119,7 +119,8 @@ def test_a_hint_fits_the_mistake(prompt):
         ask.labels(prompt).check([0 if x == -100 else x for x in map(int, ask.labels(prompt).right.split())])
         == words["zeros"]
     )
-    assert ask.cached(prompt).check(12) == words["virtual"].format(n=4)
+    both = words["both"].format(n=4, padding=4)  # they are equally many: which were forgotten is not known
+    assert ask.cached(prompt).check(12) == ask.cached(prompt).check(8) == both
     assert ask.cached(prompt).check("many") == words["wrong"]
     assert mask.check([0] * 4 + [1] * 12) == words["order"]
     shape = ask.shape(prompt, "logits")
@@ -132,7 +133,11 @@ def test_a_hint_fits_the_mistake_beside_a_cache_and_inside_the_layers():
     words, lora = ask.WORDS["en"], recorded(CONFIGS["lora"])
     prefix = recorded(PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3))
     assert ask.positions(prefix).check([*range(15)]) == words["elsewhere"]
+    assert ask.positions(prefix, call=2).check([*range(12)]) == words["again"]
+    assert ask.positions(lora, call=2).check([*range(9)]) == words["again"]
+    assert {*ask.positions(lora, call=1).hints.values()} <= {words["counted"], words["uncounted"]}
     assert ask.cached(prefix).check(3) == words["before"]
+    assert ask.cached(prefix).check(12) == words["virtual"].format(n=3)
     assert ask.cached(prefix, call=1).check(7) == words["masked"]
     assert ask.shape(lora, "labels").check([2, 16]) == words["no_columns"]
     assert words["order"] not in ask.mask(lora).hints.values()

@@ -12,8 +12,8 @@ from ..architectures import is_linear
 from ..config import warn
 
 # %% auto #0
-__all__ = ['is_for_training', 'new_parts_like', 'features', 'check_is_linear', 'check_changeable', 'AdapterHolder', 'LayerAround',
-           'LayerAroundWithState', 'BaseTunerLayer']
+__all__ = ['is_for_training', 'new_parts_like', 'features', 'check_is_linear', 'check_changeable', 'of_dtype', 'AdapterHolder',
+           'LayerAround', 'LayerAroundWithState', 'BaseTunerLayer']
 
 # %% ../../../nbs/reference/injection/01_layer.ipynb #3b1f0d07
 def is_for_training(
@@ -72,6 +72,14 @@ def check_changeable(
             f"{what} is not possible for {name!r}, which has weights of {kind}; load the base "
             "model in float32, float16 or bfloat16 for it"
         )
+
+# %% ../../../nbs/reference/injection/01_layer.ipynb #d1f0a002
+def of_dtype(
+    tensor: torch.Tensor,  # of any shape
+    dtype: torch.dtype,  # the wanted one
+) -> torch.Tensor:
+    "The tensor in a dtype: itself where it has this dtype already. (`to` would find out more slowly.)"
+    return tensor if tensor.dtype is dtype else tensor.to(dtype)
 
 # %% ../../../nbs/reference/injection/01_layer.ipynb #2668bead
 class AdapterHolder(nn.Module):

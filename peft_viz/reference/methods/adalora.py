@@ -9,7 +9,13 @@ import torch
 from torch import nn
 from ..architectures import adalora_targets, is_conv1d
 from ..config import AdaLoraConfig, STEPS, whole
-from ..injection.layer import BaseTunerLayer, check_is_linear, features, new_parts_like
+from peft_viz.reference.injection.layer import (
+    BaseTunerLayer,
+    check_is_linear,
+    features,
+    new_parts_like,
+    of_dtype,
+)
 from ..injection.targets import fill_targets
 from ..injection.tuner import BaseTuner
 
@@ -97,8 +103,8 @@ class AdaLoraWithForward(AdaLoraParts):
             return result
         dtype = result.dtype
         for adapter_name in self.active_adapters:
-            if adapter_name in self.lora_A:
-                result = (result + self.detour(x, adapter_name)).to(dtype)
+            if adapter_name in self.scaling:  # otherwise the adapter has no parts here
+                result = of_dtype(result + self.detour(x, adapter_name), dtype)
         return result
 
     def detour(
@@ -110,7 +116,7 @@ class AdaLoraWithForward(AdaLoraParts):
         lora_A = self.lora_A[adapter_name]
         lora_B = self.lora_B[adapter_name]
         lora_E = self.lora_E[adapter_name]
-        x = self.lora_dropout[adapter_name](x.to(lora_A.dtype))
+        x = self.lora_dropout[adapter_name](of_dtype(x, lora_A.dtype))
         added = x @ (lora_A * lora_E).T @ lora_B.T
         return added * self.scaling[adapter_name] / (self.ranknum[adapter_name] + 1e-5)
 

@@ -8,7 +8,13 @@ import torch
 from torch import nn
 from ..architectures import is_conv1d, ia3_targets
 from ..config import IA3Config, warn
-from ..injection.layer import BaseTunerLayer, check_is_linear, features, new_parts_like
+from peft_viz.reference.injection.layer import (
+    BaseTunerLayer,
+    check_is_linear,
+    features,
+    new_parts_like,
+    of_dtype,
+)
 from ..injection.targets import fill_targets, name_matches
 from ..injection.tuner import BaseTuner
 
@@ -91,10 +97,10 @@ def rescaled(
     factors: list[torch.Tensor],  # each [channels], one for each active adapter
 ) -> torch.Tensor:  # [..., channels], of the same dtype
     "Every channel times its factors."
-    scaling = 1
-    for factor in factors:
+    scaling = factors[0]
+    for factor in factors[1:]:
         scaling = scaling * factor
-    return (x * scaling).to(x.dtype)
+    return of_dtype(x * scaling, x.dtype)
 
 # %% ../../../nbs/reference/17_ia3.ipynb #1d93a588
 class IA3Model(BaseTuner):

@@ -17,7 +17,13 @@ from torch.nn import functional as F
 from ..architectures import is_linear, lora_targets
 from ..config import LoraConfig, UnknownAdapterError, maybe, warn, whole
 from .combine import check_recipe, combined, factored
-from ..injection.layer import BaseTunerLayer, check_changeable, features, new_parts_like
+from peft_viz.reference.injection.layer import (
+    BaseTunerLayer,
+    check_changeable,
+    features,
+    new_parts_like,
+    of_dtype,
+)
 from ..injection.saved import rows_by_adapter
 from ..injection.targets import fill_targets, fitting_pattern
 from ..injection.tuner import BaseTuner
@@ -79,7 +85,7 @@ def by_pattern(
 class LoraParts(LoraWeight):
     "What each adapter has in a layer: A and B, its scaling and dropout and, with DoRA, its magnitudes."
 
-    other_param_names = ("r", "lora_alpha", "scaling", "lora_dropout", "merged_norms")
+    other_param_names = ("r", "lora_alpha", "scaling", "use_dora", "lora_dropout", "merged_norms")
     parts_type: type = nn.ModuleDict  # what keeps A and B, by adapter name
 
     def __init__(
@@ -90,6 +96,7 @@ class LoraParts(LoraWeight):
         self.r: dict[str, int] = {}
         self.lora_alpha: dict[str, float] = {}
         self.scaling: dict[str, float] = {}
+        self.use_dora: dict[str, bool] = {}
         # [out_features], what a merged DoRA adapter was divided by
         self.merged_norms: dict[str, torch.Tensor] = {}
         self.lora_dropout = nn.ModuleDict()
@@ -113,6 +120,7 @@ class LoraParts(LoraWeight):
             nn.Dropout(config.lora_dropout) if config.lora_dropout > 0 else nn.Identity()
         )
         self.add_factors(adapter_name, r, config.init_lora_weights)
+        self.use_dora[adapter_name] = config.use_dora
         if config.use_dora:
             A, B = self.factors(adapter_name)
             lengths = self.row_norms(self.weight, self.scaling[adapter_name] * (B @ A))
@@ -172,7 +180,7 @@ class LoraWithForward(LoraParts):
         for adapter_name in self.active_adapters:
             if adapter_name in self.scaling:  # otherwise the adapter has no parts here
                 result = self.adapted(x, result, adapter_name)
-        return result.to(dtype)
+        return of_dtype(result, dtype)
 
     def adapted(
         self,
@@ -181,7 +189,7 @@ class LoraWithForward(LoraParts):
         adapter_name: str,  # the adapter to add
     ) -> torch.Tensor:  # [..., out_features]
         "The layer's output with one more adapter in it."
-        if adapter_name in self.lora_magnitude_vector:
+        if self.use_dora[adapter_name]:
             return self.dora(x, result, adapter_name)
         return result + self.detour(x, adapter_name)
 
@@ -220,7 +228,7 @@ class LoraWithWeight(LoraWithForward):
         """The weight with one more adapter in it. For DoRA's norms everything that is merged is taken out
         first and put back in."""
         weight = base = self.weight.data
-        if adapter_name in self.lora_magnitude_vector:
+        if self.use_dora[adapter_name]:
             for other in reversed(self.merged_adapters):
                 base = self._taken_out(base, other)
             weight = base
@@ -234,13 +242,13 @@ class LoraWithWeight(LoraWithForward):
     def _put_in(self, weight, adapter_name, base):
         delta = self.get_delta_weight(adapter_name)
         weight = weight + delta
-        if adapter_name not in self.lora_magnitude_vector:
+        if not self.use_dora[adapter_name]:
             return weight
         self.merged_norms[adapter_name] = self.row_norms(base, self.oriented(delta))
         return self._merged_factor(adapter_name) * weight
 
     def _taken_out(self, weight, adapter_name):
-        if adapter_name in self.lora_magnitude_vector:
+        if self.use_dora[adapter_name]:
             weight = weight / self._merged_factor(adapter_name)
         return weight - self.get_delta_weight(adapter_name)
 
@@ -331,7 +339,7 @@ class LoraLinear(LoraLayer):
     def detour(self, x: torch.Tensor, adapter_name: str) -> torch.Tensor:
         lora_A = self.lora_A[adapter_name]
         lora_B = self.lora_B[adapter_name]
-        x = self.lora_dropout[adapter_name](x.to(lora_A.weight.dtype))
+        x = self.lora_dropout[adapter_name](of_dtype(x, lora_A.weight.dtype))
         low_rank = lora_A(x)  # [..., r]
         return lora_B(low_rank) * self.scaling[adapter_name]
 

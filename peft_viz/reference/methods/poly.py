@@ -13,7 +13,13 @@ from torch import nn
 from torch.distributions.relaxed_bernoulli import RelaxedBernoulli
 from ..architectures import lora_targets
 from ..config import PolyConfig
-from ..injection.layer import BaseTunerLayer, check_is_linear, features, new_parts_like
+from peft_viz.reference.injection.layer import (
+    BaseTunerLayer,
+    check_is_linear,
+    features,
+    new_parts_like,
+    of_dtype,
+)
 from ..injection.targets import fill_targets
 from ..injection.tuner import BaseTuner
 from .multitask import check_task_ids
@@ -129,10 +135,10 @@ class PolyLayer(PolyParts):
         if self.disable_adapters:
             return result
         for adapter_name in self.active_adapters:
-            if adapter_name in self.poly_lora_A:
+            if adapter_name in self.r:  # otherwise the adapter has no parts here
                 added = self.detour(x, adapter_name)
-                result = (result + added.view(result.shape)).to(result.dtype)
-        return result.to(x.dtype)
+                result = of_dtype(result + added.view(result.shape), result.dtype)
+        return of_dtype(result, x.dtype)
 
     def detour(
         self,

@@ -9,28 +9,48 @@
  * @returns {Float32Array} [rows, height]
  */
 export function linear(x, rows, weight, height) {
-  const width = weight.length / height;
   const out = new Float32Array(rows * height);
-  const whole = width - (width % 4);
+  const fours = rows - (rows % 4);
   for (let i = 0; i < height; i++) {
-    const w = i * width;
-    for (let r = 0; r < rows; r++) {
-      const a = r * width;
-      let s0 = 0;
-      let s1 = 0;
-      let s2 = 0;
-      let s3 = 0;
-      for (let j = 0; j < whole; j += 4) {
-        s0 += weight[w + j] * x[a + j];
-        s1 += weight[w + j + 1] * x[a + j + 1];
-        s2 += weight[w + j + 2] * x[a + j + 2];
-        s3 += weight[w + j + 3] * x[a + j + 3];
-      }
-      for (let j = whole; j < width; j++) s0 += weight[w + j] * x[a + j];
-      out[r * height + i] = s0 + s1 + s2 + s3;
-    }
+    for (let r = 0; r < fours; r += 4) fourRows(x, r, weight, i, out, height);
+    for (let r = fours; r < rows; r++) oneRow(x, r, weight, i, out, height);
   }
   return out;
+}
+
+/** A number of the result for four rows: each weight is read once for all of them. */
+function fourRows(x, r, weight, i, out, height) {
+  const width = weight.length / height;
+  const [a, b, c, d] = [r * width, (r + 1) * width, (r + 2) * width, (r + 3) * width];
+  let [s0, s1, s2, s3] = [0, 0, 0, 0];
+  for (let j = 0, w = i * width; j < width; j++, w++) {
+    const k = weight[w];
+    s0 += k * x[a + j];
+    s1 += k * x[b + j];
+    s2 += k * x[c + j];
+    s3 += k * x[d + j];
+  }
+  const o = r * height + i;
+  out[o] = s0;
+  out[o + height] = s1;
+  out[o + 2 * height] = s2;
+  out[o + 3 * height] = s3;
+}
+
+/** And for one row: four sums that do not wait for each other. */
+function oneRow(x, r, weight, i, out, height) {
+  const width = weight.length / height;
+  const whole = width - (width % 4);
+  const [w, a] = [i * width, r * width];
+  let [s0, s1, s2, s3] = [0, 0, 0, 0];
+  for (let j = 0; j < whole; j += 4) {
+    s0 += weight[w + j] * x[a + j];
+    s1 += weight[w + j + 1] * x[a + j + 1];
+    s2 += weight[w + j + 2] * x[a + j + 2];
+    s3 += weight[w + j + 3] * x[a + j + 3];
+  }
+  for (let j = whole; j < width; j++) s0 += weight[w + j] * x[a + j];
+  out[r * height + i] = s0 + s1 + s2 + s3;
 }
 
 /**
