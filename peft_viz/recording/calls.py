@@ -429,7 +429,7 @@ class Visit:
                 self.recorder.sessions.remove(session)
         self.error = None
 
-
+# %% ../../nbs/recording/12_calls.ipynb #5b1e0a90
 class Entry(Visit):
     """A call from outside of a PEFT model's own method. Where none of its lines ran, because its arguments were refused
     before, it is kept with the error alone."""
