@@ -47,7 +47,7 @@ class InFront:
         Source: https://peft-viz.github.io/peft_viz/reference/specification.html#forward-16"""
         return torch.cat((virtual, real), dim=1)
 
-
+# %% ../../nbs/reference/01_place.ipynb #5b1e0aa0
 class BehindPadding:
     "Virtual tokens stand between the padding of a row, on its left, and its first real token."
 
