@@ -444,7 +444,7 @@ class Entry(Visit):
         self.name, self.had = f"{type(obj).__name__}.{name}", len(recorder.trace.calls)
 
     def look_back(self, out, error: BaseException | None):
-        "As `Visit.look_back`."
+        "As `Visit.look_back`, with what came back, `out`; `error` where the call failed."
         super().look_back(out, error)
         ledger = self.recorder.ledger
         if error is not None and self.first and ledger.on and len(ledger.trace.calls) == self.had:

@@ -34,7 +34,7 @@ class InFront:
     columns = None  # the virtual tokens have no columns of their own in the caller's batch
 
     def only_real(self, position_ids):
-        "As `BehindPadding.only_real`; here padding keeps its positions, as in peft."
+        "As `BehindPadding.only_real`; here padding keeps its `position_ids`, as in peft."
         return position_ids
 
     def insert(
