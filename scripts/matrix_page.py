@@ -227,7 +227,7 @@ def style() -> str:
     return f"""<style>
 .mx {{ {LIGHT} color: var(--ink); font-size: 13px; line-height: 1.4; }}
 {dark} {{ {NIGHT} }}
-.mx code {{ font: 11.5px/1.4 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace !important; background: none !important; padding: 0 !important; color: inherit !important; overflow-wrap: anywhere; }}
+.mx code {{ font: 12px/1.4 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace !important; background: none !important; padding: 0 !important; color: inherit !important; overflow-wrap: anywhere; }}
 .mx-wide {{ overflow-x: auto; position: relative; }} .mx :focus-visible {{ outline: 2px solid var(--bar); outline-offset: -2px; }}
 .mx table {{ display: table !important; width: 100% !important; min-width: 0 !important; border-collapse: collapse; margin: 0 0 8px; font-size: 13px; color: inherit; }}
 .mx caption {{ caption-side: top; text-align: left; color: var(--soft); font-size: 13px; padding: 4px 0 8px; }}
@@ -237,9 +237,9 @@ def style() -> str:
 .mx-count {{ white-space: nowrap; font-variant-numeric: tabular-nums; width: 98px; padding-right: 8px !important; color: var(--soft); }} .mx .mx-whole {{ color: var(--ink); }} .mx-count > span:last-child {{ display: block; }}
 .mx-bar {{ display: block; height: 7px; width: 84px; background: var(--m1); border-radius: 2px; margin: 2px 0 3px; overflow: hidden; }} .mx-bar i {{ display: block; height: 100%; background: var(--m2); }} .mx-whole .mx-bar i {{ background: var(--m3); }}
 .mx-all th, .mx-all td {{ font-weight: 600 !important; border-bottom: 0 !important; }}
-.mx .mx-grid {{ min-width: 728px !important; table-layout: fixed; }} .mx-grid thead th:first-child {{ width: 92px; }} .mx .mx-grid th, .mx .mx-grid td {{ padding: 3px 3px 3px 0 !important; }} .mx .mx-grid thead th {{ font-size: 10.5px; line-height: 1.25; letter-spacing: -.02em; white-space: nowrap; padding-right: 0 !important; }} .mx .mx-grid tbody th {{ font-size: 11.5px; font-weight: 600; white-space: nowrap; }}
+.mx .mx-grid {{ min-width: 728px !important; table-layout: fixed; }} .mx-grid thead th:first-child {{ width: 92px; }} .mx .mx-grid th, .mx .mx-grid td {{ padding: 3px 3px 3px 0 !important; }} .mx .mx-grid thead th {{ font-size: 12px; line-height: 1.25; letter-spacing: -.02em; white-space: nowrap; padding-right: 0 !important; }} .mx .mx-grid tbody th {{ font-size: 12px; font-weight: 600; white-space: nowrap; }}
 .mx-grid a {{ color: var(--bar) !important; }}
-.mx-pair {{ display: inline-flex; gap: 1px; }} .mx-pair > span, .mx-legend span > span {{ display: inline-block; width: 27px; box-sizing: border-box; padding: 2px 0; text-align: center; font-size: 11.5px; font-variant-numeric: tabular-nums; }}
+.mx-pair {{ display: inline-flex; gap: 1px; }} .mx-pair > span, .mx-legend span > span {{ display: inline-block; width: 27px; box-sizing: border-box; padding: 2px 0; text-align: center; font-size: 12px; font-variant-numeric: tabular-nums; }}
 .mx-pair > span:first-child {{ border-radius: 4px 0 0 4px; }} .mx-pair > span:last-child {{ border-radius: 0 4px 4px 0; }} .mx-legend span > span {{ border-radius: 4px; margin-right: 4px; }}
 {levels} .mx .mx-level0 {{ box-shadow: inset 0 0 0 1px var(--m0t); }}
 .mx-legend {{ display: flex; flex-wrap: wrap; gap: 4px 18px; margin: 0 0 10px; font-size: 12px; color: var(--soft); }}

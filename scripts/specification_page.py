@@ -334,7 +334,7 @@ def style() -> str:
 {dark} {{ {DARK_INK} {colours("dark")} }}
 .sm code, .sm pre, .sm dt, .sm i, .sm u, .sm small {{ font-family: ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; }}
 .sm code {{ font-size: 12px !important; background: none !important; padding: 0 !important; color: inherit !important; overflow-wrap: anywhere; }}
-.sm b[class] {{ font: 600 11px/1.5 system-ui, sans-serif; padding: 0 7px; border-radius: 9px; white-space: nowrap; }}
+.sm b[class] {{ font: 600 12px/1.5 system-ui, sans-serif; padding: 0 7px; border-radius: 9px; white-space: nowrap; }}
 .sm .sm-yes {{ color: var(--yes); background: var(--yesb); }} .sm .sm-no {{ color: var(--no); background: var(--nob); }} .sm .sm-on {{ color: var(--on); background: var(--onb); }}
 .sm details {{ border-top: 1px solid var(--line); }} .sm details:last-of-type {{ border-bottom: 1px solid var(--line); }}
 .sm summary {{ display: grid; grid-template-columns: 1.9em minmax(0, 1fr) minmax(0, 25em); gap: 2px 14px; padding: 8px 4px; cursor: pointer; list-style: none; }}
@@ -344,10 +344,10 @@ def style() -> str:
 .sm-number {{ color: var(--soft); font-variant-numeric: tabular-nums; text-align: right; }} .sm-number::before {{ content: "▸ "; font-size: 10px; }} .sm details[open] .sm-number::before {{ content: "▾ "; }}
 .sm-when code {{ display: block; color: var(--soft) !important; font-size: 12px; }} .sm-when > code:not(:last-child) {{ display: inline; color: inherit !important; }}
 .sm-where {{ display: grid; grid-template-columns: minmax(0, 1fr) auto; gap: 2px 10px; align-content: start; font-size: 12px; color: var(--soft); }} .sm-where > span code {{ color: var(--ink) !important; }}
-.sm-where b {{ align-self: start; }} .sm-where small {{ grid-column: 1 / -1; font-size: 11px; line-height: 1.35; overflow-wrap: anywhere; }}
+.sm-where b {{ align-self: start; }} .sm-where small {{ grid-column: 1 / -1; font-size: 12px; line-height: 1.35; overflow-wrap: anywhere; }}
 .sm-figure {{ padding: 2px 4px 14px 2.3em; scroll-margin-top: 9rem; }}
 .sm p {{ margin: 6px 0; }} .sm-here {{ background: var(--here); border-radius: 6px; padding: 6px 10px; font-size: 13px; }} .sm-subject, .sm-strip span:last-child, .sm dd > span:last-child {{ color: var(--soft); font-size: 12px; }}
-.sm .sm-source {{ background: var(--code) !important; border: 0 !important; border-radius: 6px !important; margin: 6px 0 !important; padding: 6px 0 !important; font-size: 11.5px !important; line-height: 1.55 !important; overflow-x: auto; color: var(--ink); }}
+.sm .sm-source {{ background: var(--code) !important; border: 0 !important; border-radius: 6px !important; margin: 6px 0 !important; padding: 6px 0 !important; font-size: 12px !important; line-height: 1.55 !important; overflow-x: auto; color: var(--ink); }}
 .sm-source > span {{ display: block; width: max-content; min-width: 100%; padding-right: 12px; white-space: pre; border-left: 4px solid transparent; color: var(--pale); }}
 .sm-source .r, .sm-source .d {{ border-left-color: var(--bar); color: var(--ink); }} .sm-source .d {{ background: var(--onb); font-weight: 600; }} .sm-source b {{ margin-left: 12px; position: sticky; right: 8px; }}
 .sm-source u {{ display: inline-block; width: 3.2em; padding-right: 1em; text-align: right; text-decoration: none; color: var(--soft); font-weight: 400; user-select: none; }}
@@ -356,7 +356,7 @@ def style() -> str:
 .sm dl {{ display: grid; grid-template-columns: auto minmax(0, 1fr); gap: 5px 12px; margin: 0; }} .sm dt {{ font-size: 12px; font-weight: 400; overflow-wrap: anywhere; }} .sm dd {{ margin: 0; display: flex; flex-wrap: wrap; gap: 2px 10px; align-items: center; }}
 .sm-strip {{ display: flex; flex-wrap: wrap; gap: 4px 10px; align-items: center; margin-bottom: 6px; }}
 .sm-grid, .sm-grid > span {{ display: inline-flex; gap: 1px; }} .sm-grid {{ flex-direction: column; }}
-.sm-grid i {{ font: 11px/18px ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; min-width: 20px; height: 18px; text-align: center; border-radius: 2px; padding: 0 2px; box-sizing: border-box; }}
+.sm-grid i {{ font: 12px/18px ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; min-width: 20px; height: 18px; text-align: center; border-radius: 2px; padding: 0 2px; box-sizing: border-box; }}
 {" ".join(f".sm .k{m.code} {{ background: var(--{m.code}); color: var(--{m.code}t); }}" for m in layout.MARKS.values())} .sm .kn {{ box-shadow: inset 0 0 0 1px var(--line); }}
 .sm-error {{ font-size: 13px; max-width: 46em; }} .sm-error b {{ color: var(--bad); }}
 .sm .sm-overview {{ display: table !important; width: 100% !important; border-collapse: collapse; font-size: 13px; }} .sm-overview td, .sm-overview th {{ text-align: left !important; padding: 6px 12px 6px 0 !important; border-bottom: 1px solid var(--line) !important; vertical-align: top; }}
