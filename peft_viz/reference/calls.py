@@ -343,7 +343,7 @@ def is_first_call(
     "Does no cache come with it?"
     return not [name for name in ("past_key_values", *STATES) if given.get(name) is not None]
 
-
+# %% ../../nbs/reference/03_calls.ipynb #5b1e0ab0
 def check_call(
     model,  # a PeftModel
     given: dict,  # the arguments of a forward
@@ -378,7 +378,7 @@ def check_call(
         check_prompt_inputs(setting, given)
         check_embedded(model, given.get("inputs_embeds"))
 
-
+# %% ../../nbs/reference/03_calls.ipynb #5b1e0ab1
 def check_ranges(
     model,  # a PeftModel
     given: dict,  # the arguments of a call
