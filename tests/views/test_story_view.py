@@ -499,7 +499,9 @@ def test_every_view_fits_every_width(trace, opened, width, name):
     small = page.evaluate(f"""() => [...{ROOT}.querySelectorAll('*')].filter(e => e.children.length === 0 && e.textContent.trim()
         && e.getClientRects().length && parseFloat(getComputedStyle(e).fontSize) < 12).map(e => e.outerHTML.slice(0, 80))""")
     assert small == []
-    fades = "e => [e.scrollWidth - e.clientWidth - e.scrollLeft > 1, getComputedStyle(e).maskImage !== 'none']"
+    fades = (
+        "e => [e.scrollWidth - e.clientWidth - e.scrollLeft > 1, getComputedStyle(e).maskImage !== 'none']"
+    )
     wide = page.raw.locator(f"{TAG} :is(.scroll, .attention, .code)")
     for shown in wide.all():  # what goes on at the right fades, until one has scrolled there
         goes_on, fading = shown.evaluate(fades)
