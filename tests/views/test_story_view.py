@@ -499,6 +499,17 @@ def test_every_view_fits_every_width(trace, opened, width, name):
     small = page.evaluate(f"""() => [...{ROOT}.querySelectorAll('*')].filter(e => e.children.length === 0 && e.textContent.trim()
         && e.getClientRects().length && parseFloat(getComputedStyle(e).fontSize) < 12).map(e => e.outerHTML.slice(0, 80))""")
     assert small == []
+    fades = (
+        "e => [e.scrollWidth - e.clientWidth - e.scrollLeft > 1, getComputedStyle(e).maskImage !== 'none']"
+    )
+    wide = page.raw.locator(f"{TAG} :is(.scroll, .attention, .code)")
+    for shown in wide.all():  # what goes on at the right fades, until one has scrolled there
+        goes_on, fading = shown.evaluate(fades)
+        assert goes_on == fading
+    if wide.count():
+        wide.first.evaluate("e => e.scrollTo(1e6, 0)")
+        page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        assert wide.first.evaluate(fades) == [False, False]
     if width == 390:  # one scroll; the code alone keeps its own
         scrolls = page.evaluate(f"""() => [...{ROOT}.querySelectorAll('.body:not(.code)')].filter(e =>
             e.scrollHeight > e.clientHeight + 4 && /auto|scroll/.test(getComputedStyle(e).overflowY)).map(e => e.className)""")
