@@ -1172,7 +1172,9 @@ def describe(
     decoding step 3`. Raises ValueError when the base model got no inputs."""
     call, words = _call(trace, call), PHRASES[lang]
     g, (name, step) = _geometry(trace, call), stage(trace, call)
-    new = "columns" if trace.about.get("peft_type") == "PREFIX_TUNING" else "inputs"  # with corrected positions
+    new = (
+        "columns" if trace.about.get("peft_type") == "PREFIX_TUNING" else "inputs"
+    )  # with corrected positions
     counts = {
         "cache": sum(e - s for s, e in g.virtual if s < g.cached),
         new: sum(e - s for s, e in g.virtual if s >= g.cached),
