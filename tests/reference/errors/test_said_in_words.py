@@ -493,3 +493,22 @@ def test_names_of_the_base_model_are_told_not_those_of_adapters():
         told = str(found.value)
         assert "q_proj" in told and "lm_head" in told
         assert not any(part in told for part in ("base_layer", "lora_", "default", "original_module"))
+
+
+@pytest.mark.parametrize("kind", [ours.PromptTuningConfig, ours.PrefixTuningConfig, ours.LoraConfig])
+def test_a_mask_in_which_positions_cannot_be_counted(kind):
+    "OPT counts positions in a mask of two dimensions; with one of four, it has to be told them."
+    fields = {} if kind is ours.LoraConfig else dict(num_virtual_tokens=3)
+    model = ours.get_peft_model(tiny_random("opt"), kind(task_type="CAUSAL_LM", **fields)).eval()
+    ids, seen = torch.tensor([[7, 8, 9]]), torch.ones(3, 3, dtype=torch.bool).tril()[None, None]
+    mask = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)
+    for given in mask, seen:
+        with pytest.raises(
+            ValueError, match="OPTForCausalLM counts positions in the mask, so it must be .batch, seq"
+        ):
+            model(ids, attention_mask=given)
+    model.corrected_positions = True  # they are counted here, for virtual tokens
+    told = dict(position_ids=torch.arange(3)[None]) if kind is ours.LoraConfig else {}
+    with torch.no_grad():
+        plain, same = model(ids, attention_mask=torch.ones_like(ids)), model(ids, attention_mask=mask, **told)
+    assert torch.allclose(plain.logits, same.logits, atol=1e-5)
