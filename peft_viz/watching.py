@@ -339,13 +339,9 @@ class KeptRecordings(KeptCalls):
         "The call is over: stop recording, and keep what was seen if it is to be kept."
         if recording is None:
             return
-        from peft_viz.recording.watch import note_error
-
         recorder, model, kind, keep = recording
         seen = self.seen[model]
         try:
-            if error is not None and not recorder.trace.calls:  # its arguments were refused before it began
-                note_error(recorder.ledger.open("peft", f"{type(model).__name__}.{kind}", None), error, None)
             if error is not None and not keep and seen.raised < max(self.calls, 1):
                 seen.raised, keep = seen.raised + 1, True
                 recorder.tokenizer = type(recorder)(model, find_tokenizer(model)).tokenizer
@@ -370,7 +366,7 @@ class CallWatcher(KeptRecordings):
         kwargs: dict,  # of the call
     ):  # what the method returns
         "Make a call of the script, and record it if it is one to be kept or watched."
-        from peft_viz.recording.calls import Visit
+        from peft_viz.recording.calls import Entry
         from peft_viz.recording.doors import visited
 
         recording = error = None
@@ -379,7 +375,7 @@ class CallWatcher(KeptRecordings):
             recording = self._begin(kind, model)
             if recording is None:
                 return original(model, *args, **kwargs)
-            return visited([Visit(recording[0], model)], original, (model, *args), kwargs)
+            return visited([Entry(recording[0], model, kind)], original, (model, *args), kwargs)
         except BaseException as e:
             error = e
             if self.hide:

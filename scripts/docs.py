@@ -11,7 +11,7 @@ pages of the notebooks. Three things of its pages would ask the network and are 
 used), mathematics (written as MathML), and the search index (a script, since a page opened from disk may not
 fetch). Pictures become files, so that a page is read before they are loaded."""
 
-import ast, base64, hashlib, html, json, os, re, shutil, subprocess, sys, time
+import ast, base64, hashlib, html, io, json, os, re, shutil, subprocess, sys, time
 from configparser import ConfigParser
 from functools import cache
 from pathlib import Path
@@ -362,6 +362,7 @@ def self_contained(folder):
         text = re.sub(r'<span class="math (inline|display)">(.*?)</span>', mathml, text, flags=re.S)
         text = text.replace('href="@source/', f'href="{up}source/')
         text = PICTURE.sub(lambda match, up=up: pictures.tag(match, up), text)
+        text = DRAWING.sub(told_dark, text)
         text = NAV.sub(lambda match: f'<nav aria-label="{NAVS[match[0]]}"{match[0][4:]}', text)
         text = framed(text, page.relative_to(folder), folder)
         if settings:
@@ -557,6 +558,24 @@ def plain_copies(folder):
 PICTURE = re.compile(r'<img\b([^>]*?)\ssrc="data:image/(png|jpeg|gif|svg\+xml);base64,([^"]{2000,})"([^>]*)>')
 
 
+DARK = ' data-drawn="dark"'  # styles.css does not turn it round on a dark page
+DRAWING = re.compile(
+    r'<img (?=src="data:image/svg\+xml,[^"]{0,3000}?fill:%23([0-9a-f]{6}))'
+)  # its ground is first
+
+
+def drawn_dark(png):
+    "Whether a picture was drawn for a dark page: by the colour of its corner."
+    from PIL import Image
+
+    return sum(Image.open(io.BytesIO(png)).convert("RGB").getpixel((0, 0))) < 3 * 80
+
+
+def told_dark(match):
+    "The same of a drawing that stands in the page."
+    return match[0] + DARK[1:] + " " if sum(bytes.fromhex(match[1])) < 3 * 80 else match[0]
+
+
 class Pictures:
     "Pictures as files, each once; they are loaded when they come near the screen."
 
@@ -579,6 +598,8 @@ class Pictures:
             width, height = (int.from_bytes(content[i : i + 4], "big") for i in (16, 20))
             size = f' width="{width}" height="{height}"'
         alt = "" if "alt=" in before + after else ' alt="The figure that the code above draws"'
+        if kind == "png" and drawn_dark(content):
+            alt += DARK
         return f'<img{before} src="{up}{self.known[key]}"{after}{alt}{size} loading="lazy" decoding="async">'
 
 

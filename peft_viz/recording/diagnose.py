@@ -1156,7 +1156,7 @@ def diagnose(
     trace: Trace,  # the recording
     lang: str = "en",  # of the sentences: `"en"` or `"zh"`
 ) -> Findings:  # a list of `Finding`s; empty when nothing looks wrong
-    """What looks wrong in a recording: each finding once, where it was seen first.
+    """What looks wrong in a recording: each finding once, where it was seen first. What ended a run is the first.
 
     Raises ValueError for another language."""
     if lang not in marks.LANGUAGES:
@@ -1168,9 +1168,8 @@ def diagnose(
                 found[kind].times += 1
             else:
                 found[kind] = Finding(kind, **_place(trace, where), facts=facts, lang=lang)
-    last = len(trace.calls)
     at = lambda f: (
-        last if f.kind == "raised" else -1 if f.call is None else f.call if f.base is None else f.base
+        -2 if f.kind == "raised" else -1 if f.call is None else f.call if f.base is None else f.base
     )
     ordered = sorted(found.values(), key=lambda f: (at(f), f.step or 0))
     unchecked = [x for x in case.unchecked if x in _SAID["en"]]

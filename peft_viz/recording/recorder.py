@@ -14,7 +14,7 @@ import torch
 
 from .about import about, decoder, texts, tuner_layers, UNKNOWN, without_positions
 from .base_model import attention_layers, AttentionVisit, BaseVisit, decoder_blocks
-from .calls import Compiling, ENTRY_POINTS, Pause, Visit, Watched
+from .calls import Compiling, Entry, ENTRY_POINTS, Pause, Watched
 from .values import Reader, struck
 from .doors import Door, Slot, UNSEEN
 from .measured import DigestVisit, LayerVisit, OwnVisit, parts, parts_of
@@ -117,7 +117,7 @@ def _doors(recorder, keepers: list, adapted: list) -> list:
     # not what a PEFT model passes on to its base model
     names = [name for name in ENTRY_POINTS if any(name in place for place in places)]
     entries = [
-        (recorder.model, name, Visit)
+        (recorder.model, name, partial(Entry, name=name))
         for name in names
         if (recorder.model, name) != (recorder.base, "forward")
     ]

@@ -16,14 +16,14 @@ from torch import nn
 
 # %% auto #0
 __all__ = ['CONFIG_NAMES', 'LIMITED', 'MORE_ROWS', 'KEY_VALUE_HEADS', 'NEEDS_IDS', 'EMBEDS_AGAIN', 'PREPARES_IDS', 'ONE_FIRST',
-           'COUNTS_ANEW', 'CACHE_LAYERS', 'NO_PREFIX', 'PICTURES', 'FACTS', 'ATTENTION', 'FEEDFORWARD', 'LORA_TARGETS',
-           'ADALORA_TARGETS', 'IA3_TARGETS', 'Dimensions', 'text_config', 'has_position_table', 'first_row',
-           'maximum_length', 'KeyValues', 'key_value_shapes', 'causal_lm_class', 'dimensions', 'accepts',
-           'takes_positions', 'takes_prompts', 'embeds_again', 'check_cache_name', 'check_generates', 'first_position',
-           'counts_anew', 'counts_in_mask', 'encoders', 'prefix_layout', 'prefix_goes_behind', 'picture_counters',
-           'marks_pictures', 'needs_positions', 'makes_own_cache', 'adds_first', 'KnownFacts', 'BaseModelFacts',
-           'is_conv1d', 'is_linear', 'linear_names', 'default_targets', 'lora_targets', 'adalora_targets',
-           'ia3_targets']
+           'COUNTS_ANEW', 'NUMBERS_COLUMNS', 'CACHE_LAYERS', 'NO_PREFIX', 'PICTURES', 'FACTS', 'ATTENTION',
+           'FEEDFORWARD', 'LORA_TARGETS', 'ADALORA_TARGETS', 'IA3_TARGETS', 'Dimensions', 'text_config',
+           'has_position_table', 'first_row', 'maximum_length', 'KeyValues', 'key_value_shapes', 'causal_lm_class',
+           'dimensions', 'accepts', 'takes_positions', 'takes_prompts', 'embeds_again', 'check_cache_name',
+           'check_generates', 'first_position', 'counts_anew', 'counts_in_mask', 'encoders', 'prefix_layout',
+           'prefix_goes_behind', 'picture_counters', 'marks_pictures', 'needs_positions', 'makes_own_cache',
+           'adds_first', 'KnownFacts', 'BaseModelFacts', 'is_conv1d', 'is_linear', 'linear_names', 'default_targets',
+           'lora_targets', 'adalora_targets', 'ia3_targets']
 
 # %% ../../nbs/reference/41_architectures.ipynb #4c65dcbb
 @dataclass(frozen=True)
@@ -296,6 +296,9 @@ def check_generates(
 # %% ../../nbs/reference/41_architectures.ipynb #5e0a2013
 ONE_FIRST = {"paligemma"}  # families whose first position is 1; what they prepare for a step adds it
 COUNTS_ANEW = {"bamba"}  # families that count each call from 0 (in transformers 4: by its cache_position)
+NUMBERS_COLUMNS = {
+    "biogpt"
+}  # families that number the columns before they ask such an embedding (transformers 5)
 
 
 def first_position(
@@ -317,6 +320,8 @@ def counts_in_mask(
 ) -> bool:
     """Does the model count positions in the attention mask, without padding, when no positions are passed? Such a
     model has an embedding whose `forward` takes the mask."""
+    if model.config.model_type in NUMBERS_COLUMNS and not accepts(model, "cache_position"):
+        return False
     return any(
         isinstance(module, nn.Embedding) and accepts(module, "attention_mask") for module in model.modules()
     )

@@ -33,6 +33,10 @@ class InFront:
 
     columns = None  # the virtual tokens have no columns of their own in the caller's batch
 
+    def only_real(self, position_ids):
+        "As `BehindPadding.only_real`; here padding keeps its `position_ids`, as in peft."
+        return position_ids
+
     def insert(
         self,
         virtual: torch.Tensor,  # [batch, virtual, ...]
@@ -43,7 +47,7 @@ class InFront:
         Source: https://peft-viz.github.io/peft_viz/reference/specification.html#forward-16"""
         return torch.cat((virtual, real), dim=1)
 
-
+# %% ../../nbs/reference/01_place.ipynb #5b1e0aa0
 class BehindPadding:
     "Virtual tokens stand between the padding of a row, on its left, and its first real token."
 
@@ -61,6 +65,15 @@ class BehindPadding:
         column = torch.arange(virtual + length, device=self.attention_mask.device)[None]
         behind = torch.where(column < padding + virtual, column - padding, column)
         return torch.where(column < padding, virtual + column, behind)
+
+    def only_real(
+        self,
+        position_ids: torch.Tensor,  # [batch or 1, sequence]
+    ) -> torch.Tensor:  # [batch, sequence]
+        "Positions, and 0 for padding: recurrent layers begin anew there, whatever was before."
+        length = self.attention_mask.shape[1]
+        real = position_ids[:, :length] * self.attention_mask.bool()
+        return torch.cat((real, position_ids[:, length:].expand(len(real), -1)), dim=1)
 
     @property
     def columns(self) -> torch.Tensor:  # [batch, virtual]
@@ -364,7 +377,8 @@ class InSequence(Place):
         if position_ids.dim() == 3:
             return torch.stack([self.shifted(direction) for direction in position_ids])
         first = torch.arange(self.virtual, device=position_ids.device) + self.setting.base.first_position
-        return self.order.insert(first.expand(*position_ids.shape[:-1], -1), position_ids + self.virtual)
+        counted = self.order.only_real(position_ids + self.virtual)
+        return self.order.insert(first.expand(*counted.shape[:-1], -1), counted)
 
 # %% ../../nbs/reference/01_place.ipynb #44fbae3e
 class InCache(Place):

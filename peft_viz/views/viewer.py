@@ -199,7 +199,8 @@ def code(
 ) -> str:  # JavaScript
     "The script that defines an element, with its style sheet inside; running it twice does no harm"
     css = "\n".join(_STATIC.joinpath(name).read_text(encoding="utf-8") for name in ("marks.css", sheet))
-    return join(modules(entry)).replace('/*css*/ ""', json.dumps(bare(css), ensure_ascii=False))
+    css = re.sub(r"(?<=[{};,:])\n", "", bare(css))  # where CSS needs no space
+    return join(modules(entry)).replace('/*css*/ ""', json.dumps(css, ensure_ascii=False))
 
 # %% ../../nbs/views/00_viewer.ipynb #eda8d4df
 def _shape(value) -> str:  # a tensor or a cache, in a table cell

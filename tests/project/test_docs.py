@@ -184,6 +184,13 @@ def test_a_lesson_leads_to_itself_in_the_other_language(site):
             assert f'<p class="pv-twin"><a href="../{other}/{page.name}"' in page.read_text(), page
 
 
+def test_a_figure_that_was_drawn_dark_is_not_turned_round(site):
+    "On the pages of the figures there are such pictures, and an explorer with a drawing in the page."
+    dark = re.compile(r'<img[^>]* data-drawn="dark"')
+    found = {page.stem: len(dark.findall(page.read_text())) for page in pages(site)}
+    assert found["widgets"] == 2 and sum(found.values()) > 8 and found["tour"] == 0
+
+
 def test_each_navigation_of_a_page_has_its_name(site):
     for page in pages(site):
         assert re.findall(r"<nav(?! aria-label)[^>]*>", page.read_text()) == [

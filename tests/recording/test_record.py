@@ -406,6 +406,21 @@ def test_crash_in_peft_code(package):
     assert Trace.from_json(trace.to_json()) == trace
 
 
+@pytest.mark.parametrize("call", ["forward", "generate"])
+def test_a_call_whose_arguments_were_refused_is_kept(package, call):
+    "None of its lines ran: the recording has its name and the error. A call after it is recorded as ever."
+    model, ids = make(package=package), PROMPT["input_ids"]
+    with record(model) as trace:
+        with pytest.raises((TypeError, ValueError)) as how:
+            getattr(model, call)(ids, ids, ids, **{"input_ids" if call == "forward" else "inputs": ids})
+        model(**BATCH)
+    refused = trace.roots[0]
+    assert refused.function == f"{type(model).__name__}.{call}" and refused.raised["type"] == how.typename
+    assert len(trace.roots) == 2 and trace.roots[1].raised is None and trace.roots[1].steps
+    assert trace.diagnose()[0].kind == "raised" and str(how.value)[:30] in str(trace.diagnose()[0])
+    assert Trace.from_json(trace.to_json()) == trace and hooks(model) == 0
+
+
 @pytest.mark.parametrize("error", (ValueError, KeyboardInterrupt))
 def test_crash_in_the_base_model(package, method, error, tracer):
     model = make(method, package)

@@ -391,7 +391,7 @@ def test_branches_as_they_came_out(trace, opened):
     call = trace.roots[0]
     go(page, max(k for k, (c, _) in enumerate(moments(trace)) if c == call.id))
     shown = page.evaluate(
-        f"""() => [...document.querySelector('{TAG}').shadowRoot.querySelectorAll('[data-line]')].map(r => [+r.dataset.line, r.querySelector('.badge').textContent, r.classList.contains('off')])"""
+        f"""() => [...document.querySelector('{TAG}').shadowRoot.querySelectorAll('.lines:not(.away) [data-line]')].map(r => [+r.dataset.line, r.querySelector('.badge').textContent, r.classList.contains('off')])"""
     )
     decided = {b["line"]: b["outcomes"][-1] for b in layout.branches(trace, call).branches if b["outcomes"]}
     assert {l: badge for l, badge, _ in shown if badge} == {
@@ -413,7 +413,7 @@ def test_click_on_a_line_goes_to_the_step_that_ran_it(trace, opened):
     page = opened(trace)
     k, _ = find(trace, ".forward", GROWN, "rebound")
     line = moments(trace)[k][1]
-    page.raw.locator(f"{TAG} [data-line='{line}']").click()
+    page.raw.locator(f"{TAG} .lines:not(.away) [data-line='{line}']").click()
     assert step(page) == k and here(page) == line
 
 

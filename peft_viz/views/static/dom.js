@@ -66,8 +66,8 @@ export function put(parent, ...kids) {
   const next = present(kids).map((kid) => {
     const old = had.get(kid.dataset?.keep);
     if (!old || old === kid) return kid;
+    if ("stays" in kid.dataset) return old;
     sameAttributes(old, kid);
-    if (old.tagName === "TABLE") return alike(old, kid);
     put(old, ...kid.childNodes);
     return old;
   });
@@ -92,22 +92,55 @@ function sameAttributes(old, made) {
   }
 }
 
-/** Change cells, which have no listeners, into others. @param {any} old @param {any} made */
-function alike(old, made) {
-  const [was, now] = [[...old.childNodes], [...made.childNodes]];
-  if (was.length !== now.length || was.some((x, i) => x.nodeName !== now[i].nodeName)) {
-    old.replaceChildren(...now);
-    return old;
+/**
+ * An element as plain data, without listeners. To describe a table of some hundred cells takes less
+ * time than to make them, and of those that stand there only what differs is changed.
+ * @typedef {{tag: string, props: Record<string, any>, kids: (Plain | string)[]}} Plain
+ */
+
+/**
+ * @param {string} tag
+ * @param {Record<string, any> | null} [props]
+ * @param {...any} kids
+ * @returns {Plain}
+ */
+export const plain = (tag, props, ...kids) => {
+  return { tag, props: props || {}, kids: present(kids).map((x) => (x.tag ? x : String(x))) };
+};
+
+/** What was described, as an element. @param {Plain | string} x */
+const made = (x) => (typeof x === "string" ? x : h(x.tag, x.props, x.kids.map(made)));
+
+/** Make an element, described by `was`, into what `now` describes. */
+function change(el, was, now) {
+  if (typeof was === "string" && typeof now === "string") {
+    if (was !== now) el.data = now;
+    return;
   }
-  now.forEach((x, i) => {
-    if (x.nodeType === 3) {
-      if (was[i].data !== x.data) was[i].data = x.data;
-    } else {
-      sameAttributes(was[i], x);
-      alike(was[i], x);
-    }
-  });
-  return old;
+  if (was.tag !== now.tag || was.kids?.length !== now.kids?.length) {
+    el.replaceWith(made(now));
+    return;
+  }
+  for (const name in { ...was.props, ...now.props }) {
+    const [old, x] = [was.props[name], now.props[name]];
+    if (old === x || (name === "css" && JSON.stringify(old) === JSON.stringify(x))) continue;
+    if (x == null || x === false) el.removeAttribute(name);
+    else set(el, { [name]: x });
+  }
+  now.kids.forEach((kid, i) => change(el.childNodes[i], was.kids[i], kid));
+}
+
+/**
+ * An element that was described. `old`, which was made here before, is changed into it, and what is
+ * returned is an empty element that stands for `old` until it is put where `old` is.
+ * @param {any} old
+ * @param {Plain} now
+ */
+export function described(old, now) {
+  const el = old || made(now);
+  if (old) change(old, old.described, now);
+  el.described = now;
+  return old ? h(now.tag, { "data-keep": now.props["data-keep"], "data-stays": true }) : el;
 }
 
 /** A colour of the payload, or gray: nothing else may reach a style. @param {any} c */

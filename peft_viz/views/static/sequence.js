@@ -1,6 +1,6 @@
 // The sequence of a base call: a table with a group of lines per row of the batch, all on one grid
 // of columns, mask under token, label under mask, position under label.
-import { h } from "./dom.js";
+import { described, h, plain } from "./dom.js";
 import { tokenText } from "./cells.js";
 import { positionsOf } from "./measured.js";
 import { clamp, range, seen } from "./text.js";
@@ -12,7 +12,7 @@ import { clamp, range, seen } from "./text.js";
  * @typedef {import("./steps.js").Call} Call
  */
 
-const WINDOW = 60; // columns drawn at a time
+const WINDOW = 40; // columns drawn at a time
 const FEW = 3; // rows drawn until one asks for more
 const MANY = 64;
 
@@ -22,9 +22,9 @@ const some = (list) => list?.some((x) => x != null);
 function line(name, columns, at, top = false) {
   const cells = columns.map((i) => {
     const [cls, text, title] = at(i);
-    return h("td", { class: cls, title }, text);
+    return plain("td", { class: cls, title }, text);
   });
-  return h("tr", { class: top ? "top" : null }, h("th", { scope: "row" }, name), cells);
+  return plain("tr", { class: top ? "top" : null }, plain("th", { scope: "row" }, name), cells);
 }
 
 /**
@@ -61,8 +61,8 @@ function rowLines(view, seq, row, r, columns) {
   const lines = [line(view.say("row", r), columns, token, true)];
   const gone = (name, word) => {
     if (!row.unkept?.includes(name)) return;
-    const cell = h("td", { class: "unkept", colspan: columns.length }, view.say("unkept"));
-    lines.push(h("tr", {}, h("th", { scope: "row" }, view.say(word)), cell));
+    const cell = plain("td", { class: "unkept", colspan: columns.length }, view.say("unkept"));
+    lines.push(plain("tr", {}, plain("th", { scope: "row" }, view.say(word)), cell));
   };
   gone("ids", "ids");
   gone("attended", "mask");
@@ -74,7 +74,7 @@ function rowLines(view, seq, row, r, columns) {
   const position = (i) => ["num", (used ? used[i - before] : row.positions[i]) ?? ""];
   if (used || some(row.positions)) lines.push(line(view.say("position"), columns, position));
   if (!used) gone("positions", "position");
-  return h("tbody", {}, lines);
+  return plain("tbody", {}, lines);
 }
 
 /**
@@ -87,12 +87,12 @@ function head(view, seq, columns) {
   const fresh = columns.length - cached;
   const total = seq.rows[0].roles.length;
   const span = (n, cls, text) =>
-    n ? h("td", { colspan: n, class: `span ${cls}` }, h("span", {}, text)) : null;
+    n ? plain("td", { colspan: n, class: `span ${cls}` }, plain("span", {}, text)) : null;
   const narrow = fresh < 5 && cached > 8 ? "now short" : "now";
-  return h(
+  return plain(
     "tr",
     { class: "axis" },
-    h("td", { class: "corner" }),
+    plain("td", { class: "corner" }),
     span(cached, "", `${view.say("in_cache")} · ${seq.query_start}`),
     span(fresh, narrow, `${view.say("this_call")} · ${total - seq.query_start}`),
   );
@@ -141,7 +141,8 @@ export function sequenceBox(view, base, seq) {
   const width = `calc(${columns.length} * (var(--cell) + 1px) + 66px)`;
   const kept = { "data-keep": "strip" };
   const named = { class: "strip", "aria-label": view.say("sequence"), css: { width }, ...kept };
-  const table = h("table", named, h("thead", {}, head(view, seq, columns)), body);
+  const now = plain("table", named, plain("thead", {}, head(view, seq, columns)), body);
+  const table = described(view.$.model?.querySelector("table[data-keep=strip]"), now);
   const region = { class: "scroll", role: "region", "aria-label": view.say("sequence"), ...kept };
   const more = seq.rows.length - rows.length;
   const letters = new Set(rows.flatMap((row) => columns.map((i) => row.roles[i])));
@@ -188,7 +189,7 @@ function pager(view, base, from, total) {
   };
   const text = view.say("window", from, Math.min(total, from + WINDOW) - 1, total);
   const middle = h("span", { class: "soft" }, text);
-  const by = WINDOW - 20;
+  const by = WINDOW - 8;
   return h(
     "div",
     { class: "pager" },

@@ -76,20 +76,41 @@ function makeLines(view, source) {
   return [box, made, source.first_line + Math.max(0, def)];
 }
 
-/** Another function than before: its text. @param {View} view @param {Moment} m */
+/**
+ * Another function than before: its text. What was shown before stays in the page, out of sight: a
+ * browser takes long to lay out some hundred lines.
+ * @param {View} view
+ * @param {Moment} m
+ */
 function openSource(view, m, source) {
   const { $ } = view;
   $.file.textContent = $.file.title = source ? source.file : view.say("base_model");
   $.code.className = `body ${source ? "code" : "state"}`;
   $.code.setAttribute("aria-label", view.say(source ? "source" : "reached"));
-  $.code.replaceChildren(source ? lines(view, source) : reached(view, m.call));
+  for (const row of $.rows || []) if (row.ariaCurrent) look(row, "", false);
+  const shown = source ? lines(view, source) : reached(view, m.call);
+  for (const el of [...$.code.children]) {
+    if (el.classList.contains("lines")) el.classList.toggle("away", el !== shown);
+    else if (el !== shown) el.remove();
+  }
+  if (shown.parentNode !== $.code) $.code.append(shown);
 }
 
 /** How a condition came out, or how often a line ran. */
 function badge(el, outcome, times) {
-  el.className = outcome == null ? "badge" : `badge ${outcome ? "yes" : "no"}`;
-  if (outcome != null) el.textContent = outcome ? "✓ True" : "✗ False";
-  else el.textContent = times > 1 ? `× ${times}` : "";
+  const cls = outcome == null ? "badge" : `badge ${outcome ? "yes" : "no"}`;
+  const often = times > 1 ? `× ${times}` : "";
+  const text = outcome == null ? often : outcome ? "✓ True" : "✗ False";
+  if (el.className !== cls) el.className = cls;
+  if (el.textContent !== text) el.textContent = text;
+}
+
+/** Only what differs is written: a browser styles and lays out anew whatever is. */
+function look(row, cls, here) {
+  if (row.className === cls) return;
+  row.className = cls;
+  if (here) row.setAttribute("aria-current", "step");
+  else row.removeAttribute("aria-current");
 }
 
 /** @param {View} view @param {Moment} m */
@@ -118,11 +139,8 @@ export function showSource(view, m) {
       can: can.has(line),
       bad: line === bad,
     };
-    row.className = Object.keys(is)
-      .filter((name) => is[name])
-      .join(" ");
-    if (is.here) row.setAttribute("aria-current", "step");
-    else row.removeAttribute("aria-current");
+    const cls = Object.keys(is).filter((name) => is[name]);
+    look(row, cls.join(" "), is.here);
     badge(row.lastChild, decided.get(line), ran.get(line));
   }
   $.error?.remove();

@@ -3,7 +3,7 @@
 import { cacheBar, tokenText } from "./cells.js";
 import { adaptedBox } from "./adapted.js";
 import { likelyBox } from "./decoding.js";
-import { h, keepInView, put } from "./dom.js";
+import { described, h, keepInView, plain, put } from "./dom.js";
 import { findingsBox } from "./findings.js";
 import { methodName } from "./help.js";
 import { moveBar, showMoveBar } from "./playback.js";
@@ -124,7 +124,7 @@ export function showStory(view) {
     ? { from: base.last, now: rec.root(base).last, added: true }
     : { from, now: scene.k, waits: base?.last === scene.k && !AFTERWARDS.has(scene.kind) };
   const names = new Set(namesOf(scene).flatMap((name) => ROLES[name] || name));
-  const picture = base ? sheetBox(view, base, { ...when, names }) : noGrid(view);
+  const picture = base ? sheetBox(view, base, { ...when, names, old: $.scene }) : noGrid(view);
   const columns = base && view.rec.sequence(base.id)?.rows[0]?.roles.length;
   const beside = short_ ? null : (BESIDE[scene.kind] || cause)(view, scene, base);
   const room = { class: beside ? "two" : "one", css: { "--n": wideOf(columns) } };
@@ -208,6 +208,7 @@ const noGrid = (view) => h("p", { class: "note" }, view.say("no_base"));
  * @param {string} [when.side]  of two recordings: "a" or "b"
  * @param {Set<string>} [when.names]  the lines that this is about
  * @param {(role: string, column: number) => boolean} [when.marks]  mark these cells, and no others
+ * @param {Element} [when.old]  where the grid stands that this one comes in place of
  */
 export function sheetBox(view, base, when) {
   const seq = view.rec.sequence(base.id);
@@ -229,18 +230,24 @@ export function sheetBox(view, base, when) {
   const reached = when.now >= base.first;
   const heading = (word, cls) => {
     const cell = { colspan: columns.length + 1, scope: "rowgroup", class: cls };
-    return h("tr", {}, h("th", cell, h("span", {}, word)));
+    return plain("tr", {}, plain("th", cell, plain("span", {}, word)));
   };
   const stage = stageOf(view, base);
   const name = { class: "strip sheet", "aria-label": view.say("sequence") };
-  const table = h(
+  const old = when.old?.querySelector("[data-keep=sheet]");
+  const now = plain(
     "table",
     { ...name, css: { "--n": columns.length }, "data-keep": "sheet" },
-    h("colgroup", {}, h("col", { class: "head-col" }), h("col", { span: columns.length })),
+    plain(
+      "colgroup",
+      {},
+      plain("col", { class: "head-col" }),
+      plain("col", { span: columns.length }),
+    ),
     when.fed && data.start
       ? null
-      : h("tbody", { class: "passed" }, heading(view.say("you_passed"), "part"), above),
-    h(
+      : plain("tbody", { class: "passed" }, heading(view.say("you_passed"), "part"), above),
+    plain(
       "tbody",
       { class: "reached" },
       heading(`${view.say(reached ? "reached" : "on_its_way")} · ${stage}`, "part"),
@@ -248,9 +255,11 @@ export function sheetBox(view, base, when) {
       below,
     ),
     aside.length
-      ? h("tbody", { class: "reached" }, heading(view.say("for_the_loss"), "part"), aside)
+      ? plain("tbody", { class: "reached" }, heading(view.say("for_the_loss"), "part"), aside)
       : null,
   );
+  const table = described(old, now);
+  const cells = old || table;
   const label = [view.say("sequence"), when.side].filter(Boolean).join(" ");
   const scroll = { class: "scroll", role: "region", "aria-label": label, "data-keep": "scroll" };
   const box = h("div", scroll, table);
@@ -263,8 +272,8 @@ export function sheetBox(view, base, when) {
     box,
     cameBackLine(view, base, when),
     legend(view, names, {
-      fresh: table.querySelector(".fresh") && wordOf(when),
-      unborn: table.querySelector(".unborn") && "faint",
+      fresh: cells.querySelector(".fresh") && wordOf(when),
+      unborn: cells.querySelector(".unborn") && "faint",
     }),
   );
 }
@@ -280,12 +289,12 @@ function parts(view, data, columns) {
   const cached = columns.filter((c) => c < data.start).length;
   if (!cached) return null;
   const span = (n, cls, word) =>
-    n ? h("td", { colspan: n, class: `span ${cls}` }, h("span", {}, word)) : null;
+    n ? plain("td", { colspan: n, class: `span ${cls}` }, plain("span", {}, word)) : null;
   const fresh = columns.length - cached;
-  return h(
+  return plain(
     "tr",
     { class: "axis" },
-    h("td", { class: "corner" }),
+    plain("td", { class: "corner" }),
     span(cached, "", `${view.say("in_cache")} · ${data.start}`),
     span(fresh, "now", fresh < 5 ? "▾" : view.say("this_call")),
   );
@@ -295,15 +304,15 @@ function parts(view, data, columns) {
 function lineOf(view, data, line, columns, when, given) {
   const about = !given && when.names?.has(line.role);
   const cls = about ? "about" : null;
-  const name = h("th", { scope: "row", class: cls }, view.say(LINE_NAMES[line.role]));
+  const name = plain("th", { scope: "row", class: cls }, view.say(LINE_NAMES[line.role]));
   if (line.lost) {
     const cell = { class: "unkept", colspan: columns.length };
-    return h("tr", {}, name, h("td", cell, view.say("unkept")));
+    return plain("tr", {}, name, plain("td", cell, view.say("unkept")));
   }
   const words = [];
   const cells = columns.map((c) => {
     const x = line.values[c];
-    if (x == null) return h("td", { class: "gap" });
+    if (x == null) return plain("td", { class: "gap" });
     const [cls, text, title] = cellOf(view, data, line.role, x, c, given);
     words.push(spokenOf(view, data, line.role, x, c) ?? text);
     const later = line.born[c] > when.now;
@@ -314,14 +323,14 @@ function lineOf(view, data, line, columns, when, given) {
     const fresh = when.marks ? when.marks(line.role, c) : !later && (born || fed);
     const more = `${later ? " unborn" : ""}${fresh && !given ? " fresh" : ""}`;
     const told = later ? `${title} · ${view.say("not_yet_short")}` : title;
-    return h("td", { class: cls + more, title: told }, text);
+    return plain("td", { class: cls + more, title: told }, text);
   });
   // for those who hear the row: "token: 4 × virtual token, f, i, g"
   const heard = stretches(words).map(([from, to, word]) => {
     return to - from > 1 ? `${to - from} × ${word}` : word;
   });
-  name.setAttribute("aria-label", `${name.textContent}: ${heard.join(", ")}`);
-  return h("tr", {}, name, cells);
+  name.props["aria-label"] = `${name.kids.join("")}: ${heard.join(", ")}`;
+  return plain("tr", {}, name, cells);
 }
 
 /** What a cell is, where its text is a sign. */

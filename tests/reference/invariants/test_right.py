@@ -498,6 +498,23 @@ def test_positions_of_families_that_count_otherwise(family, kind):
     close(*seen)
 
 
+@pytest.mark.parametrize("family, corrected", [("biogpt", False), ("opt", False), ("recurrent_gemma", True)])
+@torch.no_grad()
+def test_padding_is_told_apart_as_in_the_base_model(family, corrected):
+    """A cache of fixed size has a mask of four dimensions, and OPT's positions are counted before. RecurrentGemma keeps
+    its states in its layers: what was generated before does not flow in through the padding."""
+    config = our_config.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
+    model = ours.get_peft_model(loud(family), config, corrected_positions=corrected).eval()
+    ids = torch.tensor([[0, 0, 7, 8, 9], [12, 13, 14, 15, 16]])
+    how = dict(
+        max_new_tokens=3, min_new_tokens=3, do_sample=False, pad_token_id=0, attention_mask=(ids > 0).long()
+    )
+    how |= dict(output_logits=True, return_dict_in_generate=True)
+    again = {} if corrected else dict(cache_implementation="static")
+    first, second = model.generate(ids, **how), model.generate(ids, **how, **again)
+    close(torch.stack(first.logits), torch.stack(second.logits))
+
+
 def test_a_table_with_rows_for_padding_is_shorter():
     model = loud("roberta", is_decoder=True)
     config = our_config.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
