@@ -52,7 +52,10 @@ def _base_of(model):
     if get is None and type(model).__module__.partition(".")[0] == "peft":
         base = getattr(getattr(model, "base_model", None), "model", model)  # a PeftMixedModel
     if not hasattr(base, "config") or not hasattr(type(base), "forward"):
-        raise TypeError(f"record() needs a PEFT model or a transformers model, got {type(model).__name__}")
+        raise TypeError(
+            f"record() needs a PEFT model or a transformers model, got {type(model).__name__}; the model comes first, "
+            "then the tokenizer"
+        )
     return base
 
 
@@ -269,6 +272,10 @@ class Recorder(Switch):
         self.thread = None  # number of the thread whose calls are recorded; None: those of all threads
         super().__init__(Ledger(self.trace))
         self.watched = Watched(self.model, [])
+
+    def __getattr__(self, name: str):
+        said = f"{name!r} is not here; the recording has what was recorded: `with record(model) as trace:`"
+        raise AttributeError(said)
 
     def prepare(self) -> list:  # of doors
         "Look at the model as it is now: what is to be seen of it?"
