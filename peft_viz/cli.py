@@ -346,7 +346,7 @@ def _subparser(commands, name: str, function, about: str, **more):
         allow_abbrev=False,
         **more,
     )
-    parser.set_defaults(function=function)
+    parser.set_defaults(function=function, refuse=parser.error)
     return parser
 
 
@@ -478,7 +478,9 @@ def main(
 ) -> int:  # exit code
     "The command `peft-viz`."
     top = parser()
-    options = top.parse_args(arguments)
+    options, unknown = top.parse_known_args(arguments)
+    if unknown:  # argparse itself would print the usage of the whole, not that of the command
+        getattr(options, "refuse", top.error)(f"unrecognized arguments: {' '.join(unknown)}")
     if options.print_completion:
         print(completion(options.print_completion), end="")
         return 0

@@ -343,7 +343,7 @@ def is_first_call(
     "Does no cache come with it?"
     return not [name for name in ("past_key_values", *STATES) if given.get(name) is not None]
 
-
+# %% ../../nbs/reference/03_calls.ipynb #5b1e0ab0
 def check_call(
     model,  # a PeftModel
     given: dict,  # the arguments of a forward
@@ -363,6 +363,14 @@ def check_call(
     if isinstance(mask, torch.Tensor) and mask.dim() == 3:
         fits = not prompts and base.config.model_type in encoders()
         need(fits, f"attention_mask has shape {list(mask.shape)}; it must be [batch, sequence]")
+    if isinstance(mask, torch.Tensor) and mask.dim() == 4:
+        counted = setting is not None and setting.counts_positions
+        told = given.get("position_ids") is not None and (setting is None or setting.keeps_positions)
+        need(
+            counted or told or not model.base_model_facts.counts_in_mask,
+            f"{type(base).__name__} counts positions in the mask, so it must be [batch, sequence]; the attention_mask "
+            f"has shape {list(mask.shape)}",
+        )
     inputs = given["input_ids"] if given.get("inputs_embeds") is None else given["inputs_embeds"]
     virtual = model.active_peft_config.num_virtual_tokens if prompts else 0
     check_mask_behind(cache, mask, inputs.shape[1], virtual)
@@ -370,7 +378,7 @@ def check_call(
         check_prompt_inputs(setting, given)
         check_embedded(model, given.get("inputs_embeds"))
 
-
+# %% ../../nbs/reference/03_calls.ipynb #5b1e0ab1
 def check_ranges(
     model,  # a PeftModel
     given: dict,  # the arguments of a call

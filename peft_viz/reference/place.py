@@ -317,7 +317,7 @@ class Place(PlaceWithMask):
         if is_plain(attention_mask):
             return count_positions(attention_mask, self.queries) + first
         positions = torch.arange(self.past, self.past + self.queries, device=self.setting.base.model.device)
-        return (positions + first).expand(self.batch_size, -1)
+        return (positions + first).repeat(self.batch_size, 1)  # (a few base models write into them)
 
 # %% ../../nbs/reference/01_place.ipynb #8b3f7db5
 class InSequence(Place):

@@ -132,6 +132,22 @@ test("answers are PyTorch's", { skip }, () => {
   assert.deepEqual(wrong, []);
 });
 
+test("the answer alone is the same, whether padding is read or not", { skip }, () => {
+  for (const { asked } of given.cases) {
+    const whole = answer(asked);
+    const all = { padding: 0, counted: false, flipped: [], ...asked };
+    const brief = run(model, real, given.facts, all, false);
+    assert.equal(brief.answer, whole.answer);
+    assert.deepEqual(brief.columns, whole.columns);
+    assert.equal(brief.shares.length, 0);
+    whole.logits.forEach((row, i) => {
+      const { role, seen } = whole.columns[whole.first + i];
+      if (role === "padding" && !seen) return assert.equal(brief.logits[i], undefined);
+      row.forEach((x, j) => near(brief.logits[i][j], x, 1e-4));
+    });
+  }
+});
+
 test("attention adds up, and what is masked gets none", { skip }, () => {
   const asked = { word: "pizza", task: "reverse", method: "prefix", padding: 2, flipped: ["v1"] };
   const { shares, columns } = answer(asked);

@@ -347,6 +347,16 @@ test("one row of the batch on one grid: what was passed, what was made of it, an
   assert.equal(sheet(r, r.calls[1], 7), null);
 });
 
+test("what stands in a dictionary that a line made is as old as the dictionary", () => {
+  const ids = { kind: "tensor", role: "positions", shape: [1, 2], data: [4, 5] };
+  const kwargs = { kind: "mapping", type: "dict", length: 1, items: { position_ids: 0 } };
+  const change = { name: "kwargs", value: 1, before: null, how: "rebound", aliases: [] };
+  const steps = [step(1), step(2, { changes: [change] }), step(3, { calls: [1] })];
+  const calls = [call({ steps }), call({ kind: "base", parent: 0, args: { position_ids: 0 } })];
+  const r = recording(calls, { values: [ids, kwargs] }, { sequences: [] });
+  assert.equal(madeAt(r, 0, 0, r.calls[1].first), 2); // 0 is the call itself, 1 the first line
+});
+
 test("types and weights for the loss stand apart from what the base model got", () => {
   const tensor = (role, shape, data) => ({ kind: "tensor", role, shape, data });
   const values = [

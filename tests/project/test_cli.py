@@ -937,3 +937,14 @@ def test_options_of_a_cell_that_do_not_work_are_told_in_one_line(line, why, shel
     assert not result.success and "ran" not in shell.user_ns
     assert why in said and said.startswith("UsageError: %%record: ") and said.count("\n") == 1
     assert "Write: %%record [name] [--calls N]" in said
+
+
+@pytest.mark.parametrize(
+    "words, command", [("run --wrong x.py", "run"), ("show x.json --wrong", "show"), ("--wrong", "")]
+)
+def test_an_unknown_option_is_answered_by_its_command(words, command, capsys):
+    with pytest.raises(SystemExit) as how:
+        cli.main(words.split())
+    said = capsys.readouterr().err
+    assert how.value.code == 2 and "unrecognized arguments: --wrong" in said
+    assert said.startswith(f"usage: {' '.join(['peft-viz', command]).rstrip()} [-h]")

@@ -48,17 +48,19 @@ export function passed(rec, root) {
 }
 
 /**
- * The first step in [from, to] at which a value existed; `to` when none is known.
+ * The first step in [from, to] at which a value existed, in a variable or as an entry of one; `to`
+ * when none is known.
  * @param {Recording} rec
  * @param {number | undefined} index
  */
 export function madeAt(rec, index, from, to) {
   if (index == null) return to;
+  const holds = (i) => i === index || Object.values(rec.value(i)?.items || []).includes(index);
   for (let k = from; k < to; k++) {
     const m = rec.moments[k];
     if (m.phase === "enter" && Object.values(m.call.args).includes(index)) return k;
     const changes = rec.settled(m)?.changes || [];
-    if (changes.some((c) => c.value === index)) return k;
+    if (changes.some((c) => holds(c.value))) return k;
   }
   return to;
 }

@@ -10,6 +10,7 @@ import torch
 
 import peft_viz as ours
 from damage import print_of
+from families import tiny_model, V5
 from peft_viz import tiny_random
 from peft_viz.reference.calls import check_inputs, check_mask, check_mask_behind
 from peft_viz.reference.config import PeftWarning
@@ -493,3 +494,38 @@ def test_names_of_the_base_model_are_told_not_those_of_adapters():
         told = str(found.value)
         assert "q_proj" in told and "lm_head" in told
         assert not any(part in told for part in ("base_layer", "lora_", "default", "original_module"))
+
+
+@pytest.mark.parametrize("kind", [ours.PromptTuningConfig, ours.PrefixTuningConfig, ours.LoraConfig])
+def test_a_mask_in_which_positions_cannot_be_counted(kind):
+    "OPT counts positions in a mask of two dimensions; with one of four, it has to be told them."
+    fields = {} if kind is ours.LoraConfig else dict(num_virtual_tokens=3)
+    model = ours.get_peft_model(tiny_random("opt"), kind(task_type="CAUSAL_LM", **fields)).eval()
+    ids, seen = torch.tensor([[7, 8, 9]]), torch.ones(3, 3, dtype=torch.bool).tril()[None, None]
+    mask = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)
+    for given in mask, seen:
+        with pytest.raises(
+            ValueError, match="OPTForCausalLM counts positions in the mask, so it must be .batch, seq"
+        ):
+            model(ids, attention_mask=given)
+    model.corrected_positions = True  # they are counted here, for virtual tokens
+    told = dict(position_ids=torch.arange(3)[None]) if kind is ours.LoraConfig else {}
+    with torch.no_grad():
+        plain, same = model(ids, attention_mask=torch.ones_like(ids)), model(ids, attention_mask=mask, **told)
+    assert torch.allclose(plain.logits, same.logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["mamba", "jamba", "longcat_flash", "llama"])
+def test_a_layer_that_is_never_called(family):
+    "What an adapter adds to it is not computed: that is said where it is so, and only there."
+    base, fields = tiny_model(family), dict(target_modules="all-linear", init_lora_weights=False)
+    models = []
+    heard = said(lambda: models.append(ours.get_peft_model(base, lora(**fields))))
+    models[0](IDS.repeat(4, 4), labels=IDS.repeat(4, 4)).loss.backward()
+    trained = [(n, p.grad) for n, p in models[0].named_parameters() if "lora_B" in n]
+    silent = {n.split(".")[-4] for n, grad in trained if grad is None or not grad.any()}
+    assert silent - {"gate_proj", "up_proj", "down_proj"} == (  # (of experts that no token was sent to)
+        {"longcat_flash": {"classifier"}, "llama": set()}.get(family, {"dt_proj"} if V5 else set())
+    )
+    assert all(f".{name}" in heard for name in silent if name in ("dt_proj", "classifier"))
+    assert ("without calling the layer" in heard) == bool(silent & {"dt_proj", "classifier"})

@@ -147,8 +147,9 @@ export class PeftVizPlayground extends HTMLElement {
   /**
    * The answer with some of the choices changed; computed once.
    * @param {Partial<import("./state.js").State>} [part]
+   * @param {boolean} [whole] with the attention, and with what the padding is read as
    */
-  ask(part = {}) {
+  ask(part = {}, whole = false) {
     const { word, task, method, on, pad, counted, out, off } = { ...this.state, ...part };
     const asked = {
       word,
@@ -160,11 +161,12 @@ export class PeftVizPlayground extends HTMLElement {
       off: method === "lora" ? off : [],
     };
     const key = JSON.stringify(asked);
-    if (!this._known.has(key)) {
-      if (this._known.size > KEPT) this._known.clear();
-      this._known.set(key, run(this.model, this.tokens, this.facts, asked));
-    }
-    return this._known.get(key);
+    const known = this._known.get(key);
+    if (known && (known.shares.length || !whole)) return known;
+    if (this._known.size > KEPT) this._known.clear();
+    const answered = run(this.model, this.tokens, this.facts, asked, whole);
+    this._known.set(key, answered);
+    return answered;
   }
 
   // ---- the page
@@ -251,11 +253,12 @@ export class PeftVizPlayground extends HTMLElement {
     const start = performance.now();
     const { state, facts } = this;
     const focus = /** @type {HTMLElement} */ (this.shadowRoot.activeElement)?.dataset.key;
-    this.answers = { shown: this.ask(), without: this.ask({ on: false }) };
-    const { shown, without } = this.answers;
-    this.took = shown.milliseconds + (shown === without ? 0 : without.milliseconds);
+    const shown = this.ask({}, true);
     const { columns } = shown;
     this.lookedAt = columns.find((c) => c.name === state.at) || columns[shown.asks];
+    const without = this.ask({ on: false }, this.lookedAt.role === "padding");
+    this.answers = { shown, without };
+    this.took = shown.milliseconds + (shown === without ? 0 : without.milliseconds);
     const virtual = facts.methods[state.method].virtual || 0;
     const ghosts = state.on ? 0 : virtual;
     const most = Math.max(columns.length + ghosts, virtual + without.columns.length);

@@ -100,32 +100,38 @@ function fill(cache, prefix, virtual, width) {
  * @param {Tokens} tokens
  * @param {import("./packed.js").Packed} packed
  * @param {Asked} asked
+ * @param {boolean} [whole] false: for the answer alone. Padding that nobody may see is not read
+ *   (it changes nothing), and who attends to whom is not kept.
  * @returns {Answered}
  */
-export function run(model, tokens, packed, asked) {
+export function run(model, tokens, packed, asked, whole = true) {
   const start = performance.now();
   const { virtual, prompt, prefix, change } = learned(model, packed, asked);
   const columns = place(tokens, asked, virtual);
+  const kept = columns.filter((c) => whole || c.seen || c.role !== "padding"); // in the cache
   const cache = model.cache(columns.length + LONGEST);
   if (prefix) fill(cache, prefix, virtual, model.kvWidth);
   const { num_hidden_layers: layers, num_attention_heads: heads } = model.config;
   const grid = () => Array.from({ length: heads }, () => []);
   /** @type {Float32Array[][][]} */
-  const shares = Array.from({ length: layers }, grid);
-  const watch = (layer, _, head, given) => shares[layer][head].push(given);
+  const shares = Array.from({ length: whole ? layers : 0 }, grid);
+  const watch = whole ? (layer, _, head, given) => shares[layer][head].push(given) : null;
   const size = tokens.vocabulary.length;
   const logits = [];
 
   const read = (from, embeddings) => {
-    const positions = columns.slice(from).map((c) => c.position);
-    const mask = columns.map((c) => c.seen);
+    const rows = kept.slice(from);
+    const positions = rows.map((c) => c.position);
+    const mask = kept.map((c) => c.seen);
     const out = model.forward({ embeddings, positions, mask, cache, change, watch });
-    for (let r = 0; r < positions.length; r++) logits.push(out.slice(r * size, (r + 1) * size));
-    return largest(logits[logits.length - 1]);
+    rows.forEach((c, r) => {
+      logits[columns.indexOf(c) - first] = out.slice(r * size, (r + 1) * size);
+    });
+    return largest(out.subarray(out.length - size));
   };
   const first = cache.length;
   const asks = columns.length - 1;
-  const ids = columns.filter((c) => c.id != null).map((c) => c.id);
+  const ids = kept.filter((c) => c.id != null).map((c) => c.id);
   const embeddings = model.embed(ids);
   let best = read(first, prompt ? joined(prompt, embeddings) : embeddings);
   const made = [];
@@ -133,10 +139,12 @@ export function run(model, tokens, packed, asked) {
     const role = /** @type {"generated"} */ ("generated");
     const position = columns[columns.length - 1].position + 1;
     const name = `g${made.length}`;
-    columns.push({ role, name, id: best, text: tokens.vocabulary[best], seen: 1, position });
+    const column = { role, name, id: best, text: tokens.vocabulary[best], seen: 1, position };
+    columns.push(column);
+    kept.push(column);
     made.push(best);
     if (best === tokens.end) break;
-    best = read(columns.length - 1, model.embed([best]));
+    best = read(kept.length - 1, model.embed([best]));
   }
   const answer = tokens.decode(made);
   const milliseconds = performance.now() - start;

@@ -9,48 +9,91 @@
  * @returns {Float32Array} [rows, height]
  */
 export function linear(x, rows, weight, height) {
+  const width = weight.length / height;
   const out = new Float32Array(rows * height);
-  const fours = rows - (rows % 4);
-  for (let i = 0; i < height; i++) {
-    for (let r = 0; r < fours; r += 4) fourRows(x, r, weight, i, out, height);
-    for (let r = fours; r < rows; r++) oneRow(x, r, weight, i, out, height);
+  const fours = height - (height % 4);
+  const pairs = rows - (rows % 2);
+  for (let i = 0; i < height; i += i < fours ? 4 : 1) {
+    const w = i * width;
+    if (i >= fours) {
+      for (let r = 0; r < rows; r++) out[r * height + i] = dot(x, r * width, weight, w, width);
+      continue;
+    }
+    for (let r = 0; r < pairs; r += 2) {
+      two(x, r * width, weight, w, width, out, r * height + i, height);
+    }
+    if (pairs < rows) four(x, pairs * width, weight, w, width, out, pairs * height + i);
   }
   return out;
 }
 
-/** A number of the result for four rows: each weight is read once for all of them. */
-function fourRows(x, r, weight, i, out, height) {
-  const width = weight.length / height;
-  const [a, b, c, d] = [r * width, (r + 1) * width, (r + 2) * width, (r + 3) * width];
-  let [s0, s1, s2, s3] = [0, 0, 0, 0];
-  for (let j = 0, w = i * width; j < width; j++, w++) {
-    const k = weight[w];
-    s0 += k * x[a + j];
-    s1 += k * x[b + j];
-    s2 += k * x[c + j];
-    s3 += k * x[d + j];
-  }
-  const o = r * height + i;
-  out[o] = s0;
-  out[o + height] = s1;
-  out[o + 2 * height] = s2;
-  out[o + 3 * height] = s3;
+/** One number of one row. */
+function dot(x, a, weight, w, width) {
+  let s = 0;
+  for (let j = 0; j < width; j++) s += x[a + j] * weight[w + j];
+  return s;
 }
 
-/** And for one row: four sums that do not wait for each other. */
-function oneRow(x, r, weight, i, out, height) {
-  const width = weight.length / height;
-  const whole = width - (width % 4);
-  const [w, a] = [i * width, r * width];
-  let [s0, s1, s2, s3] = [0, 0, 0, 0];
-  for (let j = 0; j < whole; j += 4) {
-    s0 += weight[w + j] * x[a + j];
-    s1 += weight[w + j + 1] * x[a + j + 1];
-    s2 += weight[w + j + 2] * x[a + j + 2];
-    s3 += weight[w + j + 3] * x[a + j + 3];
+/** Four numbers of one row: each number of the row is read once for all of them. */
+function four(x, a, weight, w, width, out, o) {
+  const u = w + width;
+  const v = u + width;
+  const z = v + width;
+  let s0 = 0;
+  let s1 = 0;
+  let s2 = 0;
+  let s3 = 0;
+  for (let j = 0; j < width; j++) {
+    const k = x[a + j];
+    s0 += k * weight[w + j];
+    s1 += k * weight[u + j];
+    s2 += k * weight[v + j];
+    s3 += k * weight[z + j];
   }
-  for (let j = whole; j < width; j++) s0 += weight[w + j] * x[a + j];
-  out[r * height + i] = s0 + s1 + s2 + s3;
+  out[o] = s0;
+  out[o + 1] = s1;
+  out[o + 2] = s2;
+  out[o + 3] = s3;
+}
+
+/** Four numbers of two rows: each weight is read once for both, too. */
+function two(x, a, weight, w, width, out, o, height) {
+  const b = a + width;
+  const u = w + width;
+  const v = u + width;
+  const z = v + width;
+  let s0 = 0;
+  let s1 = 0;
+  let s2 = 0;
+  let s3 = 0;
+  let t0 = 0;
+  let t1 = 0;
+  let t2 = 0;
+  let t3 = 0;
+  for (let j = 0; j < width; j++) {
+    const k = x[a + j];
+    const l = x[b + j];
+    let c = weight[w + j];
+    s0 += k * c;
+    t0 += l * c;
+    c = weight[u + j];
+    s1 += k * c;
+    t1 += l * c;
+    c = weight[v + j];
+    s2 += k * c;
+    t2 += l * c;
+    c = weight[z + j];
+    s3 += k * c;
+    t3 += l * c;
+  }
+  out[o] = s0;
+  out[o + 1] = s1;
+  out[o + 2] = s2;
+  out[o + 3] = s3;
+  out[o + height] = t0;
+  out[o + height + 1] = t1;
+  out[o + height + 2] = t2;
+  out[o + height + 3] = t3;
 }
 
 /**
