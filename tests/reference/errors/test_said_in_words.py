@@ -529,3 +529,14 @@ def test_a_layer_that_is_never_called(family):
     )
     assert all(f".{name}" in heard for name in silent if name in ("dt_proj", "classifier"))
     assert ("without calling the layer" in heard) == bool(silent & {"dt_proj", "classifier"})
+
+
+def test_a_mask_of_pictures_has_no_rows_for_virtual_tokens():
+    "Mllama's `cross_attention_mask` says which token sees which picture."
+    model = ours.get_peft_model(tiny_random("llama"), prompt()).eval()
+    mask = torch.ones(2, 4, 1, 1)
+    for call in model, model.generate:
+        with pytest.raises(
+            ValueError, match="a row for each token of yours, and none for the virtual tokens"
+        ):
+            call(input_ids=IDS, cross_attention_mask=mask)
