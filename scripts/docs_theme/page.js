@@ -25,6 +25,22 @@ function unfold() {
 addEventListener("hashchange", unfold);
 unfold();
 
+// Paper is white: a dark page is printed light.
+let darkPage = false;
+for (const when of ["beforeprint", "afterprint"]) {
+  addEventListener(when, () => {
+    const { dataset, classList } = document.documentElement;
+    const dark = when === "afterprint";
+    if (!dark) darkPage = dataset.scheme === "alternate";
+    if (!darkPage) return;
+    if (dark) dataset.scheme = "alternate";
+    else delete dataset.scheme;
+    classList.toggle("quarto-dark", dark);
+    for (const sheet of document.querySelectorAll("link.quarto-color-scheme"))
+      sheet.media = sheet.classList.contains("quarto-color-alternate") === dark ? "all" : "not all";
+  });
+}
+
 // On the first page: copy the command
 for (const button of document.querySelectorAll("[data-copy]")) {
   button.addEventListener("click", async () => {

@@ -310,6 +310,24 @@ def test_the_switch_turns_the_page_over_and_back(site, new_page, scheme):
 
 
 @pytest.mark.browser
+def test_a_dark_page_is_printed_light(site, new_page):
+    tab = new_page(color_scheme="dark", offline=True)
+    tab.show(site / "zh" / "prompt_tuning.html")
+    ink = """when => {
+      if (when) dispatchEvent(new Event(when));
+      const colours = ["body", "main p", "main pre code span[class]"].map(where => {
+        const found = getComputedStyle(document.querySelector(where))[where === "body" ? "backgroundColor" : "color"];
+        return found.match(/\\d+/g).slice(0, 3).reduce((sum, x) => sum + +x, 0) / 3;
+      });
+      return [...colours, getComputedStyle(document.querySelector(".cell-output-display img")).filter];
+    }"""
+    before, printed, after = (tab.evaluate(ink, when) for when in (None, "beforeprint", "afterprint"))
+    assert before == after and before[0] < 60 < 180 < before[1] and before[3] != "none"
+    assert printed[0] == 255 and max(printed[1:3]) < 150 and printed[3] == "none"
+    assert tab.problems == []
+
+
+@pytest.mark.browser
 @pytest.mark.parametrize(
     "question, page_found",
     [

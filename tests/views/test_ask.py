@@ -464,6 +464,18 @@ def test_without_scripts_the_question_stays_and_the_solution_unfolds(opened):
 
 
 @pytest.mark.browser
+def test_a_form_turns_dark_and_light_with_its_page(opened):
+    page, parts = opened(color_scheme="light")
+    count = "n => [...document.querySelectorAll('peft-viz-exercise')]"
+    count += ".filter(e => e.shadowRoot.querySelector('form.dark')).length === n"
+    assert page.evaluate(count, 0)
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_function(count, arg=len(parts))
+    page.evaluate("document.body.style = 'background: white; color: black'")  # a page's own switch
+    page.wait_for_function(count, arg=0)
+
+
+@pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_questions_are_accessible(opened, scheme):
     axe = pytest.importorskip("axe_playwright_python", reason="axe is not installed")

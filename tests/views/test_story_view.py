@@ -434,7 +434,7 @@ _STEP_OF = f"""([id, step]) => {{ const c = document.querySelector('{TAG}').rec.
 
 def test_the_layers_that_lora_adapts(new_page, tmp_path):
     config, page = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj"]), new_page()
-    trace = recorded(config, new_tokens=0, layers=2)
+    trace = recorded(config, new_tokens=0, layers=2, attention="full")
     number = next(i for i, m in enumerate(trace.story(), 1) if m.kind == "inside")
     page.raw.goto(trace.save(tmp_path / "trace.html").as_uri() + f"#moment={number}")
     told = [plain(x) for x in page.raw.locator(f"{TAG} .list tbody tr").all_inner_texts()]
@@ -444,6 +444,9 @@ def test_the_layers_that_lora_adapts(new_page, tmp_path):
         assert row.startswith(layer.name) and f"{list(layer.a)} {list(layer.b)} 2 0 no" in row
     page.raw.goto(trace.save(tmp_path / "zh.html").as_uri() + "#lang=zh")
     assert text(page, ".say").startswith("LoRA 不改变你的批次") and page.problems == []
+    view(page, "attention")  # no virtual token: no share of nothing
+    assert {cell.inner_text() for cell in page.raw.locator(f"{TAG} .shares button").all()} == {"·"}
+    assert "这里没有虚拟词元" in text(page, ".sharemap")
 
 
 # ---------------------------------------------------------------- links, copies, sizes

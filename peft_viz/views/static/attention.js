@@ -158,7 +158,9 @@ function oneHead(view, full, shown) {
 function shareMap(view, base, seq, kept) {
   const layers = kept.filter((w) => w.share);
   if (!layers.length) return null;
-  const roles = seq.rows[view.row].roles.slice(seq.query_start);
+  const { roles: all } = seq.rows[view.row];
+  const roles = all.slice(seq.query_start);
+  const none = !all.includes("v"); // no virtual token: a choice of weights, without numbers
   const rows = layers.map((w) => {
     const r = w.share.shape[0] === 1 ? 0 : view.row;
     const cells = meanShare(w.share, r, roles).map((x, head) => {
@@ -170,17 +172,22 @@ function shareMap(view, base, seq, kept) {
       };
       const on = view.layer === w.layer && view.headIndex === head;
       const percent = Math.round(100 * x);
+      const name = view.say(none ? "layer_head_of" : "share_of", w.layer, head, percent);
       const more = {
         "data-head": `${w.layer}.${head}`,
         "aria-pressed": String(on),
-        "aria-label": view.say("share_of", w.layer, head, percent),
-        title: view.say("share_of", w.layer, head, percent),
+        "aria-label": name,
+        title: name,
         css: { "--share": `${percent}%` },
       };
       return h(
         "td",
         {},
-        h("button", { type: "button", class: "share", onclick: act, ...more }, String(percent)),
+        h(
+          "button",
+          { type: "button", class: "share", onclick: act, ...more },
+          none ? "·" : String(percent),
+        ),
       );
     });
     return h("tr", {}, h("th", { scope: "row" }, String(w.layer)), cells);
@@ -190,13 +197,13 @@ function shareMap(view, base, seq, kept) {
   return h(
     "div",
     { class: "sharemap scroll" },
-    h("div", { class: "h4" }, view.say("share_title")),
+    h("div", { class: "h4" }, view.say(none ? "no_share_title" : "share_title")),
     h(
       "table",
       { class: "shares" },
       h("thead", {}, h("tr", {}, h("th", {}, view.say("layer_head")), names)),
       h("tbody", {}, rows),
     ),
-    h("p", { class: "note" }, view.say("share_note")),
+    h("p", { class: "note" }, view.say(none ? "no_share_note" : "share_note")),
   );
 }

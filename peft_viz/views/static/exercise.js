@@ -113,6 +113,17 @@
     return 0.299 * r + 0.587 * g + 0.114 * b > 140;
   }
 
+  /** When the page turns dark or light, its forms do, too. */
+  const turned = () => {
+    for (const element of document.querySelectorAll("peft-viz-exercise"))
+      element.shadowRoot?.querySelector("form").classList.toggle("dark", isDark(element));
+  };
+  const later = () => setTimeout(turned, 60); // when the page has changed its colours
+  const observer = new MutationObserver(later);
+  for (const root of [document.documentElement, document.body])
+    if (root) observer.observe(root, { attributes: true });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", later);
+
   let count = 0;
 
   customElements.define(

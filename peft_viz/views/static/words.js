@@ -101,6 +101,12 @@ export const WORDS = {
   ],
   share_title: ["Attention on virtual tokens, in percent", "落在虚拟词元上的注意力（百分比）"],
   share_of: ["layer {0}, head {1}: {2} %", "第 {0} 层，第 {1} 头：{2} %"],
+  layer_head_of: ["layer {0}, head {1}", "第 {0} 层，第 {1} 头"],
+  no_share_title: ["Layers and heads", "层与头"],
+  no_share_note: [
+    "There is no virtual token that attention could fall on. Click a cell to see its weights.",
+    "这里没有虚拟词元，注意力不会落在虚拟词元上。点击格子查看其权重。",
+  ],
   share_note: [
     "Mean over the queries of this row that are tokens. Click a cell to see its weights.",
     "对该行中词元查询取平均。点击格子查看其权重。",
