@@ -290,11 +290,11 @@ def _question(lang: str, kind: str, trace: Trace, call: int, **named) -> str:
 def _row(trace: Trace, call: int, row: int):
     return layout.sequence(trace, trace.base_calls[call]).rows[row]
 
-
+# %% ../../nbs/views/06_ask.ipynb #43d5f24c
 def _of(row, numbers: list, role: str) -> list:  # the numbers of the columns that do not have this role
     return [x for x, r in zip(numbers, row.roles) if r != role]
 
-# %% ../../nbs/views/06_ask.ipynb #43d5f24c
+
 def _short(right: list, virtual: int, hint: str) -> list:  # an answer without the virtual tokens is so long
     return [(len(right) - virtual, hint.format(n=virtual))] * bool(virtual)
 
