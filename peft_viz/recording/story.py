@@ -426,6 +426,8 @@ def _where_they_go(t: _Teller, scene: _Scene, put: str | None, cached: int):
         told = [x for x in told if not gets or gets[0] is None or x[0] < gets[0]] or told
         if told:
             key = {"inputs": "to_inputs", "cache": "to_cache"}.get(put, "held")
+            if key == "to_inputs" and _peft_type(t.trace) == "PREFIX_TUNING":
+                key = "to_columns"
             return t.tell(
                 "decision",
                 key,
