@@ -149,6 +149,11 @@ export const WORDS = {
     "The base model gets {0} {0:position|positions}, and {1}.",
     "基础模型收到 {0} 个位置，{1}。",
   ],
+  then_fills: [
+    " The row has ended: generate fills it with ‘{0}’.",
+    "该行已经结束，generate 用 ‘{0}’ 填充。",
+  ],
+  row_ended: ["The row had ended before: none of them is taken.", "该行此前已经结束：都没有被选。"],
   then_takes: [" Then ‘{0}’ is taken.", "随后选出 ‘{0}’。"],
   // overview
   base_calls: ["Calls of the base model", "基础模型的调用"],
