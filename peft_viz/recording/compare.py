@@ -582,14 +582,15 @@ class Comparison:
 # %% ../../nbs/recording/04_compare.ipynb #594f28c8
 _TOLD = {
     "en": dict(
-        same="Nothing differs. Calls of the base model compared: {moments}.",
+        same="Nothing differs in shapes, masks, positions, labels, caches and answers. Calls of the base model "
+        "compared: {moments}.",
         differs="{n} difference{s}, each where it comes first. Calls of the base model compared: {moments}.",
         unknown="Not compared, because one of the recordings does not have it: {}.",
         what="what",
         when="first difference",
     ),
     "zh": dict(
-        same="没有差异（比较了 {moments} 次基础模型调用）。",
+        same="形状、掩码、位置编号、标签、缓存与输出都没有差异（比较了 {moments} 次基础模型调用）。",
         differs="有 {n} 类事实不同（比较了 {moments} 次基础模型调用）。下面是每一类第一次出现差异的地方：",
         unknown="未比较（其中一份记录没有保存）：{}。",
         what="内容",

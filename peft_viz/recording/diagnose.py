@@ -347,6 +347,74 @@ def _logits(trace, m):
 def _wide(value) -> bool:
     return value is not None and value.kind == "tensor" and len(value.shape) > 1
 
+# %% ../../nbs/recording/05_diagnose.ipynb #5ad00002
+TEXTS |= {
+    "labels-on-padding": dict(
+        level="warning",
+        en=(
+            "The loss counts {n} labels where the attention_mask is 0: the model learns to write padding.",
+            "Set them to -100: labels.masked_fill(attention_mask == 0, -100).",
+        ),
+        zh=(
+            "attention_mask 为 0 的地方有 {n} 个标签计入损失：模型会学着写填充。",
+            "把这些标签设为 -100：labels.masked_fill(attention_mask == 0, -100)。",
+        ),
+    ),
+    "padding-seen": dict(
+        level="warning",
+        en=(
+            "There is no attention_mask, and row {row} has {n} tokens of padding (id {pad}) at an end: the model "
+            "reads them as text.",
+            "Pass the attention_mask that the tokenizer returns beside the input_ids.",
+        ),
+        zh=(
+            "没有 attention_mask，而第 {row} 行的一端有 {n} 个填充词元（编号 {pad}）：模型把它们当作文本来读。",
+            "把分词器随 input_ids 一起返回的 attention_mask 也传入。",
+        ),
+    ),
+}
+
+# %% ../../nbs/recording/05_diagnose.ipynb #5ad00004
+@rule
+def _labels_on_padding(case: Case) -> Iterator:
+    ends = case.about.get("eos_token_ids") or []
+    for m in case.moments:
+        labels = layout.numbers(layout.argument(case.trace, m.call, "labels"), len(m.names))
+        if m.stage != "forward" or not labels or None in labels:
+            continue
+        n = sum(_on_padding(row, names[-len(row) :], ends) for row, names in zip(labels, m.names))
+        if n:
+            yield "labels-on-padding", m, dict(n=n)
+
+
+def _on_padding(labels: list, names: list, ends: list) -> int:
+    "How many labels of a row count where no token is. The first one of a row never counts."
+    wrong = 0
+    for before, name, label in zip(names, names[1:], labels[1:]):
+        ends_the_row = before is not None and label in ends
+        wrong += name is None and label != layout.IGNORED and not ends_the_row
+    return wrong
+
+
+@rule
+def _padding_seen(case: Case) -> Iterator:
+    pad, ends = case.about.get("pad_token_id"), case.about.get("eos_token_ids") or []
+    for m in case.moments:
+        if m.stage == "decode" or layout.passed(case.trace, m.call, "attention_mask") is not None:
+            continue
+        ids = layout.numbers(layout.passed(case.trace, m.call, "input_ids"), len(m.names)) or []
+        for r, (row, names) in enumerate(zip(ids, m.names)):
+            n = max(_run(row, pad), _run(row[::-1], pad)) if row else 0
+            # one token that ends a row may be there to end it, or to begin it
+            if None not in names and 1 + (pad in ends) <= n < len(row):
+                yield "padding-seen", m, dict(row=r, n=n, pad=pad)
+                break
+
+
+def _run(row: list, token: int | None) -> int:
+    "How often a token stands at the beginning of a row."
+    return next((k for k, other in enumerate(row) if other != token), len(row))
+
 # %% ../../nbs/recording/05_diagnose.ipynb #ecfc5971
 TEXTS |= {
     "labels-length": dict(
@@ -711,7 +779,7 @@ def _missing(case: Case) -> Iterator:
         )  # peft's disable_adapter, in generate
         if around and _to_compare(case, m, lambda other: sum(case.ask("virtual tokens", other) or ()) > 0):
             continue
-        why = (": it was called directly", "：它被直接调用") if direct else ("", "")
+        why = _CALLED_DIRECTLY if direct else ("", "")
         advice = _DIRECT if direct else _INDIRECT
         yield "virtual-missing", m, dict(v=case.v, why=why, advice=advice)
 
@@ -725,6 +793,10 @@ def _to_compare(case, m: Moment, with_adapter) -> bool:
     return any(map(with_adapter, alike))
 
 
+_CALLED_DIRECTLY = (
+    ": it was called directly, or by disable_adapter()",
+    "：它被直接调用，或在 disable_adapter() 中被调用",
+)
 _DIRECT = (
     "Call the model that get_peft_model returned, not the base model inside it, and outside of "
     "disable_adapter().",
@@ -1001,6 +1073,8 @@ def _state(case: Case) -> Iterator:
         )
         facts = dict(adapter=name, method=method, layers=state.layers, merged=state.merged)
         nowhere = [key for key, is_so in _NOWHERE.items() if is_so(state)]
+        if nowhere == ["idle"] and m.call.raised:  # it ended before its turn came
+            continue
         if nowhere:
             yield "adapters-nowhere", m, facts | dict(what=_WHAT[nowhere[0]])
         elif state.off == state.layers:
@@ -1117,9 +1191,9 @@ TEXTS |= {
         level="error",
         en=(
             "{function} raised {type}: {message}",
-            "The recording holds everything up to here; the other findings may say why.",
+            "The recording holds everything up to here{more}.",
         ),
-        zh=("{function} 抛出 {type}：{message}", "记录保存了到此为止的一切；其他各条可能说明原因。"),
+        zh=("{function} 抛出 {type}：{message}", "记录保存了到此为止的一切{more}。"),
     ),
 }
 
@@ -1146,9 +1220,8 @@ def _raised(case: Case) -> Iterator:
         if root.raised:
             last = next((k for k in reversed(range(len(root.steps)))), None)
             said = " ".join(str(root.raised["message"]).split())
-            facts = dict(
-                function=root.function, type=root.raised["type"], message=said[:300] + "…" * (len(said) > 300)
-            )
+            said = said[:300] + "…" * (len(said) > 300)
+            facts = dict(function=root.function, type=root.raised["type"], message=said, more=("", ""))
             yield "raised", (root, last) if last is not None else root, facts
 
 # %% ../../nbs/recording/05_diagnose.ipynb #68933227
@@ -1168,6 +1241,9 @@ def diagnose(
                 found[kind].times += 1
             else:
                 found[kind] = Finding(kind, **_place(trace, where), facts=facts, lang=lang)
+    if "raised" in found and len(found) > 1:
+        more = "; the other findings may say why", "；其他各条可能说明原因"
+        found["raised"].facts["more"] = more
     at = lambda f: (
         -2 if f.kind == "raised" else -1 if f.call is None else f.call if f.base is None else f.base
     )

@@ -529,7 +529,12 @@ class _Reads:
                     "with max_bytes=None"
                 )
             with open(path, "rb") as file:  # (what is no plain file may never end)
-                return cls.from_json(file.read(-1 if max_bytes is None else max_bytes + 1), max_bytes)
+                text = file.read(-1 if max_bytes is None else max_bytes + 1)
+            if text[:15].lower().startswith(b"<!doctype html"):
+                raise TraceError(
+                    "This is a page to look at; save the recording with a name that ends in .json, too"
+                )
+            return cls.from_json(text, max_bytes)
         except TraceError as e:
             raise TraceError(f"{path}: {e}") from None
 

@@ -16,9 +16,9 @@ from .place import cache_length, STATES
 # %% auto #0
 __all__ = ['FOR_METHODS', 'MEANT', 'WHOLE', 'FITS', 'FLOATS', 'named', 'by_name', 'unless_switched_off', 'need', 'need_numbers',
            'need_tensor', 'can_be_read', 'check_mask', 'check_other_mask', 'check_inputs', 'check_embedded',
-           'check_mask_behind', 'check_prompt_inputs', 'check_ids', 'check_positions', 'check_labels',
-           'warn_of_misspelt', 'is_first_call', 'check_call', 'check_ranges', 'check_kinds', 'with_checked_inputs',
-           'with_checked_beginning']
+           'check_mask_behind', 'check_cross_mask', 'check_prompt_inputs', 'check_ids', 'check_positions',
+           'check_labels', 'warn_of_misspelt', 'is_first_call', 'check_call', 'check_ranges', 'check_kinds',
+           'with_checked_inputs', 'with_checked_beginning']
 
 # %% ../../nbs/reference/03_calls.ipynb #bc01519c
 FOR_METHODS = "adapter_names", "task_ids", "input_type_mask"  # arguments that the base model does not have
@@ -239,6 +239,18 @@ def check_mask_behind(
         f"attention_mask is for {given} tokens, and there are {so_far}: those in the cache, and {length} new",
     )
 
+# %% ../../nbs/reference/03_calls.ipynb #5b1e0ad0
+def check_cross_mask(
+    setting,  # the model's `Setting`
+    given: dict,  # the arguments of the call
+):
+    "Raises ValueError for a mask that says which token sees which picture, where virtual tokens would need rows in it."
+    need(
+        setting.is_prefix or given.get("cross_attention_mask") is None,
+        "cross_attention_mask has a row for each token of yours, and none for the virtual tokens; use prefix tuning, "
+        "or a method that changes layers, such as LoRA",
+    )
+
 
 def check_prompt_inputs(
     setting,  # the model's `Setting`
@@ -250,6 +262,7 @@ def check_prompt_inputs(
     input_ids, inputs_embeds = given.get("input_ids"), given.get("inputs_embeds")
     need(input_ids is None or inputs_embeds is None, "pass input_ids or inputs_embeds, not both")
     setting.base.check_takes(given, setting.keeps_positions)
+    check_cross_mask(setting, given)
     need(
         given.get("adapter_names") is None,
         "adapter_names give each row its own LoRA adapter; with virtual tokens, all rows have the active "
@@ -446,6 +459,7 @@ def with_checked_beginning(
             check_ids(self, ids if embeds is None else None)
             if self.active_peft_config.is_prompt_learning:
                 check_embedded(self, embeds)
+                check_cross_mask(self.setting, kwargs)
         try:
             return generate(self, *args, **kwargs)
         except RuntimeError:

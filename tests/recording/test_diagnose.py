@@ -579,3 +579,44 @@ def test_a_cache_that_was_filled_elsewhere_may_hold_no_virtual_token():
         if f.kind == "warm-cache"
     ]
     assert "no virtual tokens were put in" in found.text and "never sees" not in found.text
+
+
+@pytest.mark.parametrize("package", (peft, peft_viz), ids=lambda p: p.__name__)
+@pytest.mark.parametrize("method", ("LORA", "PROMPT_TUNING", "PREFIX_TUNING"))
+def test_padding_taken_for_text(method, package):
+    ids, mask = torch.tensor([[0, 0, 5, 6], [7, 8, 9, 10]]), torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])
+    model, right = make(method, package), torch.where(mask == 1, ids, -100)
+
+    def kinds(**inputs):
+        with record(model) as trace:
+            model(**inputs)
+        return {f.kind: f.facts for f in trace.diagnose()}
+
+    told = kinds(input_ids=ids, attention_mask=mask, labels=ids)
+    # a virtual token is before the first label, which otherwise never counts
+    assert told["labels-on-padding"] == {"n": 2 if method in IN_THE_INPUTS else 1}
+    assert "labels-on-padding" not in kinds(input_ids=ids, attention_mask=mask, labels=right)
+    assert kinds(input_ids=ids)["padding-seen"] == {"row": 0, "n": 2, "pad": 0}
+    assert "padding-seen" not in kinds(input_ids=ids, attention_mask=mask)
+    assert kinds(input_ids=ids.flip(1))["padding-seen"]["n"] == 2
+    assert "padding-seen" not in kinds(input_ids=ids[1:])
+
+
+def test_padding_that_also_ends_a_row():
+    model = make("LORA", base=dict(pad_token_id=63))
+    ids, mask = torch.tensor([[5, 6, 63, 63], [7, 8, 9, 63]]), torch.tensor([[1, 1, 0, 0], [1, 1, 1, 0]])
+    with record(model) as trace:
+        model(input_ids=ids, attention_mask=mask, labels=torch.tensor([[5, 6, 63, -100], [7, 8, 9, 63]]))
+        model(input_ids=ids[1:])
+    assert not {f.kind for f in trace.diagnose()} & {"labels-on-padding", "padding-seen"}
+    with record(model) as trace:
+        model(input_ids=ids)
+    assert "padding-seen" in {f.kind for f in trace.diagnose()}
+
+
+def test_what_raised_points_to_other_findings_only_where_there_are_some():
+    model = make("LORA")
+    with pytest.raises(IndexError), record(model) as trace:
+        model(input_ids=torch.tensor([[5, 1000]]))
+    (found,) = trace.diagnose()
+    assert found.advice == "The recording holds everything up to here."

@@ -615,3 +615,8 @@ def test_about(package, method):
         a["active_adapter"],
     ) == (2, 4, 2, 32, "default")
     assert a["adapters"]["default"]["peft_type"] == method
+
+
+def test_a_recorder_says_where_the_recording_is():
+    with pytest.raises(AttributeError, match=r"with record\(model\) as trace"):
+        record(make()).calls  # noqa: B018

@@ -360,3 +360,10 @@ def test_only_a_loss_may_be_no_number(role):
     document["values"].append(dict(value, role=role, data={"runs": ["inf", 2]}))
     with pytest.raises(TraceError, match="is not finite, which only a loss"):
         Trace.from_json(document)
+
+
+def test_a_page_is_no_recording(tmp_path):
+    page = tmp_path / "page.html"
+    page.write_text("<!doctype html><html></html>")
+    with pytest.raises(TraceError, match="page to look at"):
+        Trace.load(page)

@@ -446,7 +446,7 @@ def test_the_layers_that_lora_adapts(new_page, tmp_path):
     assert text(page, ".say").startswith("LoRA 不改变你的批次") and page.problems == []
     view(page, "attention")  # no virtual token: no share of nothing
     assert {cell.inner_text() for cell in page.raw.locator(f"{TAG} .shares button").all()} == {"·"}
-    assert "no virtual token" in text(page, ".sharemap")
+    assert "这里没有虚拟词元" in text(page, ".sharemap")
 
 
 # ---------------------------------------------------------------- links, copies, sizes

@@ -5,6 +5,10 @@
 # %% ../../../nbs/reference/injection/00_targets.ipynb #065d55ab
 from __future__ import annotations
 import difflib
+import inspect
+import re
+from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 from torch import nn
 from ..architectures import is_linear, linear_names
@@ -14,7 +18,7 @@ from .layer import AdapterHolder
 
 # %% auto #0
 __all__ = ['name_matches', 'layer_number', 'is_target', 'all_linear', 'fill_targets', 'find_targets', 'fitting_pattern',
-           'without_effect', 'warn_of_no_effect']
+           'without_effect', 'never_called', 'warn_of_no_effect']
 
 # %% ../../../nbs/reference/injection/00_targets.ipynb #4ba5d95a
 def name_matches(
@@ -182,6 +186,37 @@ def _keys_without_effect(config, targets):
         told += [(field, pattern) for pattern in getattr(config, field) if pattern not in used]
     return told
 
+# %% ../../../nbs/reference/injection/00_targets.ipynb #5b1e0ac0
+_MARKED = re.compile(r"@force_accelerate_hooks\((.*?)\)")
+
+
+@lru_cache
+def _code_of(kind: type) -> str:
+    "The text of a class and of those that it inherits from. Empty where Python cannot find it."
+    texts = []
+    for each in kind.__mro__[: kind.__mro__.index(nn.Module)]:
+        with suppress(OSError, TypeError):
+            texts.append(inspect.getsource(each))
+    return "\n".join(texts)
+
+
+def never_called(
+    model: nn.Module,  # the base model
+    targets: list[str],  # full names of modules
+) -> list[str]:  # some of them
+    """Layers whose weight the base model reads without calling the layer: its code says `self.dt_proj.weight`, and
+    nowhere `self.dt_proj(...)`, or transformers marks them for accelerate. State-space models have such layers, and
+    what an adapter adds is not computed there."""
+    found = []
+    for name in targets:
+        parent, _, last = name.rpartition(".")
+        code, mention = _code_of(type(model.get_submodule(parent))), rf"\bself\.{re.escape(last)}\b"
+        is_read = f"self.{last}.weight" in code
+        is_marked = any(repr(last) in names.replace('"', "'") for names in _MARKED.findall(code))
+        if is_read and (is_marked or not re.search(rf"{mention}(?!\.|\s*=[^=])", code)):
+            found.append(name)
+    return found
+
 # %% ../../../nbs/reference/injection/00_targets.ipynb #7ad75482
 def warn_of_no_effect(
     config: PeftConfig,  # as the caller wrote it
@@ -198,3 +233,9 @@ def warn_of_no_effect(
         meant = f"; did you mean {', '.join(sorted(set(close)))}?" if close else ""
         said = some([f"{field}: {entry!r}" for field, entry in told])
         warn(f"{type(config).__name__}: {said} fits no layer that is adapted, and has no effect{meant}")
+    unheard = never_called(model, targets)
+    if unheard:
+        warn(
+            f"{type(model).__name__} reads the weight of {some(unheard)} without calling the layer: an adapter there "
+            "has no effect, and changes the model when it is merged; leave it out of target_modules"
+        )

@@ -10,6 +10,7 @@ import torch
 
 import peft_viz as ours
 from damage import print_of
+from families import tiny_model, V5
 from peft_viz import tiny_random
 from peft_viz.reference.calls import check_inputs, check_mask, check_mask_behind
 from peft_viz.reference.config import PeftWarning
@@ -512,3 +513,30 @@ def test_a_mask_in_which_positions_cannot_be_counted(kind):
     with torch.no_grad():
         plain, same = model(ids, attention_mask=torch.ones_like(ids)), model(ids, attention_mask=mask, **told)
     assert torch.allclose(plain.logits, same.logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["mamba", "jamba", "longcat_flash", "llama"])
+def test_a_layer_that_is_never_called(family):
+    "What an adapter adds to it is not computed: that is said where it is so, and only there."
+    base, fields = tiny_model(family), dict(target_modules="all-linear", init_lora_weights=False)
+    models = []
+    heard = said(lambda: models.append(ours.get_peft_model(base, lora(**fields))))
+    models[0](IDS.repeat(4, 4), labels=IDS.repeat(4, 4)).loss.backward()
+    trained = [(n, p.grad) for n, p in models[0].named_parameters() if "lora_B" in n]
+    silent = {n.split(".")[-4] for n, grad in trained if grad is None or not grad.any()}
+    assert silent - {"gate_proj", "up_proj", "down_proj"} == (  # (of experts that no token was sent to)
+        {"longcat_flash": {"classifier"}, "llama": set()}.get(family, {"dt_proj"} if V5 else set())
+    )
+    assert all(f".{name}" in heard for name in silent if name in ("dt_proj", "classifier"))
+    assert ("without calling the layer" in heard) == bool(silent & {"dt_proj", "classifier"})
+
+
+def test_a_mask_of_pictures_has_no_rows_for_virtual_tokens():
+    "Mllama's `cross_attention_mask` says which token sees which picture."
+    model = ours.get_peft_model(tiny_random("llama"), prompt()).eval()
+    mask = torch.ones(2, 4, 1, 1)
+    for call in model, model.generate:
+        with pytest.raises(
+            ValueError, match="a row for each token of yours, and none for the virtual tokens"
+        ):
+            call(input_ids=IDS, cross_attention_mask=mask)
