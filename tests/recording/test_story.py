@@ -648,7 +648,7 @@ def test_another_language_is_refused():
 
 def test_every_sentence_stands_in_both_languages():
     names = lambda text: {n.partition(":")[0] for n in re.findall(r"{([^}]*)}", text)}
-    only_english = {"ies", "more", "keys", "every", "one", "are"}  # what makes a plural
+    only_english = {"ies", "more", "keys", "every", "one", "are", "many"}  # what makes a plural
     for key, (en, zh) in TEXTS.items():
         assert names(en) - only_english == names(zh), key
         assert re.search("[\u4e00-\u9fff]", zh), key

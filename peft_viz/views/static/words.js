@@ -344,7 +344,20 @@ export const WORDS = {
     "{0}：太大，没有全部保留，因此这里不显示。",
   ],
   unkept: ["too large to be kept", "太大，没有保留"],
-  attention: ["Attention as measured", "注意力（实测）"],
+  attention: ["Who may attend", "谁可以看到谁"],
+  weights: ["Attention as measured", "注意力（实测）"],
+  bars_may: [
+    "Bars: at the right, keys that each query sees; below, queries that see each key.",
+    "条形：右侧是每个查询能看到的键数；下方是能看到每个键的查询数。",
+  ],
+  bars_weights: [
+    "Bars: at the right, the sum of each query’s weights; below, the weight that each key gets.",
+    "条形：右侧是每个查询的权重之和；下方是每个键得到的权重之和。",
+  ],
+  share_mean: [
+    "On average {0} % of your tokens’ attention is on virtual tokens; most in layer {1}, head {2}: {3} %.",
+    "你的词元的注意力平均有 {0} % 落在虚拟词元上；最多的是第 {1} 层第 {2} 头：{3} %。",
+  ],
   keys: ["key", "键"],
   queries: ["query", "查询"],
   may: ["query {0} may attend to key {1}", "查询 {0} 可以看到键 {1}"],
