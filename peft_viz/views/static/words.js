@@ -355,7 +355,8 @@ export const WORDS = {
     "条形：右侧是每个查询的权重之和；下方是每个键得到的权重之和。",
   ],
   share_mean: [
-    "On average {0} % of your tokens’ attention is on virtual tokens; most in layer {1}, head {2}: {3} %.",
+    "On average {0} % of your tokens’ attention is on virtual tokens; " +
+      "most in layer {1}, head {2}: {3} %.",
     "你的词元的注意力平均有 {0} % 落在虚拟词元上；最多的是第 {1} 层第 {2} 头：{3} %。",
   ],
   keys: ["key", "键"],
