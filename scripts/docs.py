@@ -11,7 +11,7 @@ pages of the notebooks. Three things of its pages would ask the network and are 
 used), mathematics (written as MathML), and the search index (a script, since a page opened from disk may not
 fetch). Pictures become files, so that a page is read before they are loaded."""
 
-import ast, base64, hashlib, html, io, json, os, re, shutil, subprocess, sys, time
+import argparse, ast, base64, hashlib, html, io, json, os, re, shutil, subprocess, sys, time
 from configparser import ConfigParser
 from functools import cache
 from pathlib import Path
@@ -60,7 +60,7 @@ def prepare(stage):
                 if cell.cell_type == "markdown":
                     cell.source = relink(cell.source, upstream if source.parent.name == "nbs" else "../")
                 elif cell.cell_type == "code":
-                    cell.source = quoted(cell.source)
+                    cell.source = folded(quoted(cell.source), relative.parts[0])
                     for output in cell.get("outputs", []):
                         lively(output, shelf, page)
             dress(notebook, page, found)
@@ -238,6 +238,19 @@ def title(notebook):
 def relink(markdown, up):
     "Links to notebooks lose the numbers; what stands above nbs/ is found at `up`."
     return LINK.sub(lambda match: NUMBER.sub("", match[0]).replace("](../", f"]({up}"), markdown)
+
+
+ANSWERS = {
+    "tutorials": "Code, with the answer",
+    "zh": "代码，含答案",
+}  # a lesson's folder -> what unfolds its code
+
+
+def folded(source, part):
+    "A lesson's cell whose code has the answer to its question above the question is shown closed."
+    if part not in ANSWERS or "ask.exercise(" not in source:
+        return source
+    return f'#| code-fold: true\n#| code-summary: "{ANSWERS[part]}"\n{source}'
 
 
 def title_alone(notebook):
@@ -698,4 +711,7 @@ def main(folder="_docs", stage="_proc"):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
+    parser.add_argument("folder", nargs="?", default="_docs", help="where the pages go (_docs)")
+    parser.add_argument("stage", nargs="?", default="_proc", help="where the processed notebooks go (_proc)")
+    main(**vars(parser.parse_args()))

@@ -61,6 +61,8 @@ def turn(bench, method, virtual, side, cache):
     batch = encode(bench.tokenizer, TEXTS, side)
     question = encode(bench.tokenizer, [text.partition("=")[0] + "=" for text in TEXTS], side)
     del question["labels"]
+    for labels, here, asked in zip(batch["labels"], batch["attention_mask"], question["attention_mask"]):
+        labels[here.nonzero()[: asked.sum(), 0]] = -100  # the loss is for the answer, as in the tour
     if method in WITH_TASKS:
         batch["task_ids"] = question["task_ids"] = torch.zeros(len(TEXTS), dtype=torch.long)
     how = dict(max_new_tokens=NEW_TOKENS, do_sample=False, pad_token_id=bench.tokenizer.pad_token_id)

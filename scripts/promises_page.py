@@ -91,7 +91,13 @@ def costs() -> str:
         return table(["what a recording costs"], [[NOT_YET]])
     show = lambda r: "x{1:.3f} ({0:.3f} to {2:.3f})".format(*r)
     rows = [
-        [row["model"], row["package"], row["method"], show(row["forward"]), show(row["generate"])]
+        [
+            row["model"],
+            row["package"],
+            row["method"].replace("_", " "),
+            show(row["forward"]),
+            show(row["generate"]),
+        ]
         for row in found["rows"]
     ]
     words = f"a forward of 11 tokens, and {found['tokens']} tokens generated; {found['threads']} threads"

@@ -1176,6 +1176,7 @@ PHRASES = {
         none="no virtual tokens",
         cache="{n} virtual token{s} in the cache",
         inputs="{n} virtual token{s} in the inputs",
+        columns="{n} virtual token{s} as keys and values behind the padding",
         forward="",
         prefill=", prefill of generate",
         decode=", decoding step {step}",
@@ -1186,6 +1187,7 @@ PHRASES = {
         none="没有虚拟词元",
         cache="缓存中有 {n} 个虚拟词元",
         inputs="输入中有 {n} 个虚拟词元",
+        columns="填充之后有 {n} 个虚拟词元，是键和值",
         forward="",
         prefill="，generate 的预填充",
         decode="，解码第 {step} 步",
@@ -1203,9 +1205,12 @@ def describe(
     decoding step 3`. Raises ValueError when the base model got no inputs."""
     call, words = _call(trace, call), PHRASES[lang]
     g, (name, step) = _geometry(trace, call), stage(trace, call)
+    new = (
+        "columns" if trace.about.get("peft_type") == "PREFIX_TUNING" else "inputs"
+    )  # with corrected positions
     counts = {
         "cache": sum(e - s for s, e in g.virtual if s < g.cached),
-        "inputs": sum(e - s for s, e in g.virtual if s >= g.cached),
+        new: sum(e - s for s, e in g.virtual if s >= g.cached),
     }
     told = (
         words["plus"].join(words[where].format(n=n, s="s" * (n != 1)) for where, n in counts.items() if n)

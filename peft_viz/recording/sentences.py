@@ -134,6 +134,11 @@ TEXTS = {
         "Where do the virtual tokens go? Among the input embeddings, because peft_type is {peft_type}.",
         "虚拟词元放在哪里？放在输入嵌入之中，因为 peft_type 是 {peft_type}。",
     ),
+    "to_columns": (
+        "Where do the virtual tokens go? Their keys and values take columns behind the padding, because "
+        "corrected_positions is on and a row is padded on the left.",
+        "虚拟词元放在哪里？它们的键和值占用填充之后的列，因为启用了 corrected_positions，而且有的行左侧有填充。",
+    ),
     "held": (
         "Are virtual tokens put in? No, because the cache holds {cached} token{cached:s} already.",
         "要放入虚拟词元吗？不放，因为缓存中已有 {cached} 个词元。",

@@ -426,6 +426,8 @@ def _where_they_go(t: _Teller, scene: _Scene, put: str | None, cached: int):
         told = [x for x in told if not gets or gets[0] is None or x[0] < gets[0]] or told
         if told:
             key = {"inputs": "to_inputs", "cache": "to_cache"}.get(put, "held")
+            if key == "to_inputs" and _peft_type(t.trace) == "PREFIX_TUNING":
+                key = "to_columns"
             return t.tell(
                 "decision",
                 key,
@@ -469,11 +471,12 @@ def _how(name: str, before, after, starts: list) -> dict:
         return dict(key="columns", before=_dims(before), after=_dims(after), v=b[-1] - a[-1])
     v = b[1] - a[1] if len(b) > 1 else b[0] - a[0]
     old, new = _numbers(before), _numbers(after)
-    found = _inserted(old, new, starts or [0] * len(old)) if old and new else None
+    starts = starts or [0] * len(old or ())
+    found = _inserted(old, new, starts) if old and new else None
     if found is None:
         return dict(key="longer", v=v)
     places, added, differ = found
-    if name == "position_ids" and differ:  # numbers that were counted anew
+    if name == "position_ids" and (differ or [*places] != [*starts]):  # numbers that were counted anew
         return dict(key="columns", before=_told_rows(old), after=_told_rows(new), v=v)
     fills = {n for row in added for n in row}
     facts = dict(v=v, behind=any(places), fills=sorted(fills), changed=differ)

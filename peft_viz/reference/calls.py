@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from functools import lru_cache, wraps
 import torch
 from .config import IGNORED, PeftType, warn
-from .architectures import encoders, maximum_length
+from .architectures import encoders, first_row, maximum_length
 from .place import cache_length, STATES
 
 # %% auto #0
@@ -302,9 +302,11 @@ def check_positions(
     position_ids: torch.Tensor | None,  # [..., sequence]
 ):
     "Raises ValueError for positions that are not in the base model's table of positions, where it has one."
-    end = maximum_length(model.get_base_model()) if can_be_read(position_ids) else None
+    base = model.get_base_model()
+    end = maximum_length(base) if can_be_read(position_ids) else None
     if end is None:
         return
+    end += first_row(base)
     said = f"position_ids holds {position_ids.dtype}, and a table of positions needs whole numbers"
     need(position_ids.dtype in WHOLE, said)
     first, last = (int(n) for n in position_ids.aminmax())

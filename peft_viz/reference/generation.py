@@ -172,9 +172,8 @@ class StepWithPlace:
     ) -> dict:  # new keyword arguments
         "`kwargs` with positions as `forward` has them: `generate` counts from 0, the base model may not."
         base, given = self.setting.base, kwargs.get("position_ids")
-        if given is not None:
-            kwargs = {**kwargs, "position_ids": given + base.first_position}
-        kwargs = self.place.positions(kwargs)
+        given = None if given is None else given + base.first_position
+        kwargs = self.place.positions({**kwargs, "position_ids": given})
         if base.adds_first and kwargs.get("position_ids") is not None:
             kwargs["position_ids"] = kwargs["position_ids"] - base.adds_first
         return kwargs

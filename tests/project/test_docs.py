@@ -215,6 +215,18 @@ def test_the_margin_leads_to_every_page_and_is_kept_once(site):
     assert [p.name for p in pages(site) if "sidebar-item" in p.read_text()] == []
 
 
+@pytest.mark.parametrize("folder", ["tutorials", "zh"])
+def test_code_with_the_answer_to_a_question_is_folded(site, folder):
+    folded = {}
+    for notebook in sorted((ROOT / "nbs" / folder).glob("*.ipynb")):
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        asked = sum("ask.exercise(" in "".join(c["source"]) for c in cells if c["cell_type"] == "code")
+        page = site / folder / re.sub(r"^\d\d_", "", notebook.with_suffix(".html").name)
+        folded[notebook.name] = asked, page.read_text(encoding="utf-8").count('<details class="code-fold">')
+    assert all(asked == closed for asked, closed in folded.values()), folded
+    assert sum(asked for asked, _ in folded.values()) > 20
+
+
 ASKED = """n => {
   const element = document.querySelectorAll("peft-viz-exercise")[n];
   const text = new TextDecoder().decode(Uint8Array.from(atob(element.dataset.exercise), c => c.charCodeAt(0)));

@@ -335,8 +335,8 @@ def test_positions_in_several_directions():
     place = find_place(model_of("prompt", corrected=True).setting, MASK, *IDS.shape, Past({}))
     text, constant = torch.tensor([[0, 0, 0, 1, 2], [0, 1, 2, 3, 4]]), torch.full((2, 5), 7)
     assert place.shifted(torch.stack((text, constant))).tolist() == [
-        [[3, 3, 0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5, 6, 7]],
-        [[10, 10, 0, 1, 2, 10, 10, 10], [0, 1, 2, 10, 10, 10, 10, 10]],
+        [[0, 0, 0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5, 6, 7]],  # padding has position 0
+        [[0, 0, 0, 1, 2, 10, 10, 10], [0, 1, 2, 10, 10, 10, 10, 10]],
     ]
 
 

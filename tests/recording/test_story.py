@@ -377,9 +377,12 @@ def test_positions_that_are_counted_anew_and_labels_behind_the_padding():
     if V5:  # before, no positions are given to what prepares the inputs
         (moved,) = [m for m in told(story, "grew") if m.names == ("position_ids",)]
         assert moved.text.startswith(
-            "position_ids grew from 6 to 10: 0 0 0 1 2 3 | 0 1 2 3 4 5 became 4 4 0 1 2 3 4 5 6 7 | 0 1 2 3"
+            "position_ids grew from 6 to 10: 0 0 0 1 2 3 | 0 1 2 3 4 5 became 0 0 0 1 2 3 4 5 6 7 | 0 1 2 3"
         )
     story = corrected("PrefixTuningConfig", lambda m: m(**BATCH), num_virtual_tokens=4)
+    assert "keys and values take columns behind the padding" in " ".join(
+        m.text for m in told(story, "decision")
+    )
     assert "keys and values of 4 virtual tokens" in told(story, "prompt")[0].text
 
 

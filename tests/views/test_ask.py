@@ -143,6 +143,48 @@ def test_a_hint_fits_the_mistake_beside_a_cache_and_inside_the_layers():
     assert words["order"] not in ask.mask(lora).hints.values()
 
 
+def test_an_answer_may_be_written_in_short(prompt):
+    positions, mask = ask.positions(prompt), ask.mask(prompt)
+    for answer in ("0-15", "0..15", "0 … 15", "0, 1, ..., 15", "0到15", "0-3 4～15", "0–15"):
+        assert positions.check(answer) == "Right.", answer
+    assert mask.check("1111000011111111") == mask.check("1111 0000 11111111") == "Right."
+    assert mask.check("0000111111111111") == ask.WORDS["en"]["order"]
+    assert ask.plain("3..1") == "3..1" and ask.plain("-100 -100 3") == "-100 -100 3"
+    assert ask.plain("1 to 10 %", ["1 to 10 %"]) == "1 to 10 %"
+
+
+def test_padding_may_be_left_out_of_positions(prompt):
+    words, real = ask.WORDS["en"], ask.positions(prompt)
+    assert real.check("0-3, 8-15") == "Right." and "leave out the padding" in real.question
+    assert real.check("8-15") == words["virtual"].format(n=4)
+    assert real.check("0-3, 9-16") == words["places"].format(wrong=8, of=12, first=5)
+    assert real.check("0-11") == words["counted"] or real.check("0-11") == words["uncounted"]
+    alone = ask.positions(prompt, 1)  # a row without padding
+    assert alone.also == () and "leave out" not in alone.question
+    theirs = recorded(CONFIGS["prefix"], peft.get_peft_model)
+    assert ask.positions(theirs, call=1).check("4-7") == "Right."  # generate does not count the padding
+    assert ask.positions(theirs, call=1).check("8-11") == words["counted"]
+
+
+def test_so_many_numbers_have_a_hint(prompt):
+    words = ask.WORDS["en"]
+    missing = words["virtual"].format(n=4)
+    assert ask.mask(prompt).check([1, 0] * 6) == missing
+    assert ask.labels(prompt).check([7] * 12) == words["ignored"].format(n=4)
+    shape = ask.shape(prompt, "attention_mask")
+    assert shape.check("16") == words["batch"] and shape.check("12") == missing
+    assert shape.check("2 9") == "Not right: columns." and shape.check("3 9") == "Not right: rows, columns."
+    assert ask.shape(prompt, "logits", lang="zh").check("1 16 3") == "不对的是：行数、最后一个数。"
+    assert ask.cached(prompt, 3).check(12) == words["sooner"]
+
+
+def test_each_wrong_size_of_an_update_has_a_hint(layers):
+    update = ask.update(layers)
+    at = update.choices.index(update.right)
+    said = [update.check(choice) for choice in update.choices]
+    assert said[:at] == ["It is larger."] * at and {*said[at + 1 :]} <= {"It is smaller."}
+
+
 def test_virtual_tokens_behind_the_padding():
     right = recorded(CONFIGS["prompt"], lambda base, c: get_peft_model(base, c, corrected_positions=True))
     mask = ask.mask(right)
@@ -292,7 +334,8 @@ def test_the_browser_says_what_python_says(prompt, layers):
         ask.update(layers, lang="zh"),
     ]
     large = ask.exercise("Which?", "a", [("A", "Not the large one.")], choices=("A", "a", "b"))
-    for exercise in (*asked(prompt), *asked(prompt, "zh"), *about_layers, large):
+    prefix = asked(recorded(CONFIGS["prefix"], peft.get_peft_model))
+    for exercise in (*asked(prompt), *asked(prompt, "zh"), *prefix, *about_layers, large):
         answers = [
             exercise.right,
             f"[{exercise.right.replace(' ', ', ')}]",
@@ -300,6 +343,14 @@ def test_the_browser_says_what_python_says(prompt, layers):
             "",
             "x",
             "1 2 x",
+            "0-3",
+            "4..15",
+            "4 … 15, 16",
+            "9-3, -100 -2，2～4",
+            "00001111",
+            "0" * 4 + "1" * 12,
+            "5-99999999",
+            *exercise.also,
             *exercise.hints,
             *exercise.choices,
         ]
@@ -311,6 +362,9 @@ def test_the_browser_says_what_python_says(prompt, layers):
             hints=exercise.hints,
             choices=exercise.choices,
             why=exercise.why,
+            also=exercise.also,
+            axes=exercise.axes,
+            lengths=exercise.lengths,
             words=ask.WORDS[exercise.lang],
         )
         cases += [(data, answer, exercise.check(answer)) for answer in answers]

@@ -147,7 +147,9 @@ def test_a_prefix_behind_padding_stands_in_the_sequence():
     ]
     for row, ids in zip(seq.rows, b["input_ids"].tolist()):
         assert [i for i, role in zip(row.ids, row.roles) if role != "virtual"] == ids
-    assert layout.describe(trace, trace.base_calls[0]) == "prefix tuning: 4 virtual tokens in the inputs"
+    assert layout.describe(trace, trace.base_calls[0]) == (
+        "prefix tuning: 4 virtual tokens as keys and values behind the padding"
+    )
 
 
 def test_what_is_made_beside_the_base_models_inputs(package):

@@ -2,6 +2,18 @@
 // <peft-viz-exercise>: a question that is answered in the browser, by the rules of
 // `Exercise.check` in Python.
 (() => {
+  const RUN = /(?<![\d.-])(\d+)(?:-|[\s,]*(?:…|\.{2,}|[–~～到至])[\s,]*)(\d+)(?![\d.])/g; // 4-7, 4..7, 4 … 7
+
+  /**
+   * The numbers of a run, in full; a very long one, or one that falls, stays as it was written.
+   * @param {string} found @param {string} from @param {string} to
+   */
+  function run(found, from, to) {
+    const [first, length] = [Number(from), Number(to) - Number(from) + 1];
+    if (length < 2 || length > 1000) return found;
+    return Array.from({ length }, (_, i) => first + i).join(" ");
+  }
+
   /**
    * The answer as it is compared: its numbers with a space between them, or its words in small
    * letters; in large ones, too, where choices differ by nothing else.
@@ -9,9 +21,10 @@
    * @param {string[]} [choices]
    */
   function plain(answer, choices = []) {
-    const text = answer.trim().replace(/(?<=\d)\s*[x×*]\s*(?=\d)/g, " "); // 4 x 96
+    const sizes = answer.trim().replace(/(?<=\d)\s*[x×*]\s*(?=\d)/g, " "); // 4 x 96
+    const text = choices.length ? sizes : sizes.replace(RUN, run);
     const numbers = text.match(/-?\d+/g) || [];
-    const other = text.replace(/-?\d+|[\s,;()[\]]|torch\.Size/g, "");
+    const other = text.replace(/-?\d+|[\s,;，；、()[\]]|torch\.Size/g, "");
     if (numbers.length && !other) return numbers.join(" ");
     const alike = new Set(choices.map((c) => c.toLowerCase())).size === choices.length;
     return (alike ? text.toLowerCase() : text).split(/\s+/).filter(Boolean).join(" ");
@@ -20,7 +33,7 @@
   /**
    * @typedef {Record<string, string>} Texts
    * @typedef {{question: string, right: string, hints: Texts, choices: string[], why: string,
-   *   words: Texts, style: string}} Exercise
+   *   also: string[], axes: string[], lengths: Texts, words: Texts, style: string}} Exercise
    */
 
   /**
@@ -29,28 +42,43 @@
    * @param {string} answer
    * @returns {{right: boolean, text: string}}
    */
-  function check({ right, hints, choices, why, words }, answer) {
-    const given = plain(answer, choices);
-    if (given === right)
+  function check(exercise, answer) {
+    const { right, also = [], hints, choices, why, words } = exercise;
+    const given = apart(plain(answer, choices), right);
+    if (given === right || also.includes(given))
       return { right: true, text: [words.right, why].filter(Boolean).join(" ") };
     if (Object.hasOwn(hints, given)) return { right: false, text: hints[given] };
-    const numbers = given.split(" ").filter(Boolean);
-    return { right: false, text: compared(numbers, right.split(" "), words) };
+    return { right: false, text: compared(given.split(" ").filter(Boolean), exercise) };
   }
 
   /**
-   * How two rows of numbers differ.
-   * @param {string[]} given @param {string[]} right @param {Record<string, string>} words
+   * Ones and zeros with spaces between them, where the right answer has only such numbers.
+   * @param {string} given @param {string} right
    */
-  function compared(given, right, words) {
+  function apart(given, right) {
+    const bits = /^[01]( [01])+$/.test(right) && /^[01 ]+$/.test(given);
+    return bits ? [...given.replaceAll(" ", "")].join(" ") : given;
+  }
+
+  /**
+   * How an answer differs from the right one that is as long.
+   * @param {string[]} given @param {Exercise} exercise
+   */
+  function compared(given, { right: first, also = [], axes = [], lengths = {}, words }) {
+    const rights = [first, ...also].map((one) => one.split(" "));
+    const right = rights.find((one) => one.length === given.length) || rights[0];
     if (right.length < 2 || !given.every((x) => /^-?\d+$/.test(x))) return words.wrong;
-    if (given.length !== right.length)
-      return fill(words.length, { right: right.length, given: given.length });
+    if (given.length !== right.length) {
+      const other = fill(words.length, { right: right.length, given: given.length });
+      return lengths[given.length] || other;
+    }
     const wrong = right.flatMap((x, i) => (x === given[i] ? [] : [i]));
+    const names = wrong.map((i) => axes[i]).join(words.comma);
+    if (axes.length) return fill(words.axes, { names });
     return fill(words.places, { wrong: wrong.length, of: right.length, first: wrong[0] + 1 });
   }
 
-  /** @param {string} text @param {Record<string, number>} named */
+  /** @param {string} text @param {Record<string, any>} named */
   function fill(text, named) {
     return text.replace(/\{(\w+)\}/g, (_, name) => String(named[name]));
   }

@@ -17,6 +17,7 @@ import peft_viz.reference.causal_lm as ours
 import peft_viz.reference.config as our_config
 from matrix import close, NEW, padded, same_text, Subject, wrap_ours
 from parity import METHODS, peft, PROMPTS
+from peft_viz.reference.calls import check_positions
 from peft_viz.reference.model import PeftModel
 
 pytestmark = pytest.mark.usefixtures("quiet_and_single")
@@ -524,6 +525,9 @@ def test_a_table_with_rows_for_padding_is_shorter():
         model(torch.full((1, most), 5), attention_mask=torch.ones(1, most))
     with pytest.raises(ValueError, match=f"pass at most {most} tokens"):
         model(torch.full((1, most + 1), 5))
+    check_positions(model, torch.tensor([[model.config.max_position_embeddings - 1]]))
+    with pytest.raises(ValueError, match="position_ids must be from 0 to 127; here they are from 128 to 128"):
+        check_positions(model, torch.tensor([[model.config.max_position_embeddings]]))
 
 
 # --- positions as peft counts them, and corrected --------------------------------------------------------------
