@@ -940,6 +940,16 @@ def _put_behind(trace, call):
     return [_continued(trace, *pair) for pair in zip(before or [None] * rows, after)]
 
 
+def _continued(trace, before, after):
+    "(id, text) of the last of `after`, unless these ids are known not to continue the ones `before`"
+    if not after:
+        return None
+    n = min(len(before or ()), len(after) - 1)
+    if n and after[-1 - n : -1] != before[-n:]:
+        return None
+    return after[-1], trace.decode(after[-1])
+
+# %% ../../nbs/recording/02_layout.ipynb #74d10d93
 @_once
 def ended(
     trace,  # the trace
@@ -975,16 +985,6 @@ def filled(
     call = base_call(trace, call)
     found = _put_behind(trace, call)
     return found and [pair if over else None for pair, over in zip(found, ended(trace, call))]
-
-
-def _continued(trace, before, after):
-    "(id, text) of the last of `after`, unless these ids are known not to continue the ones `before`"
-    if not after:
-        return None
-    n = min(len(before or ()), len(after) - 1)
-    if n and after[-1 - n : -1] != before[-n:]:
-        return None
-    return after[-1], trace.decode(after[-1])
 
 # %% ../../nbs/recording/02_layout.ipynb #4a20aeb5
 def share(
