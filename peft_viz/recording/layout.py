@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['MARKS', 'POSITION_KINDS', 'UNKEPT', 'PHRASES', 'VISIBLE', 'Mark', 'argument', 'numbers', 'last_name', 'outermost',
            'generate_call', 'stage', 'passed', 'base_call', 'cache_length', 'SequenceRow', 'SequenceLayout', 'mask_2d',
-           'sequence', 'beside', 'AttentionLayout', 'attention', 'positions_how', 'positions', 'next_tokens', 'taken',
-           'share', 'weights', 'no_weights', 'digests', 'lora', 'CacheLayout', 'cache', 'BranchLayout', 'branches',
-           'method', 'describe', 'clusters', 'visible']
+           'sequence', 'beside', 'AttentionLayout', 'attention', 'positions_how', 'positions', 'next_tokens', 'ended',
+           'taken', 'filled', 'share', 'weights', 'no_weights', 'digests', 'lora', 'CacheLayout', 'cache',
+           'BranchLayout', 'branches', 'method', 'describe', 'clusters', 'visible']
 
 # %% ../../nbs/recording/02_layout.ipynb #aefdfcb1
 import unicodedata
@@ -927,12 +927,8 @@ def _later(trace, call):  # the next base call of the same `generate`, or None
 
 
 @_once
-def taken(
-    trace,  # the trace
-    call,  # a base call, or its id
-) -> list | None:  # per row (id, text or None); None for a row that another one continued
-    "The token that `generate` took after this call. None outside of `generate`, or where that was not recorded."
-    call = base_call(trace, call)
+def _put_behind(trace, call):
+    "Per row (id, text or None) of what `generate` put behind the ids of this call; None where it is not known"
     parent, rows = generate_call(trace, call), _rows(trace, call)
     if parent is None or rows is None:
         return None
@@ -952,6 +948,43 @@ def _continued(trace, before, after):
     if n and after[-1 - n : -1] != before[-n:]:
         return None
     return after[-1], trace.decode(after[-1])
+
+# %% ../../nbs/recording/02_layout.ipynb #74d10d93
+@_once
+def ended(
+    trace,  # the trace
+    call,  # a base call, or its id
+) -> list:  # per row True or False
+    """The rows that had ended before this call: the token that ends them was written, or padding behind it.
+    Raises ValueError when the base model got no inputs."""
+    call = base_call(trace, call)
+    ends = _ends(trace, call)[1]
+
+    def over(row):
+        return row.roles[-1] == "padding" or row.ids[-1] in ends
+
+    return [bool(ends) and "generated" in row.roles and over(row) for row in sequence(trace, call).rows]
+
+
+def taken(
+    trace,  # the trace
+    call,  # a base call, or its id
+) -> list | None:  # per row (id, text or None); None for a row that another one continued, or that had ended
+    """The token that `generate` took after this call, from what the model said. None outside of `generate`, or where
+    that was not recorded."""
+    call = base_call(trace, call)
+    found = _put_behind(trace, call)
+    return found and [None if over else pair for pair, over in zip(found, ended(trace, call))]
+
+
+def filled(
+    trace,  # the trace
+    call,  # a base call, or its id
+) -> list | None:  # per row (id, text or None); None for a row that goes on
+    "The padding that `generate` put behind the rows that had ended, whatever the model said. None as in `taken`."
+    call = base_call(trace, call)
+    found = _put_behind(trace, call)
+    return found and [pair if over else None for pair, over in zip(found, ended(trace, call))]
 
 # %% ../../nbs/recording/02_layout.ipynb #4a20aeb5
 def share(

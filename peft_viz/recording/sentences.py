@@ -190,6 +190,7 @@ TEXTS |= {
         "You did not pass attention_mask. The base model gets attention_mask {after}: all ones.",
         "你没有传入 attention_mask。基础模型收到 attention_mask {after}：全是 1。",
     ),
+    "generate_made": (" generate made it.", "这是 generate 产生的。"),
     "by_generate": (" You did not pass it; generate made it.", "这不是你传入的，而是 generate 产生的。"),
 }
 
@@ -311,6 +312,11 @@ TEXTS |= {
         "Positions, counted by the base model from the mask: {positions}.",
         "位置编号由基础模型根据掩码计数：{positions}。",
     ),
+    "padding_counted": (
+        " In row {row} padding is counted, too: the first token has position {first}; without padding it would "
+        "have {other}.",
+        "第 {row} 行把填充也计入了：首个词元的位置编号是 {first}，没有填充时应为 {other}。",
+    ),
     "but_in_layers": (
         " Layer{n:s} {listed} {n:uses|use} none.",
         "有 {n} 层不使用位置编号：第 {listed} 层。",
@@ -398,7 +404,15 @@ TEXTS |= {
         "attention_mask 覆盖目前的 {b} 个键。",
     ),
     "step_none": ("The base model gets no attention_mask.", "基础模型没有收到 attention_mask。"),
+    "step_ones": (
+        "The base model gets no attention_mask: it is all ones, and generate does not pass it on.",
+        "基础模型没有收到 attention_mask：它全为 1，generate 没有把它传下去。",
+    ),
     "token": ("Written: {tokens}.", "写出：{tokens}。"),
+    "filled": (
+        " {which} had ended before: generate fills {many:it|them} with {pad}.",
+        "{which}在此之前已经结束：generate 用 {pad} 填充。",
+    ),
     "likely": (
         "The likeliest next token is {tokens}; written: {taken}.",
         "最可能的下一个词元是 {tokens}；写出：{taken}。",

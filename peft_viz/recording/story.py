@@ -574,6 +574,8 @@ def _made(t: _Teller, scene: _Scene, name: str):
     facts = dict(
         names=(name,), change=(None, scene.got[name]), base=scene.base.id, name=name, after=_dims(value)
     )
+    if at == (scene.base.id, None) and last_name(scene.root.function) == "generate":
+        facts["more"] = [("generate_made", {})]
     data = value.data if value.kind == "tensor" and not value.truncated else None
     if name == "attention_mask" and data:
         ones = sum(n == 1 for n in data)
@@ -904,16 +906,32 @@ def _positions(t: _Teller, scene: _Scene):
     if rows:
         unturned = t.trace.about.get("layers_without_positions") or []
         layers = dict(n=len(unturned), listed=", ".join(map(str, unturned)))
+        more = [("but_in_layers", layers)] if unturned and key == "positions" else []
         t.tell(
             "positions",
             key,
             at,
-            more=[("but_in_layers", layers)] if unturned and key == "positions" else (),
+            more=more + _padding_counted(t, scene, rows),
             change=(None, scene.got.get("position_ids")),
             **facts,
             positions=_told_rows(rows),
             rows=rows,
         )
+
+
+def _padding_counted(t: _Teller, scene: _Scene, rows: list) -> list:
+    "Of each row whose padding moves the positions: that of its first token, and what it would be without padding."
+    seq, more = _try(layout.sequence, t.trace, scene.base), []
+    for r, row in enumerate(seq.rows if seq is not None else ()):
+        at = row.roles.index("token") if "token" in row.roles else 0
+        before = at - row.roles[:at].count("padding")
+        numbers = rows[r if len(rows) > 1 else 0]
+        first = (
+            numbers[at - seq.query_start] if seq.query_start <= at < seq.query_start + len(numbers) else None
+        )
+        if before < at == first:
+            more.append(("padding_counted", dict(row=r, first=first, other=before)))
+    return more[:4]
 
 # %% ../../nbs/recording/03_story.ipynb #9775fe46
 def _sights(found) -> tuple:
@@ -1073,25 +1091,43 @@ def _token(t: _Teller, scene: _Scene):
         return  # it did not come to that
     taken = _try(layout.taken, t.trace, scene.base)
     at, facts = (scene.base.id, None), dict(names=("input_ids",), base=scene.base.id, order=5)
-    if not taken or not any(taken):
+    filled = taken and layout.filled(t.trace, scene.base)
+    if not taken or not any(taken + filled):
         return t.tell("token", "token_", at, **facts)
     ids = [pair and pair[0] for pair in taken]
-    facts["more"] = [("beam", {})] * (None in ids)
+    facts["more"] = _without(t, taken, filled)
     rows, told = _try(layout.next_tokens, t.trace, scene.base), t.tokens(ids)
     if rows and all(rows):
-        best = " | ".join(f"{t.text_of(row[0][0])} ({row[0][2]:.2f})" for row in rows[:4]) + " | …" * (
-            len(rows) > 4
-        )
+        chances = [
+            f"{t.text_of(row[0][0])} ({row[0][2]:.2f})" if pad is None else "–"
+            for row, pad in zip(rows, filled)
+        ]
+        best = " | ".join(chances[:4]) + " | …" * (len(rows) > 4)
         best_ids = [row[0][0] for row in rows]
         return t.tell("token", "likely", at, **facts, tokens=best, taken=told, ids=ids, likeliest=best_ids)
     t.tell("token", "token", at, **facts, tokens=told, ids=ids)
+
+
+def _without(t: _Teller, taken: list, filled: list) -> list:
+    "Why rows have no token of their own: they had ended before, or another beam took their place."
+    over = [r for r, pad in enumerate(filled) if pad is not None]
+    more = [("beam", {})] * any(a is b is None for a, b in zip(taken, filled))
+    if over:
+        listed = ", ".join(map(str, over[:8])) + ", …" * (len(over) > 8)
+        which = (f"Row{'s' * (len(over) > 1)} {listed}", f"第 {listed} 行")
+        more.append(
+            ("filled", dict(which=which, many=len(over), pad=t.text_of(filled[over[0]][0]), over=over))
+        )
+    return more
 
 # %% ../../nbs/recording/03_story.ipynb #22e1c78e
 def _step_mask(t: _Teller, scene: _Scene):
     given, got = (t.trace.value(x.get("attention_mask")) for x in (scene.given, scene.got))
     facts = dict(names=("attention_mask",), base=scene.base.id, order=1)
     if got is None or got.kind != "tensor" or not got.shape:
-        return t.tell("same", "step_none", (scene.base.id, None), **facts)
+        yours = _numbers(t.trace.value(scene.caller.get("attention_mask")))
+        key = "step_ones" if yours and all(map(all, yours)) else "step_none"
+        return t.tell("same", key, (scene.base.id, None), **facts)
     b, g = got.shape[-1], _try(layout._geometry, t.trace, scene.base)
     keys = g.total if g is not None and g.total <= b else b  # a cache of fixed size has empty places
     v = sum(end - first for first, end in g.virtual) if g is not None and keys == g.total else 0
@@ -1153,12 +1189,15 @@ def _signature(moments: list) -> tuple:
 # %% ../../nbs/recording/03_story.ipynb #17652425
 def _alike_steps(t: _Teller, first: int, like: list, others: list) -> Moment:
     bases = [moments[0].base for _, moments in others]
-    written = [m.facts.get("ids") for _, moments in others for m in moments if m.kind == "token"]
+    tokens = [m.facts for _, moments in others for m in moments if m.kind == "token"]
+    written = [f.get("ids") for f in tokens]
     where = ("cache", "缓存中") if like[0].facts.get("cached") else ("inputs", "输入中")
     facts = dict(first=others[0][0], last=others[-1][0], as_=first, where=where)
     texts = say("alike_steps" if len(others) > 1 else "alike_step", facts)
     if written and all(written):
-        facts["tokens"] = " | ".join(map(t.joined, list(zip(*written))[:4])) + " | …" * (len(written[0]) > 4)
+        of_row = lambda r: [f["ids"][r] for f in tokens if r not in f.get("over", ())]
+        told = [t.joined(of_row(r)) or "–" for r in range(len(written[0]))[:4]]
+        facts["tokens"] = " | ".join(told) + " | …" * (len(written[0]) > 4)
         texts = {k: texts[k] + v for k, v in say("alike_written", facts).items()}
     more = dict(base=bases[0], folded=tuple(bases), lang=t.lang)
     return Moment("alike", bases[0], None, ("past_key_values",), texts, facts, **more)

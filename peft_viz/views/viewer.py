@@ -369,7 +369,7 @@ def page(
     zh = lang.startswith("zh")
     method, model = layout.method(trace, "zh" if zh else "en"), trace.about.get("model_class")
     title = title or (f"{model} 上的{apart(method).rstrip()}" if zh else f"{method} on {model}")
-    return document(_element(trace, lang, " full autofocus", other), code(), title, lang, lead)
+    return document(_element(trace, lang, " full takes-focus", other), code(), title, lang, lead)
 
 # %% ../../nbs/views/00_viewer.ipynb #694657c6
 @dataclass(frozen=True)

@@ -289,6 +289,24 @@ def test_the_token_taken(config, package):
         assert taken == whole[:, 6 + n].tolist() == [row[0][0] for row in layout.next_tokens(trace, call)]
 
 
+def test_a_row_that_had_ended_takes_no_token():
+    model, tokenizer = peft_viz.load_tiny()
+    side = dict(return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
+    asked = tokenizer(["<sort>fig=", "<upper>letters="], **side)
+    with torch.no_grad(), record(model, tokenizer=tokenizer) as trace:
+        whole = model.generate(**asked, max_new_tokens=9)
+    new, eos = whole[:, asked["input_ids"].shape[1] :].tolist(), tokenizer.eos_token_id
+    seen = []
+    for n, call in enumerate(trace.base_calls):
+        over = [eos in row[:n] for row in new]
+        ids = lambda pairs: [pair and pair[0] for pair in pairs]
+        assert layout.ended(trace, call) == over
+        assert ids(layout.taken(trace, call)) == [None if o else row[n] for o, row in zip(over, new)]
+        assert ids(layout.filled(trace, call)) == [row[n] if o else None for o, row in zip(over, new)]
+        seen.append(over)
+    assert [True, False] in seen and "<pad>" not in str(trace.story())
+
+
 def test_what_was_taken_from_beams_is_not_guessed():
     model = wrapped(soft)
     with record(model) as trace:

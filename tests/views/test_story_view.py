@@ -85,7 +85,7 @@ def of(page, name):
 def grid(page):
     "The lines of the grid: part -> name of the line -> [(text, classes, left edge)] of its cells."
     return page.evaluate(f"""() => Object.fromEntries(['passed', 'reached'].map(part => [part, Object.fromEntries(
-        [...{ROOT}.querySelectorAll(`.sheet .${{part}} tr`)].filter(r => r.querySelector('th[scope=row]')).map(r =>
+        [...{ROOT}.querySelectorAll(`.sheet .${{part}} tr:not(.keys)`)].filter(r => r.querySelector('th[scope=row]')).map(r =>
             [r.cells[0].textContent, [...r.cells].slice(1).map(c => [c.textContent, c.className, c.getBoundingClientRect().left])]))]))""")
 
 
@@ -171,6 +171,22 @@ def test_every_cell_of_a_row_stands_on_one_grid(trace, prefix, opened):
             steps = {round(b - a) for row in edges for a, b in zip(row, row[1:])}
             assert len(steps) <= 2  # whole pixels
         assert page.problems == []
+
+
+def test_the_cache_stands_on_the_columns_of_the_grid(trace, opened):
+    page = opened(trace)
+    edges = [x for *_, x in grid(page)["reached"]["token"]]
+    cells = page.evaluate(
+        f"""() => [...{ROOT}.querySelectorAll('.sheet .keys td')].map(e =>
+        [e.colSpan, e.className, e.getBoundingClientRect().left])"""
+    )
+    roles, at = layout.sequence(trace, trace.base_calls[0]).rows[0].roles, 0
+    assert layout.cache(trace)[0].after == len(roles) == len(edges)
+    for span, name, left in cells:
+        assert left == pytest.approx(edges[at], abs=0.6)
+        assert {*roles[at : at + span]} == {name.split()[0].removeprefix("m-")}
+        at += span
+    assert at == len(roles)
 
 
 def test_moments_are_those_of_python(trace, opened):

@@ -17,7 +17,7 @@ import { clamp, range, spans } from "./text.js";
 export function attentionPanel(view) {
   const { $ } = view;
   $.attention = h("div", { class: "attention-inner" });
-  const region = { tabindex: "0", role: "region", "aria-label": view.say("attention") };
+  const region = { tabindex: "0", role: "region", "aria-label": view.say("tab_attention") };
   return h("div", { class: "body attention-view", ...region }, $.attention);
 }
 
@@ -39,7 +39,7 @@ export function showAttention(view) {
   const mask = group && seq && rec.mask(group, view.row);
   const heads = kept.find((w) => w.layer === view.layer);
   const bar = pickers(view, i, seq, groups, kept, heads);
-  const label = view.say("attention");
+  const label = view.say(heads?.full ? "weights" : "attention");
   if (!mask) {
     const large = measured[0] && rec.value(measured[0].value);
     const why = large
@@ -81,6 +81,7 @@ export function showAttention(view) {
         { class: "attention big scroll" },
         grid,
         hover,
+        h("p", { class: "note" }, view.say(weights ? "bars_weights" : "bars_may")),
         kept.length ? null : h("p", { class: "note" }, view.say("no_weights")),
         why ? h("p", { class: "note" }, why) : null,
       ),
@@ -161,9 +162,9 @@ function shareMap(view, base, seq, kept) {
   const { roles: all } = seq.rows[view.row];
   const roles = all.slice(seq.query_start);
   const none = !all.includes("v"); // no virtual token: a choice of weights, without numbers
-  const rows = layers.map((w) => {
-    const r = w.share.shape[0] === 1 ? 0 : view.row;
-    const cells = meanShare(w.share, r, roles).map((x, head) => {
+  const means = layers.map((w) => meanShare(w.share, w.share.shape[0] === 1 ? 0 : view.row, roles));
+  const rows = layers.map((w, i) => {
+    const cells = means[i].map((x, head) => {
       const act = () => {
         view.layer = w.layer;
         view.headIndex = head;
@@ -197,6 +198,7 @@ function shareMap(view, base, seq, kept) {
   return h(
     "div",
     { class: "sharemap scroll" },
+    none ? null : h("p", { class: "lead-share" }, meanText(view, layers, means)),
     h("div", { class: "h4" }, view.say(none ? "no_share_title" : "share_title")),
     h(
       "table",
@@ -206,4 +208,12 @@ function shareMap(view, base, seq, kept) {
     ),
     h("p", { class: "note" }, view.say(none ? "no_share_note" : "share_note")),
   );
+}
+
+/** The mean share on virtual tokens, and the head that has the most. @param {View} view */
+function meanText(view, layers, means) {
+  const all = means.flatMap((heads, i) => heads.map((x, head) => [x, layers[i].layer, head]));
+  const [most, layer, head] = all.reduce((a, b) => (b[0] > a[0] ? b : a));
+  const mean = all.reduce((n, [x]) => n + x, 0) / all.length;
+  return view.say("share_mean", Math.round(100 * mean), layer, head, Math.round(100 * most));
 }

@@ -2,7 +2,7 @@
 // one that was taken.
 import { cacheBar, tokenText } from "./cells.js";
 import { h, keepInView } from "./dom.js";
-import { likelyOf, takenAfter } from "./measured.js";
+import { ended, likelyOf, putAfter, takenAfter } from "./measured.js";
 import { stageOf } from "./model.js";
 import { moveBar, showMoveBar } from "./playback.js";
 import { COLUMNS_SHOWN } from "./sheet.js";
@@ -78,15 +78,17 @@ function tick(view, base, j, i) {
   const button = view.$.ticks[j];
   const cache = view.rec.caches.get(base.id);
   const taken = j <= i ? takenAfter(view.rec, base, view.row) : null;
-  const held = cache ? (j <= i ? (cache.after ?? cache.before) : cache.before) : 0;
+  const held = cache ? (cache.after ?? cache.before) : 0;
   const word = taken == null ? "" : seen(view.rec.text(taken) ?? String(taken), 8);
   button.classList.toggle("done", j < i);
+  button.classList.toggle("to-come", j > i);
   if (j === i) button.setAttribute("aria-current", "step");
   else button.removeAttribute("aria-current");
   button.replaceChildren(
     h("span", { class: "what" }, stageOf(view, base)),
+    held ? h("span", { class: "soft held" }, `${cache.before} → ${held}`) : null,
     h("span", { class: "mono token-out" }, word),
-    held && j <= i ? cacheBar(view, held, base, cache.before) : h("span", { class: "cachebar" }),
+    held ? cacheBar(view, held, base, cache.before) : h("span", { class: "cachebar" }),
   );
 }
 
@@ -100,9 +102,9 @@ function fedText(view, base, seq) {
   const last = fed[count - 1];
   const word = count === 1 ? `‘${tokenText(view, row.roles[last], row.ids?.[last])}’` : "";
   const before = cache?.before || 0;
-  const taken = takenAfter(view.rec, base, view.row);
-  const out =
-    taken == null ? "" : view.say("then_takes", seen(view.rec.text(taken) ?? String(taken), 12));
+  const put = putAfter(view.rec, base, view.row);
+  const key = ended(view.rec, base, view.row) ? "then_fills" : "then_takes";
+  const out = put == null ? "" : view.say(key, seen(view.rec.text(put) ?? String(put), 12));
   const had = before ? view.say("cache_of", before) : view.say("cache_empty");
   const fedWords = word ? view.say("gets_one", word, had) : view.say("gets_n", count, had);
   return `${fedWords}${out}`;
@@ -152,9 +154,11 @@ export function likelyBox(view, base, r) {
       h("span", { class: "soft" }, on ? `← ${view.say("taken")}` : ""),
     );
   };
-  const other =
-    taken != null && !known
-      ? h("p", { class: "note" }, view.say("taken_other", view.textOf(taken)))
+  const why = ended(view.rec, base, r)
+    ? view.say("row_ended")
+    : taken != null && !known
+      ? view.say("taken_other", view.textOf(taken))
       : null;
+  const other = why ? h("p", { class: "note" }, why) : null;
   return h("div", { class: "likely" }, title, h("ol", {}, likely.map(one)), other);
 }

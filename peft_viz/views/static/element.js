@@ -165,7 +165,7 @@ export class PeftVizTrace extends HTMLElement {
       if (this.hasAttribute("full")) this._follow(readHash(location.hash));
       this._measure();
       this._build();
-      if (this.hasAttribute("autofocus")) this.$.root?.focus({ preventScroll: true });
+      if (this.hasAttribute("takes-focus")) this.$.root?.focus({ preventScroll: true });
     } catch (error) {
       this._broken(error);
     }

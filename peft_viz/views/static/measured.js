@@ -1,6 +1,7 @@
 // What was measured inside a call of the base model: positions, next tokens, weights. Nothing here
 // needs a browser.
 import { extent } from "./numbers.js";
+import { finished } from "./steps.js";
 import { range } from "./text.js";
 
 /**
@@ -58,13 +59,28 @@ export function likelyOf(rec, base, r) {
 }
 
 /**
- * The token that `generate` took after a call; null outside of generate, or where nothing says it.
+ * Had a row ended before a call: was the token that ends it written, or padding behind it?
+ * @param {Recording} rec
+ * @param {Call} base
+ * @param {number} r
+ */
+export function ended(rec, base, r) {
+  const row = rec.sequence(base.id)?.rows[r];
+  return Boolean(row) && finished(row, rec.about.eos_token_ids);
+}
+
+/**
+ * The token that `generate` took after a call, from what the model said; null outside of generate,
+ * for a row that had ended, or where nothing says it.
  * @param {Recording} rec
  * @param {Call} base
  * @param {number} r
  * @returns {number | null}
  */
-export function takenAfter(rec, base, r) {
+export const takenAfter = (rec, base, r) => (ended(rec, base, r) ? null : putAfter(rec, base, r));
+
+/** What `generate` put behind a row: the token taken, or padding where the row had ended. */
+export function putAfter(rec, base, r) {
   const stage = rec.caches.get(base.id)?.stage;
   if (!stage || stage === "forward") return null;
   const root = rec.root(base);

@@ -73,7 +73,7 @@ const sizeText = (v) => {
 function baseTable(view) {
   const { rec } = view;
   const given = ["attention_mask", "labels", "position_ids"];
-  const head = ["call", "stage", "inputs", ...given, "cache", "logits", "loss", "taken"];
+  const head = ["call", "stage", "cache", "inputs", ...given, "logits", "loss", "taken"];
   const rows = rec.bases.map((base, i) => {
     const arg = (name) => rec.value(base.args[name]);
     const inputs = ["inputs_embeds", "input_ids"].find((n) => arg(n)?.shape);
@@ -88,11 +88,11 @@ function baseTable(view) {
     const go = { type: "button", class: "link", onclick: () => goLines(view, base.first) };
     const cells = [
       stageOf(view, base),
-      inputs ? `${inputs} ${sizeText(arg(inputs))}` : "",
-      ...given.map((n) => sizeText(arg(n))),
       cache && (cache.before || cache.after != null)
         ? `${cache.before} → ${cache.after ?? "?"}`
         : "",
+      inputs ? `${inputs} ${sizeText(arg(inputs))}` : "",
+      ...given.map((n) => sizeText(arg(n))),
       sizeText(rec.value(base.outputs.logits)),
       loss ? String(loss[0]).slice(0, 8) : "",
       shown,

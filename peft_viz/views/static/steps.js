@@ -454,12 +454,20 @@ export function axis(seq, n, generating, r = 0) {
  * @param {number[]} ends  ids that finish a row: what generate puts behind them is padding
  * @returns {Columns}
  */
-function pickColumns(row, at, ends = []) {
-  const made = row.roles.indexOf("g");
-  const last = row.roles.length - 1;
-  const finished = made >= 0 && (row.roles[last] === "p" || ends.includes(row.ids?.[last]));
+function pickColumns(row, at, ends) {
+  const next = finished(row, ends) ? "p" : "g";
   return {
-    roles: at.map((k) => (k < 0 ? (finished ? "p" : "g") : row.roles[k])).join(""),
+    roles: at.map((k) => (k < 0 ? next : row.roles[k])).join(""),
     ids: row.ids && at.map((k) => (k < 0 ? null : row.ids[k])),
   };
+}
+
+/**
+ * Had a row of generate ended: does it hold the token that ends it, or padding behind that?
+ * @param {Row} row
+ * @param {number[]} ends  ids that finish a row
+ */
+export function finished(row, ends = []) {
+  const last = row.roles.length - 1;
+  return row.roles.includes("g") && (row.roles[last] === "p" || ends.includes(row.ids?.[last]));
 }

@@ -253,6 +253,7 @@ export function sheetBox(view, base, when) {
       heading(`${view.say(reached ? "reached" : "on_its_way")} · ${stage}`, "part"),
       parts(view, data, columns),
       below,
+      keysLine(view, base, data, columns, when),
     ),
     aside.length
       ? plain("tbody", { class: "reached" }, heading(view.say("for_the_loss"), "part"), aside)
@@ -282,6 +283,34 @@ export function sheetBox(view, base, when) {
 function wordOf(when) {
   if (when.marks) return "differs_here";
   return when.added ? "added_here" : when.fed ? "fed_here" : "new_here";
+}
+
+/** Has a call given back what it gives? */
+const isBack = (base, { now, waits = false }) => now >= base.last && !waits;
+
+/** Does the cache of a call, when it has ended, hold a key for each column of the grid? */
+const hasKeysLine = (view, base, total, { fed = false, marks = null }) =>
+  !fed && !marks && view.rec.caches.get(base.id)?.after === total;
+
+/** What the cache holds, on the columns of the grid. */
+function keysLine(view, base, data, columns, when) {
+  const total = data.roles.length;
+  if (!hasKeysLine(view, base, total, when)) return null;
+  const { before } = view.rec.caches.get(base.id);
+  const held = isBack(base, when) ? total : before;
+  const from = when.added ? total : before; // there, an outline is what the method added
+  const roles = columns.map((c) => {
+    if (c >= held) return "";
+    return `m-${view.roleOf(data.roles[c])}${c >= from ? " grown" : ""}`;
+  });
+  const told = `${view.say("cache")}: ${view.say("tokens_n", held)}`;
+  const name = { scope: "row", "aria-label": told, title: told };
+  return plain(
+    "tr",
+    { class: "keys" },
+    plain("th", name, view.say("cache")),
+    stretches(roles).map(([a, b, cls]) => plain("td", { colspan: b - a, class: cls })),
+  );
 }
 
 /** Which columns lie in the cache already, and which are this call's inputs. */
@@ -423,8 +452,8 @@ function turner(view, base, first, total) {
 }
 
 /** Loss, logits and cache that came back; until then: not yet. @param {View} view */
-function cameBackLine(view, base, { now, fed = false, waits = false, added = false }) {
-  const known = now >= base.last && !waits;
+function cameBackLine(view, base, when) {
+  const known = isBack(base, when);
   const entries = Object.entries(base.outputs).filter(([, i]) => {
     return view.rec.value(i)?.value !== null;
   });
@@ -439,14 +468,17 @@ function cameBackLine(view, base, { now, fed = false, waits = false, added = fal
   const told = word
     ? h("span", {}, view.say(word))
     : h("dl", { class: "came" }, entries.map(one));
-  const cache = known && !fed && view.rec.caches.get(base.id);
-  const before = added ? null : cache?.before; // there, an outline is what the method added
+  const total = view.rec.sequence(base.id)?.rows[0].roles.length;
+  const above = when.fed || hasKeysLine(view, base, total, when);
+  const cache = known && !above && view.rec.caches.get(base.id);
+  const before = when.added ? null : cache?.before; // there, an outline is what the method added
   const bar = cache && cache.after ? cacheBar(view, cache.after, base, before) : null;
   return h(
     "div",
     { class: `back${known ? "" : " waits"}` },
     h("div", { class: "h4" }, view.say("came_back")),
     told,
+    bar && h("span", { class: "soft" }, view.say("cache")),
     bar,
   );
 }

@@ -149,6 +149,11 @@ export const WORDS = {
     "The base model gets {0} {0:position|positions}, and {1}.",
     "基础模型收到 {0} 个位置，{1}。",
   ],
+  then_fills: [
+    " The row has ended: generate fills it with ‘{0}’.",
+    "该行已经结束，generate 用 ‘{0}’ 填充。",
+  ],
+  row_ended: ["The row had ended before: none of them is taken.", "该行此前已经结束：都没有被选。"],
   then_takes: [" Then ‘{0}’ is taken.", "随后选出 ‘{0}’。"],
   // overview
   base_calls: ["Calls of the base model", "基础模型的调用"],
@@ -339,7 +344,21 @@ export const WORDS = {
     "{0}：太大，没有全部保留，因此这里不显示。",
   ],
   unkept: ["too large to be kept", "太大，没有保留"],
-  attention: ["Attention as measured", "注意力（实测）"],
+  attention: ["Who may attend", "谁可以看到谁"],
+  weights: ["Attention as measured", "注意力（实测）"],
+  bars_may: [
+    "Bars: at the right, keys that each query sees; below, queries that see each key.",
+    "条形：右侧是每个查询能看到的键数；下方是能看到每个键的查询数。",
+  ],
+  bars_weights: [
+    "Bars: at the right, the sum of each query’s weights; below, the weight that each key gets.",
+    "条形：右侧是每个查询的权重之和；下方是每个键得到的权重之和。",
+  ],
+  share_mean: [
+    "On average {0} % of your tokens’ attention is on virtual tokens; " +
+      "most in layer {1}, head {2}: {3} %.",
+    "你的词元的注意力平均有 {0} % 落在虚拟词元上；最多的是第 {1} 层第 {2} 头：{3} %。",
+  ],
   keys: ["key", "键"],
   queries: ["query", "查询"],
   may: ["query {0} may attend to key {1}", "查询 {0} 可以看到键 {1}"],
