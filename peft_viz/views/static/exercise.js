@@ -2,7 +2,8 @@
 // <peft-viz-exercise>: a question that is answered in the browser, by the rules of
 // `Exercise.check` in Python.
 (() => {
-  const RUN = /(?<![\d.-])(\d+)(?:-|[\s,]*(?:…|\.{2,}|[–~～到至])[\s,]*)(\d+)(?![\d.])/g; // 4-7, 4..7, 4 … 7
+  // 4-7, 4..7, 4 … 7
+  const RUN = /(?<![\d.-])(\d+)(?:-|[\s,]*(?:…|\.{2,}|[–~～到至])[\s,]*)(\d+)(?![\d.])/g;
 
   /**
    * The numbers of a run, in full; a very long one, or one that falls, stays as it was written.
