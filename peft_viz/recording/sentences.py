@@ -409,7 +409,7 @@ TEXTS |= {
         "基础模型没有收到 attention_mask：它全为 1，generate 没有把它传下去。",
     ),
     "token": ("Written: {tokens}.", "写出：{tokens}。"),
-    "filled": (
+    "filled_up": (
         " {which} had ended before: generate fills {many:it|them} with {pad}.",
         "{which}在此之前已经结束：generate 用 {pad} 填充。",
     ),

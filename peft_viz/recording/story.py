@@ -1116,7 +1116,7 @@ def _without(t: _Teller, taken: list, filled: list) -> list:
         listed = ", ".join(map(str, over[:8])) + ", …" * (len(over) > 8)
         which = (f"Row{'s' * (len(over) > 1)} {listed}", f"第 {listed} 行")
         more.append(
-            ("filled", dict(which=which, many=len(over), pad=t.text_of(filled[over[0]][0]), over=over))
+            ("filled_up", dict(which=which, many=len(over), pad=t.text_of(filled[over[0]][0]), over=over))
         )
     return more
 
