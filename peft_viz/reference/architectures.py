@@ -103,7 +103,7 @@ def first_row(
     their first token has position 2. In most families it is 0."""
     for module in model.modules():
         if hasattr(module, "create_position_ids_from_inputs_embeds"):
-            return (module.position_embeddings.padding_idx or 0) + 1
+            return (getattr(module.position_embeddings, "padding_idx", None) or 0) + 1
     return 0
 
 
@@ -305,7 +305,7 @@ def first_position(
     model: nn.Module,  # a base model
 ) -> int:
     "The position of a row's first token, where the model counts by itself."
-    return 1 if model.config.model_type in ONE_FIRST else first_row(model)
+    return 1 if getattr(model.config, "model_type", None) in ONE_FIRST else first_row(model)
 
 
 def counts_anew(
@@ -320,7 +320,7 @@ def counts_in_mask(
 ) -> bool:
     """Does the model count positions in the attention mask, without padding, when no positions are passed? Such a
     model has an embedding whose `forward` takes the mask."""
-    if model.config.model_type in NUMBERS_COLUMNS and not accepts(model, "cache_position"):
+    if getattr(model.config, "model_type", None) in NUMBERS_COLUMNS and not accepts(model, "cache_position"):
         return False
     return any(
         isinstance(module, nn.Embedding) and accepts(module, "attention_mask") for module in model.modules()
@@ -466,7 +466,7 @@ def adds_first(
     model: nn.Module,  # a base model
 ) -> int:
     "What it adds to the positions in a step of `generate`, which counts from 0."
-    return int(model.config.model_type in ONE_FIRST)
+    return int(getattr(model.config, "model_type", None) in ONE_FIRST)
 
 
 FACTS = (  # each is found out once, by its name
@@ -510,7 +510,7 @@ class KnownFacts:
     ):  # an object of this class
         "The facts about a base model."
         checkpointed = [module for module in model.modules() if hasattr(module, "gradient_checkpointing")]
-        asked = {fact.__name__: fact(model) for fact in FACTS}
+        asked: dict[str, Any] = {fact.__name__: fact(model) for fact in FACTS}
         return cls(model, embeds_again(model), checkpointed, picture_counters(model), **asked)
 
     def embed_again(

@@ -24,7 +24,7 @@ from peft_viz.reference.place import (
 
 # %% auto #0
 __all__ = ['LENT', 'SLICES_BY_LENGTH', 'lent_to_base_model', 'room_for_virtual_tokens', 'empty_where_cropped', 'count_new_tokens',
-           'StepWithPlace', 'DecodingStep']
+           'StepWithPlace', 'DecodingStep', 'fit']
 
 # %% ../../nbs/reference/02_generation.ipynb #769f851d
 LENT = "prepare_inputs_for_generation", "_prepare_cache_for_generation", "generation_config"
@@ -225,7 +225,7 @@ class DecodingStep(StepWithPlace):
         wrong = dict(cache_position=not self.cache_position_stays, position_ids="position_ids" not in told)
         prepared = {name: value for name, value in model_kwargs.items() if not wrong.get(name)}
         if prepared.get("position_ids") is None and self.setting.base.takes_positions:  # some lose them
-            prepared |= {name: told[name] for name in told if name == "position_ids"}
+            prepared |= {name: told[name] for name in told if name == "position_ids" and fit(told, prepared)}
         if (
             wrong["position_ids"]
             and self.setting.base.counts_in_mask
@@ -249,3 +249,12 @@ class DecodingStep(StepWithPlace):
         if self.past.has_state:
             return {}  # those that the base model prepared
         return dict(input_ids=self.input_ids[:, -self.tokens :])
+
+# %% ../../nbs/reference/02_generation.ipynb #5ad00020
+def fit(
+    told: dict,  # what the base model was told
+    prepared: dict,  # what it prepared
+) -> bool:
+    "Are there as many positions as tokens? XLM adds a token of its own, and counts by itself."
+    ids, positions = prepared.get("input_ids"), told.get("position_ids")
+    return ids is None or positions is None or positions.shape[-1] == ids.shape[-1]

@@ -10,6 +10,7 @@ import torch
 
 import peft_viz
 from peft_viz import checkpoint, helpers, tiny_random, trainer
+from peft_viz.reference.generation import fit
 from peft_viz.reference.place import find_place, Past
 
 CLM = dict(task_type="CAUSAL_LM")
@@ -146,3 +147,10 @@ def test_teaching_where_a_version_has_no_such_module(monkeypatch):
     monkeypatch.setattr(trainer, "ASKING", ("transformers.no_such_module",))
     trainer.teach(peft_viz.PeftModel)
     assert isinstance(prompted(), theirs.PeftModel) and theirs.is_peft_available()
+
+
+def test_positions_are_given_back_only_where_they_fit_the_tokens():
+    "XLM adds a token of its own to those that it is given."
+    told, three = dict(position_ids=torch.zeros(2, 3)), torch.zeros(2, 3)
+    assert fit(told, dict(input_ids=three)) and fit(told, {}) and fit({}, dict(input_ids=three))
+    assert not fit(told, dict(input_ids=torch.zeros(2, 4)))
