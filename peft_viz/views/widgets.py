@@ -345,7 +345,7 @@ def description(
     return told if len(told) <= most else told[: most - 1] + "…"
 
 # %% ../../nbs/views/02_widgets.ipynb #e5f0c2a2
-READY = files("peft_viz") / "views" / "static" / "ready.json.gz"
+READY = files("peft_viz") / "zoo" / "tiny" / "ready.json.gz"
 
 
 @lru_cache(1)
