@@ -605,7 +605,7 @@ def _recorded(self: Explorer, run):
         self._kept.popitem(last=False)
     return self._kept[key]
 
-
+# %% ../../nbs/views/02_widgets.ipynb #e5f0c2b1
 def _turn(self: Explorer, change=None):
     "Run the model with the knobs as they stand, then draw"
     columns, self._seen = _columns(self), {}
@@ -687,7 +687,7 @@ def _arranged(columns):
     column = '<div style="flex:1 1 300px;min-width:0;display:flex;flex-direction:column;gap:12px">{}</div>'
     return f'<div style="{flex}">{"".join(map(column.format, columns))}</div>'
 
-
+# %% ../../nbs/views/02_widgets.ipynb #e5f0c2b2
 def _with_still(bundle, still: str):
     """What a widget gives a notebook to show, with HTML beside it for places where no Python runs.
     `bundle`: what ipywidgets or anywidget give: a dictionary, or one and its metadata."""
