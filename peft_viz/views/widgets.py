@@ -589,7 +589,10 @@ def _key(run: dict) -> str:
 class Seen:
     "A recording, and the pictures that were drawn of it: `pictures[what is shown]`"
 
-    def __init__(self, trace):
+    def __init__(
+        self,
+        trace,  # the recording
+    ):
         self.trace, self.pictures = trace, {}
 
 
