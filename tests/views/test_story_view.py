@@ -247,6 +247,29 @@ def test_a_moment_marks_as_new_what_it_made_itself(trace, prefix, opened):
     assert [["label", VIRTUAL]] in [rows for kind, rows in told if kind == "grew"]
 
 
+def test_who_may_attend_stands_beside_the_moments(trace, opened):
+    "Faint until the base model is called; the row that is chosen; of more than one moment the same element."
+    kinds = ["short", *(m.kind for m in trace.story())]
+    page = opened(trace, f"#moment={kinds.index('grew')}")
+    picture, pairs = f"{TAG} .two > .who", ".who .hover"
+
+    def may(row):
+        return sum(map(sum, layout.attention(trace, trace.base_calls[0]).attended[row]))
+
+    assert page.raw.locator(f"{picture}.later").count() == 1 and "not yet" in text(page, ".who .when")
+    assert text(page, pairs).startswith(f"{may(0)} of ") and may(0) != may(1)
+    page.evaluate(f"{ROOT}.querySelector('.who').seen = true")
+    for _ in range(kinds.index("reached") - kinds.index("grew")):
+        page.raw.keyboard.press("ArrowRight")
+    assert page.raw.locator(f"{picture}.later").count() == 0 and page.evaluate(
+        f"{ROOT}.querySelector('.who').seen"
+    )
+    page.raw.locator(f"{TAG} .rowpick button[data-row='1']").click()
+    assert text(page, pairs).startswith(f"{may(1)} of ")
+    page.raw.locator(f"{TAG} .who .more").click()
+    assert of(page, "tab") == "attention" and page.problems == []
+
+
 def test_rows_are_heard_as_sentences(trace, opened):
     page = opened(trace)
     heard = page.raw.locator(f"{TAG} .sheet th[scope=row]").evaluate_all("all => all.map(x => x.ariaLabel)")
