@@ -127,8 +127,8 @@ export function pairsText(view, mask) {
  * @param {Call} base
  * @param {Sequence | null} seq
  * @param {any} box
- * @param {{most?: [number, number], rows?: boolean, rank?: number}} [how]  room for the cells; with a
- *   choice of rows; rank of the heading
+ * @param {{most?: [number, number], rows?: boolean, rank?: number}} [how]  room for the
+ *   cells; with a choice of rows; rank of the heading
  */
 export function drawAttention(view, base, seq, box, { most, rows = true, rank = 4 } = {}) {
   const { rec } = view;
