@@ -602,7 +602,9 @@ def test_padding_taken_for_text(method, package):
             long = torch.nn.functional.pad(right, (4, 0), value=-100).flip(1)
             model(input_ids=ids.flip(1), attention_mask=mask.flip(1), labels=long)
     found = {"labels-length", "labels-on-padding"} & {f.kind for f in trace.diagnose()}
-    assert found == ({"labels-length"} if package is peft else set())  # ours refuses them before the base model
+    assert found == (
+        {"labels-length"} if package is peft else set()
+    )  # ours refuses them before the base model
     assert kinds(input_ids=ids)["padding-seen"] == {"row": 0, "n": 2, "pad": 0}
     assert "padding-seen" not in kinds(input_ids=ids, attention_mask=mask)
     assert kinds(input_ids=ids.flip(1))["padding-seen"]["n"] == 2
