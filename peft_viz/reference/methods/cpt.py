@@ -175,10 +175,12 @@ def cpt_loss(
     losses = cross_entropy(
         logits.flatten(0, 1), labels.flatten(), reduction="none", ignore_index=IGNORED
     ).view(labels.shape)  # [batch, length - 1]
+    weights = torch.ones(
+        labels.shape, device=labels.device
+    )  # in float32, and so is the mean of 16-bit losses
     if config.opt_weighted_loss_type == "decay":
         weights = torch.stack([decay(types, config.opt_loss_decay_factor) for types in type_mask])
-        losses = losses * weights
-    return losses[labels != IGNORED].mean()
+    return (losses * weights)[labels != IGNORED].mean()
 
 
 def decay(
