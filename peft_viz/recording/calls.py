@@ -164,7 +164,10 @@ class Session(Stack):
             False,
             None,
         )  # `base`: the call of the base model that runs
-        self.tracer = HERE.tracer
+        self.tracer, self.prompts = (
+            HERE.tracer,
+            None,
+        )  # what `get_prompt` gave for the next call of the base model
 
     @property
     def listening(self) -> bool:
@@ -204,6 +207,8 @@ class Session(Stack):
             if watch.call.raised and not _call(inner).raised:
                 _call(inner).raised = watch.call.raised | dict(line=None)
         watch.error = watch.frame = watch.names = None
+        if not self.stack:
+            self.prompts = None
 
 # %% ../../nbs/recording/12_calls.ipynb #d1bccc5f
 class _Asks:
