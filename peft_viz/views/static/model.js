@@ -90,7 +90,8 @@ function drawModel(view, base, upcoming, known) {
   const faint = known ? "attention" : "attention later";
   const attention = h("div", { class: faint });
   put($.model, left, attention, inAndOut(view, base, upcoming, known));
-  drawAttention(view, base, seq, attention);
+  const high = clamp(Math.round(0.49 * view.clientHeight - 250), 90, 178); // as the pane
+  drawAttention(view, base, seq, attention, { most: [290, high] });
   view.paintAll();
   $.atEnd = seq && seq.query_start && seq.rows[0].roles.length - seq.query_start < 5;
 }
@@ -126,8 +127,8 @@ export function pairsText(view, mask) {
  * @param {Call} base
  * @param {Sequence | null} seq
  * @param {any} box
- * @param {{most?: [number, number], rows?: boolean, rank?: number}} [how]  room for the cells; with a
- *   choice of rows; rank of the heading
+ * @param {{most?: [number, number], rows?: boolean, rank?: number}} [how]  room for the
+ *   cells; with a choice of rows; rank of the heading
  */
 export function drawAttention(view, base, seq, box, { most, rows = true, rank = 4 } = {}) {
   const { rec } = view;

@@ -191,8 +191,8 @@ function whoAndCause(view, scene, base) {
 }
 
 /**
- * Who may attend to whom in a call, small; what has not happened yet is faint. Made once, as long as
- * the same is shown.
+ * Who may attend to whom in a call, small; what has not happened yet is faint. Made once, as long
+ * as the same is shown.
  * @param {View} view
  * @param {Call} base
  * @param {{most: [number, number], later?: boolean}} how
