@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CONFIG_FOR', 'INSIDE', 'WITH_TASKS', 'MOST', 'TEXTS', 'LABELS', 'FIGURE_NAMES', 'ARGUMENTS', 'GRIDS', 'READY',
            'RUN_KNOBS', 'LOOK_KNOBS', 'KNOBS', 'ROWS', 'KEPT', 'encode', 'Bench', 'differences', 'table', 'picture',
-           'image', 'description', 'ready', 'alert', 'Explorer', 'Seen', 'explore', 'explore_padding',
+           'image', 'description', 'WithStill', 'ready', 'alert', 'Explorer', 'Seen', 'explore', 'explore_padding',
            'explore_generation', 'explore_lora', 'Viewer']
 
 # %% ../../nbs/views/02_widgets.ipynb #6a1d7dcf
@@ -193,8 +193,8 @@ _WORDS = {  # a word of the explorer -> English, Chinese
     "cache": ("{n} tokens per row", "每行 {n} 个词元"),
     "failed": ("The run failed", "运行失败"),
     "beforehand": (
-        "Recorded beforehand; at the first turn of a knob, the model runs here.",
-        "这是预先录制的结果；第一次调节旋钮时，模型在此运行。",
+        "Recorded beforehand, with the same code and the embedded model.",
+        "这是预先录制的结果，所用代码相同，模型为内置模型。",
     ),
     "undrawn": ("Not drawn: {name}. {why}", "没有画出 {name}：{why}"),
 }
@@ -344,6 +344,38 @@ def description(
     told = " ".join([head + "."] + [" ".join(t.get_text().split()) for t in texts if t.get_text()])
     return told if len(told) <= most else told[: most - 1] + "…"
 
+# %% ../../nbs/views/02_widgets.ipynb #e5f0c2c2
+class WithStill:
+    "A widget that leaves HTML where no Python runs: `still()` gives it"
+
+    def _repr_mimebundle_(self, **kwargs):
+        "For programs that choose between a live widget and a still picture, such as marimo"
+        bundle = super()._repr_mimebundle_(**kwargs)
+        data, *metadata = bundle if isinstance(bundle, tuple) else (bundle,)
+        data = {**data, "text/html": self.still()}
+        return (data, *metadata) if metadata else data
+
+    def _ipython_display_(self):
+        "For notebooks: the live widget, then the still picture, which the live one hides"
+        from IPython.display import display
+
+        bundle = super()._repr_mimebundle_()
+        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
+        nothing = {"text/html": "<!-- a still picture follows -->", "text/plain": ""}
+        display({**data, **nothing}, metadata=metadata, raw=True)
+        html = f'<div class="{_still_name(self)}">{self.still()}</div>'
+        display({"text/html": html, "text/plain": repr(self)}, raw=True)
+
+
+def _still_name(widget) -> str:
+    "The class of its still picture in HTML"
+    return f"peft-viz-still-{widget.model_id}"
+
+
+def _hide_still(widget) -> str:
+    "A style sheet that hides the still picture of a widget"
+    return f".{_still_name(widget)}{{display:none}}"
+
 # %% ../../nbs/views/02_widgets.ipynb #e5f0c2a2
 READY = files("peft_viz") / "zoo" / "tiny" / "ready.json.gz"
 
@@ -381,7 +413,7 @@ def alert(
     return f'<div role="alert" style="{style}">{html.escape(text)}</div>'
 
 # %% ../../nbs/views/02_widgets.ipynb #384da36c
-class Explorer(ipywidgets.VBox):
+class Explorer(WithStill, ipywidgets.VBox):
     """Knobs, a table and figures; `trace` is the recording of what is shown (`traces` those of all methods that stand
     side by side), `error` the exception of a turn that failed"""
 
@@ -559,6 +591,7 @@ def _build(self: Explorer):
         self.message,
         self.table,
         self.pictures,
+        ipywidgets.HTML(f"<style>{_hide_still(self)}</style>", layout={"display": "none"}),
     ]
 
 
@@ -691,16 +724,6 @@ def _arranged(columns):
     return f'<div style="{flex}">{"".join(map(column.format, columns))}</div>'
 
 # %% ../../nbs/views/02_widgets.ipynb #e5f0c2b2
-def _with_still(bundle, still: str):
-    """What a widget gives a notebook to show, with HTML beside it for places where no Python runs.
-    `bundle`: what ipywidgets or anywidget give: a dictionary, or one and its metadata."""
-    if bundle is None:
-        return None
-    data, *metadata = bundle if isinstance(bundle, tuple) else (bundle,)
-    data = {**data, "text/html": still}
-    return (data, *metadata) if metadata else data
-
-
 def _measure(self: Explorer):
     "Run here what is shown so far as it was recorded beforehand"
     if self._ready:
@@ -714,15 +737,14 @@ def _when_idle(go):
         asyncio.get_running_loop().call_later(0.05, go)
 
 
-def _still(self: Explorer, **kwargs):
-    "The live widget, and a still picture of it for places where no Python runs"
+def _still(self: Explorer) -> str:
+    "Message, table and pictures"
     _when_idle(self._measure)
-    bundle = super(Explorer, self)._repr_mimebundle_(**kwargs)
-    return _with_still(bundle, self.message.value + self.table.value + self.pictures.value)
+    return self.message.value + self.table.value + self.pictures.value
 
 
 Explorer._turn, Explorer._draw, Explorer._look, Explorer._measure = _turn, _draw, _look, _measure
-Explorer._repr_mimebundle_ = _still
+Explorer.still = _still
 
 # %% ../../nbs/views/02_widgets.ipynb #193ab05a
 def explore(
@@ -782,7 +804,9 @@ export default {
       if (model.get("step") !== e.detail.step) { model.set("step", e.detail.step); model.save_changes(); }
     };
     view.payload = model.get("payload");
-    el.append(view);
+    const style = document.createElement("style");
+    style.textContent = model.get("hides");
+    el.append(view, style);
     follow();
     view.addEventListener("peft-viz-step", tell);
     model.on("change:step", follow);
@@ -792,7 +816,7 @@ export default {
 """
 
 
-class Viewer(anywidget.AnyWidget):
+class Viewer(WithStill, anywidget.AnyWidget):
     """The viewer of a trace, as a widget.
     `viewer.observe(listener, "step")` hears every step, `viewer.step = 10` goes there;
     a step beyond the last is the last."""
@@ -800,6 +824,7 @@ class Viewer(anywidget.AnyWidget):
     _esm = viewer.code() + _JOIN
     payload = traitlets.Dict().tag(sync=True)
     step = traitlets.Int(0, min=0).tag(sync=True)
+    hides = traitlets.Unicode().tag(sync=True)  # a style sheet for the page
 
     def __init__(
         self,
@@ -809,12 +834,11 @@ class Viewer(anywidget.AnyWidget):
         lang: str = "en",  # `"en"` or `"zh"`
     ):
         super().__init__(payload=viewer.payload(trace, lang, other), step=step)
-        self.trace, self.other, self.lang = trace, other, lang
+        self.trace, self.other, self.lang, self.hides = trace, other, lang, _hide_still(self)
 
-    def _repr_mimebundle_(self, **kwargs):
-        "The live widget, and the recording as it shows itself for places where no Python runs"
-        still = viewer.fragment(self.trace, lang=self.lang, other=self.other)
-        return _with_still(super()._repr_mimebundle_(**kwargs), still)
+    def still(self) -> str:
+        "The recording as it shows itself where no Python runs"
+        return viewer.fragment(self.trace, lang=self.lang, other=self.other)
 
     def __repr__(self):
         return f"Viewer(step={self.step}) of {self.trace!r}"

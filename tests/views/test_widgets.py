@@ -1,6 +1,7 @@
 "The explorer, driven without a browser: a knob turned is a model run, and the figures follow."
 
 import asyncio, html, re, subprocess, sys
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
@@ -240,6 +241,21 @@ def test_a_still_picture_for_pages_without_python(explorer):
     assert "application/vnd.jupyter.widget-view+json" in bundle and bundle["text/html"].count("<img ") == 2
 
 
+def test_the_still_picture_lies_below_the_live_widget_which_hides_it(explorer, monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda data, **_: shown.append(data))
+    live = widgets.Viewer(explorer.trace)
+    for widget, sheet in ((explorer, explorer.children[-1].value), (live, live.hides)):
+        widget._ipython_display_()
+        name = f"peft-viz-still-{widget.model_id}"
+        assert f".{name}{{display:none}}" in sheet
+        assert "application/vnd.jupyter.widget-view+json" in shown[-2] and shown[-2]["text/html"].startswith(
+            "<!--"
+        )
+        assert shown[-1]["text/html"] == f'<div class="{name}">{widget.still()}</div>'
+        assert shown[-1]["text/plain"] == repr(widget)
+
+
 def test_a_viewer_leaves_the_recording_where_no_python_runs(explorer):
     data, _ = widgets.Viewer(explorer.trace)._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in data
@@ -377,7 +393,8 @@ def test_the_model_runs_when_the_cell_is_done():
         await asyncio.sleep(0.1)
         return e
 
-    e = asyncio.run(cell())
+    with ThreadPoolExecutor(1) as alone:  # where no other loop runs
+        e = alone.submit(lambda: asyncio.run(cell())).result()
     assert not e._ready and e.message.value == "" and len(e.figures) == 2
 
 
