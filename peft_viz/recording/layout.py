@@ -344,7 +344,7 @@ def _inputs(trace, call):  # what a base call works on: embeddings or ids, or No
     named = (argument(trace, call, n) for n in ("inputs_embeds", "input_ids"))
     return next((v for v in named if (_shape(v) or [0])[0]), None)  # (a batch may have no row)
 
-
+# %% ../../nbs/recording/02_layout.ipynb #8784edcd
 def two_sequences(
     trace,  # the trace
 ) -> bool:
@@ -457,7 +457,7 @@ def _virtual(trace, call):
             known[c.id] = tuple((first, end) for first, end in ranges if end > first)
     return known[call.id]
 
-
+# %% ../../nbs/recording/02_layout.ipynb #d2ea67d6
 @_once
 def _geometry(trace, call):
     "Measure the key axis of a base call"

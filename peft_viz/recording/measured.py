@@ -717,9 +717,9 @@ class _WeightsNoted(_LayersNoted):
 
         self.reader.want(tensors, then)
 
-# %% ../../nbs/recording/07_measured.ipynb #528743ee
-class Notes(_WeightsNoted):
-    "What is measured inside of one call of the base model, until it is on the host."
+# %% ../../nbs/recording/07_measured.ipynb #8ec911a9
+class _PlacesNoted(_WeightsNoted):
+    "Where the virtual tokens stand, in a class of the user's own."
 
     @guarded("where the virtual tokens stand")
     def stand(
@@ -742,6 +742,10 @@ class Notes(_WeightsNoted):
             self.measured.virtual_at = same.int().argmax(1).tolist()
         else:
             self.losses.add("where the virtual tokens stand; they are drawn in front")
+
+# %% ../../nbs/recording/07_measured.ipynb #528743ee
+class Notes(_PlacesNoted):
+    "What is measured inside of one call of the base model, until it is on the host."
 
     def came_back(
         self,

@@ -87,16 +87,16 @@ def _keepers(walk: list, base) -> list:
     return list(kept.values())
 
 
+def _visit_base(recorder, _keeper, base) -> BaseVisit:
+    return BaseVisit(recorder, base)
+
+# %% ../../nbs/recording/00_recorder.ipynb #273dbea6
 def _has_own_forward(model) -> bool:
     "Does the user's own code put inputs together? Then it is to be measured where the virtual tokens stand."
     places = vars(model), *map(vars, type(model).__mro__)
     found = [next((place[name] for place in places if name in place), None) for name in ENTRY_POINTS]
     homes = [getattr(inspect.unwrap(f), "__module__", None) or "" for f in found if f is not None]
     return any(home.partition(".")[0] not in (*PACKAGES, "transformers", "torch") for home in homes)
-
-
-def _visit_base(recorder, _keeper, base) -> BaseVisit:
-    return BaseVisit(recorder, base)
 
 # %% ../../nbs/recording/00_recorder.ipynb #bcdd5fc9
 class Lent:
@@ -294,8 +294,7 @@ class Recorder(PointsToTrace, Switch):
         self.had = len(self.trace.calls)
         every = parts(self.model)  # once: this is what takes most of the time
         walk = every if self.base is self.model else parts_of(self.base, every)
-        self.compiled = self.is_wrapped or _is_compiled(every)
-        self.own_forward = _has_own_forward(self.model)
+        self.compiled, self.own_forward = self.is_wrapped or _is_compiled(every), _has_own_forward(self.model)
         self.places, self.attentions = position_places(self.base, walk), attention_layers(self.base, walk)
         _describe(self, every)
         layers = tuner_layers(self.base, walk)
