@@ -490,10 +490,8 @@ class KnownFacts:
     model: nn.Module  # the base model
     embeds: dict  # see `embeds_again`
     checkpointed: list  # the modules in which gradient checkpointing can be switched on
-    counters: list  # see `picture_counters`
-    takes_positions: (
-        bool  # see `takes_positions`; this and the next ones are what the functions in `FACTS` say
-    )
+    counters: list  # see `picture_counters`; what follows is what the functions in `FACTS` say
+    takes_positions: bool  # see `takes_positions`
     counts_in_mask: bool  # see `counts_in_mask`
     counts_anew: bool  # see `counts_anew`
     first_position: int  # see `first_position`

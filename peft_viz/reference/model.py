@@ -387,9 +387,8 @@ class PeftModelWithPrompt(PeftModelWithPromptEncoder):
         prompt_encoder = self.prompt_encoder[self.active_adapter]
         prompt_tokens = self.prompt_tokens[self.active_adapter].to(prompt_encoder.embedding.weight.device)
         if self.peft_type == PeftType.PREFIX_TUNING:
-            rows = prompt_encoder(
-                prompt_tokens.expand(batch_size, -1)
-            )  # [batch, virtual, layers * 2 * token_dim]
+            # [batch, virtual, layers * 2 * token_dim]
+            rows = prompt_encoder(prompt_tokens.expand(batch_size, -1))
             key_values = split_key_values(rows.to(self.prefix_dtype), self.active_peft_config)
             return to_cache(key_values, self.prefix_layout, self.base_model.config, past_key_values, columns)
         elif self.peft_type == PeftType.MULTITASK_PROMPT_TUNING:

@@ -52,7 +52,7 @@ def with_checked_tasks(
     @wraps(forward)
     def checked(self, indices, task_ids):
         check_task_ids(task_ids, indices.shape[0], self.num_tasks)
-        return forward(self, indices, task_ids)
+        return forward(self, indices, task_ids.to(indices.device, torch.long))
 
     return checked
 
@@ -88,7 +88,6 @@ class MultitaskPromptEmbedding(PromptEmbedding):
         task_ids: torch.Tensor,  # [batch], the number of each row's task
     ) -> torch.Tensor:  # [batch, virtual, token_dim]
         "The prompt of each row's task."
-        task_ids = task_ids.to(indices.device).long()
         columns = self.prefix_task_cols.index_select(0, task_ids)  # [batch, virtual, ranks]
         rows = self.prefix_task_rows.index_select(0, task_ids)  # [batch, ranks, token_dim]
         return self.embedding(indices) * (columns @ rows)
