@@ -5,7 +5,7 @@ Run with `make promises` on a machine with nothing else to do. It takes some hou
 recording costs, in a quarter of an hour.
 """
 
-import argparse, json, pathlib, subprocess, sys, tempfile
+import argparse, datetime, json, pathlib, subprocess, sys, tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 PARTS = {
@@ -40,6 +40,7 @@ def main():
             if not told.exists():
                 sys.exit(f"{' '.join(command)} ended with {done.returncode} and left no figures")
             figures[name] = json.loads(told.read_text())
+            figures.setdefault("measured", {})[name] = datetime.date.today().isoformat()
             store.write_text(json.dumps(figures, indent=1) + "\n")
 
 

@@ -69,7 +69,7 @@ def prepare(stage):
             write_nb(notebook, target)
         elif source.suffix == ".yml":
             target.write_text(NUMBER.sub("", source.read_text(encoding="utf-8")), encoding="utf-8")
-        else:
+        elif source.suffix != ".toml":  # how lessons are laid out
             shutil.copy2(source, target)
     for folder in stage.iterdir():
         if folder.name in LANGUAGES:  # the reader's browser and its screen reader are told
@@ -309,6 +309,7 @@ def processing():
                 processors.rm_export,
                 processors.mv_exports,
                 processors.add_fold,
+                processors.clean_magics,  # `%%record` is part of what a cell says
             }
             return [
                 show_exports if proc is processors.add_show_docs else proc
@@ -372,6 +373,8 @@ def self_contained(folder):
             text = MARGIN.sub("", text).replace(" has-sidebar", "").replace("nav-sidebar docked ", "")
         text = MARGIN.sub(margin_of(page.relative_to(folder).as_posix(), up), text)
         text = CODE.sub(lighter, text)
+        text = PRINTED.sub(sentences, text)
+        text = CELL.sub(breakable, text)
         text = re.sub(r'<span class="math (inline|display)">(.*?)</span>', mathml, text, flags=re.S)
         text = text.replace('href="@source/', f'href="{up}source/')
         text = PICTURE.sub(lambda match, up=up: pictures.tag(match, up), text)
@@ -428,6 +431,7 @@ FRAME = re.compile(
     r'((?:<span class="menu-text"|<h2 id="toc-title"|<noscript><a [^>]*)>|\s(?:placeholder|aria-label|title|alt)=")'
     r'([^<>"]+)(?=[<"])'
 )
+FOREIGN = re.compile(r"<em>(?=[\x00-\x7f…]*?[A-Za-z]{2}[^<\u4e00-\u9fff]*</em>)")
 TWINS = {
     "tutorials": ("zh", "中文"),
     "zh": ("tutorials", "English"),
@@ -444,6 +448,7 @@ def framed(text, page, folder):
     of, name = page.parts[0], page.name
     words = WORDS.get(of, {})
     if words:
+        text = FOREIGN.sub('<em lang="en">', text)  # slanted, as English is
         text = FRAME.sub(lambda m: m[1] + words.get(m[2], m[2]), text)
         text = text.replace('class="nav-link" href="../tutorials/', 'class="nav-link" href="')
         text = text.replace('href="../playground.html"', f'href="../playground.html#lang={of}"')
@@ -508,6 +513,24 @@ def lighter(match):
 
     text = ALIKE.sub(joined, QUIET.sub(r"\1", match[0]))
     return re.sub(r"<[^>]*>|&#x27;|&quot;", lambda m: {"&#x27;": "'", "&quot;": '"'}.get(m[0], m[0]), text)
+
+
+PRINTED = re.compile(r"(?<=<pre)(><code>)([^<]*)(?=</code></pre>\n</div>)")
+
+
+def sentences(match):
+    "What a cell printed in lines longer than any table here: the style sheet breaks them and cuts nothing off."
+    longest = max(len(line) for line in html.unescape(match[2]).splitlines() or [""])
+    return f' class="pv-said"{match[0]}' if longest > 100 else match[0]
+
+
+CELL = re.compile(r"(?<=<td)([^>]*>)([^<]+)(?=</td>)")
+
+
+def breakable(match):
+    "A long name in a table may be broken behind its points and underscores, and nowhere else."
+    pieces = lambda name: re.sub(r"([._=])(?=\w)", r"\1<wbr>", name[0])
+    return match[1] + re.sub(r"\S{19,}", pieces, match[2])
 
 
 def with_links(page, site):

@@ -19,6 +19,15 @@ def table(head: list, rows: list) -> str:
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
+def when(text: str, *parts: str) -> str:
+    "A table, and below it the day on which each of its parts was measured."
+    days = figures().get("measured", {})
+    said = {part: days[part] for part in parts if part in days}
+    if len({*said.values()}) > 1:
+        return f"{text}\n\n*measured: {', '.join(f'{part} {day}' for part, day in said.items())}*"
+    return text + "".join(f"\n\n*measured {day}*" for day in {*said.values()})
+
+
 def faults() -> str:
     "What was damaged, and what came of it."
     found = figures().get("fuzz", {})
@@ -33,9 +42,8 @@ def faults() -> str:
         else [kind, NOT_YET, "", "", "", ""]
         for kind in kinds
     ]
-    return table(
-        ["damaged", "tried", "refused in words", "read", "anything else", "longest, in seconds"], rows
-    )
+    head = ["damaged", "tried", "refused in words", "read", "anything else", "longest, in seconds"]
+    return when(table(head, rows), "fuzz")
 
 
 def soak() -> str:
@@ -44,15 +52,15 @@ def soak() -> str:
     if found is None:
         return table(["soak test"], [[NOT_YET]])
     names = ("minutes", "rounds", "megabytes_first", "megabytes_last", "kilobytes_a_round")
-    return table([name.replace("_", " ") for name in names], [[found[name] for name in names]])
+    return when(table([name.replace("_", " ") for name in names], [[found[name] for name in names]]), "soak")
 
 
 WRITERS = dict(traces="a trace", pages="a page", configurations="a configuration", checkpoints="a checkpoint")
 TRIED = {  # part of the figures -> what happened, and how the numbers that came of it read
-    "killed": ("killed while writing", "{old} times the old, {new} times the new; {whole} whole"),
+    "killed": ("killed while writing", "{old:,} times the old, {new:,} times the new; {whole:,} whole"),
     "full": ("disk full", "{refused} refused, {written} had room; old or new, whole"),
     "read_only": ("folder read-only", "{refused} refused, nothing changed"),
-    "at_once": ("two write, one reads", "{reads} times read, whole and of one age"),
+    "at_once": ("two write, one reads", "{reads:,} times read, whole and of one age"),
 }
 
 
@@ -81,7 +89,7 @@ def strikes() -> str:
                 words if n else "",
             ]
         )
-    return table(["what happened", "to", "times", "what came of it"], rows)
+    return when(table(["what happened", "to", "times", "what came of it"], rows), "faults")
 
 
 def costs() -> str:
@@ -100,8 +108,9 @@ def costs() -> str:
         ]
         for row in found["rows"]
     ]
-    words = f"a forward of 11 tokens, and {found['tokens']} tokens generated; {found['threads']} threads"
-    return table(["model", "package", "method", "forward", "generate"], rows) + f"\n\n*{words}*"
+    words = f"a forward of 11 tokens, and {found['tokens']} tokens generated; {found['threads']} thread{'s' * (found['threads'] > 1)}"
+    told = table(["model", "package", "method", "forward", "generate"], rows) + f"\n\n*{words}*"
+    return when(told, "record")
 
 
 def beside() -> str:
@@ -112,7 +121,7 @@ def beside() -> str:
     what = "import peft_viz and its public names, over import peft"
     many = f"{imports['modules']} over {imports['modules_of_peft']}" if imports else NOT_YET
     rows += [[f"{what}, time", f"x{imports['time']}" if imports else NOT_YET], [f"{what}, modules", many]]
-    return table(["what", "median of ratios"], rows)
+    return when(table(["what", "median of ratios"], rows), "compare", "imports")
 
 
 AXES = dict(
@@ -167,7 +176,7 @@ def slopes() -> str:
             + [f"{s['memory_early']:,.0f}, {s['file_early']:,.0f}"]
         )
     head = ["what", "milliseconds", "bytes of memory", "bytes of the file", "the two at the beginning"]
-    return table(head, rows)
+    return when(table(head, rows), "growth")
 
 
 def large(tokens: int = 128 * 1024, layers: int = 80, steps: int = 64) -> str:

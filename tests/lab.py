@@ -104,8 +104,9 @@ class Lab:
             self.process.kill()
             self.process.wait()
 
-    def open(self, path, **options):
-        shutil.copy2(path, self.work / Path(path).name)
+    def open(self, path, copy=True, **options):
+        if copy:
+            shutil.copy2(path, self.work / Path(path).name)
         page = self.new_page(**{"viewport": {"width": 1400, "height": 1000}, **options})
         page.set_default_timeout(60_000)
         page.goto(f"http://127.0.0.1:{self.port}/lab/tree/{Path(path).name}?token={self.token}&reset")

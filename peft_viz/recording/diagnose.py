@@ -380,8 +380,8 @@ def _labels_on_padding(case: Case) -> Iterator:
     ends = case.about.get("eos_token_ids") or []
     for m in case.moments:
         labels = layout.numbers(layout.argument(case.trace, m.call, "labels"), len(m.names))
-        if m.stage != "forward" or not labels or None in labels:
-            continue
+        if m.stage != "forward" or not labels or None in labels or len(labels[0]) != m.queries:
+            continue  # labels that have no input beside them are `labels-length`
         n = sum(_on_padding(row, names[-len(row) :], ends) for row, names in zip(labels, m.names))
         if n:
             yield "labels-on-padding", m, dict(n=n)

@@ -307,6 +307,10 @@ TEXTS |= {
         " In {layer} the update is {ratio} times as large as the layer's own output.",
         "在 {layer} 中，更新量是该层自身输出的 {ratio} 倍。",
     ),
+    "no_update": (
+        " The update is 0 in {layers:the layer that was followed|all # layers that were followed}.",
+        "在跟踪的全部 {layers} 层中，更新量都是 0。",
+    ),
     "positions": ("Positions that the layers used: {positions}.", "各层实际使用的位置编号：{positions}。"),
     "counted": (
         "Positions, counted by the base model from the mask: {positions}.",

@@ -844,6 +844,8 @@ def _inside(t: _Teller, scene: _Scene):
     method = tuple(m[:1].upper() + m[1:] for m in (method[0], apart(method[1]).lstrip()))
     layers = [(a.name, a.ratio) for a in layout.lora(t.trace, scene.base) if isinstance(a.ratio, float)]
     more = [("layer", dict(layer=name, ratio=f"{ratio:.2g}")) for name, ratio in layers[:3]]
+    if layers and not any(ratio for _, ratio in layers):
+        more = [("no_update", dict(layers=len(layers)))]
     state = scene.base.measured.adapters if scene.base.measured is not None else None
     if state is not None and state.layers and state.off == state.layers:
         facts = dict(base=scene.base.id, method=method, layers=state.layers, order=0.5)

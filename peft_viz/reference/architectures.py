@@ -296,9 +296,8 @@ def check_generates(
 # %% ../../nbs/reference/41_architectures.ipynb #5e0a2013
 ONE_FIRST = {"paligemma"}  # families whose first position is 1; what they prepare for a step adds it
 COUNTS_ANEW = {"bamba"}  # families that count each call from 0 (in transformers 4: by its cache_position)
-NUMBERS_COLUMNS = {
-    "biogpt"
-}  # families that number the columns before they ask such an embedding (transformers 5)
+# families that number the columns before they ask an embedding that takes the mask (in transformers 5)
+NUMBERS_COLUMNS = {"biogpt"}
 
 
 def first_position(

@@ -91,6 +91,8 @@ def _workshop(folder: Path):
                 pass
         if _journal(folder).get("workshop") != room.name:
             shutil.rmtree(room, ignore_errors=True)
+            with suppress(OSError):
+                room.rmdir()  # empty, where the process has no file handle left to look into it
         if descriptor is not None:
             os.close(descriptor)
 

@@ -356,5 +356,5 @@ def importance(
             continue
         named = {words["token"].format(n=k) if name == "tokens" else k: c for k, c in part.items()}
         y = _change_bars(sheet, named, y, top, width) + 0.12
-    sheet.legend(entries, y, bits=("", ""))
+    sheet.legend(entries, y, glyphs=False)
     return sheet.ax

@@ -519,9 +519,9 @@ def _bracket(sheet, first, last, at, label, upright=False):
         )
 
 
-def _legend(sheet, entries, top, bits=("1", "0")):
+def _legend(sheet, entries, top, bits=("1", "0"), glyphs=True):
     """Chips with their names from `top` downwards, as many to a line as fit; `entries`: (mark, name);
-    `bits`: what is written in attended and masked cells"""
+    `bits`: what is written in attended and masked cells; without `glyphs` the chips are colours and nothing else"""
     shown = dict(zip(("attended", "masked"), bits), padding="", generated="")
     size = 0.17 / sheet.cell
     for x, line, mark, name in _flow(entries, (sheet.right - sheet.left) * sheet.cell):
@@ -530,7 +530,7 @@ def _legend(sheet, entries, top, bits=("1", "0")):
             look = dict(facecolor="none", edgecolor=sheet.theme.accent, linewidth=1.6 * sheet.scale)
             sheet.ax.add_artist(Rectangle((x, y - size / 2), size, size, **look))
         else:
-            glyph = shown.get(mark.name, mark.glyph)
+            glyph = shown.get(mark.name, mark.glyph) if glyphs else ""
             sheet.chip(x + size / 2, y, mark, glyph, size, size, LEGIBLE, hatch=not glyph)
         sheet.text(x + size * 1.35, y, name, ha="left", va="center_baseline")
 

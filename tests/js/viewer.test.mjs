@@ -15,7 +15,7 @@ import {
 } from "../../peft_viz/views/static/masks.js";
 import { colourLines, dedent } from "../../peft_viz/views/static/python.js";
 import { unequal } from "../../peft_viz/views/static/compare.js";
-import { readHash, stepOfHash } from "../../peft_viz/views/static/links.js";
+import { readHash } from "../../peft_viz/views/static/links.js";
 import { madeAt, sheet, tellingRow } from "../../peft_viz/views/static/sheet.js";
 import { beginOf } from "../../peft_viz/views/static/cells.js";
 import { axis, Recording } from "../../peft_viz/views/static/steps.js";
@@ -439,10 +439,6 @@ test("an address names a moment or a step, a view, a language, a theme", () => {
     row: 1,
   });
   assert.deepEqual(readHash("#step=-1&theme=red&view=<b>&lang=fr"), {});
-  assert.equal(stepOfHash("#step=84", 200), 83);
-  assert.equal(stepOfHash("#lang=zh&step=3", 200), 2);
-  assert.equal(stepOfHash("#step=900", 200), 199);
-  assert.equal(stepOfHash("#else", 200), null);
 });
 
 test("two sheets are compared token by token, virtual token by virtual token", () => {

@@ -112,3 +112,13 @@ def test_the_tour_shows_the_viewer_and_the_explorer(server, tmp_path):
     notebook.nudge(sliders.first)
     notebook.wait_pictures_change(before)
     assert notebook.errors() == [] and page.external == []
+
+    # opened again, where the widget is not alive: its still picture is there, which the live one hides
+    seen = (
+        "[...document.querySelectorAll('.jp-OutputArea-output img')].filter(i => i.checkVisibility()).length"
+    )
+    assert len(notebook.pictures()) == page.evaluate(seen) + 2
+    page.keyboard.press("Control+s")
+    page.wait_for_function("!document.querySelector('.jp-mod-dirty')")
+    again = server.open(server.work / "tour.ipynb", copy=False).page
+    assert again.evaluate(seen) == page.evaluate(seen) and again.locator("peft-viz-trace").count() == 1

@@ -2,6 +2,7 @@
 
 Each kind of finding has a recording that shows it and one like it, without the fault, that does not."""
 
+import contextlib
 import json
 import random
 import re
@@ -596,6 +597,14 @@ def test_padding_taken_for_text(method, package):
     # a virtual token is before the first label, which otherwise never counts
     assert told["labels-on-padding"] == {"n": 2 if method in IN_THE_INPUTS else 1}
     assert "labels-on-padding" not in kinds(input_ids=ids, attention_mask=mask, labels=right)
+    with contextlib.suppress(ValueError):  # the loss cannot put them side by side
+        with record(model) as trace:
+            long = torch.nn.functional.pad(right, (4, 0), value=-100).flip(1)
+            model(input_ids=ids.flip(1), attention_mask=mask.flip(1), labels=long)
+    found = {"labels-length", "labels-on-padding"} & {f.kind for f in trace.diagnose()}
+    assert found == (
+        {"labels-length"} if package is peft else set()
+    )  # ours refuses them before the base model
     assert kinds(input_ids=ids)["padding-seen"] == {"row": 0, "n": 2, "pad": 0}
     assert "padding-seen" not in kinds(input_ids=ids, attention_mask=mask)
     assert kinds(input_ids=ids.flip(1))["padding-seen"]["n"] == 2

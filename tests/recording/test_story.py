@@ -502,6 +502,9 @@ def test_adapters_that_are_off_or_merged_are_not_said_to_work(side):
     assert inside.text == "LoRA is switched off: all 8 adapted layers do what they do without it."
     (inside,) = told(watched(side, "lora", lambda m: (m.merge_adapter(), m(**BATCH))).story(), "inside")
     assert inside.text.endswith("In 8 of 8 adapted layers the update is merged into the weight.")
+    (inside,) = told(watched(side, "lora", lambda m: m(**BATCH), layers=4).story(), "inside")  # as it begins
+    assert inside.text.endswith("q_proj, v_proj. The update is 0 in all 4 layers that were followed.")
+    assert inside.texts["zh"].endswith("在跟踪的全部 4 层中，更新量都是 0。")
 
 
 def test_a_cache_that_peft_replaces_by_the_prefix():

@@ -247,6 +247,29 @@ def test_a_moment_marks_as_new_what_it_made_itself(trace, prefix, opened):
     assert [["label", VIRTUAL]] in [rows for kind, rows in told if kind == "grew"]
 
 
+def test_who_may_attend_stands_beside_the_moments(trace, opened):
+    "Faint until the base model is called; the row that is chosen; of more than one moment the same element."
+    kinds = ["short", *(m.kind for m in trace.story())]
+    page = opened(trace, f"#moment={kinds.index('grew')}")
+    picture, pairs = f"{TAG} .two > .who", ".who .hover"
+
+    def may(row):
+        return sum(map(sum, layout.attention(trace, trace.base_calls[0]).attended[row]))
+
+    assert page.raw.locator(f"{picture}.later").count() == 1 and "not yet" in text(page, ".who .when")
+    assert text(page, pairs).startswith(f"{may(0)} of ") and may(0) != may(1)
+    page.evaluate(f"{ROOT}.querySelector('.who').seen = true")
+    for _ in range(kinds.index("reached") - kinds.index("grew")):
+        page.raw.keyboard.press("ArrowRight")
+    assert page.raw.locator(f"{picture}.later").count() == 0 and page.evaluate(
+        f"{ROOT}.querySelector('.who').seen"
+    )
+    page.raw.locator(f"{TAG} .rowpick button[data-row='1']").click()
+    assert text(page, pairs).startswith(f"{may(1)} of ")
+    page.raw.locator(f"{TAG} .who .more").click()
+    assert of(page, "tab") == "attention" and page.problems == []
+
+
 def test_rows_are_heard_as_sentences(trace, opened):
     page = opened(trace)
     heard = page.raw.locator(f"{TAG} .sheet th[scope=row]").evaluate_all("all => all.map(x => x.ariaLabel)")
@@ -421,6 +444,40 @@ def test_two_recordings_side_by_side(trace, new_page, tmp_path):
     assert "no such call" in text(page, ".side:has(.note)") and page.problems == []
 
 
+def test_two_recordings_on_a_phone(trace, prefix, new_page, tmp_path):
+    "Differences as cards; the sheets take turns in one place, scrolled alike; a difference leads there."
+    page, file = new_page(viewport=dict(width=390, height=844)), tmp_path / "two.html"
+    file.write_text(viewer.page(trace, other=prefix), encoding="utf-8")
+    page.show(file)
+    cards = page.raw.locator(f"{TAG} .compared tbody tr").all_inner_texts()
+    assert re.search(r"peft_type PROMPT_TUNING\s+peft_type PREFIX_TUNING", cards[0])
+    sheets = page.raw.locator(f"{TAG} .side .sheet")
+    assert [s.is_visible() for s in sheets.all()] == [True, False]
+    page.raw.locator(f"{TAG} .link").last.click()
+    top = page.evaluate(f"{ROOT}.querySelector('.sides').getBoundingClientRect().top")
+    assert 0 <= top < 844 / 2
+    box = f"{ROOT}.querySelectorAll('.side .scroll')"
+    page.evaluate(f"{box}[0].scrollLeft = 40")
+    page.raw.locator(f"{TAG} .switch button").last.click()
+    assert [s.is_visible() for s in sheets.all()] == [False, True]
+    assert page.evaluate(f"{box}[1].scrollLeft") == 40 and page.problems == []
+
+
+def test_decoding_steps_on_a_phone(trace, opened):
+    "They stand in a row above what one of them is; the one that is shown is in view."
+    page = opened(trace, "#view=decoding", viewport={"width": 390, "height": 844})
+    page.keyboard.press("End")
+    steps = page.raw.locator(f"{TAG} .decode-step")
+    boxes = [step.bounding_box() for step in steps.all()]
+    assert len({box["y"] for box in boxes}) == 1
+    assert boxes[0]["y"] < page.raw.locator(f"{TAG} .movebar").bounding_box()["y"]
+    here = page.raw.locator(f"{TAG} .decode-step[aria-current]").bounding_box()
+    assert here == boxes[-1] and 0 <= here["x"] and here["x"] + here["width"] <= 390
+    steps.first.scroll_into_view_if_needed()
+    steps.first.click()
+    assert of(page, "step") == of(page, "rec.bases[0].last") and page.problems == []
+
+
 def test_the_command_leaves_both_on_a_page(trace, prefix, tmp_path, capsys):
     from peft_viz.cli import main
 
@@ -518,9 +575,7 @@ def test_every_view_fits_every_width(trace, opened, width, name):
     small = page.evaluate(f"""() => [...{ROOT}.querySelectorAll('*')].filter(e => e.children.length === 0 && e.textContent.trim()
         && e.getClientRects().length && parseFloat(getComputedStyle(e).fontSize) < 12).map(e => e.outerHTML.slice(0, 80))""")
     assert small == []
-    fades = (
-        "e => [e.scrollWidth - e.clientWidth - e.scrollLeft > 1, getComputedStyle(e).maskImage !== 'none']"
-    )
+    fades = "e => [e.scrollWidth - e.clientWidth - e.scrollLeft > 1, getComputedStyle(e).maskImage.includes('to left')]"
     wide = page.raw.locator(f"{TAG} :is(.scroll, .attention, .code)")
     for shown in wide.all():  # what goes on at the right fades, until one has scrolled there
         goes_on, fading = shown.evaluate(fades)
@@ -529,6 +584,10 @@ def test_every_view_fits_every_width(trace, opened, width, name):
         wide.first.evaluate("e => e.scrollTo(1e6, 0)")
         page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
         assert wide.first.evaluate(fades) == [False, False]
+        left = """e => [e.scrollLeft > 1, getComputedStyle(e).maskImage.includes('to right')
+            || +getComputedStyle(e.querySelector('.strip th:not(.part)') || e, '::after').opacity === 0.85]"""
+        moved, fading = wide.first.evaluate(left)
+        assert moved == fading or wide.first.evaluate("e => e.matches('.code')")
     if width == 390:  # one scroll; the code alone keeps its own
         scrolls = page.evaluate(f"""() => [...{ROOT}.querySelectorAll('.body:not(.code)')].filter(e =>
             e.scrollHeight > e.clientHeight + 4 && /auto|scroll/.test(getComputedStyle(e).overflowY)).map(e => e.className)""")

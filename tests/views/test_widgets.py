@@ -1,11 +1,12 @@
 "The explorer, driven without a browser: a knob turned is a model run, and the figures follow."
 
-import html, re
+import asyncio, html, re, subprocess, sys
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import ipywidgets, matplotlib.pyplot as plt
-import pytest, torch
+import numpy, pytest, torch
 
 from peft_viz import LoraConfig, explore, get_peft_model, layout, load_tiny, widgets
 from peft_viz.views.widgets import CONFIG_FOR, TEXTS, Bench, Explorer, encode
@@ -240,6 +241,21 @@ def test_a_still_picture_for_pages_without_python(explorer):
     assert "application/vnd.jupyter.widget-view+json" in bundle and bundle["text/html"].count("<img ") == 2
 
 
+def test_the_still_picture_lies_below_the_live_widget_which_hides_it(explorer, monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda data, **_: shown.append(data))
+    live = widgets.Viewer(explorer.trace)
+    for widget, sheet in ((explorer, explorer.children[-1].value), (live, live.hides)):
+        widget._ipython_display_()
+        name = f"peft-viz-still-{widget.model_id}"
+        assert f".{name}{{display:none}}" in sheet
+        assert "application/vnd.jupyter.widget-view+json" in shown[-2] and shown[-2]["text/html"].startswith(
+            "<!--"
+        )
+        assert shown[-1]["text/html"] == f'<div class="{name}">{widget.still()}</div>'
+        assert shown[-1]["text/plain"] == repr(widget)
+
+
 def test_a_viewer_leaves_the_recording_where_no_python_runs(explorer):
     data, _ = widgets.Viewer(explorer.trace)._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in data
@@ -321,8 +337,83 @@ def test_turning_back_takes_no_run(explorer, monkeypatch):
     assert explorer.trace is first and explorer.error is None
 
 
+def test_a_figure_that_wants_layers_followed_runs_again(tiny):
+    e = explore(*tiny, method="LORA", show=("next_tokens",))
+    e.show = ("lora", "next_tokens")
+    assert set(e.figures) == {"lora", "next_tokens"}
+
+
+def test_only_what_changes_is_drawn(explorer, monkeypatch):
+    "A row changes the grid and not the labels; and what was drawn once is not drawn again."
+    drawn, picture = [], widgets.picture
+    monkeypatch.setattr(widgets, "picture", lambda ax: drawn.append(ax) or picture(ax))
+    explorer.row = 1
+    assert len(drawn) == 1
+    explorer.row = 0
+    assert len(drawn) == 1
+    explorer.texts = ("one=one",)
+    assert len(drawn) == 3
+
+
+# ---- what an explorer shows before its model has run
+
+FIRST = (explore, widgets.explore_padding, widgets.explore_generation, widgets.explore_lora)
+
+
+def test_the_first_figures_need_no_torch():
+    told = subprocess.run(
+        [sys.executable, "-c", "from peft_viz import explore; e = explore(); import sys\n"
+         "print(len(e.figures), 'torch' in sys.modules, 'Recorded beforehand' in e.message.value)"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert told.stdout.split() == ["2", "False", "True"]
+
+
+@pytest.mark.parametrize("make", FIRST)
+def test_what_was_recorded_beforehand_is_what_the_model_does_here(make):
+    e = make()
+    assert "Recorded beforehand" in e.message.value and e._ready and len(e.figures) >= 2
+    words = lambda: re.findall(r'alt="([^"]+)"', e.pictures.value)
+    shown = {column: seen.trace for column, seen in e._seen.items()}
+    before = e.table.value, words(), list(e.figures)
+    here = e.traces  # the model runs
+    assert e.message.value == "" and (e.table.value, words(), list(e.figures)) == before
+    assert list(here) == list(shown)
+    for column, trace in here.items():
+        assert trace is not shown[column] and len(trace.base_calls) == len(shown[column].base_calls)
+        for was, now in zip(shown[column].base_calls, trace.base_calls):
+            old, new = layout.weights(shown[column], was, 0), layout.weights(trace, now, 0)
+            numpy.testing.assert_allclose(old, new, atol=1e-3)
+
+
+def test_the_model_runs_when_the_cell_is_done():
+    async def cell():
+        e = explore()
+        assert e._repr_mimebundle_()["text/html"].count("<img ") == 2 and e._ready
+        await asyncio.sleep(0.1)
+        return e
+
+    with ThreadPoolExecutor(1) as alone:  # where no other loop runs
+        e = alone.submit(lambda: asyncio.run(cell())).result()
+    assert not e._ready and e.message.value == "" and len(e.figures) == 2
+
+
+def test_a_knob_runs_the_model(monkeypatch):
+    e = explore()
+    e.theme = "dark"  # no run
+    assert e._ready and "Recorded beforehand" in e.message.value
+    e.show = ("cache",)  # of the same recording
+    assert e._ready and set(e.figures) == {"cache"}
+    e.row, e.num_virtual_tokens = 1, 2
+    assert not e._ready and e.message.value == "" and roles(e).count("virtual") == 2
+    for options in (dict(seed=1), dict(method="LORA"), dict(texts=("a=a",))):  # not recorded beforehand
+        assert not explore(**options)._ready
+    monkeypatch.setattr(widgets, "READY", widgets.READY.parent / "nothing")
+    assert widgets.ready.__wrapped__() == {}
+
+
 def test_a_run_that_fails_does_no_harm_to_the_next(explorer):
-    explorer.texts = ("a" * 5000,)  # more than the model was made for, or than fits: it may fail
+    explorer.texts = ("a" * 500,)  # more than the model was made for, or than fits: it may fail
     explorer.texts = ("",)
     assert explorer.error is not None
     explorer.texts = TEXTS

@@ -88,7 +88,15 @@ class TunerWithMerging(AroundBaseModel):
 
         Raises ValueError for an unknown adapter, for weights that are quantized, and with `safe_merge` for
         an adapter with broken weights; TypeError for a name instead of a list of names; NotImplementedError for a
-        method that cannot be merged."""
+        method that cannot be merged. While the adapters are switched off, nothing is merged, with a warning: the
+        base model computes alone, as it should."""
+        if any(layer.disable_adapters for layer in self.tuner_layers()):
+            self._check_names(adapter_names or [])
+            warn("the adapters are switched off, so nothing is merged; call enable_adapter_layers() first")
+        else:
+            self._merge(adapter_names, safe_merge, progressbar)
+
+    def _merge(self, adapter_names, safe_merge, progressbar):
         self._check_names(adapter_names or [])
         layers = self.tuner_layers()
         if not all(layer.mergeable for layer in layers):
@@ -159,13 +167,13 @@ class TunerWithUnloading(TunerWithMerging):
     ) -> nn.Module:
         """The base model with the adapters merged into it, and with the modules that they train in full: a model
         of its class, without a layer of ours. The tuner is empty afterwards. Raises what `merge_adapter` raises."""
-        self.merge_adapter(adapter_names, safe_merge, progressbar)
+        self._merge(adapter_names, safe_merge, progressbar)
         model = self._unload(self.active_adapters if adapter_names is None else adapter_names)
         _settle_tying(model)
         return model
 
     def _unload(self, kept):
-        for name, module in list(self.model.named_modules()):
+        for name, module in reversed(list(self.model.named_modules())):  # what is inside of another one first
             if isinstance(module, BaseTunerLayer):
                 replace(self.model, name, module.get_base_layer())
             elif isinstance(module, ModulesToSaveWrapper):

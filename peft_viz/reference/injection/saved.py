@@ -10,7 +10,6 @@ import torch
 from torch import nn
 from ..config import NoMatchingPeftModuleError, warn
 from .layer import AdapterHolder, BaseTunerLayer, check_changeable
-from .targets import name_matches
 
 # %% auto #0
 __all__ = ['rows_by_adapter', 'ModulesToSaveWrapper', 'saved_names', 'replace', 'add_modules_to_save', 'warn_of_tied',
@@ -99,8 +98,9 @@ def saved_names(
     model: nn.Module,  # a base model
     names: list[str] | None,  # ends of module names
 ) -> list[str]:  # full names
-    "The modules that `modules_to_save` means. Parts of adapters are not among them."
-    return [n for n, _ in _own_modules(model) if name_matches(list(names or []), n)]
+    """The modules that `modules_to_save` means: as for peft, "norm" is the end of "input_layernorm", too. Parts of
+    adapters are not among them."""
+    return [n for n, _ in _own_modules(model) if n.endswith(tuple(names or ()))]
 
 
 def _own_modules(model):
@@ -172,6 +172,10 @@ def check_modules_to_save(
             )
         for saved in saved_names(model, [name]):
             parts = model.get_submodule(saved)
+            if isinstance(parts, BaseTunerLayer):
+                raise ValueError(
+                    f"modules_to_save: {saved!r} is adapted by another adapter; it cannot be trained in full, too"
+                )
             for part, module in parts.named_modules():
                 weight = getattr(module, "weight", None)  # (a parameter, or a buffer)
                 if next(module.parameters(recurse=False), weight) is not None:

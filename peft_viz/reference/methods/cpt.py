@@ -177,9 +177,11 @@ def cpt_loss(
     losses = cross_entropy(
         logits.flatten(0, 1), labels.flatten(), reduction="none", ignore_index=IGNORED
     ).view(labels.shape)  # [batch, length - 1]
+    # in float32, and so is the mean of 16-bit losses
+    weights = torch.ones(labels.shape, device=labels.device)
     if config.opt_weighted_loss_type == "decay":
-        losses = losses * decay(type_mask, config.opt_loss_decay_factor)
-    return losses[labels != IGNORED].mean()
+        weights = decay(type_mask, config.opt_loss_decay_factor)
+    return (losses * weights)[labels != IGNORED].mean()
 
 
 def decay(

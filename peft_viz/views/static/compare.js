@@ -1,6 +1,6 @@
 // Two recordings beside each other: the call of the base model of each, what differs marked, and
 // the list of first differences that Python found.
-import { h } from "./dom.js";
+import { h, reveal } from "./dom.js";
 import { moveBar, showMoveBar } from "./playback.js";
 import { COLUMNS_SHOWN, sheet } from "./sheet.js";
 import { Recording } from "./steps.js";
@@ -41,14 +41,35 @@ export function comparePanel(view) {
     moveBar(view, "compare"),
     differences(view, other),
     ($.differs = h("div", { class: "differs" })),
-    h(
+    turns(view),
+    ($.both = h(
       "div",
-      { class: "sides", css: { "--n": columnsOfAll(view, other) } },
-      h("div", {}, title(view, "a"), $.sides[0]),
-      h("div", {}, title(other, "b"), $.sides[1]),
-    ),
+      { class: "sides", css: { "--n": columnsOfAll(view, other) }, "data-shown": "a" },
+      h("div", { class: "a" }, title(view, "a"), $.sides[0]),
+      h("div", { class: "b" }, title(other, "b"), $.sides[1]),
+    )),
   );
 }
+
+/** Where there is room for one sheet: which. What differs is seen when one takes turns. */
+function turns(view) {
+  const { $ } = view;
+  const buttons = ["a", "b"].map((side) => {
+    const act = () => {
+      const [from, to] = boxesOf(side === "b" ? $.sides : [...$.sides].reverse());
+      const left = from?.scrollLeft;
+      $.both.dataset.shown = side;
+      buttons.forEach((b) => b.setAttribute("aria-pressed", String(b.textContent === side)));
+      if (left && to) to.scrollLeft = left;
+    };
+    const pressed = { "aria-pressed": String(side === "a") };
+    return h("button", { type: "button", ...pressed, onclick: act }, side);
+  });
+  const group = { class: "group", role: "group", "aria-label": view.say("tab_compare") };
+  return h("div", { class: "switch" }, h("div", group, buttons));
+}
+
+const boxesOf = (sides) => sides.map((side) => side.querySelector(".sheetbox > .scroll"));
 
 /**
  * Columns of the widest call, as far as they are drawn: sheets that do not fit side by side stand
@@ -63,7 +84,7 @@ function columnsOfAll(view, other) {
 
 /** Two sheets scroll sideways together. @param {Element[]} sides */
 function together(sides) {
-  const boxes = sides.map((side) => side.querySelector(".sheetbox > .scroll"));
+  const boxes = boxesOf(sides);
   boxes.forEach((box, i) =>
     box?.addEventListener("scroll", () => {
       const other = boxes[1 - i];
@@ -88,7 +109,7 @@ function differences(view, other) {
       "tr",
       {},
       h("th", { scope: "row" }, button),
-      rest.map((x) => h("td", {}, x)),
+      rest.map((x, i) => h("td", { "data-of": ["", "a", "b"][i] || null }, x)),
     );
   });
   const table = h(
@@ -120,6 +141,7 @@ function showDifference(view, other, d) {
   view.$.differs.replaceChildren(
     ...(both ? [code(view, d.call, d.step), code(other, d.call_b, d.step_b)] : []),
   );
+  reveal(both ? view.$.differs : view.$.both);
 }
 
 /** @param {View} view */

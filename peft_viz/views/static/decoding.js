@@ -24,7 +24,7 @@ export function decodingPanel(view) {
   const label = { "aria-label": view.say("base_calls") };
   $.decodeList = h(
     "nav",
-    { class: "body contents", ...label },
+    { class: "body contents steps", ...label },
     h(
       "ol",
       { class: "scenes" },

@@ -178,4 +178,19 @@ export function keepInView(box, row) {
   const margin = Math.min(70, a.height / 4);
   if (b.top < a.top + margin) box.scrollTop -= a.top + margin - b.top;
   else if (b.bottom > a.bottom - margin) box.scrollTop += b.bottom - a.bottom + margin;
+  if (b.width > a.width / 2) return; // not one of several beside each other
+  const middle = b.left + b.width / 2 - (a.left + a.width / 2);
+  if (b.left < a.left || b.right > a.right) box.scrollLeft += middle;
+}
+
+/** Scroll the pane that `el` is in until its beginning is in view. @param {Element} el */
+export function reveal(el) {
+  const scrolls = (x) => {
+    return x.scrollHeight > x.clientHeight + 1 && /auto|scroll/.test(getComputedStyle(x).overflowY);
+  };
+  let box = el.parentElement;
+  while (box && !scrolls(box)) box = box.parentElement;
+  if (!box) return;
+  const [a, b] = [box.getBoundingClientRect(), el.getBoundingClientRect()];
+  if (b.top < a.top || b.top > a.top + a.height / 2) box.scrollTop += b.top - a.top - 8;
 }

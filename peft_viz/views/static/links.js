@@ -1,6 +1,5 @@
 // Addresses and copies: #moment=3, #step=84, with the view, the language and the theme.
 import { numberOf } from "./numbering.js";
-import { clamp } from "./text.js";
 
 /** @typedef {import("./element.js").PeftVizTrace} View */
 
@@ -28,15 +27,6 @@ export function readHash(hash) {
   if (/^(en|zh)/.test(found.get("lang") || "")) out.lang = +found.get("lang").startsWith("zh");
   if (/^(light|dark)$/.test(found.get("theme") || "")) out.theme = found.get("theme");
   return out;
-}
-
-/**
- * The number of the step that an address names, from 0; null when it names none.
- * @param {string} hash
- */
-export function stepOfHash(hash, steps) {
-  const { step } = readHash(hash);
-  return step == null ? null : clamp(step, 0, Math.max(0, steps - 1));
 }
 
 /** The address of what is shown now. @param {View} view */

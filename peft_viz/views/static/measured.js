@@ -40,9 +40,6 @@ export function positionsOf(rec, base, r) {
   });
 }
 
-/** How the positions were seen: "rotary", "table", "mask", "none", "unknown". @param {Call} base */
-export const positionsHow = (base) => base.measured?.positions?.how || "unknown";
-
 /**
  * The likeliest next tokens of a row, the likeliest first.
  * @param {Recording} rec

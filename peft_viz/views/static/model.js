@@ -90,7 +90,8 @@ function drawModel(view, base, upcoming, known) {
   const faint = known ? "attention" : "attention later";
   const attention = h("div", { class: faint });
   put($.model, left, attention, inAndOut(view, base, upcoming, known));
-  drawAttention(view, base, seq, attention);
+  const high = clamp(Math.round(0.49 * view.clientHeight - 250), 90, 178); // as the pane
+  drawAttention(view, base, seq, attention, { most: [290, high] });
   view.paintAll();
   $.atEnd = seq && seq.query_start && seq.rows[0].roles.length - seq.query_start < 5;
 }
@@ -121,14 +122,21 @@ export function pairsText(view, mask) {
   return view.say("pairs", queries, keys, ...grouped);
 }
 
-/** @param {View} view @param {Call} base @param {Sequence | null} seq @param {any} box */
-export function drawAttention(view, base, seq, box) {
+/**
+ * @param {View} view
+ * @param {Call} base
+ * @param {Sequence | null} seq
+ * @param {any} box
+ * @param {{most?: [number, number], rows?: boolean, rank?: number}} [how]  room for the
+ *   cells; with a choice of rows; rank of the heading
+ */
+export function drawAttention(view, base, seq, box, { most, rows = true, rank = 4 } = {}) {
   const { rec } = view;
   const measured = base.attention.filter(
     (a) => a.value != null && rec.value(a.value).kind === "tensor",
   );
   const groups = measured.filter((a) => rec.whole(a.value));
-  const title = view.h(4, view.say("attention"));
+  const title = view.h(rank, view.say("attention"));
   const group = groups[view.group] || groups[0];
   const mask = group && seq && rec.mask(group, view.row);
   if (!mask) {
@@ -139,11 +147,11 @@ export function drawAttention(view, base, seq, box) {
   }
   const again = (word, change) => (i) => {
     change(i);
-    drawAttention(view, base, seq, box);
+    drawAttention(view, base, seq, box, { most, rows, rank });
     view.paintAll();
     box.querySelector(`[data-pick="${word}"]`)?.focus();
   };
-  const rows = seq.rows.map((_, i) => String(i));
+  const numbers = rows ? seq.rows.map((_, i) => String(i)) : [];
   const layers = groups.map((g) => spans(g.layers));
   const one = groups.length === 1 ? allLayers(view, group) : null;
   const shown = onAxis(mask, seq.rows[view.row].roles.length);
@@ -163,7 +171,7 @@ export function drawAttention(view, base, seq, box) {
       pick(
         view,
         "batch_row",
-        rows,
+        numbers,
         view.row,
         again("batch_row", (i) => (view.row = i)),
       ),
@@ -176,7 +184,7 @@ export function drawAttention(view, base, seq, box) {
       ),
       one ? h("span", { class: "soft" }, one) : null,
     ),
-    drawGrid(view, shown, { label, axes, words, tell }),
+    drawGrid(view, shown, { label, axes, words, tell, most }),
     hover,
   );
 }

@@ -52,6 +52,7 @@ export function storyPanel(view) {
   const label = { "aria-label": view.say("moments") };
   $.scenes = h("nav", { class: "body contents", ...label }, list);
   $.scene = h("div", { class: "scene-inner" });
+  $.who = null;
   const region = { tabindex: "0", role: "region", "aria-label": view.say("moment") };
   const stage = h("div", { class: "body scene", ...region }, moveBar(view, "story"), $.scene);
   return h("div", { class: "story" }, $.scenes, stage);
@@ -126,8 +127,8 @@ export function showStory(view) {
   const names = new Set(namesOf(scene).flatMap((name) => ROLES[name] || name));
   const picture = base ? sheetBox(view, base, { ...when, names, old: $.scene }) : noGrid(view);
   const columns = base && view.rec.sequence(base.id)?.rows[0]?.roles.length;
-  const beside = short_ ? null : (BESIDE[scene.kind] || cause)(view, scene, base);
-  const room = { class: beside ? "two" : "one", css: { "--n": wideOf(columns) } };
+  const beside = short_ ? [] : (BESIDE[scene.kind] || whoAndCause)(view, scene, base);
+  const room = { class: short_ ? "one" : "two", css: { "--n": wideOf(columns) } };
   put(
     $.scene,
     h("p", { class: short_ ? "say large" : "say" }, textOf(view, scene)),
@@ -178,19 +179,38 @@ const namesOf = (scene) => (scene.kind === "inside" ? ["layers"] : scene.names |
 
 /** What stands beside the grid: the code, or what this moment is about. */
 const BESIDE = {
-  attention: (view, scene, base) => attentionBeside(view, base),
+  attention: (view, scene, base) => who(view, base, { most: [290, 178] }),
   token: (view, scene, base) => likelyBox(view, base, view.row),
   inside: (view, scene, base) => adaptedBox(view, base || scene.at.call),
 };
 
-/** @param {View} view @param {Call} base */
-function attentionBeside(view, base) {
-  const box = h("div", { class: "attention" });
-  drawAttention(view, base, view.rec.sequence(base.id), box);
-  const open = () => view.openTab("attention");
-  const more = h("button", { type: "button", class: "soft more", onclick: open });
-  more.append(view.say("larger"), " ▸");
-  return h("div", {}, box, more);
+/** @param {View} view @param {Scene} scene @param {Call} base */
+function whoAndCause(view, scene, base) {
+  const later = base && scene.k < base.first;
+  return [base && who(view, base, { most: [200, 182], later }), cause(view, scene)];
+}
+
+/**
+ * Who may attend to whom in a call, small; what has not happened yet is faint. Made once, as long
+ * as the same is shown.
+ * @param {View} view
+ * @param {Call} base
+ * @param {{most: [number, number], later?: boolean}} how
+ */
+function who(view, base, { most, later = false }) {
+  const { $ } = view;
+  const key = [base.id, view.row, view.group, view.theme, view.presenting, most].join();
+  if ($.who?.key !== key) {
+    const box = h("div", { class: "attention" });
+    drawAttention(view, base, view.rec.sequence(base.id), box, { most, rows: false, rank: 3 });
+    const open = () => view.openTab("attention");
+    const more = h("button", { type: "button", class: "soft more", onclick: open });
+    more.append(view.say("larger"), " ▸");
+    const when = h("p", { class: "note when" }, view.say("not_yet_short"));
+    $.who = { key, box: h("div", { class: "who" }, box, when, more) };
+  }
+  $.who.box.classList.toggle("later", later);
+  return $.who.box;
 }
 
 const noGrid = (view) => h("p", { class: "note" }, view.say("no_base"));

@@ -170,7 +170,6 @@ export const WORDS = {
   way_here: ["in this recording, at", "见本记录"],
   way_in: ["for example in: {0}", "例如：{0}"],
   recorded_there: ["a recording of it", "它的记录"],
-  in_short: ["In short", "一句话"],
   short_of: ["in short · {0} {0:moment|moments}", "一句话 · 共 {0} 个时刻"],
   short_front: [
     "{0} puts {1} learned {1:vector, the virtual token|vectors, the virtual tokens} ◆, " +

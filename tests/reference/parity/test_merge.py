@@ -460,6 +460,64 @@ def test_unload(family, method):
     assert_equal(dict(plain.named_parameters()), {n: biases[n] for n, _ in plain.named_parameters()})
 
 
+@methods
+def test_merging_while_the_adapters_are_switched_off(method):
+    "The base model goes on computing alone. (peft merges, and takes it back in the next forward.)"
+    models = pair(LLAMA, method)
+    on = logits(models[1])
+    for model in models:
+        model.disable_adapter_layers()
+        off = logits(model)
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always")
+            model.merge_adapter()
+        torch.testing.assert_close(logits(model), off, atol=1e-5, rtol=1e-5)  # (peft: up to rounding)
+    assert "switched off" in str(heard[0].message)
+    with pytest.raises(ValueError, match="no adapter 'x'"):
+        models[1].merge_adapter(["x"])
+    models[1].enable_adapter_layers()
+    assert torch.equal(logits(models[1]), on)
+    models[1].disable_adapter_layers()
+    torch.testing.assert_close(logits(models[1].merge_and_unload()), on, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("first", [dict(targets="L"), dict(modules_to_save=["down_proj"])], ids=str)
+def test_unload_with_a_module_in_full_around_adapted_layers(first):
+    "One adapter in the layers of `mlp`, another one with a copy of `mlp`: both are out afterwards."
+    base = base_model(LLAMA)
+    _, model = pair(LLAMA, "lora", base, **first)
+    with model.disable_adapter():
+        off = logits(model)
+    model.add_adapter("other", our_config.LoraConfig(target_modules=["q_proj"], modules_to_save=["mlp"]))
+    plain = model.unload()
+    assert is_plain(plain) and torch.equal(logits(plain), off)
+
+
+def test_a_layer_is_adapted_or_trained_in_full():
+    "Not both, in whatever order they come; nothing has changed after the error."
+    both = dict(target_modules=["down_proj"]), dict(target_modules=["q_proj"], modules_to_save=["down_proj"])
+    for first, second in (both, both[::-1]):
+        for package, get in ((peft, peft.get_peft_model), (our_config, ours.get_peft_model)):
+            model = get(base_model(LLAMA), package.LoraConfig(task_type="CAUSAL_LM", **first))
+            names = [n for n, _ in model.named_modules()]
+            with pytest.raises(
+                (ValueError, TypeError), match="full, too|narrow|cannot be applied|not supported"
+            ):
+                model.add_adapter("other", package.LoraConfig(task_type="CAUSAL_LM", **second))
+    assert [n for n, _ in model.named_modules()] == names
+
+
+@pytest.mark.parametrize("name", ["norm", "d_tokens", "layernorm", "model.norm"])
+def test_modules_in_full_by_the_ends_of_their_names(name, tmp_path):
+    "As in peft, also in the middle of a word: `norm` is `input_layernorm`, too. A checkpoint of peft's fits."
+    models = pair(LLAMA, "lora", modules_to_save=[name])
+    trained = [sorted(n for n, p in m.named_parameters() if p.requires_grad) for m in models]
+    assert trained[0] == trained[1] and torch.equal(*map(logits, models))
+    models[0].save_pretrained(tmp_path)
+    again = ours.PeftModelForCausalLM.from_pretrained(base_model(LLAMA), tmp_path)
+    assert torch.equal(logits(again), logits(models[0]))
+
+
 def test_unload_gives_modules_trained_in_full_back():
     "peft leaves the trained copy in what it calls the base model."
     base = base_model(LLAMA)
@@ -904,8 +962,8 @@ def test_targets_that_do_not_exist():
     ):
         with pytest.raises(ValueError, match=message):
             ours.get_peft_model(base_model("gpt2"), config(our_config, "gpt2", "lora", **fields))
-    with pytest.raises(ValueError, match="no module of GPT2LMHeadModel is called 'head'; there are wte"):
-        ours.get_peft_model(base_model("gpt2"), config(our_config, "gpt2", "lora", modules_to_save=["head"]))
+    with pytest.raises(ValueError, match="no module of GPT2LMHeadModel is called 'heads'; there are wte"):
+        ours.get_peft_model(base_model("gpt2"), config(our_config, "gpt2", "lora", modules_to_save=["heads"]))
 
 
 @pytest.mark.parametrize(

@@ -496,6 +496,13 @@ def test_types_without_labels():
     assert torch.equal(theirs.logits, ours_.logits) and ours_.loss is None
 
 
+@pytest.mark.parametrize("method", ["cpt", "cpt-decay"])
+def test_the_loss_of_cpt_in_16_bits(method):
+    "The mean is taken in 32 bits."
+    losses = [m.bfloat16()(**batch("right"), input_type_mask=TYPES.clone()).loss for m in cpt_pair(method)]
+    assert losses[1].dtype is torch.float32 and torch.equal(*losses)
+
+
 def test_cpt_labels_are_the_answers():
     _, model = cpt_pair()
     told = []

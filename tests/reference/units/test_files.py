@@ -1,6 +1,7 @@
 "A file is the old one or the new one, whole, and nothing else is left in its folder."
 # lane: reference
 
+import errno
 import os
 import stat
 import subprocess
@@ -73,6 +74,22 @@ def test_stopped_while_putting_in_place(tmp_path, monkeypatch):
         write_together(tmp_path, dict(a="new", b="new"))
     assert sorted(os.listdir(tmp_path)) == ["a", "b"]
     assert {(tmp_path / name).read_text() for name in "ab"} == {"new"}
+
+
+def test_without_a_file_handle_left(tmp_path):
+    "An error, the old file, and no empty folder beside it."
+    write(tmp_path / "a", "old")
+    code = (
+        PARENT
+        + """
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+try: write(folder + "/a", "new")
+except OSError as error: os._exit(error.errno)
+"""
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)]).returncode == errno.EMFILE
+    assert os.listdir(tmp_path) == ["a"] and (tmp_path / "a").read_text() == "old"
 
 
 def test_permissions(tmp_path):

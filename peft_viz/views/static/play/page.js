@@ -151,13 +151,14 @@ export class PeftVizPlayground extends HTMLElement {
    */
   ask(part = {}, whole = false) {
     const { word, task, method, on, pad, counted, out, off } = { ...this.state, ...part };
+    const virtual = on && this.facts.methods[method].virtual; // where there is none, none is hidden
     const asked = {
       word,
       task: on ? task : "",
       method: on ? method : "none",
       padding: pad,
       counted,
-      flipped: out,
+      flipped: out.filter((name) => virtual || name[0] !== "v"),
       off: method === "lora" ? off : [],
     };
     const key = JSON.stringify(asked);
