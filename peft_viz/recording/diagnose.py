@@ -788,9 +788,8 @@ def _missing(case: Case) -> Iterator:
         root = layout.outermost(case.trace, m.call)
         direct = root.kind == "base" or m.call.parent is None or not _of_adapter(case, root)
         prepared = layout._preparation(case.trace, m.call)
-        around = (
-            direct or prepared is None or not _of_adapter(case, prepared)
-        )  # peft's disable_adapter, in generate
+        # peft's disable_adapter, in generate
+        around = direct or prepared is None or not _of_adapter(case, prepared)
         if around and _to_compare(case, m, lambda other: sum(case.ask("virtual tokens", other) or ()) > 0):
             continue
         why = _CALLED_DIRECTLY if direct else ("", "")

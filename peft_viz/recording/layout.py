@@ -874,9 +874,8 @@ def attention(
         why = f"the layer got a mask of {asked} x {len(measured[0][0][0])}, which does not fit the call"
         raise ValueError(f"call {call.id} has no measured attention at layer {layer}: {why}")
     measured = [_any_head(heads) for heads in (measured * len(seq.rows) if len(measured) == 1 else measured)]
-    start = max(
-        0, seq.length - len(measured[0][0])
-    )  # a sliding window has lost the oldest keys on the left ...
+    # a sliding window has lost the oldest keys on the left ...
+    start = max(0, seq.length - len(measured[0][0]))
     measured = [
         [query[: seq.length - start] for query in row] for row in measured
     ]  # ... a cache of fixed size has empty slots on the right
@@ -1261,9 +1260,8 @@ def describe(
     decoding step 3`. Raises ValueError when the base model got no inputs."""
     call, words = _call(trace, call), PHRASES[lang]
     g, (name, step) = _geometry(trace, call), stage(trace, call)
-    new = (
-        "columns" if trace.about.get("peft_type") == "PREFIX_TUNING" else "inputs"
-    )  # with corrected positions
+    # with corrected positions
+    new = "columns" if trace.about.get("peft_type") == "PREFIX_TUNING" else "inputs"
     counts = {
         "cache": sum(e - s for s, e in g.virtual if s < g.cached),
         new: sum(e - s for s, e in g.virtual if s >= g.cached),
@@ -1276,9 +1274,8 @@ def describe(
 
 # %% ../../nbs/recording/02_layout.ipynb #5a6c0b11
 VISIBLE = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "⏎", "": "∅", "\x7f": "␡"}
-_TURNING = frozenset(
-    "\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-)  # they turn text round
+# they turn text round
+_TURNING = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _JOINER = "\u200d"  # joins the letters or emoji on both sides
 
 

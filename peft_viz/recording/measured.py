@@ -153,9 +153,8 @@ def _place(name: str, m) -> tuple | None:
             return None
     if not of_its_own or "base_layer" in m._modules:
         return None  # they hold no table beside their parameters
-    names = (
-        tuple if is_called else partial(filter, _is_called)
-    )  # in a module for positions, each table is one
+    # in a module for positions, each table is one
+    names = tuple if is_called else partial(filter, _is_called)
     held = (vars(m), m._buffers, m._parameters)
     tables = [n for some in held for n in names(some) if _is_table(some[n])]
     return ("table", tuple(tables)) if tables and "position_ids" not in _named_rotary(m) else None

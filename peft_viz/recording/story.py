@@ -974,11 +974,8 @@ _WHO = {  # (more than one query, padding among them) -> which of them are count
     (True, False): ("Each of them", "每个查询"),
     (True, True): ("Each that is not padding", "每个非填充的查询"),
 }
-_SEE = (
-    "see_none",
-    "see_some",
-    "see_virtual",
-)  # none of the caller's tokens sees all virtual tokens, some, all
+# none of the caller's tokens sees all virtual tokens, some, all
+_SEE = "see_none", "see_some", "see_virtual"
 
 # %% ../../nbs/recording/03_story.ipynb #3bcfbf1f
 def _attention(t: _Teller, scene: _Scene):
