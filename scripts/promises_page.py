@@ -57,10 +57,10 @@ def soak() -> str:
 
 WRITERS = dict(traces="a trace", pages="a page", configurations="a configuration", checkpoints="a checkpoint")
 TRIED = {  # part of the figures -> what happened, and how the numbers that came of it read
-    "killed": ("killed while writing", "{old} times the old, {new} times the new; {whole} whole"),
+    "killed": ("killed while writing", "{old:,} times the old, {new:,} times the new; {whole:,} whole"),
     "full": ("disk full", "{refused} refused, {written} had room; old or new, whole"),
     "read_only": ("folder read-only", "{refused} refused, nothing changed"),
-    "at_once": ("two write, one reads", "{reads} times read, whole and of one age"),
+    "at_once": ("two write, one reads", "{reads:,} times read, whole and of one age"),
 }
 
 
@@ -108,7 +108,7 @@ def costs() -> str:
         ]
         for row in found["rows"]
     ]
-    words = f"a forward of 11 tokens, and {found['tokens']} tokens generated; {found['threads']} threads"
+    words = f"a forward of 11 tokens, and {found['tokens']} tokens generated; {found['threads']} thread{'s' * (found['threads'] > 1)}"
     told = table(["model", "package", "method", "forward", "generate"], rows) + f"\n\n*{words}*"
     return when(told, "record")
 

@@ -435,7 +435,12 @@ def test_smollm2_answers():
         models._smollm2_file()
     except ImportError:
         pytest.skip("SmolLM2 is not installed (make smollm2)")
+    import gguf
+    from gguf import gguf_reader
+
+    before = gguf.get_tensor_name_map, gguf_reader.np
     model, tokenizer = load_smollm2()
+    assert (gguf.get_tensor_name_map, gguf_reader.np) == before
     assert (
         not hasattr(model.config, "quantization_config")
         and not model.training

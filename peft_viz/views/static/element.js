@@ -50,6 +50,7 @@ export class PeftVizTrace extends HTMLElement {
   layer = null; // whose weights are shown
   headIndex = -1; // of them; -1: the mean of all
   allRows = false;
+  tall = 0; // pixels
   /** @type {Map<number, number>} first column drawn of a long sequence, by base call */
   window = new Map();
   /** @type {Set<() => boolean>} draw a canvas anew; false when it has left the page */
@@ -124,6 +125,7 @@ export class PeftVizTrace extends HTMLElement {
     for (const when of ["beforeprint", "afterprint"]) addEventListener(when, this._print);
     // the large grid fits the room that there is
     this._sizes = new ResizeObserver(() => {
+      this.tall = this.clientHeight;
       const wide = this.$.panel?.clientWidth;
       if (this.tab !== "attention" || !wide || wide === this._wide) return;
       this._wide = wide;

@@ -90,7 +90,8 @@ function drawModel(view, base, upcoming, known) {
   const faint = known ? "attention" : "attention later";
   const attention = h("div", { class: faint });
   put($.model, left, attention, inAndOut(view, base, upcoming, known));
-  const high = clamp(Math.round(0.49 * view.clientHeight - 250), 90, 178); // as the pane
+  view.tall ||= view.clientHeight;
+  const high = clamp(Math.round(0.49 * view.tall - 250), 90, 178); // as the pane
   drawAttention(view, base, seq, attention, { most: [290, high] });
   view.paintAll();
   $.atEnd = seq && seq.query_start && seq.rows[0].roles.length - seq.query_start < 5;
