@@ -595,6 +595,14 @@ class Listed(list):
             why = f"; {self.why()}" if self.why and not self else ""
             raise IndexError(told + why) from None
 
+
+def _why_none(trace) -> str:
+    "Why a trace may have no such call"
+    ends = [call.raised for call in trace.calls if call.parent is None and call.raised]
+    if ends:
+        return "the run was ended by {type}: {message}".format(**ends[-1])
+    return "run the model inside `with record(model) as trace:`"
+
 # %% ../../nbs/recording/01_trace.ipynb #793aecca
 @dataclass
 class Trace(_Writes, _Reads, _Tells):
@@ -623,20 +631,13 @@ class Trace(_Writes, _Reads, _Tells):
     @property
     def roots(self) -> list:
         "Calls that were made from outside."
-        return Listed((c for c in self.calls if c.parent is None), "call", self._why_not)
+        return Listed((c for c in self.calls if c.parent is None), "call", lambda: _why_none(self))
 
     @property
     def base_calls(self) -> list:
         "Calls of the base model: one for a forward, one per decoding step for a generate."
         base = (c for c in self.calls if c.kind == "base")
-        return Listed(base, "call of the base model", self._why_not)
-
-    def _why_not(self) -> str:
-        "Why there may be none"
-        ends = [c.raised for c in self.calls if c.parent is None and c.raised]
-        if ends:
-            return "the run was ended by {type}: {message}".format(**ends[-1])
-        return "run the model inside `with record(model) as trace:`"
+        return Listed(base, "call of the base model", lambda: _why_none(self))
 
     def children(self, call: Call) -> list:
         "Calls made directly from `call`."
