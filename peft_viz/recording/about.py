@@ -96,6 +96,7 @@ def _base_facts(base) -> dict:
         vocab_size=size("vocab_size"),
         max_positions=size("max_position_embeddings"),
         **_ends(base),
+        **(dict(encoder_decoder=True) if getattr(base.config, "is_encoder_decoder", False) is True else {}),
     )
 
 

@@ -399,6 +399,8 @@ class Measured(Struct, omit_defaults=True, forbid_unknown_fields=True):
     digests: list[Digest] = []  # on request
     adapted: list[Adapted] = []  # of the layers that are followed
     adapters: Adapters | None = None  # in the first base call of each call from outside
+    # where each row's virtual tokens begin among the inputs; measured where a class of the user's own puts them in
+    virtual_at: list[Natural] | None = None
 
 # %% ../../nbs/recording/01_trace.ipynb #bf0be6e9
 class Call(Struct, forbid_unknown_fields=True, dict=True):
@@ -698,6 +700,7 @@ class About(_Watched, total=False):
 
     eos_token_ids: list[Natural]  # tokens that end a row
     pad_token_id: Natural | None  # what stands behind the end
+    encoder_decoder: bool  # is one sequence read by an encoder, and another one written by a decoder?
 
 
 class _Head(Struct):

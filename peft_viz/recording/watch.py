@@ -418,6 +418,8 @@ class _Following:
     @guarded("how a function ended")
     def _returned(self, value):
         name = self.call.function.rpartition(".")[2]
+        if name == "get_prompt":
+            self.session.prompts = value  # until they reach the base model
         self.call.returned = self.album.add(value, _RETURNS.get(name, ""))
 
 # %% ../../nbs/recording/10_watch.ipynb #711f1b82
