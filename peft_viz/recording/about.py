@@ -46,9 +46,8 @@ def about(
     walk: list | None = None,  # the `parts` of `model`, where they are at hand
 ) -> dict:  # the trace's `about`
     "Which implementation, which versions, which base model, which adapters."
-    layers = (
-        [] if _package(model) else tuner_layers(base)
-    )  # transformers' add_adapter, peft's inject_adapter_in_model
+    # transformers' add_adapter, peft's inject_adapter_in_model
+    layers = [] if _package(model) else tuner_layers(base)
     package = _package(model) or (_package(layers[0]) if layers else "transformers")
     active, configs = _adapters(model, layers) if package != "transformers" else ([], {})
     current = [configs[name] for name in active if name in configs]
@@ -84,9 +83,8 @@ UNKNOWN = dict(
 # %% ../../nbs/recording/14_about.ipynb #9b4e34f6
 def _base_facts(base) -> dict:
     config = text_config(base.config)
-    size = lambda name: (
-        n if type(n := getattr(config, name, None)) is int else None
-    )  # some have one for each layer
+    # some have one for each layer
+    size = lambda name: n if type(n := getattr(config, name, None)) is int else None
     heads = size("num_attention_heads")
     return dict(
         model_class=type(base).__name__,
@@ -98,6 +96,7 @@ def _base_facts(base) -> dict:
         vocab_size=size("vocab_size"),
         max_positions=size("max_position_embeddings"),
         **_ends(base),
+        **(dict(encoder_decoder=True) if getattr(base.config, "is_encoder_decoder", False) is True else {}),
     )
 
 

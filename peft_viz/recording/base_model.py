@@ -33,6 +33,9 @@ class BaseVisit(Visit):
         session.base = self
         for name, value in given.items():
             self.call.args[written(name)] = album.add(value, name)
+        prompts, session.prompts = session.prompts, None
+        if self.recorder.own_forward and isinstance(prompts, torch.Tensor):
+            self.notes.stand(prompts, given.get("inputs_embeds"))
 
     def look_back(self, out, error):
         "Note what came back: `out`, or `error` where the call failed."

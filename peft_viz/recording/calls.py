@@ -78,9 +78,8 @@ class Watched:
 
     def _objects(self) -> list:
         "Besides the model: prompt encoders, and adapted layers on request."
-        encoders = (
-            vars(self.model).get("_modules", {}).get("prompt_encoder")
-        )  # (asked for, a model may look far)
+        # (asked for, a model may look far)
+        encoders = vars(self.model).get("_modules", {}).get("prompt_encoder")
         return [*(encoders.values() if isinstance(encoders, torch.nn.ModuleDict) else ()), *self.layers]
 
 # %% ../../nbs/recording/12_calls.ipynb #6790a862
@@ -159,11 +158,8 @@ class Session(Stack):
         recorder,  # has `ledger` and `watched`
     ):
         super().__init__(recorder.ledger)
-        self.recorder, self.paused, self.base = (
-            recorder,
-            False,
-            None,
-        )  # `base`: the call of the base model that runs
+        # `base`: the call of the base model that runs; `prompts`: what `get_prompt` gave for the next one
+        self.recorder, self.paused, self.base, self.prompts = recorder, False, None, None
         self.tracer = HERE.tracer
 
     @property
@@ -204,6 +200,8 @@ class Session(Stack):
             if watch.call.raised and not _call(inner).raised:
                 _call(inner).raised = watch.call.raised | dict(line=None)
         watch.error = watch.frame = watch.names = None
+        if not self.stack:
+            self.prompts = None
 
 # %% ../../nbs/recording/12_calls.ipynb #d1bccc5f
 class _Asks:

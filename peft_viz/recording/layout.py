@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['MARKS', 'POSITION_KINDS', 'UNKEPT', 'PHRASES', 'VISIBLE', 'Mark', 'argument', 'numbers', 'last_name', 'outermost',
-           'generate_call', 'stage', 'passed', 'base_call', 'cache_length', 'SequenceRow', 'SequenceLayout', 'mask_2d',
-           'sequence', 'beside', 'AttentionLayout', 'attention', 'positions_how', 'positions', 'next_tokens', 'ended',
-           'taken', 'filled', 'share', 'weights', 'no_weights', 'digests', 'lora', 'CacheLayout', 'cache',
-           'BranchLayout', 'branches', 'method', 'describe', 'clusters', 'visible']
+           'generate_call', 'stage', 'passed', 'base_call', 'cache_length', 'two_sequences', 'SequenceRow',
+           'SequenceLayout', 'mask_2d', 'sequence', 'beside', 'AttentionLayout', 'attention', 'positions_how',
+           'positions', 'next_tokens', 'ended', 'taken', 'filled', 'share', 'weights', 'no_weights', 'digests', 'lora',
+           'CacheLayout', 'cache', 'BranchLayout', 'branches', 'method', 'describe', 'clusters', 'visible']
 
 # %% ../../nbs/recording/02_layout.ipynb #aefdfcb1
 import unicodedata
 from bisect import bisect_left
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import wraps
 from itertools import groupby
 
@@ -298,6 +298,11 @@ def base_call(
         raise ValueError(
             "this trace has no call of the base model: run the model inside `with record(model) as trace:`"
         )
+    if labels and two_sequences(trace):
+        raise ValueError(
+            f"{trace.about['model_class']} is an encoder-decoder: its labels are the decoder's, and only the "
+            "encoder's input is drawn"
+        )
     for call in trace.base_calls:
         if not labels or "labels" in call.args:
             return call
@@ -311,6 +316,8 @@ class _Geometry:
     cached: int  # batch rows, this call's inputs, keys already in the cache
     virtual: tuple  # ranges (first, end) on the key axis that hold virtual tokens
     prompt_end: int | None  # where generated tokens begin; None outside `generate`
+    # range of `virtual` -> where it begins in each row, where that was measured
+    measured: dict = field(default_factory=dict)
 
     @property
     def total(self):
@@ -337,9 +344,17 @@ def _inputs(trace, call):  # what a base call works on: embeddings or ids, or No
     named = (argument(trace, call, n) for n in ("inputs_embeds", "input_ids"))
     return next((v for v in named if (_shape(v) or [0])[0]), None)  # (a batch may have no row)
 
+# %% ../../nbs/recording/02_layout.ipynb #8784edcd
+def two_sequences(
+    trace,  # the trace
+) -> bool:
+    """Is the base model an encoder-decoder? Then the layout of a call is that of the encoder's input. Labels, cache
+    and attention are the decoder's, whose sequence is another one."""
+    return trace.about.get("encoder_decoder") is True
+
 
 def _cached(trace, call):
-    return cache_length(argument(trace, call, "past_key_values"))
+    return 0 if two_sequences(trace) else cache_length(argument(trace, call, "past_key_values"))
 
 
 def _was_given_cache(trace, call):
@@ -409,7 +424,15 @@ def _embedded(trace, call):
     ]
     more = inputs.shape[1] - max(lengths) if any(lengths) else 0
     known = inputs.role == "embeddings" or more == trace.about.get("num_virtual_tokens")
-    return cached, cached + (more if known else 0)
+    first = cached + next(iter(_measured_at(call, inputs, more)), 0)
+    return first, first + (more if known else 0)
+
+
+def _measured_at(call, inputs, more):
+    "Where the virtual tokens of each row begin among this call's own inputs, where that was measured; else empty"
+    at = (call.measured and call.measured.virtual_at) or []
+    rows, n = inputs.shape[:2]
+    return at if len(at) == rows and all(start + more <= n for start in at) else []
 
 # %% ../../nbs/recording/02_layout.ipynb #482c7554
 def _injected(trace, root):
@@ -434,7 +457,7 @@ def _virtual(trace, call):
             known[c.id] = tuple((first, end) for first, end in ranges if end > first)
     return known[call.id]
 
-
+# %% ../../nbs/recording/02_layout.ipynb #d2ea67d6
 @_once
 def _geometry(trace, call):
     "Measure the key axis of a base call"
@@ -445,7 +468,28 @@ def _geometry(trace, call):
             "with a row"
         )
     virtual = _virtual(trace, call)
-    return _Geometry(*_shape(inputs), _cached(trace, call), virtual, _prompt_end(trace, call, virtual))
+    measured = _measured_ranges(trace, call) if _is_measured(trace) else {}
+    return _Geometry(
+        *_shape(inputs), _cached(trace, call), virtual, _prompt_end(trace, call, virtual), measured
+    )
+
+
+def _is_measured(trace):
+    "Was it measured in any call where the virtual tokens stand? Asked once, for a long generate has many."
+    memory = _memory(trace)
+    if "is_measured" not in memory:
+        memory["is_measured"] = any(c.measured and c.measured.virtual_at for c in trace.base_calls)
+    return memory["is_measured"]
+
+
+def _measured_ranges(trace, call):
+    found = {}
+    for c in (*_history(trace, call), call):
+        inputs, (first, end) = _inputs(trace, c), _embedded(trace, c)
+        at = _measured_at(c, inputs, end - first) if inputs is not None else []
+        if at and len(at) == _shape(_inputs(trace, call))[0]:
+            found[first, end] = [_cached(trace, c) + start for start in at]
+    return found
 
 
 def _prompt_end(trace, call, virtual):
@@ -654,9 +698,14 @@ def _finished(roles, ids, pad, ends):
     return [k for k in new if end is not None and k > end and ids[k] == pad]
 
 # %% ../../nbs/recording/02_layout.ipynb #59b2ebce
-def _standing(attended, g):
-    "Virtual ranges of one row: where its mask hides the first keys of a range, they stand behind this padding"
+def _standing(attended, g, row):
+    """Virtual ranges of a row: where they were measured to be; else, where its mask hides the first keys of a range,
+    they stand behind this padding"""
     for first, end in g.virtual:
+        if (first, end) in g.measured:
+            start = g.measured[first, end][row]
+            yield start, start + end - first
+            continue
         hidden = 0
         while hidden < g.total - end and attended[first + hidden] == 0:
             hidden += 1
@@ -683,16 +732,16 @@ def _between(roles, row):
     return spread
 
 
-def _row_layout(trace, g, found, pad, ends):
-    """One row of the batch; `found`: name of `UNKEPT` -> its numbers in this row; not in it when there are none at
-    all. `pad`, `ends`: ids that stand behind a finished row, and that finish one."""
+def _row_layout(trace, g, row, found, pad, ends):
+    """One row of the batch, number `row`; `found`: name of `UNKEPT` -> its numbers in this row; not in it when there
+    are none at all. `pad`, `ends`: ids that stand behind a finished row, and that finish one."""
     attended = found.get("attended")
     after = g.total if g.prompt_end is None else g.prompt_end
     shown = attended or [None] * g.total
     roles = (["token"] * after + ["generated"] * g.total)[: g.total]
     for k in [k for k, a in enumerate(shown) if a == 0] if 0 in shown else ():
         roles[k] = "padding"
-    for first, end in _standing(shown, g):
+    for first, end in _standing(shown, g, row):
         roles[first:end] = ["virtual"] * (end - first)
     known = _between(roles, found.get("ids"))
     for k in _finished(roles, known, pad, ends):
@@ -728,9 +777,12 @@ def sequence(
         positions=numbers(argument(trace, call, "position_ids"), g.rows),
         caller_labels=numbers(passed(trace, call, "labels"), g.rows),
     )
-    tables = {name: table for name, table in tables.items() if table is not None}
+    theirs = ("labels", "caller_labels") if two_sequences(trace) else ()  # of another sequence
+    tables = {name: table for name, table in tables.items() if table is not None and name not in theirs}
     ends = _ends(trace, call)
-    rows = [_row_layout(trace, g, {n: table[r] for n, table in tables.items()}, *ends) for r in range(g.rows)]
+    rows = [
+        _row_layout(trace, g, r, {n: table[r] for n, table in tables.items()}, *ends) for r in range(g.rows)
+    ]
     given = tables.get("caller_labels")
     given = given and [labels and _beside_tokens(row, labels) for row, labels in zip(rows, given)]
     return SequenceLayout(call.id, g.cached, rows, given)
@@ -805,6 +857,10 @@ def attention(
     """The measured mask of one attention layer with the roles at both axes. Raises ValueError when nothing was
     measured there."""
     call = base_call(trace, call)
+    if two_sequences(trace):
+        raise ValueError(
+            f"{trace.about['model_class']} is an encoder-decoder: whose attention this is, is not told apart"
+        )
     found = [a for a in call.attention if layer in a["layers"]]
     value = trace.value(found[0]["value"]) if found and found[0]["value"] is not None else None
     measured = value.nested() if value is not None else None
@@ -818,9 +874,8 @@ def attention(
         why = f"the layer got a mask of {asked} x {len(measured[0][0][0])}, which does not fit the call"
         raise ValueError(f"call {call.id} has no measured attention at layer {layer}: {why}")
     measured = [_any_head(heads) for heads in (measured * len(seq.rows) if len(measured) == 1 else measured)]
-    start = max(
-        0, seq.length - len(measured[0][0])
-    )  # a sliding window has lost the oldest keys on the left ...
+    # a sliding window has lost the oldest keys on the left ...
+    start = max(0, seq.length - len(measured[0][0]))
     measured = [
         [query[: seq.length - start] for query in row] for row in measured
     ]  # ... a cache of fixed size has empty slots on the right
@@ -1205,9 +1260,8 @@ def describe(
     decoding step 3`. Raises ValueError when the base model got no inputs."""
     call, words = _call(trace, call), PHRASES[lang]
     g, (name, step) = _geometry(trace, call), stage(trace, call)
-    new = (
-        "columns" if trace.about.get("peft_type") == "PREFIX_TUNING" else "inputs"
-    )  # with corrected positions
+    # with corrected positions
+    new = "columns" if trace.about.get("peft_type") == "PREFIX_TUNING" else "inputs"
     counts = {
         "cache": sum(e - s for s, e in g.virtual if s < g.cached),
         new: sum(e - s for s, e in g.virtual if s >= g.cached),
@@ -1220,9 +1274,8 @@ def describe(
 
 # %% ../../nbs/recording/02_layout.ipynb #5a6c0b11
 VISIBLE = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "⏎", "": "∅", "\x7f": "␡"}
-_TURNING = frozenset(
-    "\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-)  # they turn text round
+# they turn text round
+_TURNING = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _JOINER = "\u200d"  # joins the letters or emoji on both sides
 
 

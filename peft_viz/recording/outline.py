@@ -123,9 +123,8 @@ def value_text(
     return repr(value)
 
 
-_FIRST = (
-    "input_ids inputs_embeds attention_mask position_ids labels loss logits".split()
-)  # the rest stands behind these
+# the rest stands behind these
+_FIRST = "input_ids inputs_embeds attention_mask position_ids labels loss logits".split()
 
 
 def named(

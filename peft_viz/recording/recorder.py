@@ -14,7 +14,7 @@ import torch
 
 from .about import about, decoder, texts, tuner_layers, UNKNOWN, without_positions
 from .base_model import attention_layers, AttentionVisit, BaseVisit, decoder_blocks
-from .calls import Compiling, Entry, ENTRY_POINTS, Pause, Watched
+from .calls import Compiling, Entry, ENTRY_POINTS, PACKAGES, Pause, Watched
 from .values import Reader, struck
 from .doors import Door, Slot, UNSEEN
 from .measured import DigestVisit, LayerVisit, OwnVisit, parts, parts_of
@@ -89,6 +89,14 @@ def _keepers(walk: list, base) -> list:
 
 def _visit_base(recorder, _keeper, base) -> BaseVisit:
     return BaseVisit(recorder, base)
+
+# %% ../../nbs/recording/00_recorder.ipynb #273dbea6
+def _has_own_forward(model) -> bool:
+    "Does the user's own code put inputs together? Then it is to be measured where the virtual tokens stand."
+    places = vars(model), *map(vars, type(model).__mro__)
+    found = [next((place[name] for place in places if name in place), None) for name in ENTRY_POINTS]
+    homes = [getattr(inspect.unwrap(f), "__module__", None) or "" for f in found if f is not None]
+    return any(home.partition(".")[0] not in (*PACKAGES, "transformers", "torch") for home in homes)
 
 # %% ../../nbs/recording/00_recorder.ipynb #bcdd5fc9
 class Lent:
@@ -286,7 +294,7 @@ class Recorder(PointsToTrace, Switch):
         self.had = len(self.trace.calls)
         every = parts(self.model)  # once: this is what takes most of the time
         walk = every if self.base is self.model else parts_of(self.base, every)
-        self.compiled = self.is_wrapped or _is_compiled(every)
+        self.compiled, self.own_forward = self.is_wrapped or _is_compiled(every), _has_own_forward(self.model)
         self.places, self.attentions = position_places(self.base, walk), attention_layers(self.base, walk)
         _describe(self, every)
         layers = tuner_layers(self.base, walk)

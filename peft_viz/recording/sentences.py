@@ -231,6 +231,15 @@ TEXTS |= {
         "get_prompt gives keys and values of {v} virtual token{v:s} for {layers:the only layer|each of the # layers}.",
         "get_prompt 给出 {v} 个虚拟词元在 {layers} 层中每一层的键和值。",
     ),
+    "prompt_decoder": (
+        "get_prompt gives keys and values of {v} virtual token{v:s}, for the layers of the decoder.",
+        "get_prompt 给出 {v} 个虚拟词元的键和值，用于解码器的各层。",
+    ),
+    "two_sequences": (
+        "{model} is an encoder-decoder: what is told here is what reaches its encoder. Labels, cache and logits belong "
+        "to the decoder.",
+        "{model} 是编码器-解码器模型：这里讲的是到达编码器的内容；标签、缓存和 logits 属于解码器。",
+    ),
     "cache": (
         "The cache is filled before the base model runs: it holds {v} virtual token{v:s}, no token of yours.",
         "在基础模型运行之前填充缓存：其中有 {v} 个虚拟词元，没有你的词元。",
@@ -252,6 +261,19 @@ TEXTS |= {
     "ones_behind": (
         "{v:ones} behind the padding, so that every token may look at the virtual token{v:s}",
         "在填充之后加 {v} 个 1，使每个词元都能看到虚拟词元",
+    ),
+    "ones_among": ("{v:ones} for the virtual token{v:s}", "为虚拟词元加 {v} 个 1"),
+    "ignored_among": (
+        "{v:times} -100 for the virtual token{v:s}, so that the loss ignores {v:it|them}",
+        "为虚拟词元加 {v} 个 -100，使损失忽略它们",
+    ),
+    "own_labels_among": (
+        "those of the {v:w} virtual token{v:s}, {count} of them in the loss",
+        "加上 {v} 个虚拟词元的标签，其中 {count} 个计入损失",
+    ),
+    "vectors_among": (
+        "the {v:w} virtual token{v:s} {columns}, your {n} in the others",
+        "{v} 个虚拟词元{columns}，你的 {n} 个词元在其余各列",
     ),
     "ignored": (
         "{v:times} -100 in front, so that the loss ignores the virtual token{v:s}",

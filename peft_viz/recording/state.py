@@ -51,9 +51,8 @@ class StateVisit(Inside):
         self.recorder.asked, soft = root, trace.about.get("num_virtual_tokens")
         if soft and not self.recorder.adapted:
             return
-        layers = tuner_layers(
-            self.module
-        )  # looking at every module takes its time: once for a call from outside
+        # looking at every module takes its time: once for a call from outside
+        layers = tuner_layers(self.module)
         if not layers and (soft or not trace.about.get("adapters")):
             return
         self.state = call.measured.adapters = state_of(layers)

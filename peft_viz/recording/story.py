@@ -15,7 +15,7 @@ from .marks import LANGUAGES
 from .sentences import apart, Number, say, TEXTS, wrapped
 from .history import entry, flow_of, item, key_of, Place
 from .layout import last_name
-from .trace import Value
+from .trace import Listed, Value
 
 # %% ../../nbs/recording/03_story.ipynb #20e5f8a4
 @dataclass
@@ -61,7 +61,7 @@ class Moment:
         return f"{self.kind} ({where}): {self.text}"
 
 # %% ../../nbs/recording/03_story.ipynb #9cd6c76a
-class Story(list):
+class Story(Listed):
     "The moments of a recording, in order."
 
     def __init__(
@@ -70,7 +70,7 @@ class Story(list):
         title: dict | None = None,  # language -> what was watched
         lang: str = "en",  # of what is printed: `"en"` or `"zh"`
     ):
-        super().__init__(moments)
+        super().__init__(moments, "moment")
         self.titles, self.lang = title or {k: "" for k in LANGUAGES}, lang
 
     @property
@@ -464,8 +464,8 @@ def _inserted(before: list, after: list, starts: list) -> tuple | None:
     return places, new, differ
 
 # %% ../../nbs/recording/03_story.ipynb #a1b4a448
-def _how(name: str, before, after, starts: list) -> dict:
-    "How a tensor grew: a key of `TEXTS` and its facts."
+def _how(name: str, before, after, starts: list, among: bool) -> dict:
+    "How a tensor grew: a key of `TEXTS` and its facts. `among`: do virtual tokens stand behind tokens of the caller's?"
     a, b = before.shape, after.shape
     if len(b) == 4:
         return dict(key="columns", before=_dims(before), after=_dims(after), v=b[-1] - a[-1])
@@ -480,17 +480,20 @@ def _how(name: str, before, after, starts: list) -> dict:
         return dict(key="columns", before=_told_rows(old), after=_told_rows(new), v=v)
     fills = {n for row in added for n in row}
     facts = dict(v=v, behind=any(places), fills=sorted(fills), changed=differ)
+    where = ("_among" if among else "_behind") * any(places)
     if len(fills) > 1:
         mine = name == "labels" and fills
         count = sum(n != layout.IGNORED for n in added[0])
         return facts | (
-            dict(key="own_labels" + "_behind" * any(places), count=count)
+            dict(key="own_labels" + where, count=count)
             if mine
-            else dict(key="in_front", fills=str(added[0]))
+            else dict(key="in_front" if not any(places) else "longer", fills=str(added[0]))
         )
     fill = fills.pop()
     key = {1: "ones", layout.IGNORED: "ignored"}.get(fill, "filled")
-    return facts | dict(key=key + "_behind" * (any(places) and key != "filled"), fill=fill)
+    if key == "filled":
+        return facts | dict(key="longer" if any(places) else key, fill=fill)
+    return facts | dict(key=key + where, fill=fill)
 
 # %% ../../nbs/recording/03_story.ipynb #dd762640
 def _shift(before, after) -> int | None:
@@ -501,8 +504,22 @@ def _shift(before, after) -> int | None:
 
 # %% ../../nbs/recording/03_story.ipynb #4e83b680
 def _vectors(t: _Teller, scene: _Scene, v: int, n: int) -> dict:
-    behind = any(first > 0 for first in _starts(t, scene, True))
-    return say("vectors_behind" if behind else "vectors", dict(v=v, n=n))
+    starts = _starts(t, scene, True)
+    if _among(t, scene):
+        first, last = starts[0], starts[0] + v - 1
+        columns = (f"in columns {first} to {last}", f"在第 {first} 到 {last} 列")
+        columns = (f"in column {first}", f"在第 {first} 列") if v == 1 else columns
+        if len(set(starts)) > 1:
+            columns = "in columns that differ from row to row", "所在的列因行而异"
+        return say("vectors_among", dict(v=v, n=n, columns=columns))
+    return say("vectors_behind" if any(starts) else "vectors", dict(v=v, n=n))
+
+
+def _among(t: _Teller, scene: _Scene) -> bool:
+    "Do virtual tokens of this call stand behind tokens of the caller's?"
+    seq = _try(layout.sequence, t.trace, scene.base)
+    rows = [row.roles[seq.query_start :] for row in seq.rows] if seq is not None else []
+    return any("token" in row[: row.index("virtual")] for row in rows if "virtual" in row)
 
 
 def _starts(t: _Teller, scene: _Scene, queries: bool) -> list:
@@ -528,7 +545,7 @@ def _grew(t: _Teller, scene: _Scene, name: str):
         return t.tell("replaced", key, at, **facts, before=_kind_of(before), after=_kind_of(after))
     length = lambda v: v.shape[1 if len(v.shape) == 3 else -1] if v.shape else 1
     if length(after) > length(before):
-        how = _how(name, before, after, _starts(t, scene, name != "attention_mask"))
+        how = _how(name, before, after, _starts(t, scene, name != "attention_mask"), _among(t, scene))
         told = say(how["key"], how)
         if how.get("changed"):
             told = {
@@ -793,7 +810,7 @@ def _prompt(t: _Teller, scene: _Scene):
             if value.kind == "cache":
                 t.tell(
                     "prompt",
-                    "prompt_cache",
+                    "prompt_cache" if value.layers else "prompt_decoder",
                     at,
                     **facts | dict(names=("past_key_values",)),
                     v=value.length or t.trace.about.get("num_virtual_tokens"),
@@ -808,7 +825,7 @@ def _filled_cache(t: _Teller, scene: _Scene):
     "The cache that reaches the base model: empty ones are not told."
     index = scene.got.get("past_key_values")
     value = t.trace.value(index)
-    if not layout.cache_length(value):
+    if not layout.cache_length(value) or layout.two_sequences(t.trace):
         return
     old = scene.given.get("past_key_values")
     old = old if scene.warm else None
@@ -957,11 +974,8 @@ _WHO = {  # (more than one query, padding among them) -> which of them are count
     (True, False): ("Each of them", "每个查询"),
     (True, True): ("Each that is not padding", "每个非填充的查询"),
 }
-_SEE = (
-    "see_none",
-    "see_some",
-    "see_virtual",
-)  # none of the caller's tokens sees all virtual tokens, some, all
+# none of the caller's tokens sees all virtual tokens, some, all
+_SEE = "see_none", "see_some", "see_virtual"
 
 # %% ../../nbs/recording/03_story.ipynb #3bcfbf1f
 def _attention(t: _Teller, scene: _Scene):
@@ -1009,7 +1023,7 @@ def _attention(t: _Teller, scene: _Scene):
 def _logits(t: _Teller, scene: _Scene):
     index = scene.base.outputs.get("logits")
     value = t.trace.value(index)
-    if value is None or value.kind != "tensor" or len(value.shape) != 3:
+    if value is None or value.kind != "tensor" or len(value.shape) != 3 or layout.two_sequences(t.trace):
         return
     own = next(
         (t.trace.value(scene.given[n]) for n in ("input_ids", "inputs_embeds") if n in scene.given), None
@@ -1259,7 +1273,11 @@ def _end(trace, root, bases: list, lang: str) -> list:
         )
     elif root.kind == "base" and not root.outputs:
         t.tell("stopped", "nothing_came", (root.id, None))
-    elif last_name(root.function) == "generate" and root.returned is not None:
+    elif (
+        last_name(root.function) == "generate"
+        and root.returned is not None
+        and not layout.two_sequences(trace)
+    ):
         _gave_back(t, root)
     return [m for *_, m in t.found]
 
@@ -1280,7 +1298,7 @@ def _scene_moments(t: _Teller, scene: _Scene):
     geometry = _try(layout._geometry, t.trace, base)
     own = geometry is not None and any(first >= geometry.cached for first, _ in geometry.virtual)
     put = "inputs" if own else "cache" if geometry and geometry.virtual and not scene.warm else None
-    if t.yes:
+    if t.yes and (put or not layout.two_sequences(t.trace)):
         _where_they_go(t, scene, put, geometry.cached if geometry else 0)
     _other_decisions(t, scene)
     _fates(t, scene)
@@ -1296,17 +1314,21 @@ def _root_moments(trace, root, bases: list, lang: str) -> list:
     "The moments of one call of the caller's, in order."
     t = _Teller(trace, lang)
     _passed(t, root)
+    if layout.two_sequences(trace):
+        t.tell("decision", "two_sequences", (root.id, None), model=trace.about.get("model_class"))
     t.yes = _is_prompt_learning(t, root)
     steps = {}
     for base in bases:
         scene, (stage, number) = _Scene(t.flow, base), layout.stage(trace, base)
+        if stage == "decode" and layout.two_sequences(trace):
+            continue
         if stage == "decode":
             single = _Teller(trace, lang)
             _step(single, scene, number)
             steps[number] = [m for *_, m in sorted(single.found, key=lambda f: f[1])]
             continue
         _scene_moments(t, scene)
-        if stage == "prefill":
+        if stage == "prefill" and not layout.two_sequences(trace):
             _token(t, scene)
     _changed(t, root)
     moments = [m for *_, m in sorted(t.found, key=lambda f: f[:2])]

@@ -373,10 +373,8 @@ class Growing:
         self,
         values: list,  # the trace's
     ):
-        self.values, self.lately = (
-            values,
-            {},
-        )  # dtype, device and number of rows -> (index, its rows), the last last
+        # dtype, device and number of rows -> (index, its rows), the last last
+        self.values, self.lately = values, {}
 
     def keep(
         self,

@@ -95,15 +95,11 @@ class _Held:
     __slots__ = "obj", "read", "stamp", "index", "place"
 
     def __init__(self, obj):
-        self.obj, self.read = (
-            obj,
-            stamper(type(obj)),
-        )  # how to read its stamp; None: it cannot change in place
+        # how to read its stamp; None: it cannot change in place
+        self.obj, self.read = obj, stamper(type(obj))
         self.stamp = None if self.read is None else _stamp(self.read, obj)
-        self.index, self.place = (
-            None,
-            False,
-        )  # of its description; where its numbers lie, False: not asked yet
+        # of its description; where its numbers lie, False: not asked yet
+        self.index, self.place = None, False
 
     def moved(self) -> bool:
         "Did the object change in place?"
@@ -296,10 +292,8 @@ class Ledger:
     ):
         self.trace, self.losses, self.lock, self.on = trace, Losses(), threading.RLock(), False
         self.album = Album(trace.values, self.losses)
-        self._sources, self._maps = (
-            {},
-            [],
-        )  # code -> its index in the trace; of each source, its maps of lines and of conditions
+        # code -> its index in the trace; of each source, its maps of lines and of conditions
+        self._sources, self._maps = {}, []
 
     def open(
         self,
@@ -424,6 +418,8 @@ class _Following:
     @guarded("how a function ended")
     def _returned(self, value):
         name = self.call.function.rpartition(".")[2]
+        if name == "get_prompt":
+            self.session.prompts = value  # until they reach the base model
         self.call.returned = self.album.add(value, _RETURNS.get(name, ""))
 
 # %% ../../nbs/recording/10_watch.ipynb #711f1b82

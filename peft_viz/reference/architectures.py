@@ -296,9 +296,8 @@ def check_generates(
 # %% ../../nbs/reference/41_architectures.ipynb #5e0a2013
 ONE_FIRST = {"paligemma"}  # families whose first position is 1; what they prepare for a step adds it
 COUNTS_ANEW = {"bamba"}  # families that count each call from 0 (in transformers 4: by its cache_position)
-NUMBERS_COLUMNS = {
-    "biogpt"
-}  # families that number the columns before they ask such an embedding (transformers 5)
+# families that number the columns before they ask an embedding that takes the mask (in transformers 5)
+NUMBERS_COLUMNS = {"biogpt"}
 
 
 def first_position(
@@ -490,10 +489,8 @@ class KnownFacts:
     model: nn.Module  # the base model
     embeds: dict  # see `embeds_again`
     checkpointed: list  # the modules in which gradient checkpointing can be switched on
-    counters: list  # see `picture_counters`
-    takes_positions: (
-        bool  # see `takes_positions`; this and the next ones are what the functions in `FACTS` say
-    )
+    counters: list  # see `picture_counters`; what follows is what the functions in `FACTS` say
+    takes_positions: bool  # see `takes_positions`
     counts_in_mask: bool  # see `counts_in_mask`
     counts_anew: bool  # see `counts_anew`
     first_position: int  # see `first_position`

@@ -78,12 +78,8 @@ class PeftWarning(UserWarning):
     "Something that has to do with adapters is not as the caller may believe."
 
 
-BETWEEN = (
-    "peft_viz",
-    "torch",
-    "transformers",
-    "contextlib",
-)  # packages between the caller's script and `warn`
+# packages between the caller's script and `warn`
+BETWEEN = "peft_viz", "torch", "transformers", "contextlib"
 
 
 def warn(

@@ -17,6 +17,7 @@ from pathlib import Path
 import peft_viz.views
 from ..recording import layout
 from ..recording.trace import Trace
+from .viewer import bare
 
 # %% ../../nbs/views/06_ask.ipynb #1aabe285
 RUN = re.compile(
@@ -697,7 +698,7 @@ FORM = (
 
 @cache
 def _static(name: str) -> str:
-    return (Path(peft_viz.views.__file__).parent / "static" / name).read_text(encoding="utf-8")
+    return bare((Path(peft_viz.views.__file__).parent / "static" / name).read_text(encoding="utf-8"))
 
 
 def _marked(text: str) -> str:  # `code` in a sentence, as HTML

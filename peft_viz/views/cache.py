@@ -146,6 +146,8 @@ def cache(
     if call is None:
         layout.base_call(trace)
     calls = _group(trace, call)
+    if not calls:
+        raise ValueError("no call of the base model here got tokens of its own: there is no cache to draw")
     shown = _folded(calls, most)
     lines = [c and _cache_line(trace, c, row, words) for c in shown]
     n = max(len(line.chips) for line, _, _ in filter(None, lines))

@@ -164,9 +164,8 @@ def attention(
         cell = narrower
     else:
         key_texts, query_texts, beside = [""] * nk, [""] * nq, 0
-    left, above = (
-        1.8 + (beside + margin) / cell for margin in (0.42, 0.22)
-    )  # cells around the grid: chips, texts, brackets
+    # cells around the grid: chips, texts, brackets
+    left, above = (1.8 + (beside + margin) / cell for margin in (0.42, 0.22))
     entries = roles_found([keys, queries], lang) + [(MARKS["masked"], words["masked"])]
     if any(k == "padding" and grid[:, i].any() for i, k in enumerate(keys)):
         entries.insert(-1, (MARKS["attended"], words["attended"]))

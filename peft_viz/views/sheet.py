@@ -140,9 +140,8 @@ def _fontconfig(command: str, pattern: str) -> list:  # of (file, family)
 # %% ../../nbs/views/figures/00_sheet.ipynb #584e9b50
 def _candidates(c: str):  # yields (file, family or None)
     "Fonts that may have a character, the best first"
-    han = (
-        ":lang=zh-cn" if "\u2e80" <= c <= "\u9fff" else ""
-    )  # Chinese forms where Chinese and Japanese ones differ
+    # Chinese forms where Chinese and Japanese ones differ
+    han = ":lang=zh-cn" if "\u2e80" <= c <= "\u9fff" else ""
     want = f"charset={ord(c):x}:scalable=true:color=false"
     yield from _fontconfig("fc-match", f"sans-serif:{want}{han}:weight=80")
     yield from _fontconfig("fc-list", f":{want}")

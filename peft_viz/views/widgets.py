@@ -46,10 +46,8 @@ CONFIG_FOR = {
 INSIDE = ("LORA", "ADALORA", "IA3", "POLY")  # these change layers; the others put virtual tokens in front
 WITH_TASKS = ("MULTITASK_PROMPT_TUNING", "POLY")  # these want to be told the task of each row
 MOST = 16  # virtual tokens, rank or new tokens at most
-TEXTS = (
-    "tea=aet",
-    "pizza=aipzz",
-)  # two questions of the embedded model with their answers; the first is padded
+# two questions of the embedded model with their answers; the first is padded
+TEXTS = "tea=aet", "pizza=aipzz"
 
 # %% ../../nbs/views/02_widgets.ipynb #af07ad12
 def encode(

@@ -153,9 +153,8 @@ def tiny_random(
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    own = getattr(
-        CONFIG_MAPPING[family], "attribute_map", {}
-    )  # the common name of a size -> the family's own
+    # the common name of a size -> the family's own
+    own = getattr(CONFIG_MAPPING[family], "attribute_map", {})
     sizes = {**SIZES[family], **{own.get(name, name): value for name, value in overrides.items()}}
     config = AutoConfig.for_model(
         family, **{"vocab_size": 67, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, **sizes}

@@ -4,6 +4,9 @@
 
 # %% ../../../nbs/reference/14_cpt.ipynb #1718624f
 from __future__ import annotations
+import math
+from itertools import accumulate
+from operator import mul
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -67,24 +70,23 @@ class CPTEmbedding(nn.Module):
         limit = self.limits()
         delta.mul_((limit / torch.maximum(norm, limit))[:, None])
 
-    def types(self) -> torch.Tensor:
-        "The type of each virtual token, `[virtual]`."
-        return torch.tensor(self.config.cpt_tokens_type_mask, device=self.embedding.weight.device)
-
     def trained(self) -> torch.Tensor:
         "Which virtual tokens may move: templates and inputs, but no answers. `[virtual]`, boolean."
-        return self.types() % 4 != 0
+        trained = [kind % 4 != ANSWER % 4 for kind in self.config.cpt_tokens_type_mask]
+        return torch.tensor(trained, device=self.embedding.weight.device)
 
     def limits(self) -> torch.Tensor:
         "How far each virtual token may move. `[virtual]`"
-        types, config = self.types(), self.config
-        scale = torch.tensor([config.token_dim / 2048], device=types.device).sqrt()
-        limits = torch.full(types.shape, 1e-10, device=types.device)
-        limits[is_kind(types, INPUT_TEMPLATE) | is_kind(types, ANSWER_TEMPLATE)] = (
-            config.opt_projection_format_epsilon * scale
-        )
-        limits[is_kind(types, INPUT)] = config.opt_projection_epsilon * scale
-        return limits
+        config, scale = self.config, math.sqrt(self.config.token_dim / 2048)
+        template = config.opt_projection_format_epsilon * scale
+        limit = {
+            INPUT_TEMPLATE: template,
+            INPUT: config.opt_projection_epsilon * scale,
+            ANSWER_TEMPLATE: template,
+            ANSWER % 4: 1e-10,
+        }
+        limits = [limit[kind % 4] for kind in config.cpt_tokens_type_mask]
+        return torch.tensor(limits, device=self.embedding.weight.device)
 
 # %% ../../../nbs/reference/14_cpt.ipynb #cf3aaeb2
 def token_ids(
@@ -175,22 +177,23 @@ def cpt_loss(
     losses = cross_entropy(
         logits.flatten(0, 1), labels.flatten(), reduction="none", ignore_index=IGNORED
     ).view(labels.shape)  # [batch, length - 1]
-    weights = torch.ones(
-        labels.shape, device=labels.device
-    )  # in float32, and so is the mean of 16-bit losses
+    # in float32, and so is the mean of 16-bit losses
+    weights = torch.ones(labels.shape, device=labels.device)
     if config.opt_weighted_loss_type == "decay":
-        weights = torch.stack([decay(types, config.opt_loss_decay_factor) for types in type_mask])
+        weights = decay(type_mask, config.opt_loss_decay_factor)
     return (losses * weights)[labels != IGNORED].mean()
 
 
 def decay(
-    types: torch.Tensor,  # [length], of one row
+    types: torch.Tensor,  # [batch, length]
     factor: float,  # from an answer to the one before
-) -> torch.Tensor:  # [length]
-    "Weights: one for the last answer, `factor` for the one before it, and so on."
-    weights = torch.ones(types.shape, device=types.device)
-    weight = 1.0
-    for answer in reversed(types[is_kind(types, ANSWER)].unique().tolist()):
-        weights[types == answer] = weight
-        weight *= factor
-    return weights
+) -> torch.Tensor:  # [batch, length]
+    "Weights: one for a row's last answer, `factor` for the one before it, and so on."
+    is_answer = is_kind(types, ANSWER)
+    answers = types[is_answer].unique()  # [answers] of all rows, the last one has the largest type
+    belongs = types[..., None] == answers  # [batch, length, answers]
+    is_there = belongs.any(1).long()  # [batch, answers]: does the row have it?
+    later = is_there.flip(1).cumsum(1).flip(1) - is_there  # how many answers come after it in its row
+    products = list(accumulate([factor] * len(answers), mul, initial=1.0))  # 1, factor, factor * factor, ...
+    weights = torch.tensor(products, device=types.device)[later]  # [batch, answers]
+    return torch.where(is_answer, (belongs * weights[:, None]).sum(-1), 1.0)

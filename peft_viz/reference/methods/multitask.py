@@ -37,9 +37,10 @@ def check_task_ids(
         )
     if task_ids.is_floating_point() or task_ids.dtype == torch.bool:
         raise ValueError(f"task_ids must be integers, not {task_ids.dtype}")
-    if not torch.compiler.is_compiling() and (
-        task_ids.min() < 0 or task_ids.max() >= num_tasks
-    ):  # values are not known to a compiler
+    if torch.compiler.is_compiling():  # a compiler does not know the numbers
+        return
+    first, last = (int(n) for n in task_ids.aminmax())
+    if first < 0 or last >= num_tasks:
         raise ValueError(f"task_ids must lie from 0 to {num_tasks - 1}, but they are {task_ids.tolist()}")
 
 
@@ -51,7 +52,7 @@ def with_checked_tasks(
     @wraps(forward)
     def checked(self, indices, task_ids):
         check_task_ids(task_ids, indices.shape[0], self.num_tasks)
-        return forward(self, indices, task_ids)
+        return forward(self, indices, task_ids.to(indices.device, torch.long))
 
     return checked
 
@@ -87,8 +88,8 @@ class MultitaskPromptEmbedding(PromptEmbedding):
         task_ids: torch.Tensor,  # [batch], the number of each row's task
     ) -> torch.Tensor:  # [batch, virtual, token_dim]
         "The prompt of each row's task."
-        columns = self.prefix_task_cols[task_ids.to(indices.device)]  # [batch, virtual, ranks]
-        rows = self.prefix_task_rows[task_ids.to(indices.device)]  # [batch, ranks, token_dim]
+        columns = self.prefix_task_cols.index_select(0, task_ids)  # [batch, virtual, ranks]
+        rows = self.prefix_task_rows.index_select(0, task_ids)  # [batch, ranks, token_dim]
         return self.embedding(indices) * (columns @ rows)
 
     @torch.no_grad()

@@ -56,7 +56,7 @@ class PolyRouter(nn.Module):
         task_ids = task_ids.to(self.module_logits.device, torch.long)
         logits = self.module_logits[task_ids].view(-1, self.n_splits, self.n_skills)
         if self.training:
-            weights = RelaxedBernoulli(temperature=1.0, logits=logits).rsample()
+            weights = RelaxedBernoulli(temperature=1.0, logits=logits, validate_args=False).rsample()
         else:
             weights = torch.sigmoid(logits)
         return weights / (weights.sum(dim=-1, keepdim=True) + 1e-12)

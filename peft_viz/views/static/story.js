@@ -84,7 +84,7 @@ function inShort(view) {
   if (!count) return view.say(rec.about.peft_type ? "short_inside" : "short_alone", name);
   const cached = row.roles.indexOf("v") < seq.query_start;
   if (cached) return view.say("short_cache", name, count, view.say("keeps_length"));
-  const place = /^p+v/.test(row.roles) ? "short_behind" : "short_front";
+  const place = /t.*v/.test(row.roles) ? "short_among" : /^p+v/.test(row.roles) ? "short_behind" : "short_front";
   return view.say(place, name, count, growth(view, row, count));
 }
 

@@ -181,6 +181,11 @@ export const WORDS = {
       "between the padding and your tokens. {2}",
     "{0}把 {1} 个可学习的向量（虚拟词元 ◆）放在填充与你的词元之间。{2}",
   ],
+  short_among: [
+    "{0} puts {1} learned {1:vector, the virtual token|vectors, the virtual tokens} ◆, " +
+      "beside your tokens. {2}",
+    "{0}把 {1} 个可学习的向量（虚拟词元 ◆）放在你的词元旁边。{2}",
+  ],
   short_cache: [
     "{0} puts {1} virtual {1:token|tokens} ◆ into the cache of every layer, before your " +
       "tokens come. {2}",

@@ -478,8 +478,9 @@ def test_cpt_warns_when_no_label_is_left(kinds, reason):
 
 
 def test_cpt_weights_of_answers():
-    kinds = torch.tensor([0, 4, 4, 5, 8, 9, 12])
-    assert cpt.decay(kinds, 0.5).tolist() == [1, 0.25, 0.25, 1, 0.5, 1, 1]
+    kinds = torch.tensor([[0, 4, 4, 5, 8, 9, 12], [4, 3, 1, 12, 12, 2, 2], [1, 1, 1, 2, 2, 3, 3]])
+    assert cpt.decay(kinds, 0.5).tolist() == [[1, 0.25, 0.25, 1, 0.5, 1, 1], [0.5, 1, 1, 1, 1, 1, 1], [1] * 7]
+    assert cpt.decay(kinds[:1], 0).tolist() == [[1, 0, 0, 1, 0, 1, 1]]
 
 
 @pytest.mark.parametrize("how", ["none", "decay"])
