@@ -125,8 +125,12 @@ class Page:
             lambda m: self.problems.append(f"console error: {m.text}") if m.type == "error" else None,
         )
         raw.on("pageerror", lambda e: self.problems.append(f"page error: {e}"))
-        raw.on("requestfailed", lambda r: self.problems.append(f"request failed: {r.url}"))
+        raw.on("requestfailed", self._failed)
         raw.on("request", lambda r: self.requests.append(r.url))
+
+    def _failed(self, request):
+        if request.failure != "net::ERR_ABORTED":  # that is one on its way when the page was left
+            self.problems.append(f"request failed: {request.url}, {request.failure}")
 
     def __getattr__(self, name):
         return getattr(self.raw, name)

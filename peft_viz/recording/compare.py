@@ -16,7 +16,7 @@ from pathlib import Path
 
 from . import layout, marks
 from .sentences import apart
-from .trace import Call, Digest, Trace
+from .trace import Call, Digest, Listed, Trace
 
 # %% ../../nbs/recording/04_compare.ipynb #f87ad344
 def named_keys(
@@ -715,7 +715,9 @@ def compare(
         later = [next((root.id for root in t.roots[min(len(a.roots), len(b.roots)) :]), None) for t in (a, b)]
         found.add("calls", len(a.roots), len(b.roots), later[0], None, later[1], None)
     titles = {known: (title(a, known), title(b, known)) for known in marks.LANGUAGES}
-    return Comparison(*titles[lang], list(found.first.values()), moments, list(found.unknown), lang, titles)
+    return Comparison(
+        *titles[lang], Listed(found.first.values(), "difference"), moments, list(found.unknown), lang, titles
+    )
 
 
 def _trace(x) -> Trace:

@@ -15,7 +15,7 @@ from itertools import islice
 from . import layout, marks
 from .compare import FACTS, Moment, returned, title, UNKNOWN, when_text
 from .sentences import wrapped
-from .trace import Call, Trace
+from .trace import Call, Listed, Trace
 
 # %% ../../nbs/recording/05_diagnose.ipynb #eab5104f
 TEXTS = {  # kind -> level, and by language what was seen and what to do
@@ -154,7 +154,7 @@ _SAID = {
 }
 
 # %% ../../nbs/recording/05_diagnose.ipynb #d62bc1c8
-class Findings(list):
+class Findings(Listed):
     "What looks wrong in a recording, in the order in which it was seen."
 
     def __init__(
@@ -165,7 +165,7 @@ class Findings(list):
         lang: str = "en",  # of the text: `"en"` or `"zh"`
         empty: bool = False,  # was no call recorded?
     ):
-        super().__init__(findings)
+        super().__init__(findings, "finding")
         self.title, self.unchecked, self.lang = title, unchecked, lang
         self.none = _SAID[lang]["empty" if empty else "none"]  # what is said where there is no finding
 
@@ -1260,6 +1260,38 @@ def _two_sequences(case: Case) -> Iterator:
 
 
 OF_ANY_MODEL = [_two_sequences, _changed, _task_ids, _state, _zero, _base_trains, _raised]
+
+# %% ../../nbs/recording/05_diagnose.ipynb #a7d3c0e2
+_KNOWN = ("input_ids", "inputs", "decoder_input_ids", "labels")  # what holds ids of the vocabulary
+TEXTS |= {
+    "ids-unknown": dict(
+        level="error",
+        en=(
+            "{name} holds {ids} (row {row}, place {place}); the model knows ids from 0 to {last}.",
+            "Use the tokenizer that belongs to this model. Where tokens were added to it, let the model grow before "
+            "it gets an adapter: model.resize_token_embeddings(len(tokenizer)). -100 is for labels alone.",
+        ),
+        zh=(
+            "{name} 中有 {ids}（第 {row} 行，位置 {place}）；模型只认识 0 到 {last} 的编号。",
+            "请使用与该模型配套的分词器。若给分词器添加了词元，先扩大模型，再添加适配器："
+            "model.resize_token_embeddings(len(tokenizer))。-100 只用于标签。",
+        ),
+    ),
+}
+
+
+@rule
+def _unknown_ids(case: Case) -> Iterator:
+    size = case.about.get("vocab_size")
+    for root in case.trace.roots if type(size) is int else ():
+        for name in _KNOWN if root.raised else ():
+            value = layout.argument(case.trace, root, name)
+            kept = (value.data or []) if _wide(value) else []
+            known = lambda i: 0 <= i < size or (name == "labels" and i == layout.IGNORED)  # noqa: B023
+            if wrong := [k for k, i in enumerate(kept) if type(i) is int and not known(i)]:
+                row, place = divmod(wrong[0], max(1, value.shape[1]))
+                ids = few(list(dict.fromkeys(kept[k] for k in wrong)))
+                yield "ids-unknown", root, dict(name=name, ids=ids, row=row, place=place, last=size - 1)
 
 # %% ../../nbs/recording/05_diagnose.ipynb #68933227
 def diagnose(

@@ -15,7 +15,7 @@ from .marks import LANGUAGES
 from .sentences import apart, Number, say, TEXTS, wrapped
 from .history import entry, flow_of, item, key_of, Place
 from .layout import last_name
-from .trace import Value
+from .trace import Listed, Value
 
 # %% ../../nbs/recording/03_story.ipynb #20e5f8a4
 @dataclass
@@ -61,7 +61,7 @@ class Moment:
         return f"{self.kind} ({where}): {self.text}"
 
 # %% ../../nbs/recording/03_story.ipynb #9cd6c76a
-class Story(list):
+class Story(Listed):
     "The moments of a recording, in order."
 
     def __init__(
@@ -70,7 +70,7 @@ class Story(list):
         title: dict | None = None,  # language -> what was watched
         lang: str = "en",  # of what is printed: `"en"` or `"zh"`
     ):
-        super().__init__(moments)
+        super().__init__(moments, "moment")
         self.titles, self.lang = title or {k: "" for k in LANGUAGES}, lang
 
     @property

@@ -6,7 +6,7 @@
 __all__ = ['FORMAT', 'VERSION', 'ROLES', 'READABLE', 'MAX_BYTES', 'MAX_NUMBERS', 'MAX_ALL_NUMBERS', 'MAX_NESTED', 'MAX_ITEMS',
            'MAX_VALUES', 'Natural', 'Number', 'Lines', 'KINDS', 'WRITERS', 'TraceError', 'pack', 'Grown', 'unpack',
            'Value', 'Change', 'Step', 'Branch', 'Source', 'Raised', 'Attention', 'Positions', 'NextTokens', 'Fractions',
-           'Weights', 'Digest', 'Adapted', 'Adapters', 'Measured', 'Call', 'Trace', 'About', 'schema']
+           'Weights', 'Digest', 'Adapted', 'Adapters', 'Measured', 'Call', 'Listed', 'Trace', 'About', 'schema']
 
 # %% ../../nbs/recording/01_trace.ipynb #65f79416
 import json
@@ -574,6 +574,35 @@ class _Tells:
         see `recording.diagnose`."""
         return _reader("diagnose")(self, lang)
 
+# %% ../../nbs/recording/01_trace.ipynb #b5e8d7f2
+class Listed(list):
+    "A list that says in words that it has no such item"
+
+    def __init__(
+        self,
+        items=(),  # of the list
+        what: str = "item",  # what one is called
+        why=None,  # () -> str: why there may be none
+    ):
+        super().__init__(items)
+        self.what, self.why = what, why
+
+    def __getitem__(self, at):
+        try:
+            return super().__getitem__(at)
+        except IndexError:
+            told = f"there is no {self.what} {at}: there {'is' if len(self) == 1 else 'are'} {len(self) or 'none'}"
+            why = f"; {self.why()}" if self.why and not self else ""
+            raise IndexError(told + why) from None
+
+
+def _why_none(trace) -> str:
+    "Why a trace may have no such call"
+    ends = [call.raised for call in trace.calls if call.parent is None and call.raised]
+    if ends:
+        return "the run was ended by {type}: {message}".format(**ends[-1])
+    return "run the model inside `with record(model) as trace:`"
+
 # %% ../../nbs/recording/01_trace.ipynb #793aecca
 @dataclass
 class Trace(_Writes, _Reads, _Tells):
@@ -602,12 +631,13 @@ class Trace(_Writes, _Reads, _Tells):
     @property
     def roots(self) -> list:
         "Calls that were made from outside."
-        return [c for c in self.calls if c.parent is None]
+        return Listed((c for c in self.calls if c.parent is None), "call", lambda: _why_none(self))
 
     @property
     def base_calls(self) -> list:
         "Calls of the base model: one for a forward, one per decoding step for a generate."
-        return [c for c in self.calls if c.kind == "base"]
+        base = (c for c in self.calls if c.kind == "base")
+        return Listed(base, "call of the base model", lambda: _why_none(self))
 
     def children(self, call: Call) -> list:
         "Calls made directly from `call`."

@@ -625,7 +625,28 @@ def test_padding_that_also_ends_a_row():
 
 def test_what_raised_points_to_other_findings_only_where_there_are_some():
     model = make("LORA")
-    with pytest.raises(IndexError), record(model) as trace:
-        model(input_ids=torch.tensor([[5, 1000]]))
+    model.get_base_model().lm_head.register_forward_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError), record(model) as trace:
+        model(input_ids=torch.tensor([[5, 6]]))
     (found,) = trace.diagnose()
     assert found.advice == "The recording holds everything up to here."
+
+
+@pytest.mark.parametrize("package", [peft, peft_viz], ids=["peft", "ours"])
+def test_an_id_that_the_model_does_not_know_is_named(package):
+    def told(method, ids, name="__call__", **more):
+        model = make(method, package)
+        with record(model) as trace, contextlib.suppress(Exception):
+            getattr(model, name)(input_ids=torch.tensor(ids), **more)
+        return {f.kind: f.facts for f in trace.diagnose()}.get("ids-unknown")
+
+    for method in ("PROMPT_TUNING", "PREFIX_TUNING", "LORA"):
+        facts = told(method, [[5, 6, 7], [5, 99, 64]])
+        assert facts == dict(name="input_ids", ids="99 64", row=1, place=1, last=63), method
+        assert told(method, [[5, -100, 7]])["ids"] == "-100"
+        if package is peft:  # ours refuses it before it begins, in words
+            assert told(method, [[5, 6, 99]], "generate", max_new_tokens=2)["place"] == 2
+        labels = torch.tensor([[-100, 64]])
+        assert told(method, [[5, 6]], labels=labels) == dict(name="labels", ids="64", row=0, place=1, last=63)
+        assert told(method, [[5, 63]], labels=torch.tensor([[-100, 63]])) is None
+        assert told(method, [[5, 63]], attention_mask="text") is None

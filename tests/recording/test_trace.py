@@ -367,3 +367,21 @@ def test_a_page_is_no_recording(tmp_path):
     page.write_text("<!doctype html><html></html>")
     with pytest.raises(TraceError, match="page to look at"):
         Trace.load(page)
+
+
+def test_a_list_without_such_an_item_says_so():
+    empty = Trace()
+    for items, name in ((empty.base_calls, "call of the base model"), (empty.roots, "call")):
+        with pytest.raises(IndexError, match=rf"no {name} 0: there are none; run the model inside"):
+            items[0]
+    with pytest.raises(IndexError, match="no moment -1: there are none$"):
+        empty.story()[-1]
+    with pytest.raises(IndexError, match="no finding 0"):
+        empty.diagnose()[0]
+    ended = Call("peft", "f", raised=dict(type="ValueError", message="no", line=None))
+    one = Trace(calls=[ended])
+    with pytest.raises(IndexError, match="there are none; the run was ended by ValueError: no$"):
+        one.base_calls[0]
+    with pytest.raises(IndexError, match="there is no call 1: there is 1$"):
+        one.roots[1]
+    assert one.roots == [ended] and one.roots[0] is ended and one.roots[:5] == [ended] and one.roots[-1:]

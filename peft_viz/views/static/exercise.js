@@ -104,9 +104,16 @@
     return made;
   }
 
+  /** A name may be broken behind its points and underscores. @param {Element} code */
+  function breakable(code) {
+    const parts = (code.textContent || "").split(/(?<=[._])(?=\w)/);
+    code.replaceChildren(...parts.flatMap((part, i) => (i ? [make("wbr"), part] : [part])));
+    return code;
+  }
+
   /** `code` in a sentence, as an element. @param {string} text */
   const marked = (text) =>
-    text.split(/`([^`]+)`/).map((part, i) => (i % 2 ? make("code", {}, part) : part));
+    text.split(/`([^`]+)`/).map((part, i) => (i % 2 ? breakable(make("code", {}, part)) : part));
 
   /** Is the text that surrounds an element light, on something dark? @param {Element} element */
   function isDark(element) {
@@ -142,6 +149,7 @@
         const { question, words, choices } = exercise;
         const said = make("output", { ariaLive: "polite" });
         const asked = make("p", { id: "question", innerHTML: question });
+        asked.querySelectorAll("code").forEach(breakable);
         const ask = choices.length ? chosen(choices) : typed(words.answer);
         const show = make("button", { type: "button", className: "quiet" }, words.show);
         const parts = [...ask.parts, make("button", {}, words.check), show];
