@@ -127,7 +127,7 @@ class Lent:
                 if isinstance(getattr(function, "_slot", None), Slot):
                     vars(borrower)[name] = MethodType(function.__wrapped__, lent.__self__)
 
-
+# %% ../../nbs/recording/00_recorder.ipynb #cd0b3d1d
 def _doors(recorder, keepers: list, adapted: list) -> list:
     "Everything that is looked at while the recording is on."
     places = vars(recorder.model), *map(vars, type(recorder.model).__mro__)

@@ -403,7 +403,7 @@ def test_two_models_around_one_base_model(package):
             one(input_ids=IDS), other(input_ids=IDS)
     assert [c.parent is None for c in first.base_calls].count(False) >= 1
     assert [len(t.base_calls) for t in (first, second, third)] == [4, 1 + 3 + 2, 2]
-    assert not left(one) and not left(other)
+    assert set(left(one)) <= {"own"} and not left(other)  # (peft leaves a `forward` of its own behind)
 
 
 class NotYet(peft.PeftModelForCausalLM):
