@@ -13,7 +13,13 @@ from types import MethodType
 import torch
 
 from .about import about, decoder, texts, tuner_layers, UNKNOWN, without_positions
-from .base_model import attention_layers, AttentionVisit, BaseVisit, decoder_blocks
+from peft_viz.recording.base_model import (
+    attention_layers,
+    AttentionVisit,
+    BaseVisit,
+    decoder_blocks,
+    is_of_watched,
+)
 from .calls import Compiling, Entry, ENTRY_POINTS, PACKAGES, Pause, Watched
 from .values import Reader, struck
 from .doors import Door, Slot, UNSEEN
@@ -121,7 +127,7 @@ class Lent:
                 if isinstance(getattr(function, "_slot", None), Slot):
                     vars(borrower)[name] = MethodType(function.__wrapped__, lent.__self__)
 
-
+# %% ../../nbs/recording/00_recorder.ipynb #cd0b3d1d
 def _doors(recorder, keepers: list, adapted: list) -> list:
     "Everything that is looked at while the recording is on."
     places = vars(recorder.model), *map(vars, type(recorder.model).__mro__)
@@ -132,7 +138,11 @@ def _doors(recorder, keepers: list, adapted: list) -> list:
         for name in names
         if (recorder.model, name) != (recorder.base, "forward")
     ]
-    found = [*entries, (recorder.base, "forward", BaseVisit), (recorder.base, "forward", StateVisit)]
+    found = [
+        *entries,
+        (recorder.base, "forward", BaseVisit, is_of_watched),
+        (recorder.base, "forward", StateVisit),
+    ]
     found += [(m, "forward", partial(_visit_base, base=recorder.base)) for m in keepers]
     theirs = inspect.getattr_static(type(recorder.base), "generate", None)
     if recorder.base is not recorder.model and inspect.isfunction(theirs):

@@ -7,7 +7,8 @@ import peft, pytest, torch
 from torch.overrides import TorchFunctionMode
 
 from conftest import run_async
-from peft_viz import get_peft_model, LoraConfig, PromptTuningConfig, record, tiny_random
+import peft_viz
+from peft_viz import get_peft_model, LoraConfig, PeftModelForCausalLM, PromptTuningConfig, record, tiny_random
 from peft_viz.recording import base_model, describe, doors
 from peft_viz.recording.calls import HERE, Tracer, Visit
 from peft_viz.recording.recorder import Recorder
@@ -378,6 +379,47 @@ def test_a_recorder_that_is_forgotten_goes(model):
     assert left(model)
     del recorder
     assert not left(model)
+
+
+@pytest.mark.parametrize("package", ["peft", "peft_viz"])
+def test_two_models_around_one_base_model(package):
+    "Each recording has the calls of its own model, and those that come to the base model directly."
+    kind, configs = (
+        (peft.PeftModelForCausalLM, peft) if package == "peft" else (PeftModelForCausalLM, peft_viz)
+    )
+    base = tiny_random("llama")
+    one, other = (kind(base, configs.PromptTuningConfig(num_virtual_tokens=n, **C)).eval() for n in (2, 3))
+    with torch.no_grad():
+        want = other(input_ids=IDS).logits
+        with record(one) as first, record(other) as second:
+            one(input_ids=IDS)
+            assert torch.equal(other(input_ids=IDS).logits, want)
+            other.generate(input_ids=IDS, **GREEDY)
+            base(input_ids=IDS)
+            with one.disable_adapter():
+                one(input_ids=IDS)
+            one.base_model(input_ids=IDS)
+        with record(base) as third:
+            one(input_ids=IDS), other(input_ids=IDS)
+    assert [c.parent is None for c in first.base_calls].count(False) >= 1
+    assert [len(t.base_calls) for t in (first, second, third)] == [4, 1 + 3 + 2, 2]
+    assert set(left(one)) <= {"own"} and not left(other)  # (peft leaves a `forward` of its own behind)
+
+
+class NotYet(peft.PeftModelForCausalLM):
+    def get_base_model(self):
+        raise RuntimeError("not ready")
+
+    def forward(self, **kwargs):
+        return self.base_model(**kwargs)
+
+
+def test_a_caller_that_cannot_be_asked_counts_as_none():
+    model = make()
+    other = NotYet(model.get_base_model(), peft.PromptTuningConfig(num_virtual_tokens=3, **C))
+    with record(model) as trace:
+        other(input_ids=IDS)
+    assert len(trace.base_calls) == 1
 
 
 def test_two_models_of_one_class(model):

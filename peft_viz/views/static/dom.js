@@ -83,7 +83,8 @@ export function put(parent, ...kids) {
 /** @param {any} old @param {any} made */
 function sameAttributes(old, made) {
   for (const { name } of [...old.attributes]) {
-    if (!made.hasAttribute(name) && name !== "tabindex") old.removeAttribute(name);
+    const found = name === "tabindex" || name === "data-moved"; // what is so since it was made
+    if (!found && !made.hasAttribute(name)) old.removeAttribute(name);
   }
   for (const { name, value } of made.attributes) {
     // a page's policy forbids a style as an attribute

@@ -327,6 +327,10 @@ export class PeftVizTrace extends HTMLElement {
     if (this._listening) return;
     this._listening = true;
     this.shadowRoot.addEventListener("keydown", (e) => this._key(e));
+    const scrolled = ({ target }) => {
+      if (target.matches?.(".scroll")) target.toggleAttribute("data-moved", target.scrollLeft > 1);
+    };
+    this.shadowRoot.addEventListener("scroll", scrolled, true);
     this.shadowRoot.addEventListener("click", (e) => {
       const inside = (x) => x.matches?.("button,input,select,dialog,a");
       if (!e.composedPath().some(inside)) this.$.root.focus({ preventScroll: true });
