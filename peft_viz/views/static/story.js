@@ -84,8 +84,14 @@ function inShort(view) {
   if (!count) return view.say(rec.about.peft_type ? "short_inside" : "short_alone", name);
   const cached = row.roles.indexOf("v") < seq.query_start;
   if (cached) return view.say("short_cache", name, count, view.say("keeps_length"));
-  const place = /t.*v/.test(row.roles) ? "short_among" : /^p+v/.test(row.roles) ? "short_behind" : "short_front";
-  return view.say(place, name, count, growth(view, row, count));
+  return view.say(placeOf(row.roles), name, count, growth(view, row, count));
+}
+
+/** Where the virtual tokens stand; /t.*v/ would look through a long row again and again. */
+function placeOf(roles) {
+  const first = roles.indexOf("t");
+  if (first >= 0 && first < roles.lastIndexOf("v")) return "short_among";
+  return /^p+v/.test(roles) ? "short_behind" : "short_front";
 }
 
 /** How mask and labels grew, as measured: CPT gives labels to some of its virtual tokens. */
@@ -179,15 +185,17 @@ const namesOf = (scene) => (scene.kind === "inside" ? ["layers"] : scene.names |
 
 /** What stands beside the grid: the code, or what this moment is about. */
 const BESIDE = {
-  attention: (view, scene, base) => who(view, base, { most: [290, 178] }),
+  attention: (view, scene, base) => who(view, base),
   token: (view, scene, base) => likelyBox(view, base, view.row),
   inside: (view, scene, base) => adaptedBox(view, base || scene.at.call),
 };
 
+const SMALL = { most: /** @type {[number, number]} */ ([200, 182]), rows: false, rank: 3 };
+
 /** @param {View} view @param {Scene} scene @param {Call} base */
 function whoAndCause(view, scene, base) {
   const later = base && scene.k < base.first;
-  return [base && who(view, base, { most: [200, 182], later }), cause(view, scene)];
+  return [base && who(view, base, later), cause(view, scene)];
 }
 
 /**
@@ -195,14 +203,14 @@ function whoAndCause(view, scene, base) {
  * as the same is shown.
  * @param {View} view
  * @param {Call} base
- * @param {{most: [number, number], later?: boolean}} how
+ * @param {boolean} [later]
  */
-function who(view, base, { most, later = false }) {
+function who(view, base, later = false) {
   const { $ } = view;
-  const key = [base.id, view.row, view.group, view.theme, view.presenting, most].join();
+  const key = [base.id, view.row, view.group, view.theme, view.presenting].join();
   if ($.who?.key !== key) {
     const box = h("div", { class: "attention" });
-    drawAttention(view, base, view.rec.sequence(base.id), box, { most, rows: false, rank: 3 });
+    drawAttention(view, base, view.rec.sequence(base.id), box, SMALL);
     const open = () => view.openTab("attention");
     const more = h("button", { type: "button", class: "soft more", onclick: open });
     more.append(view.say("larger"), " ▸");
