@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 from .calls import ENTRY_POINTS, HERE, Visit
-from .values import Causal, MAX_SCAN, guarded, may_attend, struck, Unmasked, written
+from .values import Causal, MAX_SCAN, guarded, may_attend, Unmasked, written
 from .measured import base_here, bind, Inside, Notes, OTHER_SENSES, parts
 
 # %% ../../nbs/recording/13_base_model.ipynb #750cc130
@@ -78,21 +78,15 @@ def is_of_watched(
         owner = frame.f_locals.get("self") if frame.f_code.co_name in CALLERS else None
         if owner is recorder.model:
             return True
-        if owner is not None and _stands_around(owner, base):
+        if _stands_around(owner, base):
             return False
         frame = frame.f_back
     return True
 
 
 def _stands_around(owner, base) -> bool:
-    if not callable(getattr(type(owner), "get_base_model", None)):
-        return False
-    try:
-        return owner.get_base_model() is base
-    except Exception as error:  # a model that is just being made
-        if struck(error):
-            raise
-        return False
+    inner = owner._modules.get("base_model") if isinstance(owner, torch.nn.Module) else None
+    return inner is base or (inner is not None and inner._modules.get("model") is base)
 
 # %% ../../nbs/recording/13_base_model.ipynb #401fe9b4
 TRUE_IS_MASKED = frozenset(

@@ -727,11 +727,10 @@ class _PlacesNoted(_WeightsNoted):
         embeds,  # [batch, virtual + sequence, width], what reached the base model; or anything else
     ):
         "Where among the inputs are the virtual tokens? Looked for by the first numbers of each."
-        if not isinstance(embeds, torch.Tensor) or embeds.ndim != 3 or prompts.ndim != 3:
+        sizes = [t.shape for t in (prompts, embeds) if isinstance(t, torch.Tensor) and t.ndim == 3]
+        if len(sizes) < 2 or sizes[0][0] != sizes[1][0] or not 0 < sizes[0][1] <= sizes[1][1]:
             return
-        v, n = prompts.shape[1], embeds.shape[1]
-        if len(prompts) != len(embeds) or not 0 < v <= n:
-            return
+        v, n = sizes[0][1], sizes[1][1]
         embeds, prompts = embeds.detach()[..., :WIDTH], prompts.detach()[..., :WIDTH].to(embeds)
         same = [(embeds[:, i : n - v + 1 + i] == prompts[:, i : i + 1]).all(-1) for i in range(v)]
         self.reader.want([torch.stack(same).all(0)], self._stand)

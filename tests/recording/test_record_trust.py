@@ -406,22 +406,6 @@ def test_two_models_around_one_base_model(package):
     assert set(left(one)) <= {"own"} and not left(other)  # (peft leaves a `forward` of its own behind)
 
 
-class NotYet(peft.PeftModelForCausalLM):
-    def get_base_model(self):
-        raise RuntimeError("not ready")
-
-    def forward(self, **kwargs):
-        return self.base_model(**kwargs)
-
-
-def test_a_caller_that_cannot_be_asked_counts_as_none():
-    model = make()
-    other = NotYet(model.get_base_model(), peft.PromptTuningConfig(num_virtual_tokens=3, **C))
-    with record(model) as trace:
-        other(input_ids=IDS)
-    assert len(trace.base_calls) == 1
-
-
 def test_two_models_of_one_class(model):
     other = make()
     with record(model) as trace:

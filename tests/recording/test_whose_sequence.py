@@ -98,6 +98,20 @@ def test_a_place_that_cannot_be_seen_is_said():
         recorded([3, 3], change=lambda prompts: prompts.double().float())
 
 
+def test_virtual_tokens_that_never_arrive():
+    class Forgets(Mine):
+        def forward(self, input_ids):
+            self.get_prompt(len(input_ids))
+            return self.base_model(input_ids=input_ids)
+
+    config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)
+    model = Forgets(tiny_random("llama"), config)
+    with record(model) as trace:
+        model(input_ids=IDS)
+    assert trace.base_calls[0].measured.virtual_at is None
+    assert layout.sequence(trace).rows[0].roles == ["token"] * 7
+
+
 def test_generate_goes_on_behind_them():
     torch.manual_seed(0)
     config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)
