@@ -359,8 +359,8 @@ class WithStill:
 
         bundle = super()._repr_mimebundle_()
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
-        nothing = {"text/html": "<!-- a still picture follows -->", "text/plain": ""}
-        display({**data, **nothing}, metadata=metadata, raw=True)
+        live = {mime: what for mime, what in data.items() if mime not in ("text/html", "text/plain")}
+        display(live, metadata=metadata, raw=True)  # alone: an exported page leaves it out
         html = f'<div class="{_still_name(self)}">{self.still()}</div>'
         display({"text/html": html, "text/plain": repr(self)}, raw=True)
 
