@@ -17,8 +17,8 @@ from .place import cache_length, STATES
 __all__ = ['FOR_METHODS', 'MEANT', 'WHOLE', 'FITS', 'FLOATS', 'named', 'by_name', 'unless_switched_off', 'need', 'need_numbers',
            'need_tensor', 'can_be_read', 'check_mask', 'check_other_mask', 'check_inputs', 'check_embedded',
            'check_mask_behind', 'check_cross_mask', 'check_prompt_inputs', 'check_ids', 'check_positions',
-           'check_labels', 'warn_of_misspelt', 'is_first_call', 'check_call', 'check_ranges', 'check_kinds',
-           'with_checked_inputs', 'with_checked_beginning']
+           'check_labels', 'warn_of_misspelt', 'is_first_call', 'check_call', 'check_ranges', 'check_cache',
+           'check_kinds', 'with_checked_inputs', 'with_checked_beginning']
 
 # %% ../../nbs/reference/03_calls.ipynb #bc01519c
 FOR_METHODS = "adapter_names", "task_ids", "input_type_mask"  # arguments that the base model does not have
@@ -404,11 +404,35 @@ def check_ranges(
     check_labels(model, given)
 
 
+def check_cache(
+    cache,  # that came with a call that failed, or None
+    rows: int | None,  # of its input, or None
+):
+    "Raises ValueError for keys and values in a tuple or a list, and for a cache of another number of rows."
+    if isinstance(cache, (tuple, list)):
+        kind = type(cache).__name__
+        raise ValueError(
+            f"past_key_values is a {kind}, and this model takes a cache; pass what a call before returned, or a "
+            "transformers.DynamicCache"
+        )
+    kept = [
+        keys for layer in getattr(cache, "layers", ()) if (keys := getattr(layer, "keys", None)) is not None
+    ]
+    kept = [keys for keys in kept if keys.dim() == 4 and rows not in (None, len(keys))]
+    if kept:
+        raise ValueError(
+            f"past_key_values holds {len(kept[0])} rows, and the input {rows}; both must be as many"
+        )
+
+
 def check_kinds(
     model,  # a PeftModel
     given: dict,  # the arguments of a call that failed
 ):
-    "Raises ValueError for embeddings of another width or dtype than the base model's, and for labels of few bits."
+    """Raises ValueError for embeddings of another width or dtype than the base model's, for labels of few bits, and
+    for a cache that does not fit."""
+    inputs = given.get("input_ids") if given.get("inputs_embeds") is None else given["inputs_embeds"]
+    check_cache(given.get("past_key_values"), None if inputs is None else len(inputs))
     base, embeds, labels = model.get_base_model(), given.get("inputs_embeds"), given.get("labels")
     if embeds is not None:
         shape = None, None, base.get_input_embeddings().weight.shape[1]
@@ -436,7 +460,7 @@ def with_checked_inputs(
         try:
             with self.setting.base.without_old_counts() if pictures else nullcontext():
                 return method(self, *args, **kwargs)
-        except (IndexError, RuntimeError):
+        except (IndexError, RuntimeError, AttributeError):
             check_ranges(self, given)
             check_kinds(self, given)
             raise
@@ -464,8 +488,10 @@ def with_checked_beginning(
                 check_cross_mask(self.setting, kwargs)
         try:
             return generate(self, *args, **kwargs)
-        except RuntimeError:
-            check_kinds(self, dict(inputs_embeds=embeds))
+        except (IndexError, RuntimeError, AttributeError):
+            check_kinds(
+                self, dict(input_ids=ids, inputs_embeds=embeds, past_key_values=kwargs.get("past_key_values"))
+            )
             raise
 
     return checked

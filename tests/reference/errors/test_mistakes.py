@@ -500,3 +500,21 @@ def test_a_finished_adapter_needs_no_schedule():
     config.inference_mode = False
     with pytest.raises(ValueError, match="target_r=8 is more than init_r=4"):
         ours.model.check_config(config)
+
+
+@pytest.mark.parametrize("method", ["PromptTuningConfig", "PrefixTuningConfig", "LoraConfig"])
+def test_a_cache_that_does_not_fit_is_said(method):
+    fields = {} if method == "LoraConfig" else dict(num_virtual_tokens=3)
+    config = getattr(ours, method)(task_type="CAUSAL_LM", **fields)
+    model = ours.get_peft_model(ours.tiny_random("llama"), config).eval()
+    ids = torch.randint(3, 60, (2, 5))
+    cache = model(ids, use_cache=True).past_key_values
+    as_tuple = tuple((layer.keys, layer.values) for layer in cache.layers)
+    for wrong in as_tuple, []:
+        with pytest.raises(ValueError, match="this model takes a cache; pass what a call before returned"):
+            model(ids[:, :1], past_key_values=wrong)
+    three = torch.randint(3, 60, (3, 6))
+    with pytest.raises(ValueError, match="past_key_values holds 2 rows, and the input 3"):
+        model(three[:, :1], past_key_values=cache)
+    with pytest.raises(ValueError, match="past_key_values holds 2 rows, and the input 3"):
+        model.generate(three, past_key_values=cache, max_new_tokens=1, pad_token_id=0)
