@@ -249,7 +249,9 @@ def test_the_still_picture_lies_below_the_live_widget_which_hides_it(explorer, m
         widget._ipython_display_()
         name = f"peft-viz-still-{widget.model_id}"
         assert f".{name}{{display:none}}" in sheet
-        assert list(shown[-2]) == ["application/vnd.jupyter.widget-view+json"]  # an exported page leaves it out
+        assert list(shown[-2]) == [
+            "application/vnd.jupyter.widget-view+json"
+        ]  # an exported page leaves it out
         assert shown[-1]["text/html"] == f'<div class="{name}">{widget.still()}</div>'
         assert shown[-1]["text/plain"] == repr(widget)
 
