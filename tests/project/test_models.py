@@ -4,7 +4,7 @@ How well the embedded model does is held to looser floors here than in its own n
 nbs/zoo/training/00_tiny.ipynb.
 """
 
-import hashlib, importlib.util, io, json, random, subprocess, sys, zlib
+import gzip, hashlib, importlib.util, io, json, random, subprocess, sys, zlib
 import peft, pytest, torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -41,7 +41,8 @@ def same_parameters(one, two):
 def test_shipped_files_are_small_and_hold_no_code():
     files = {file.name: file.stat().st_size for file in TINY.iterdir()}
     assert sum(files.values()) <= 2 * 2**20 and max(files.values()) <= 1_000_000
-    assert {name.rsplit(".", 1)[1] for name in files} == {"json", "safetensors"}
+    assert {name.rsplit(".", 1)[1] for name in files} == {"gz", "json", "safetensors"}
+    assert json.loads(gzip.decompress((TINY / "ready.json.gz").read_bytes()))
 
 
 def test_record_of_the_training_belongs_to_the_weights():

@@ -37,9 +37,8 @@ def check_task_ids(
         )
     if task_ids.is_floating_point() or task_ids.dtype == torch.bool:
         raise ValueError(f"task_ids must be integers, not {task_ids.dtype}")
-    if torch.compiler.is_compiling():  # a compiler does not know the numbers
-        return
-    first, last = (int(n) for n in task_ids.aminmax())
+    is_known = not torch.compiler.is_compiling()  # a compiler does not know the numbers
+    first, last = (int(n) for n in task_ids.aminmax()) if is_known else (0, 0)
     if first < 0 or last >= num_tasks:
         raise ValueError(f"task_ids must lie from 0 to {num_tasks - 1}, but they are {task_ids.tolist()}")
 

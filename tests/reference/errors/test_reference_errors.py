@@ -170,12 +170,12 @@ def test_target_that_is_no_linear_layer(model):
 @pytest.mark.parametrize(
     "config",
     [
-        LoraConfig(modules_to_save=["head"], **CLM),
-        PromptTuningConfig(num_virtual_tokens=2, modules_to_save=["head"], **CLM),
+        LoraConfig(modules_to_save=["lm_hed"], **CLM),
+        PromptTuningConfig(num_virtual_tokens=2, modules_to_save=["lm_hed"], **CLM),
     ],
 )
 def test_modules_to_save_that_do_not_exist(model, config):
-    with pytest.raises(ValueError, match="no module of .* is called 'head'.*lm_head"):
+    with pytest.raises(ValueError, match="no module of .* is called 'lm_hed'.*lm_head"):
         get_peft_model(model, config)
 
 

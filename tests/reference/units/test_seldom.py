@@ -154,3 +154,15 @@ def test_positions_are_given_back_only_where_they_fit_the_tokens():
     told, three = dict(position_ids=torch.zeros(2, 3)), torch.zeros(2, 3)
     assert fit(told, dict(input_ids=three)) and fit(told, {}) and fit({}, dict(input_ids=three))
     assert not fit(told, dict(input_ids=torch.zeros(2, 4)))
+
+
+@pytest.mark.parametrize("places", [1, 2])
+def test_the_word_embeddings_are_those_of_today(places):
+    base = tiny_random("llama")
+    if places == 2:
+        base.also = base.get_input_embeddings()
+    model = peft_viz.get_peft_model(base, peft_viz.PromptTuningConfig(num_virtual_tokens=3, **CLM))
+    assert model.word_embeddings is base.get_input_embeddings()
+    base.set_input_embeddings(torch.nn.Embedding(70, base.config.hidden_size))
+    assert model.word_embeddings is base.get_input_embeddings() and len(model.word_embeddings.weight) == 70
+    assert model.state_dict()["word_embeddings.weight"].shape[0] == 70
