@@ -1298,8 +1298,8 @@ TEXTS |= {
     "prefix-checkpointed": dict(
         level="error",
         en=(
-            "Gradient checkpointing is on, and it drops the cache in training. A prefix is in the cache: it is lost, or "
-            "the mask no longer fits the keys.",
+            "Gradient checkpointing is on, and it drops the cache in training. A prefix is in the cache: it is lost, "
+            "or the mask no longer fits the keys.",
             "Call model.gradient_checkpointing_disable(), with Trainer gradient_checkpointing=False; or use a method "
             "that needs no cache, such as prompt tuning.",
         ),
