@@ -65,6 +65,7 @@ def about(
         peft_type="+".join(kinds) or None,
         num_virtual_tokens=next((n for c in current if (n := getattr(c, "num_virtual_tokens", None))), 0),
         trains=trains(base, model, configs, walk),
+        **_checkpointed(model, walk or parts(model)),
         **_padding(tokenizer),
     )
 
@@ -81,6 +82,12 @@ UNKNOWN = dict(
     adapters={},
     num_virtual_tokens=0,
 )  # for a model that cannot be described
+
+
+def _checkpointed(model, walk: list) -> dict:
+    "Is gradient checkpointing on? It counts in training alone, and is not written down where it is off."
+    on = model.training and any(vars(m).get("gradient_checkpointing") for _, m in walk)
+    return dict(checkpointed=True) if on else {}
 
 # %% ../../nbs/recording/14_about.ipynb #9b4e34f6
 def _base_facts(base) -> dict:

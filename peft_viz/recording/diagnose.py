@@ -1345,6 +1345,31 @@ def _unknown_ids(case: Case) -> Iterator:
                 ids = few(list(dict.fromkeys(kept[k] for k in wrong)))
                 yield "ids-unknown", root, dict(name=name, ids=ids, row=row, place=place, last=size - 1)
 
+# %% ../../nbs/recording/05_diagnose.ipynb #a7d3c0e3
+TEXTS |= {
+    "prefix-checkpointed": dict(
+        level="error",
+        en=(
+            "Gradient checkpointing is on, and it drops the cache in training. A prefix is in the cache: it is lost, "
+            "or the mask no longer fits the keys.",
+            "Call model.gradient_checkpointing_disable(), with Trainer gradient_checkpointing=False; or use a method "
+            "that needs no cache, such as prompt tuning.",
+        ),
+        zh=(
+            "梯度检查点已打开，训练时它会丢弃缓存。前缀就在缓存里：它会丢失，或者掩码与键的长度不再相符。",
+            "调用 model.gradient_checkpointing_disable()（使用 Trainer 时设 gradient_checkpointing=False）；"
+            "或改用不需要缓存的方法，例如提示微调。",
+        ),
+    ),
+}
+
+
+@rule
+def _checkpointed(case: Case) -> Iterator:
+    if case.about.get("checkpointed") and case.about.get("peft_type") == "PREFIX_TUNING":
+        for root in case.trace.roots:
+            yield "prefix-checkpointed", root, {}
+
 # %% ../../nbs/recording/05_diagnose.ipynb #68933227
 def diagnose(
     trace: Trace,  # the recording

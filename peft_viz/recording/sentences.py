@@ -397,6 +397,11 @@ TEXTS |= {
         "The loss is {loss}, over {count} label{count:s}.",
         "损失为 {loss}，计入 {count} 个标签。",
     ),
+    "loss_first": (
+        "The loss is {loss}, over {count} label{count:s}. Nothing predicts the first token of a row, so its label "
+        "does not count.",
+        "损失为 {loss}，计入 {count} 个标签。每行第一个词元没有位置去预测，它的标签不计入。",
+    ),
     "loss_": ("The loss is {loss}.", "损失为 {loss}。"),
     "own_loss": (
         "The method makes a loss of its own: {loss} instead of {old}.",

@@ -1078,7 +1078,9 @@ def _loss(t: _Teller, scene: _Scene):
     labels = _numbers(t.trace.value(scene.got.get("labels")))
     count = sum(n != layout.IGNORED for row in labels for n in row[1:]) if labels else None
     facts = dict(names=("loss",), change=(None, index), base=scene.base.id, order=4, loss=loss)
-    t.tell("loss", "loss" if count is not None else "loss_", (scene.base.id, None), **facts, count=count)
+    of_first = any(row[0] != layout.IGNORED for row in labels or [])
+    key = "loss_" if count is None else "loss_first" if of_first else "loss"
+    t.tell("loss", key, (scene.base.id, None), **facts, count=count)
     last = item(t.trace, scene.root.returned, "loss")
     own = _number(t.trace.value(last))
     if own is not None and own != loss:

@@ -652,6 +652,15 @@ def test_an_id_that_the_model_does_not_know_is_named(package):
         assert told(method, [[5, 63]], attention_mask="text") is None
 
 
+@pytest.mark.parametrize("method", ["PREFIX_TUNING", "PROMPT_TUNING"])
+def test_gradient_checkpointing_drops_a_prefix(method):
+    model = make(method)
+    model.gradient_checkpointing_enable()
+    for training in True, False:
+        found = kinds(model.train(training), lambda m: m(FULL, labels=FULL))
+        assert ("prefix-checkpointed" in found) == (training and method == "PREFIX_TUNING")
+
+
 # ---- masks that hide what is no padding, labels that are shifted
 
 
