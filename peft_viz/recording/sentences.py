@@ -113,6 +113,10 @@ TEXTS = {
         "模型收到 {rows} 行，每行 {n} 个{what}。",
     ),
     "padded": (" Padding: {padding}.", "填充：{padding}。"),
+    "masked": (
+        " The mask hides tokens that are no padding: {padding}.",
+        "掩码遮住了并非填充的词元：{padding}。",
+    ),
     "beside": (" With them: {listed}.", "同时传入：{listed}。"),
     "generate": (" generate may write up to {new} new token{new:s}.", "generate 最多写出 {new} 个新词元。"),
     "nothing": ("You pass no tokens: {listed}.", "你没有传入词元：{listed}。"),
