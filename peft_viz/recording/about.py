@@ -44,6 +44,7 @@ def about(
     model,  # the model given to `record`
     base,  # the base model inside it
     walk: list | None = None,  # the `parts` of `model`, where they are at hand
+    tokenizer=None,  # what `decoder` gave: it knows the padding better than a base model without one
 ) -> dict:  # the trace's `about`
     "Which implementation, which versions, which base model, which adapters."
     # transformers' add_adapter, peft's inject_adapter_in_model
@@ -64,6 +65,8 @@ def about(
         peft_type="+".join(kinds) or None,
         num_virtual_tokens=next((n for c in current if (n := getattr(c, "num_virtual_tokens", None))), 0),
         trains=trains(base, model, configs, walk),
+        **_checkpointed(model, walk or parts(model)),
+        **_padding(tokenizer),
     )
 
 
@@ -79,6 +82,12 @@ UNKNOWN = dict(
     adapters={},
     num_virtual_tokens=0,
 )  # for a model that cannot be described
+
+
+def _checkpointed(model, walk: list) -> dict:
+    "Is gradient checkpointing on? It counts in training alone, and is not written down where it is off."
+    on = model.training and any(vars(m).get("gradient_checkpointing") for _, m in walk)
+    return dict(checkpointed=True) if on else {}
 
 # %% ../../nbs/recording/14_about.ipynb #9b4e34f6
 def _base_facts(base) -> dict:
@@ -106,6 +115,19 @@ def _ends(base) -> dict:
     pad, ends = (getattr(config, name, None) for name in ("pad_token_id", "eos_token_id"))
     ends = [i for i in (ends if isinstance(ends, (list, tuple)) else [ends]) if type(i) is int]
     return dict(pad_token_id=pad if type(pad) is int else next(iter(ends), None), eos_token_ids=ends)
+
+
+def _attribute(obj, name: str):
+    try:
+        return getattr(obj, name, None)
+    except Exception:  # what cannot be asked for it does not have it
+        return None
+
+
+def _padding(tokenizer) -> dict:
+    "The id that a tokenizer pads with, where it has one: that of Llama's configuration, say, is None."
+    pad = _attribute(tokenizer, "pad_token_id")
+    return dict(tokenizer_pad_token_id=pad) if type(pad) is int and pad >= 0 else {}
 
 
 def _adapters(model, layers: list) -> tuple:
@@ -202,13 +224,6 @@ def trains(
     )
 
 # %% ../../nbs/recording/14_about.ipynb #6e10ef80
-def _attribute(obj, name: str):
-    try:
-        return getattr(obj, name, None)
-    except Exception:  # what cannot be asked for it does not have it
-        return None
-
-
 def decoder(
     tokenizer,  # None, or anything that can `decode`: a tokenizer, or a processor that has one
 ):

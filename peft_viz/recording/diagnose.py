@@ -385,6 +385,32 @@ TEXTS |= {
             "把这些标签设为 -100：labels.masked_fill(attention_mask == 0, -100)。",
         ),
     ),
+    "row-masked": dict(
+        level="error",
+        en=(
+            "The attention_mask of row {row} is 0 everywhere: the model reads none of its {n} tokens, and its "
+            "answer means nothing.",
+            "A 1 stands for a token that is read, a 0 for padding. Is the mask inverted? Pass the one that the "
+            "tokenizer returns.",
+        ),
+        zh=(
+            "第 {row} 行的 attention_mask 全为 0：模型读不到这一行的 {n} 个词元，它的输出没有意义。",
+            "1 表示要读的词元，0 表示填充。掩码是否写反了？请传入分词器返回的 attention_mask。",
+        ),
+    ),
+    "tokens-masked": dict(
+        level="warning",
+        en=(
+            "The mask hides {n} of your tokens, for example {token} in row {row}, place {place}: they are no "
+            "padding, and the model does not read them.",
+            "Is the mask inverted? A 1 stands for a token that is read, a 0 for padding. Pass the one that the "
+            "tokenizer returns.",
+        ),
+        zh=(
+            "掩码遮住了你的 {n} 个词元，例如第 {row} 行位置 {place} 的 {token}：它们不是填充，而模型读不到它们。",
+            "掩码是否写反了？1 表示要读的词元，0 表示填充。请传入分词器返回的 attention_mask。",
+        ),
+    ),
     "padding-seen": dict(
         level="warning",
         en=(
@@ -408,7 +434,7 @@ def _labels_on_padding(case: Case) -> Iterator:
         if m.stage != "forward" or not labels or None in labels or len(labels[0]) != m.queries:
             continue  # labels that have no input beside them are `labels-length`
         n = sum(_on_padding(row, names[-len(row) :], ends) for row, names in zip(labels, m.names))
-        if n:
+        if n and not _masked(case, m)[1]:
             yield "labels-on-padding", m, dict(n=n)
 
 
@@ -423,7 +449,8 @@ def _on_padding(labels: list, names: list, ends: list) -> int:
 
 @rule
 def _padding_seen(case: Case) -> Iterator:
-    pad, ends = case.about.get("pad_token_id"), case.about.get("eos_token_ids") or []
+    ends = case.about.get("eos_token_ids") or []
+    pad = case.about.get("tokenizer_pad_token_id", case.about.get("pad_token_id"))
     for m in case.moments:
         if m.stage == "decode" or layout.passed(case.trace, m.call, "attention_mask") is not None:
             continue
@@ -439,6 +466,31 @@ def _padding_seen(case: Case) -> Iterator:
 def _run(row: list, token: int | None) -> int:
     "How often a token stands at the beginning of a row."
     return next((k for k, other in enumerate(row) if other != token), len(row))
+
+# %% ../../nbs/recording/05_diagnose.ipynb #aaf2f899
+def _masked(case, m) -> tuple:
+    "(rows of a mask that hide all of their tokens, (row, column, id) of what is hidden and no padding)"
+    ids = layout.numbers(layout.passed(case.trace, m.call, "input_ids"), len(m.names))
+    mask = layout.numbers(layout.passed(case.trace, m.call, "attention_mask"), len(m.names))
+    if m.stage == "decode" or not ids or not mask:
+        return [], []
+    rows = [r for r, row in enumerate(mask) if row and ids[r] and not any(row)]
+    return rows, layout.hidden(case.trace, ids, mask)
+
+
+@rule
+def _tokens_masked(case: Case) -> Iterator:
+    for m in case.moments:
+        rows, tokens = _masked(case, m)
+        if rows:
+            n = layout.passed(case.trace, m.call, "input_ids").shape[1]
+            yield "row-masked", m, dict(row=rows[0], n=n)
+        in_part = [token for token in tokens if token[0] not in rows]
+        if in_part:
+            row, place, i = in_part[0]
+            text = (case.trace.tokens or {}).get(str(i))
+            token = f"id {i}" if text is None else repr(text)
+            yield "tokens-masked", m, dict(n=len(tokens), token=token, row=row, place=place)
 
 # %% ../../nbs/recording/05_diagnose.ipynb #ecfc5971
 TEXTS |= {
@@ -1353,6 +1405,31 @@ def _unknown_ids(case: Case) -> Iterator:
                 row, place = divmod(wrong[0], max(1, value.shape[1]))
                 ids = few(list(dict.fromkeys(kept[k] for k in wrong)))
                 yield "ids-unknown", root, dict(name=name, ids=ids, row=row, place=place, last=size - 1)
+
+# %% ../../nbs/recording/05_diagnose.ipynb #a7d3c0e3
+TEXTS |= {
+    "prefix-checkpointed": dict(
+        level="error",
+        en=(
+            "Gradient checkpointing is on, and it drops the cache in training. A prefix is in the cache: it is lost, "
+            "or the mask no longer fits the keys.",
+            "Call model.gradient_checkpointing_disable(), with Trainer gradient_checkpointing=False; or use a method "
+            "that needs no cache, such as prompt tuning.",
+        ),
+        zh=(
+            "梯度检查点已打开，训练时它会丢弃缓存。前缀就在缓存里：它会丢失，或者掩码与键的长度不再相符。",
+            "调用 model.gradient_checkpointing_disable()（使用 Trainer 时设 gradient_checkpointing=False）；"
+            "或改用不需要缓存的方法，例如提示微调。",
+        ),
+    ),
+}
+
+
+@rule
+def _checkpointed(case: Case) -> Iterator:
+    if case.about.get("checkpointed") and case.about.get("peft_type") == "PREFIX_TUNING":
+        for root in case.trace.roots:
+            yield "prefix-checkpointed", root, {}
 
 # %% ../../nbs/recording/05_diagnose.ipynb #68933227
 def diagnose(

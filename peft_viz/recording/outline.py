@@ -73,7 +73,8 @@ _SAID = {
 }
 
 # %% ../../nbs/recording/16_outline.ipynb #57d00647
-GLYPHS = {name: mark.glyph for name, mark in layout.MARKS.items()}
+# a letter would read as text here
+GLYPHS = {name: mark.glyph for name, mark in layout.MARKS.items()} | {"token": "▪"}
 
 
 def legend(

@@ -171,7 +171,7 @@ def _doors(recorder, keepers: list, adapted: list) -> list:
 def _describe(recorder, walk: list):
     try:
         with UNSEEN:  # no function mode of the user's sees how we look
-            recorder.trace.about.update(about(recorder.model, recorder.base, walk))
+            recorder.trace.about.update(about(recorder.model, recorder.base, walk, recorder.tokenizer))
             if unturned := without_positions(recorder.base, recorder.attentions):
                 recorder.trace.about["layers_without_positions"] = unturned
     except Exception as error:

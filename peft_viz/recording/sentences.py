@@ -113,6 +113,10 @@ TEXTS = {
         "模型收到 {rows} 行，每行 {n} 个{what}。",
     ),
     "padded": (" Padding: {padding}.", "填充：{padding}。"),
+    "masked": (
+        " The mask hides tokens that are no padding: {padding}.",
+        "掩码遮住了并非填充的词元：{padding}。",
+    ),
     "beside": (" With them: {listed}.", "同时传入：{listed}。"),
     "generate": (" generate may write up to {new} new token{new:s}.", "generate 最多写出 {new} 个新词元。"),
     "nothing": ("You pass no tokens: {listed}.", "你没有传入词元：{listed}。"),
@@ -392,6 +396,11 @@ TEXTS |= {
     "loss": (
         "The loss is {loss}, over {count} label{count:s}.",
         "损失为 {loss}，计入 {count} 个标签。",
+    ),
+    "loss_first": (
+        "The loss is {loss}, over {count} label{count:s}. Nothing predicts the first token of a row, so its label "
+        "does not count.",
+        "损失为 {loss}，计入 {count} 个标签。每行第一个词元没有位置去预测，它的标签不计入。",
     ),
     "loss_": ("The loss is {loss}.", "损失为 {loss}。"),
     "own_loss": (

@@ -7,6 +7,7 @@ __all__ = ['MAIN', 'ORDER', 'MADE', 'LOST', 'Moment', 'Story', 'layout_limit', '
 
 # %% ../../nbs/recording/03_story.ipynb #98b1db5c
 import ast, re
+from collections import Counter
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -350,6 +351,13 @@ def _padding(mask) -> list:
     return found
 
 
+def _told_hidden(words: list) -> tuple:
+    counts = list(Counter(r for r, _, _ in words).items())
+    en = ", ".join(f"{n} in row {r}" for r, n in counts[:4])
+    zh = "，".join(f"第 {r} 行 {n} 个" for r, n in counts[:4])
+    return (en + ", …", zh + "……") if len(counts) > 4 else (en, zh)
+
+
 def _told_padding(pads: list) -> tuple:
     sides = dict(left="左侧", right="右侧")
     en = ", ".join(f"row {r} has {n} on the {side}" for r, side, n in pads[:4])
@@ -371,8 +379,11 @@ def _passed(t: _Teller, root):
         )
     rows, n = value.shape[:2]
     what = ("embedding", "嵌入") if value.role == "embeddings" else ("token", "词元")
-    pads = _padding(_numbers(t.trace.value(given.get("attention_mask"))))
-    padded = [("padded", dict(padding=_told_padding(pads)))] if pads else []
+    mask = _numbers(t.trace.value(given.get("attention_mask")))
+    pads = _padding(mask)
+    words = layout.hidden(t.trace, _numbers(value) if name == "input_ids" else None, mask)
+    padded = [("padded", dict(padding=_told_padding(pads)))] if pads and not words else []
+    padded += [("masked", dict(padding=_told_hidden(words)))] if words else []
     limit = layout_limit(t.trace, root) if generate else None
     more = padded + beside + ([("generate", dict(new=limit))] if limit else [])
     key = "called" if root.kind == "base" else "given"  # by whom is not known: generate may have done it
@@ -1074,7 +1085,9 @@ def _loss(t: _Teller, scene: _Scene):
     labels = _numbers(t.trace.value(scene.got.get("labels")))
     count = sum(n != layout.IGNORED for row in labels for n in row[1:]) if labels else None
     facts = dict(names=("loss",), change=(None, index), base=scene.base.id, order=4, loss=loss)
-    t.tell("loss", "loss" if count is not None else "loss_", (scene.base.id, None), **facts, count=count)
+    of_first = any(row[0] != layout.IGNORED for row in labels or [])
+    key = "loss_" if count is None else "loss_first" if of_first else "loss"
+    t.tell("loss", key, (scene.base.id, None), **facts, count=count)
     last = item(t.trace, scene.root.returned, "loss")
     own = _number(t.trace.value(last))
     if own is not None and own != loss:

@@ -730,6 +730,7 @@ class About(_Watched, total=False):
 
     eos_token_ids: list[Natural]  # tokens that end a row
     pad_token_id: Natural | None  # what stands behind the end
+    tokenizer_pad_token_id: Natural  # what the tokenizer pads with, where there was one
     encoder_decoder: bool  # is one sequence read by an encoder, and another one written by a decoder?
 
 

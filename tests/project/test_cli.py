@@ -632,7 +632,7 @@ def test_show_writes_the_page_and_prints_the_story_and_a_summary(recorded, capsy
         r"got +inputs_embeds +float32\[2, 11, 96\]\n +attention_mask +int64\[2, 11\]\n +labels", out
     )
     assert re.search(r"gave +loss +\d+\.\d{4}\n +logits +float32\[2, 11, 67\]", out)
-    assert "◆◆◆◆□□□aaaa" in out and "●●●●···●●●●" in out and "×××××××◎◎◎◎" in out
+    assert "◆◆◆◆□□□▪▪▪▪" in out and "●●●●···●●●●" in out and "×××××××◎◎◎◎" in out
     assert re.search(r"cache +tokens +0 -> 11, 4 of them virtual", out) and "7 decoding steps" in out
     assert re.search(r" 7 +int64\[2, 1\] .*17 -> 18\n", out)
     assert (
@@ -858,7 +858,7 @@ def test_a_call_says_what_reached_it_and_what_came_back(recorded):
     assert repr(call).startswith(start)
     assert "-> loss " in repr(call) and "logits [2, 11, 67], past_key_values 11 tokens" in repr(call)
     assert pretty(call) == str(call) and pretty([call]) == f"[{call!r}]"
-    assert 10 < str(call).count("\n") < 24 and "◆◆◆◆□□□aaaa" in str(call)
+    assert 10 < str(call).count("\n") < 24 and "◆◆◆◆□□□▪▪▪▪" in str(call)
     hint = re.search(r"trace\.value\(.*\)\.nested\(\)", str(call))[0]
     assert eval(hint, dict(trace=trace)) == [[1] * 4 + [0] * 3 + [1] * 4, [1] * 11]
     assert "max_new_tokens  8" in str(trace.roots[1])

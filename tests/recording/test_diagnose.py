@@ -717,3 +717,79 @@ def test_what_is_graver_comes_first():
         f for f in recorded(make(), lambda m: m(FULL, labels=FULL)).diagnose() if f.kind == "logits-longer"
     ]
     assert "before you compare them with your labels" in note.advice and "A loss" in note.advice
+
+
+@pytest.mark.parametrize("method", ["PREFIX_TUNING", "PROMPT_TUNING"])
+def test_gradient_checkpointing_drops_a_prefix(method):
+    model = make(method)
+    model.gradient_checkpointing_enable()
+    for training in True, False:
+        found = kinds(model.train(training), lambda m: m(FULL, labels=FULL))
+        assert ("prefix-checkpointed" in found) == (training and method == "PREFIX_TUNING")
+
+
+# ---- masks that hide what is no padding, labels that are shifted
+
+
+def found(model, *args, **inputs):
+    tokenizer = inputs.pop("tokenizer", None)
+    with record(model, *filter(None, [tokenizer])) as trace:
+        model(*args, **inputs)
+    return {f.kind: f for f in checked(trace.diagnose())}, str(trace.story())
+
+
+@pytest.mark.parametrize("method", ("LORA", "PROMPT_TUNING", "PREFIX_TUNING"))
+@pytest.mark.parametrize("side", ("left", "right"))
+def test_a_mask_that_hides_tokens(method, side):
+    model, given = make(method), batch(side)
+    inverted = given | dict(attention_mask=1 - given["attention_mask"], labels=given["input_ids"])
+    told, story = found(model, **inverted)
+    assert told["row-masked"].level == "error" and told["row-masked"].facts["row"] == 1
+    assert told["tokens-masked"].facts["n"] == 9 and "labels-on-padding" not in told
+    assert "Padding:" not in story and "no padding: 3 in row 0, 6 in row 1" in story
+    told, story = found(model, **given)
+    assert not {"row-masked", "tokens-masked"} & {*told} and "Padding:" in story
+    inputs = model.get_input_embeddings()(given["input_ids"])
+    told, _ = found(model, inputs_embeds=inputs, attention_mask=inverted["attention_mask"])
+    assert not {"row-masked", "tokens-masked"} & {*told}
+
+
+@pytest.mark.parametrize(
+    "ids, mask, pad, n",
+    [
+        ([5, 6, 7, 8], [1, 0, 1, 1], 0, 1),  # in the middle
+        ([5, 6, 7, 8], [1, 0, 1, 1], None, 1),
+        ([5, 6, 7, 8], [0, 0, 1, 1], None, 2),  # more than one id
+        ([5, 6, 7, 8], [1, 1, 1, 0], 0, 1),
+        ([5, 6, 7, 7], [1, 1, 0, 0], None, 0),  # it may pad with 7
+        ([5, 6, 0, 0], [1, 1, 0, 0], 9, 0),  # as pad_sequence does
+        ([5, 63, 63, 63], [1, 1, 0, 0], 0, 0),  # the token that ends a row pads it, too
+        ([0, 5, 0, 7], [1, 1, 0, 1], 0, 0),
+    ],
+)
+def test_which_masked_tokens_are_padding(ids, mask, pad, n):
+    model = make("LORA", base=dict(pad_token_id=pad))
+    told, _ = found(model, input_ids=torch.tensor([ids]), attention_mask=torch.tensor([mask]))
+    assert (told["tokens-masked"].facts["n"] if "tokens-masked" in told else 0) == n
+
+
+def test_a_masked_token_is_said_by_its_text():
+    base, tokenizer = peft_viz.load_tiny()
+    base.config.pad_token_id = base.generation_config.pad_token_id = None
+    model = peft.get_peft_model(base, peft.LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"]))
+    given = tokenizer(["hello"], return_tensors="pt")
+    given["attention_mask"][0, -1] = 0
+    told, story = found(model, tokenizer=tokenizer, **given)
+    assert "'o' in row 0" in told["tokens-masked"].text and "no padding: 1 in row 0" in story
+
+
+def test_the_tokenizer_says_what_padding_is():
+    "The configuration of a Llama has none, and `generate` takes the token that ends a row."
+    base, tokenizer = peft_viz.load_tiny()
+    base.config.pad_token_id = base.generation_config.pad_token_id = None
+    model = peft.get_peft_model(base, peft.LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"]))
+    ids = tokenizer(["abc", "hello"], padding=True, return_tensors="pt")["input_ids"]
+    told, _ = found(model, tokenizer=tokenizer, input_ids=ids)
+    assert told["padding-seen"].facts["pad"] == tokenizer.pad_token_id
+    assert "padding-seen" not in found(model, input_ids=ids)[0]
+    assert "padding-seen" not in found(model, tokenizer=tokenizer, input_ids=ids[1:])[0]

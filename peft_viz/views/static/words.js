@@ -92,24 +92,24 @@ export const WORDS = {
   mean_heads: ["mean of all", "全部平均"],
   base_word: ["call", "调用"],
   no_weights: [
-    'Shown: who may attend. The weights were not asked for: record(model, attention="full").',
-    '显示的是谁可以看到谁。没有记录权重：record(model, attention="full")。',
+    'Shown: who may attend. For the weights: record(model, attention="full").',
+    '显示的是谁可以看到谁。要看权重：record(model, attention="full")。',
   ],
   only_share: [
-    'Only the share on virtual tokens was asked for: record(model, attention="full").',
-    '只记录了落在虚拟词元上的比例：record(model, attention="full")。',
+    'Recorded: the share on virtual tokens. For the weights: record(model, attention="full").',
+    '记录了落在虚拟词元上的比例。要看权重：record(model, attention="full")。',
   ],
   share_title: ["Attention on virtual tokens, in percent", "落在虚拟词元上的注意力（百分比）"],
   share_of: ["layer {0}, head {1}: {2} %", "第 {0} 层，第 {1} 头：{2} %"],
   layer_head_of: ["layer {0}, head {1}", "第 {0} 层，第 {1} 头"],
   no_share_title: ["Layers and heads", "层与头"],
   no_share_note: [
-    "There is no virtual token that attention could fall on. Click a cell to see its weights.",
-    "这里没有虚拟词元，注意力不会落在虚拟词元上。点击格子查看其权重。",
+    "There is no virtual token that attention could fall on. Click a cell to choose its head.",
+    "这里没有虚拟词元，注意力不会落在虚拟词元上。点击格子选择该头。",
   ],
   share_note: [
-    "Mean over the queries of this row that are tokens. Click a cell to see its weights.",
-    "对该行中词元查询取平均。点击格子查看其权重。",
+    "Mean over the queries of this row that are tokens. Click a cell to choose its head.",
+    "对该行中词元查询取平均。点击格子选择该头。",
   ],
   layer_head: ["layer \\ head", "层 \\ 头"],
   // findings
