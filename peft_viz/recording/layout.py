@@ -827,7 +827,8 @@ def emptied(
     dict | None
 ):  # name of the inputs, how many were `passed` in each row, and how many keys the cache holds (`cached`)
     """What a base call without a single input was to work on; None where it got some, or none of two dimensions.
-    A `generate` may end before its base call, because it has cut its inputs to nothing."""
+    A `generate` may end before its base call, because it has cut its inputs to nothing.
+    Raises ValueError when there is no such call."""
     call = _call(trace, call)
     if call.kind != "base":
         given, held = _shape(argument(trace, call, "input_ids")), _cached(trace, call)
