@@ -492,6 +492,78 @@ def _tokens_masked(case: Case) -> Iterator:
             token = f"id {i}" if text is None else repr(text)
             yield "tokens-masked", m, dict(n=len(tokens), token=token, row=row, place=place)
 
+# %% ../../nbs/recording/05_diagnose.ipynb #bec25675
+TEXTS |= {
+    "labels-shifted": dict(
+        level="warning",
+        en=(
+            "The labels are the input shifted by one: {n} of {counted} labels are the id of the next token. The "
+            "model shifts them itself, so it learns to write the token after the next.",
+            "Pass the ids where they are: labels=input_ids, with -100 where none counts.",
+        ),
+        zh=(
+            "标签是左移了一位的输入：{counted} 个标签中有 {n} 个是下一个词元的编号。模型自己会移位，因此它学的是"
+            "再下一个词元。",
+            "不要移位：labels=input_ids，不计入的写 -100。",
+        ),
+    ),
+    "end-not-learned": dict(
+        level="warning",
+        en=(
+            "Row {row} ends with token {end}, which the mask shows, and its label is -100; no other label is a "
+            "token that ends a row. So the model never learns to stop.",
+            "Set labels to -100 where the mask is 0, not where the id is that of padding: "
+            "labels = input_ids.masked_fill(attention_mask == 0, -100). Or give padding a token of its own.",
+        ),
+        zh=(
+            "第 {row} 行以词元 {end} 结束，掩码为 1，而它的标签是 -100；别的标签中也没有结束词元。因此模型永远学不会"
+            "停下。",
+            "按掩码而不是按填充的编号来设 -100：labels = input_ids.masked_fill(attention_mask == 0, -100)。或者让填"
+            "充使用单独的词元。",
+        ),
+    ),
+}
+
+# %% ../../nbs/recording/05_diagnose.ipynb #745e9cdc
+def _rows(case, m) -> list:
+    "(ids, labels, mask) of each row that the caller passed and that was kept whole; without a mask, all ones."
+    of = lambda name: layout.numbers(layout.passed(case.trace, m.call, name), len(m.names))
+    ids, labels, mask = of("input_ids"), of("labels"), of("attention_mask")
+    if m.stage != "forward" or not ids or not labels:
+        return []
+    rows = [(i, l, s or [1] * len(i)) for i, l, s in zip(ids, labels, mask or [None] * len(ids)) if i and l]
+    return [(i, l, s[-len(i) :]) for i, l, s in rows if len(i) == len(l) <= len(s)]
+
+
+@rule
+def _labels_shifted(case: Case) -> Iterator:
+    for m in case.moments:
+        pairs = [  # (label, id, id of the next token), where they can tell
+            (label, here, then)
+            for ids, labels, _ in _rows(case, m)
+            for label, here, then in zip(labels, ids, ids[1:])
+            if label != layout.IGNORED and here != then
+        ]
+        n = sum(label == then for label, _, then in pairs)
+        if n > 1 and n >= 0.9 * len(pairs):
+            yield "labels-shifted", m, dict(n=n, counted=len(pairs))
+
+
+@rule
+def _end_not_learned(case: Case) -> Iterator:
+    ends = case.about.get("eos_token_ids") or []
+    for m in case.moments:
+        rows = _rows(case, m)
+        if any(label in ends for _, labels, _ in rows for label in labels):
+            continue
+        for r, (ids, labels, mask) in enumerate(rows):
+            seen = [k for k, shown in enumerate(mask) if shown]
+            while len(seen) > 1 and ids[seen[-1]] in ends and ids[seen[-2]] in ends:
+                seen.pop()  # padding that no mask hides
+            if len(seen) > 1 and ids[seen[-1]] in ends and labels[seen[-2]] != layout.IGNORED:
+                yield "end-not-learned", m, dict(row=r, end=ids[seen[-1]])
+                break
+
 # %% ../../nbs/recording/05_diagnose.ipynb #ecfc5971
 TEXTS |= {
     "labels-length": dict(
@@ -1167,6 +1239,20 @@ TEXTS |= {
             "model.unmerge_adapter() 可以再把它取出来。",
         ),
     ),
+    "merged-in-training": dict(
+        level="error",
+        en=(
+            "The model is in training mode, and in {merged} of {layers} adapted layers the update is merged into "
+            "the base weight: these layers pass no gradient to the adapter, so it learns nothing there.",
+            "Call model.unmerge_adapter() before you train. To use the model as it is: model.eval() and "
+            "torch.no_grad().",
+        ),
+        zh=(
+            "模型处于训练模式，而 {layers} 个适配层中有 {merged} 个的更新已合并到基础权重中：梯度到不了这些层的适配器，"
+            "它在那里学不到东西。",
+            "训练之前先调用 model.unmerge_adapter()。若只是使用模型：model.eval() 和 torch.no_grad()。",
+        ),
+    ),
     "adapters-nowhere": dict(
         level="error",
         en=(
@@ -1207,7 +1293,8 @@ def _state(case: Case) -> Iterator:
             if not _to_compare(case, m, _is_on):
                 yield "adapters-off", m, facts
         elif state.merged:
-            yield "adapters-merged", m, facts
+            is_error = state.learning and (case.about.get("trains") or {}).get("adapter")
+            yield "merged-in-training" if is_error else "adapters-merged", m, facts
 
 
 def _is_on(m: Moment) -> bool:

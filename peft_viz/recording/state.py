@@ -6,6 +6,8 @@
 __all__ = ['state_of', 'StateVisit', 'passes']
 
 # %% ../../nbs/recording/08_state.ipynb #cd05a6e9
+import torch
+
 from . import layout
 from .about import tuner_layers
 from .values import guarded
@@ -22,6 +24,7 @@ def state_of(
         off=sum(bool(m.disable_adapters) for m in layers),
         merged=sum(bool(getattr(m, "merged", False)) for m in layers),
         without=sum(not _has_active(m) for m in layers),
+        learning=torch.is_grad_enabled() and any(m.training for m in layers),
     )
 
 

@@ -388,6 +388,7 @@ class Adapters(Struct, forbid_unknown_fields=True):
     merged: Natural = 0  # with an update that is in the base weight already
     without: Natural = 0  # with no weights of an active adapter
     ran: Natural | None = None  # that ran in this call; None where it was not measured
+    learning: bool = False  # are gradients on, and a layer in training mode?
 
 
 class Measured(Struct, omit_defaults=True, forbid_unknown_fields=True):

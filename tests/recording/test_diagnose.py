@@ -793,3 +793,57 @@ def test_the_tokenizer_says_what_padding_is():
     assert told["padding-seen"].facts["pad"] == tokenizer.pad_token_id
     assert "padding-seen" not in found(model, input_ids=ids)[0]
     assert "padding-seen" not in found(model, tokenizer=tokenizer, input_ids=ids[1:])[0]
+
+
+@pytest.mark.parametrize("package", (peft, peft_viz), ids=lambda p: p.__name__)
+def test_a_merged_adapter_that_is_to_be_trained(package):
+    def told(model):
+        return {f.kind: f.level for f in checked(recorded_with_gradients(model).diagnose())}
+
+    def recorded_with_gradients(model):
+        with record(model) as trace:
+            model(input_ids=FULL)
+        return trace
+
+    model = make("LORA", package)
+    model.merge_adapter()
+    assert told(model) == {"adapters-merged": "note"}
+    assert told(model.train()) == {"merged-in-training": "error"}
+    assert kinds(model, lambda m: m(input_ids=FULL)) == {"adapters-merged"}  # without gradients
+    model.unmerge_adapter()
+    assert told(model) == {}
+
+
+@pytest.mark.parametrize("method", ("LORA", "PROMPT_TUNING", "PREFIX_TUNING"))
+def test_labels_that_were_shifted_by_hand(method):
+    model, given = make(method), batch("right", labels=True)
+    right, ids = given.pop("labels"), given["input_ids"]
+    sliced = ids.clone()
+    sliced[:, :-1] = ids[:, 1:]
+    answer = sliced.clone()
+    answer[:, :2] = -100
+    for labels in (ids.roll(-1, 1), sliced, answer):
+        assert "labels-shifted" in found(model, **given, labels=labels)[0]
+    for labels in (right, ids, ids.roll(1, 1), torch.full_like(ids, -100)):
+        assert "labels-shifted" not in found(model, **given, labels=labels)[0]
+    same = torch.full((2, 6), 7)
+    assert "labels-shifted" not in found(model, input_ids=same, labels=same)[0]
+
+
+@pytest.mark.parametrize("method", ("LORA", "PROMPT_TUNING"))
+def test_an_end_that_is_never_learned(method):
+    model = make(method, base=dict(pad_token_id=63))
+    ids = torch.tensor([[5, 6, 63, 63], [7, 8, 9, 63]])
+    mask = torch.tensor([[1, 1, 1, 0], [1, 1, 1, 1]])
+    given = dict(input_ids=ids, attention_mask=mask)
+    by_id, by_mask = ids.masked_fill(ids == 63, -100), ids.masked_fill(mask == 0, -100)
+    told, _ = found(model, **given, labels=by_id)
+    assert told["end-not-learned"].facts == dict(row=0, end=63)
+    prompt = by_id.clone()
+    prompt[:] = -100
+    for labels in (by_mask, prompt):
+        assert "end-not-learned" not in found(model, **given, labels=labels)[0]
+    cut = dict(
+        input_ids=ids, attention_mask=torch.tensor([[1, 1, 0, 0], [1, 1, 1, 0]])
+    )  # rows without an end
+    assert "end-not-learned" not in found(model, **cut, labels=by_id)[0]
