@@ -37,11 +37,11 @@ TEXTS = {  # kind -> level, and by language what was seen and what to do
         en=(
             "Logits come back for {logits} positions, and {what} have {n}: {k} more, one for each virtual "
             "token in the inputs.",
-            "{cut} A loss that the model computes itself is right: there the labels are made longer, too.",
+            "{cut}",
         ),
         zh=(
             "返回 {logits} 个位置的 logits，而{what}有 {n} 个：多 {k} 个，输入中的每个虚拟词元一个。",
-            "{cut}模型自己计算的损失是对的：那里的标签也变长了。",
+            "{cut}",
         ),
     ),
 }
@@ -155,7 +155,7 @@ _SAID = {
 
 # %% ../../nbs/recording/05_diagnose.ipynb #d62bc1c8
 class Findings(Listed):
-    "What looks wrong in a recording, in the order in which it was seen."
+    "What looks wrong in a recording: errors first, then warnings, then notes; each in the order in which it was seen."
 
     def __init__(
         self,
@@ -262,7 +262,7 @@ def _labels_ignored(case: Case) -> Iterator:
     for m in case.moments:
         got = layout.numbers(layout.argument(case.trace, m.call, "labels"), len(m.names))
         given = layout.numbers(layout.passed(case.trace, m.call, "labels"), len(m.names))
-        if not got or None in got:
+        if not got or None in got or not any(got):
             continue
         loss = FACTS["loss"](m)
         loss = f"{loss:.4g}" if isinstance(loss, float) else loss
@@ -312,16 +312,28 @@ def _ignored(table: list, first: int = 0) -> bool:
     return all(label == layout.IGNORED for row in table for label in row[first:])
 
 
-_CUT = {
-    "in front": (
+_CUT = {  # (were labels passed, are all virtual tokens in front?) -> what to do
+    (True, True): (
         "Cut the first {k} off before you compare them with your labels: logits[:, {k}:].",
         "与你的标签比较之前去掉前 {k} 个：logits[:, {k}:]。",
     ),
-    "elsewhere": (
+    (True, False): (
         "Before you compare them with your labels, take those at your own tokens; plot.sequence shows where they are.",
         "与你的标签比较之前，只取你自己的词元处的 logits；plot.sequence 会画出它们的位置。",
     ),
+    (False, True): (
+        "Cut the first {k} off to get one for each of your tokens: logits[:, {k}:].",
+        "去掉前 {k} 个，就得到你的每个词元各一个：logits[:, {k}:]。",
+    ),
+    (False, False): (
+        "To get one for each of your tokens, take those at your tokens; plot.sequence shows where they are.",
+        "只取你自己的词元处的 logits，就得到你的每个词元各一个；plot.sequence 会画出它们的位置。",
+    ),
 }
+_LOSS_IS_RIGHT = (
+    " A loss that the model computes itself is right: there the labels are made longer, too.",
+    "模型自己计算的损失是对的：那里的标签也变长了。",
+)
 
 
 @rule
@@ -336,15 +348,14 @@ def _logits_longer(case: Case) -> Iterator:
         held = layout.passed(case.trace, m.call, names[0]) if names else None
         if m.stage != "forward" or not (_wide(got) and _wide(held)) or got.shape[1] <= held.shape[1]:
             continue
-        what = ("your labels", "你的标签") if names[0] == "labels" else ("your tokens", "你的词元")
+        labels = names[0] == "labels"
+        what = ("your labels", "你的标签") if labels else ("your tokens", "你的词元")
         k = got.shape[1] - held.shape[1]
         roles = [row.roles[m.sequence.query_start :] for row in m.sequence.rows] if m.sequence else []
         elsewhere = any("virtual" in row[row.index("token") :] for row in roles if "token" in row)
-        cut = _CUT["elsewhere" if elsewhere else "in front"]
-        facts = dict(
-            logits=got.shape[1], n=held.shape[1], k=k, what=what, cut=tuple(t.format(k=k) for t in cut)
-        )
-        yield "logits-longer", m, facts
+        more = _LOSS_IS_RIGHT if labels else ("", "")
+        cut = tuple(t.format(k=k) + also for t, also in zip(_CUT[labels, not elsewhere], more))
+        yield "logits-longer", m, dict(logits=got.shape[1], n=held.shape[1], k=k, what=what, cut=cut)
 
 
 def _logits(trace, m):
@@ -660,10 +671,60 @@ def _other_lengths(case: Case) -> Iterator:
             ("position_ids", "positions-length", ("positions", "位置编号")),
         ):
             value = layout.argument(case.trace, m.call, name)
-            if m.sequence is not None and _wide(value) and value.shape[-1] != m.queries:
+            if m.sequence is not None and m.queries and _wide(value) and value.shape[-1] != m.queries:
                 yours = _passed(case, m, name) if m.stage == "forward" else None
                 n = _count(value.shape[-1], yours, what)
                 yield kind, m, dict(queries=_queries(case, m), n=n)
+
+# %% ../../nbs/recording/05_diagnose.ipynb #07da5627
+TEXTS |= {
+    "no-tokens": dict(
+        level="error",
+        en=(
+            "{what}: the base model has nothing to work on.",
+            "{advice}",
+        ),
+        zh=(
+            "{what}：基础模型没有可处理的内容。",
+            "{advice}",
+        ),
+    ),
+}
+_WHOLE = (
+    "Generate without past_key_values, or pass the whole text so far.",
+    "不要传入 past_key_values，或传入到目前为止的完整文本。",
+)
+_NO_TOKENS = {
+    "left": (
+        (
+            "{name} have {passed} tokens, and the cache that was passed holds {cached} already: 0 are left",
+            "{name} 有 {passed} 个词元，而传入的缓存已经有 {cached} 个：剩下 0 个",
+        ),
+        _WHOLE,
+    ),
+    "cut": (
+        (
+            "{name} were cut to 0 tokens, because the cache holds {cached} already",
+            "{name} 被截成 0 个词元，因为缓存中已经有 {cached} 个",
+        ),
+        _WHOLE,
+    ),
+    "none": (
+        ("{name} have 0 tokens", "{name} 有 0 个词元"),
+        ("Pass one token or more in each row.", "每一行至少传入一个词元。"),
+    ),
+}
+
+
+@rule
+def _no_tokens(case: Case) -> Iterator:
+    ended = [root for root in case.trace.roots if root.kind != "base" and not case.inside(root)]
+    for where in [*case.moments, *ended]:
+        call = where.call if isinstance(where, Moment) else where
+        if empty := layout.emptied(case.trace, call):
+            cut = "cut" if empty["passed"] and empty["cached"] else "none"
+            what, advice = _NO_TOKENS["left" if where is call else cut]
+            yield "no-tokens", where, dict(what=tuple(text.format(**empty) for text in what), advice=advice)
 
 # %% ../../nbs/recording/05_diagnose.ipynb #0c68cc36
 TEXTS |= {
@@ -988,7 +1049,7 @@ def _warm_cache(case: Case) -> Iterator:
             else 0
         )
         first = next(iter(case.inside(root)), None)
-        if n and first is None and root.raised:
+        if n and first is None and root.raised and not layout.emptied(case.trace, root):
             yield "warm-cache", root, dict(n=n, what=_WARM["ended"])
         if n and first is not None and first.sequence is not None:
             cached, queries = first.sequence.query_start, first.queries
@@ -1462,7 +1523,8 @@ def diagnose(
     trace: Trace,  # the recording
     lang: str = "en",  # of the sentences: `"en"` or `"zh"`
 ) -> Findings:  # a list of `Finding`s; empty when nothing looks wrong
-    """What looks wrong in a recording: each finding once, where it was seen first. What ended a run is the first.
+    """What looks wrong in a recording: each finding once, where it was seen first. What ended a run is the first, then
+    come errors, warnings and notes.
 
     Raises ValueError for another language."""
     if lang not in marks.LANGUAGES:
@@ -1480,9 +1542,12 @@ def diagnose(
     at = lambda f: (
         -2 if f.kind == "raised" else -1 if f.call is None else f.call if f.base is None else f.base
     )
-    ordered = sorted(found.values(), key=lambda f: (at(f), f.step or 0))
+    ordered = sorted(found.values(), key=lambda f: (_GRAVEST.index(f.level), at(f), f.step or 0))
     unchecked = [x for x in case.unchecked if x in _SAID["en"]]
     return Findings(ordered, title(trace, lang), tuple(unchecked), lang, not trace.calls)
+
+
+_GRAVEST = "error", "warning", "note"
 
 
 def _place(trace, where) -> dict:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MARKS', 'POSITION_KINDS', 'UNKEPT', 'PHRASES', 'VISIBLE', 'Mark', 'argument', 'numbers', 'pad_ids', 'hidden',
            'last_name', 'outermost', 'generate_call', 'stage', 'passed', 'base_call', 'cache_length', 'two_sequences',
-           'SequenceRow', 'SequenceLayout', 'mask_2d', 'sequence', 'beside', 'AttentionLayout', 'attention',
+           'SequenceRow', 'SequenceLayout', 'mask_2d', 'sequence', 'emptied', 'beside', 'AttentionLayout', 'attention',
            'positions_how', 'positions', 'next_tokens', 'ended', 'taken', 'filled', 'share', 'weights', 'no_weights',
            'digests', 'lora', 'CacheLayout', 'cache', 'BranchLayout', 'branches', 'method', 'describe', 'clusters',
            'visible']
@@ -458,7 +458,7 @@ def _embedded(trace, call):
         for n in ("input_ids", "inputs_embeds")
         if (s := _shape(passed(trace, call, n))) and s[1] <= inputs.shape[1]
     ]
-    more = inputs.shape[1] - max(lengths) if any(lengths) else 0
+    more = inputs.shape[1] - max(lengths) if lengths else 0
     known = inputs.role == "embeddings" or more == trace.about.get("num_virtual_tokens")
     first = cached + next(iter(_measured_at(call, inputs, more)), 0)
     return first, first + (more if known else 0)
@@ -670,13 +670,9 @@ def _known_ids(trace, call, g):
 
 # %% ../../nbs/recording/02_layout.ipynb #7bbdb494
 def _any_head(heads):  # [head][query][key] -> [query][key]: 1 where some head may attend
-    return (
-        heads[0]
-        if len(heads) == 1
-        else [
-            [int(any(h[q][k] for h in heads)) for k in range(len(heads[0][0]))] for q in range(len(heads[0]))
-        ]
-    )
+    if len(heads) == 1:
+        return heads[0]
+    return [[int(any(bits)) for bits in zip(*queries)] for queries in zip(*heads)]
 
 
 def mask_2d(
@@ -692,9 +688,9 @@ def mask_2d(
         return None
     if len(value.shape) == 4:
         table = value.nested()
-        table = table and [_any_head(heads)[-1] for heads in table] * (
-            geometry.rows if len(table) == 1 else 1
-        )
+        last = [(_any_head(heads) or [None])[-1] for heads in table or ()]  # there may be no query
+        last = last * geometry.rows if len(last) == 1 else last
+        table = last if len(last) == geometry.rows else None
     else:
         table = numbers(value, geometry.rows)
     if table is None:
@@ -823,6 +819,30 @@ def sequence(
     given = given and [labels and _beside_tokens(row, labels) for row, labels in zip(rows, given)]
     return SequenceLayout(call.id, g.cached, rows, given)
 
+# %% ../../nbs/recording/02_layout.ipynb #297f3f69
+def emptied(
+    trace,  # the trace
+    call,  # a base call, its id, or a `generate` that made none
+) -> (
+    dict | None
+):  # name of the inputs, how many were `passed` in each row, and how many keys the cache holds (`cached`)
+    """What a base call without a single input was to work on; None where it got some, or none of two dimensions.
+    A `generate` may end before its base call, because it has cut its inputs to nothing.
+    Raises ValueError when there is no such call."""
+    call = _call(trace, call)
+    if call.kind != "base":
+        given, held = _shape(argument(trace, call, "input_ids")), _cached(trace, call)
+        cut = _named(call, "generate") and call.raised and given and 0 < given[1] <= held
+        return dict(name="input_ids", passed=given[1], cached=held) if cut else None
+    for name in ("inputs_embeds", "input_ids"):
+        got = _shape(argument(trace, call, name))
+        if got and got[0] and not got[1]:
+            given = _shape(passed(trace, call, name)) or got
+            return dict(name=name, passed=given[1], cached=_cached(trace, call))
+        if got:
+            return None
+    return None
+
 # %% ../../nbs/recording/02_layout.ipynb #5b1e7a12
 def beside(
     trace,  # the trace
@@ -905,9 +925,10 @@ def attention(
             f"call {call.id} has no measured attention at layer {layer}: {_why(call, layer, value)}"
         )
     seq = sequence(trace, call)
-    queries, asked = seq.length - seq.query_start, len(measured[0][0])
-    if asked != queries or (call.raised and len(measured[0][0][0]) < seq.length):
-        why = f"the layer got a mask of {asked} x {len(measured[0][0][0])}, which does not fit the call"
+    queries, (asked, keys) = seq.length - seq.query_start, value.shape[-2:]
+    if 0 in value.shape or asked != queries or (call.raised and keys < seq.length):
+        fits = "has no query or no key" if 0 in value.shape else "does not fit the call"
+        why = f"the layer got a mask of {asked} x {keys}, which {fits}"
         raise ValueError(f"call {call.id} has no measured attention at layer {layer}: {why}")
     measured = [_any_head(heads) for heads in (measured * len(seq.rows) if len(measured) == 1 else measured)]
     # a sliding window has lost the oldest keys on the left ...

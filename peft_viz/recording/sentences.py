@@ -499,6 +499,22 @@ TEXTS |= {
         " The recording saw no call of the base model in {function}.",
         "记录在 {function} 中没有看到基础模型的调用。",
     ),
+    "cut_to_0": (
+        "{name} were cut to 0 tokens, because the cache holds {cached} already: the base model has nothing to work "
+        "on. Generate without past_key_values, or pass the whole text so far.",
+        "{name} 被截成 0 个词元，因为缓存中已经有 {cached} 个：基础模型没有可处理的内容。不要传入 past_key_values，"
+        "或传入到目前为止的完整文本。",
+    ),
+    "none_left": (
+        "{name} have {passed} token{passed:s}, and the cache that was passed holds {cached} already: 0 tokens are left "
+        "for the base model. Generate without past_key_values, or pass the whole text so far.",
+        "{name} 有 {passed} 个词元，而传入的缓存已经有 {cached} 个：没有留给基础模型的词元。不要传入 past_key_values，"
+        "或传入到目前为止的完整文本。",
+    ),
+    "has_0": (
+        "{name} have 0 tokens: the base model has nothing to work on.",
+        "{name} 有 0 个词元：基础模型没有可处理的内容。",
+    ),
     "nothing_came": (
         "Nothing came back from the base model that could be kept.",
         "基础模型没有返回可以保存的内容。",

@@ -886,6 +886,11 @@ def _inside(t: _Teller, scene: _Scene):
 
 # %% ../../nbs/recording/03_story.ipynb #02d183fb
 def _reached(t: _Teller, scene: _Scene):
+    empty = layout.emptied(t.trace, scene.base)
+    if empty:
+        key = "cut_to_0" if empty["passed"] and empty["cached"] else "has_0"
+        at = (scene.base.id, None)
+        return t.tell("reached", key, at, (empty["name"],), base=scene.base.id, **empty)
     told = _listed(t.trace, scene.got)
     index = next((scene.got[n] for n in ("inputs_embeds", "input_ids") if n in scene.got), None)
     shapes = {n: list(t.trace.value(i).shape or ()) for n, i in scene.got.items()}
@@ -927,6 +932,8 @@ def _told_rows(rows: list) -> str:
 # %% ../../nbs/recording/03_story.ipynb #dd8ebf79
 def _positions(t: _Teller, scene: _Scene):
     "The positions that the layers used, where they were measured, else those that were passed."
+    if layout.emptied(t.trace, scene.base):
+        return
     rows, key = _measured_positions(t.trace, scene.base)
     if rows is None:
         rows, key = _numbers(t.trace.value(scene.got.get("position_ids"))), "told"
@@ -1263,12 +1270,21 @@ def _end(trace, root, bases: list, lang: str) -> list:
     "How a call ended: what it gave back, or what ended it."
     t, inside = _Teller(trace, lang), sorted((root, *_below(trace, root), *bases), key=lambda c: c.id)
     if root.raised:
+        empty = None if bases else layout.emptied(trace, root)
+        if empty:
+            t.tell(
+                "reached",
+                "none_left",
+                (root.id, len(root.steps) - 1 if root.steps else None),
+                ("input_ids",),
+                **empty,
+            )
         alike = [c for c in inside if c.raised and c.raised["message"] == root.raised["message"]]
         inner, error = alike[-1], " ".join(root.raised["message"].split())[:300]
         step = len(inner.steps) - 1 if inner.steps else None
         message = (f": {error}", f"：{error}") if error else ("", "")
         facts = dict(function=inner.function, type=inner.raised["type"], message=message)
-        t.tell("raised", "raised", (inner.id, step), **facts)
+        t.tell("raised", "raised", (inner.id, step), order=9, **facts)
     elif root.kind != "base" and root.returned is not None and not bases:
         at = (root.id, len(root.steps) - 1 if root.steps else None)
         t.tell(

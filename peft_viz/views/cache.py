@@ -156,7 +156,7 @@ def cache(
     margin = 0.2 + 0.078 * max(text_width(line.name) for line, _, _ in filter(None, lines))
     beside = 0.15 + 0.075 * max(text_width(note) for _, _, note in filter(None, lines))
     paper = room(ax, COLUMN, most=9) - margin - beside  # inches for the cells
-    cell = min(0.32, paper / columns)
+    cell = min(0.32, paper / max(1, columns))
     entries = roles_found([layout.sequence(trace, c.call).rows[row].roles for c in shown if c], lang)
     kept = any(c.after is not None for c in calls)
     entries += [(None, words["new" if kept else "reads"])]
