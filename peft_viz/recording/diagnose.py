@@ -1089,6 +1089,83 @@ def _left(trace, call: Call) -> int:
     "Tokens in the cache that a call of the base model returned."
     return layout.cache_length(trace.value(call.outputs.get("past_key_values")))
 
+# %% ../../nbs/recording/05_diagnose.ipynb #60a44e56
+TEXTS |= {
+    "cache-of-another-text": dict(
+        level="warning",
+        en=(
+            "The cache that was passed in does not fit the text: {what}.",
+            "Start another text without past_key_values. To go on with a text, pass the cache that it left; generate "
+            "wants the whole text so far, forward the new tokens and positions that follow the cache.",
+        ),
+        zh=(
+            "传入的缓存与文本不符：{what}。",
+            "处理另一段文本时不要传入 past_key_values。要继续一段文本，请传入它留下的缓存：generate 需要到目前为止"
+            "的完整文本，forward 需要新的词元和接在缓存之后的位置编号。",
+        ),
+    ),
+}
+_NOT_FOLLOWING = (
+    "the first new token of row {row} has position {position}, behind {held} tokens in the cache",
+    "第 {row} 行的第一个新词元的位置是 {position}，而缓存中已有 {held} 个词元",
+)
+_NOT_BEGINNING = (
+    "it was filled with other tokens than those with which row {row} begins",
+    "填充它的词元与第 {row} 行开头的词元不同",
+)
+
+
+@rule
+def _another_text(case: Case) -> Iterator:
+    for m in case.moments:
+        if m.sequence is None or not m.sequence.query_start or not m.queries or m.stage == "decode":
+            continue
+        behind = _not_following(case, m) if layout.positions_how(case.trace, m.call) != "mask" else None
+        other = _other_tokens(case, m) if behind is None and m.stage == "prefill" else None
+        found = (_NOT_FOLLOWING, behind) if behind else (_NOT_BEGINNING, other)
+        if found[1]:
+            what = tuple(text.format(**found[1]) for text in found[0])
+            yield "cache-of-another-text", m, dict(what=what)
+
+# %% ../../nbs/recording/05_diagnose.ipynb #41505193
+def _not_following(case, m: Moment) -> dict | None:
+    "The first row whose first new token has a lower position than there are tokens, of text, in the cache."
+    table, start = case.ask("positions", m) or {}, m.sequence.query_start
+    for row, names in enumerate(m.names):
+        held = sum(1 for name in names[:start] if name and name[0] != "virtual")
+        first = next((name for name in names[start:] if name and name[0] != "virtual"), None)
+        position = table.get((row, *first)) if first else None
+        if type(position) is int and position < held:
+            return dict(row=row, position=position, held=held)
+    return None
+
+
+def _other_tokens(case, m: Moment) -> dict | None:
+    "The first row that begins otherwise than each recorded text that left a cache of this length."
+    root, n = layout.outermost(case.trace, m.call), m.sequence.query_start
+    if layout.cache_length(layout.argument(case.trace, root, "past_key_values")) != n:
+        return None
+    given = layout.argument(case.trace, root, "input_ids") or layout.argument(case.trace, root, "inputs")
+    ids = layout.numbers(given, given.shape[0]) if _wide(given) else None
+    known = layout._left_behind(case.trace).get((None, n), [])
+    texts = [_text(case.trace, call) for call in known if call.id < m.call.id]
+    if not ids or None in ids or not texts or any(len(text) != len(ids) for text in texts):
+        return None
+    for row, mine in enumerate(ids):
+        if not any(all(i in (None, j) for i, j in zip(text[row], mine)) for text in texts):
+            return dict(row=row)
+    return None
+
+
+def _text(trace, call: Call) -> list:
+    "Per row the ids behind which a call left its cache, without virtual tokens; None for padding, or where not known."
+    try:
+        rows = layout.sequence(trace, call).rows
+    except ValueError:
+        return []
+    entries = [[(k, i) for k, i in zip(row.roles, row.ids) if k != "virtual"] for row in rows]
+    return [[None if kind == "padding" else i for kind, i in row] for row in entries]
+
 # %% ../../nbs/recording/05_diagnose.ipynb #731d6a90
 TEXTS |= {
     "changed-in-place": dict(

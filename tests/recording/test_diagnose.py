@@ -81,8 +81,8 @@ def recorded(model, run, *args, **more):
     return trace
 
 
-def kinds(model, run, **more):
-    return {finding.kind for finding in checked(recorded(model, run, **more).diagnose())}
+def kinds(model, run, *args, **more):
+    return {finding.kind for finding in checked(recorded(model, run, *args, **more).diagnose())}
 
 
 def checked(found):
@@ -847,3 +847,42 @@ def test_an_end_that_is_never_learned(method):
         input_ids=ids, attention_mask=torch.tensor([[1, 1, 0, 0], [1, 1, 1, 0]])
     )  # rows without an end
     assert "end-not-learned" not in found(model, **cut, labels=by_id)[0]
+
+
+# ---- a cache of another text
+
+
+ANOTHER = "cache-of-another-text"
+
+
+def after(model, second):
+    first = generate(model, input_ids=FULL[:1], return_dict_in_generate=True)
+    whole = torch.cat((first.sequences, FULL[1:]), 1) if second is None else second
+    generate(model, input_ids=whole, past_key_values=first.past_key_values)
+
+
+@pytest.mark.parametrize("family", ("llama", "gpt2"))
+@pytest.mark.parametrize("package", (peft, peft_viz), ids=lambda p: p.__name__)
+def test_a_cache_of_another_text(family, package):
+    model = make("LORA", package, family, **(dict(target_modules=["c_attn"]) if family == "gpt2" else {}))
+    longer = torch.cat((FULL[1:], FULL[1:], FULL[:1]), 1)
+    assert kinds(model, after, longer) == {ANOTHER}
+    assert kinds(model, after, None) == set()
+    if V5:
+        assert ANOTHER in kinds(model, after, FULL[1:])
+    on = lambda m, **more: m(FULL[:1], past_key_values=m(FULL[1:]).past_key_values, **more)
+    assert kinds(model, on) == set()
+    zero = torch.arange(6)[None]
+    assert kinds(model, lambda m: on(m, position_ids=zero)) == {ANOTHER}
+    assert kinds(model, lambda m: on(m, position_ids=zero + 6)) == set()
+
+
+def test_a_cache_of_padded_rows_and_one_of_a_window():
+    def goes(m):
+        first = m(**batch("left"), position_ids=POSITIONS)
+        mask = torch.cat((batch("left")["attention_mask"], torch.ones(2, 1, dtype=torch.long)), 1)
+        at = torch.tensor([[3], [6]])
+        m(FULL[:, :1], attention_mask=mask, position_ids=at, past_key_values=first.past_key_values)
+
+    assert ANOTHER not in kinds(make("LORA"), goes)
+    assert kinds(make("LORA", family="mistral", base=dict(sliding_window=4)), after, None) == set()

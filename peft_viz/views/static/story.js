@@ -135,12 +135,15 @@ export function showStory(view) {
   const columns = base && view.rec.sequence(base.id)?.rows[0]?.roles.length;
   const beside = short_ ? [] : (BESIDE[scene.kind] || whoAndCause)(view, scene, base);
   const room = { class: short_ ? "one" : "two", css: { "--n": wideOf(columns) } };
+  // a run that ended with an error opens with it
+  const failed = i === 0 && (rec.payload.findings || []).some((f) => f.kind === "raised");
   put(
     $.scene,
+    failed ? findingsBox(view) : null,
     h("p", { class: short_ ? "say large" : "say" }, textOf(view, scene)),
     short_ ? h("p", { class: "note begin" }, h("kbd", {}, "→"), " ", view.say("begin")) : null,
     h("div", { ...room, "data-keep": "room" }, picture, beside),
-    (short_ && findingsBox(view, true)) || null,
+    (short_ && !failed && findingsBox(view, true)) || null,
   );
   view.paintAll();
   if (short_) seam($.scene.querySelector(".scroll"));
