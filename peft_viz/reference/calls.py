@@ -14,11 +14,11 @@ from .architectures import encoders, first_row, maximum_length
 from .place import cache_length, STATES
 
 # %% auto #0
-__all__ = ['FOR_METHODS', 'MEANT', 'WHOLE', 'FITS', 'FLOATS', 'USUAL', 'named', 'by_name', 'unless_switched_off', 'need',
-           'need_numbers', 'need_tensor', 'can_be_read', 'check_mask', 'check_other_mask', 'check_inputs',
-           'check_embedded', 'check_mask_behind', 'check_cross_mask', 'check_prompt_inputs', 'check_ids',
-           'check_positions', 'check_labels', 'warn_of_misspelt', 'is_first_call', 'is_usual', 'check_call',
-           'check_ranges', 'check_cache', 'check_kinds', 'with_checked_inputs', 'with_checked_beginning']
+__all__ = ['FOR_METHODS', 'MEANT', 'WHOLE', 'FITS', 'FLOATS', 'named', 'by_name', 'unless_switched_off', 'need', 'need_numbers',
+           'need_tensor', 'can_be_read', 'check_mask', 'check_other_mask', 'check_inputs', 'check_embedded',
+           'check_mask_behind', 'check_cross_mask', 'check_prompt_inputs', 'check_ids', 'check_positions',
+           'check_labels', 'warn_of_misspelt', 'is_first_call', 'check_call', 'check_ranges', 'check_cache',
+           'check_kinds', 'with_checked_inputs', 'with_checked_beginning']
 
 # %% ../../nbs/reference/03_calls.ipynb #bc01519c
 FOR_METHODS = "adapter_names", "task_ids", "input_type_mask"  # arguments that the base model does not have
@@ -352,9 +352,6 @@ def warn_of_misspelt(
             warn(f"the base model has no argument {name!r}, and leaves it out; did you mean {close[0]!r}?")
 
 # %% ../../nbs/reference/03_calls.ipynb #5018562a
-USUAL = {"input_ids", "attention_mask", "labels", "task_ids"}
-
-
 def is_first_call(
     given: dict,  # the arguments of a call
 ) -> bool:
@@ -362,26 +359,11 @@ def is_first_call(
     return not [name for name in ("past_key_values", *STATES) if given.get(name) is not None]
 
 # %% ../../nbs/reference/03_calls.ipynb #5b1e0ab0
-def is_usual(
-    given: dict,  # the arguments of a forward
-) -> bool:
-    "Ids, and perhaps mask and labels of the same shape, and nothing else: only the numbers of the mask may be wrong."
-    ids = given.get("input_ids")
-    if type(ids) is not torch.Tensor or ids.dim() != 2 or not ids.numel() or not given.keys() <= USUAL:
-        return False
-    others = [given[name] for name in given if name != "task_ids" and given[name] is not None]
-    return all(type(t) is torch.Tensor and t.dtype is torch.int64 and t.shape == ids.shape for t in others)
-
-
 def check_call(
     model,  # a PeftModel
     given: dict,  # the arguments of a forward
 ):
     "Raises ValueError for arguments that do not fit together; warns of misspelt ones and of those that are dropped."
-    if is_usual(given):
-        if given.get("attention_mask") is not None:
-            check_mask(given["attention_mask"])
-        return
     base, prompts = model.get_base_model(), model.active_peft_config.is_prompt_learning
     setting = model.setting if prompts else None
     warn_of_misspelt(type(base), MEANT, given)
