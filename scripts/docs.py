@@ -162,6 +162,7 @@ four tokens of `generate`. Choose, then press → in the viewer.
 COMMAND = re.compile(r"```sh\n(.+?)\n```\n?", re.S)
 STORY = """````{{=html}}
 <div class="pv-first">
+<p class="pv-twin"><a href="zh/tour.html" lang="zh" hreflang="zh">中文教程</a></p>
 <p class="pv-command"><code>{command}</code>
 <button type="button" data-copy="{command}" data-done="Copied">Copy</button></p>
 <peft-viz-trace data-recording="{name}"></peft-viz-trace>
