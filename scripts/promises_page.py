@@ -141,20 +141,20 @@ def growth():
     found = figures().get("growth", {}).get("growth")
     if found is None:
         return None
-    figure, axes = plt.subplots(
-        len(PLOTTED), len(AXES), figsize=(10, 6.4), sharey="row", layout="constrained"
-    )
+    figure, axes = plt.subplots(len(PLOTTED), len(AXES), figsize=(10, 6.4))
+    figure.subplots_adjust(left=0.08, right=0.98, top=0.97, bottom=0.12, hspace=0.28, wspace=0.3)
     for line, (key, (what, unit, factor)) in zip(axes, PLOTTED.items()):
         for ax, (name, title) in zip(line, AXES.items()):
             values = found[name]["values"]
             numbers = [point[key] * factor for point in found[name]["points"]]
             ax.plot(values, numbers, "o-", color="#0072b2", ms=4)
-            ax.set_ylim(bottom=0)
+            ax.set_ylim(0, 1.15 * max(numbers))
             ax.spines[["top", "right"]].set_visible(False)
-            if line is axes[-1]:
+            if key == [*PLOTTED][-1]:
                 ax.set_xlabel(title)
             if ax is line[0]:
                 ax.set_ylabel(f"{what} ({unit})")
+    plt.close(figure)  # the cell shows it, and pyplot would show it once more
     return figure
 
 

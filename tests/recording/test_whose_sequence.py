@@ -85,7 +85,7 @@ def test_the_story_says_where_they_stand():
 def test_what_is_advised_fits_the_place():
     said = {place: str(recorded(PLACES[place]).diagnose()) for place in ("front", "middle")}
     assert "logits[:, 4:]" in said["front"] and "logits[:, 4:]" not in said["middle"]
-    assert "take those at your own tokens" in said["middle"]
+    assert "take those at your tokens" in said["middle"]
     kinds = [f.kind for f in recorded(PLACES["end"]).diagnose()]
     assert kinds == ["logits-longer"]  # what comes back at the virtual tokens, they do change
 
