@@ -6,7 +6,7 @@
 from __future__ import annotations
 import math
 from itertools import accumulate
-from operator import mul
+from typing import Any
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -40,7 +40,7 @@ class CPTEmbedding(nn.Module):
         word_embeddings: nn.Module,  # the base model's, to take the examples' embeddings from
     ):
         super().__init__()
-        self.config = config
+        self.config: Any = config  # its fields are filled in
         self.embedding = nn.Embedding(config.num_virtual_tokens, config.token_dim)
         if not config.inference_mode:  # otherwise the values will be loaded
             ids = token_ids(config, word_embeddings)
@@ -186,7 +186,7 @@ def cpt_loss(
 
 def decay(
     types: torch.Tensor,  # [batch, length]
-    factor: float,  # from an answer to the one before
+    factor,  # a number: from an answer to the one before
 ) -> torch.Tensor:  # [batch, length]
     "Weights: one for a row's last answer, `factor` for the one before it, and so on."
     is_answer = is_kind(types, ANSWER)
@@ -194,6 +194,6 @@ def decay(
     belongs = types[..., None] == answers  # [batch, length, answers]
     is_there = belongs.any(1).long()  # [batch, answers]: does the row have it?
     later = is_there.flip(1).cumsum(1).flip(1) - is_there  # how many answers come after it in its row
-    products = list(accumulate([factor] * len(answers), mul, initial=1.0))  # 1, factor, factor * factor, ...
+    products = list(accumulate([factor] * len(answers), lambda a, b: a * b, initial=1.0))  # 1, factor, ...
     weights = torch.tensor(products, device=types.device)[later]  # [batch, answers]
     return torch.where(is_answer, (belongs * weights[:, None]).sum(-1), 1.0)
