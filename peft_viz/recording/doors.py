@@ -52,25 +52,23 @@ def visited(
     an interrupt strikes in here."""
     begun, looked, out, error, unseen = [], [], None, None, len(UNSEEN.blocks)
     try:
-        for visit in visits:
-            begun.append(visit)  # before it begins: what is not in this list is not undone
-            visit.begin()
-            visit.look(args, kwargs)
-            looked.append(visit)
-        out = call(*args, **kwargs)
-        return out
-    except BaseException as e:
-        error = e
-        raise
-    finally:
         try:
-            _look_back(looked, out, error)
+            for visit in visits:
+                begun.append(visit)  # before it begins: what is not in this list is not undone
+                visit.begin()
+                visit.look(args, kwargs)
+                looked.append(visit)
+            out = call(*args, **kwargs)
+            return out
+        except BaseException as e:
+            error = e
+            raise
         finally:
-            out = error = None  # an exception's frames do not keep it alive
-            try:
-                _undo(begun, unseen)
-            finally:
-                _undo(begun, unseen)  # once more, for an interrupt within the first; twice changes nothing
+            _look_back(looked, out, error)
+            _undo(begun, unseen)
+    finally:
+        out = error = None  # an exception's frames do not keep it alive
+        _undo(begun, unseen)  # once more, where an interrupt struck before; twice changes nothing
 
 
 def _look_back(looked: list, out, error):

@@ -226,15 +226,36 @@ class Switch:
         "Begin, or go on. Raises RuntimeError when it is on already."
         if self.on:
             raise RuntimeError("this recording is on already")
-        doors = self.prepare()
-        self.ledger.on = True
         try:
+            doors = self.prepare()
+            self.ledger.on = True
             for door in doors:
                 self.doors.append(door)  # first: what is in the list will be closed
                 door.open()
         except BaseException:
             self._close()
+            UNSEEN.end()
             raise
+
+    def stop(
+        self,
+        error: BaseException | None = None,  # what ended the run, if anything did
+        stacklevel: int = 2,  # of the line that a warning names
+        tell: bool = True,  # warn of what could not be recorded
+    ):
+        "End: nothing is left anywhere, and the trace can be saved. Stopping twice changes nothing."
+        was_on = self.on
+        try:
+            try:
+                self._close()
+            finally:
+                self._close()  # once more, for an interrupt within the first
+            if was_on:
+                self.finish()
+        finally:
+            UNSEEN.end()  # of what `finish` looks at, too
+        if was_on and tell:
+            _tell(self.ledger.losses, error, stacklevel + 1)
 
     def _close(self):
         with self.ledger.lock:  # no call is written any more
@@ -312,25 +333,11 @@ class Recorder(PointsToTrace, Switch):
         self.adapted = set() if self.compiled else set(map(id, layers))
         return _doors(self, _keepers(every, self.base), layers)
 
-    def stop(
-        self,
-        error: BaseException | None = None,  # what ended the run, if anything did
-        stacklevel: int = 2,  # of the line that a warning names
-        tell: bool = True,  # warn of what could not be recorded
-    ):
-        "End: nothing is left anywhere, and the trace can be saved. Stopping twice changes nothing."
-        was_on = self.on
-        try:
-            self._close()
-        finally:
-            self._close()  # once more, for an interrupt within the first
-            UNSEEN.end()
-        if was_on:
-            _note_compiled(self)
-            _read(self)
-            self.trace.tokens = texts(self.trace, self.tokenizer, self.ledger.losses)
-            if tell:
-                _tell(self.ledger.losses, error, stacklevel + 1)
+    def finish(self):
+        "What is asked when nothing is watched any more: the last numbers, and the tokens' texts."
+        _note_compiled(self)
+        _read(self)
+        self.trace.tokens = texts(self.trace, self.tokenizer, self.ledger.losses)
 
 # %% ../../nbs/recording/00_recorder.ipynb #0bedbead
 def record(
