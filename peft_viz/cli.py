@@ -205,7 +205,9 @@ def run(
     if options.calls < 0 or options.every < 0:
         raise UserError("--calls and --every take numbers from 0 upwards")
     if is_stream(options.output):
-        raise UserError(f"{options.output} is a pipe or a device, and each call writes the recording anew: name a file")
+        raise UserError(
+            f"{options.output} is a pipe or a device, and each call writes the recording anew: name a file"
+        )
     said = dict(calls=options.calls, every=options.every, light=options.light, lang=options.lang)
     said.update(output=str(_check_output(options.output)), folder=os.getcwd(), start=time.time())
     startup = Path(peft_viz.__file__).resolve().parent / "startup"

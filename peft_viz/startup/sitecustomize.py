@@ -123,7 +123,6 @@ def _last_words(more: str = ""):
         _say(line + more)
 
 
-
 def _audit(event, args):
     "The process becomes another program, and `atexit` is not run: say now what was recorded."
     if event == "os.exec" and _found and isinstance(args[0], (str, bytes)) and os.access(args[0], os.X_OK):
