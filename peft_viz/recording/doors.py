@@ -233,6 +233,12 @@ class Door:
             slot.doors[id(self.obj)] = (*(door for door in others if door is not self), self)
             slot.put()
 
+    @property
+    def replaced(self) -> bool:
+        "Was something else put in its place since it was opened, or was it taken away?"
+        slot = _SLOTS.get((id(self.owner), self.name))
+        return slot is not None and vars(self.owner).get(self.name) is not slot.stands
+
     def close(self):
         "Closing twice, or what was never opened, changes nothing."
         with _LOCK:

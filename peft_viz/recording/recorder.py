@@ -198,6 +198,13 @@ def _note_compiled(recorder):
         recorder.ledger.losses.add("what runs compiled", advice)
 
 
+def _note_replaced(recorder):
+    "Who replaces the base model's `forward` in the block may call ours, or not."
+    calls = recorder.trace.calls[recorder.had :]
+    if recorder.replaced and calls and all(c.kind != "base" for c in calls):
+        recorder.ledger.losses.add("what reached the base model", "its forward was replaced in the block")
+
+
 def _tell(losses, error: BaseException | None, stacklevel: int):
     "Warn of what was lost."
     try:
@@ -316,13 +323,14 @@ class Recorder(PointsToTrace, Switch):
         self.is_wrapped, self.compiled = self.model is not model, False  # by `torch.compile(model)`
         self.trace = Trace()
         self.asked = None  # id of the call from outside in which the adapters were asked last
+        self.replaced = False  # a method of the base model, by something else
         self.thread = None  # number of the thread whose calls are recorded; None: those of all threads
         super().__init__(Ledger(self.trace))
         self.watched = Watched(self.model, [])
 
     def prepare(self) -> list:  # of doors
         "Look at the model as it is now: what is to be seen of it?"
-        self.had = len(self.trace.calls)
+        self.had, self.replaced = len(self.trace.calls), False
         every = parts(self.model)  # once: this is what takes most of the time
         walk = every if self.base is self.model else parts_of(self.base, every)
         self.compiled, self.own_forward = self.is_wrapped or _is_compiled(every), _has_own_forward(self.model)
@@ -333,9 +341,14 @@ class Recorder(PointsToTrace, Switch):
         self.adapted = set() if self.compiled else set(map(id, layers))
         return _doors(self, _keepers(every, self.base), layers)
 
+    def _close(self):
+        self.replaced |= any(d.replaced for d in self.doors if isinstance(d, Door) and d.obj is self.base)
+        super()._close()
+
     def finish(self):
         "What is asked when nothing is watched any more: the last numbers, and the tokens' texts."
         _note_compiled(self)
+        _note_replaced(self)
         _read(self)
         self.trace.tokens = texts(self.trace, self.tokenizer, self.ledger.losses)
 

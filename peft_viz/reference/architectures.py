@@ -571,7 +571,9 @@ class BaseModelFacts(KnownFacts):
     def check_keeps_cache(self):
         "Raises ValueError when the base model uses gradient checkpointing, because it then drops the cache."
         asked = any(module.training and module.gradient_checkpointing for module in self.checkpointed)
-        wrapped = (m.training and type(m).__name__ == "CheckpointWrapper" for layers in self.layers for m in layers)
+        wrapped = (
+            m.training and type(m).__name__ == "CheckpointWrapper" for layers in self.layers for m in layers
+        )
         if asked or any(wrapped):
             raise ValueError(
                 "prefix tuning fills the key/value cache, which gradient checkpointing cannot use; "
