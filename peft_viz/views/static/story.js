@@ -7,7 +7,7 @@ import { described, h, keepInView, plain, put } from "./dom.js";
 import { findingsBox } from "./findings.js";
 import { methodName } from "./help.js";
 import { moveBar, showMoveBar } from "./playback.js";
-import { colourLines, dedent } from "./python.js";
+import { readSource } from "./python.js";
 import { legend } from "./sequence.js";
 import { stretches } from "./grid.js";
 import { numberOf } from "./numbering.js";
@@ -115,11 +115,13 @@ export function showStory(view) {
   const { $, rec } = view;
   const i = view.sceneIndex;
   const scene = rec.story[i];
-  $.sceneButtons.forEach((b, j) => {
-    b.classList.toggle("done", j < i);
-    if (j === i) b.setAttribute("aria-current", "step");
-    else b.removeAttribute("aria-current");
-  });
+  const was = $.scene.at ?? i; // buttons before and behind both are as they were
+  for (let j = Math.min(i, was); j <= Math.max(i, was); j++) {
+    $.sceneButtons[j].classList.toggle("done", j < i);
+    $.sceneButtons[j].removeAttribute("aria-current");
+  }
+  $.sceneButtons[i].setAttribute("aria-current", "step");
+  $.scene.at = i;
   const [n, of] = [numberOf(view, i), numberOf(view, rec.story.length - 1)];
   const count = n ? view.say("moment_of", n, of) : view.say("short_of", of);
   showMoveBar(view, i, rec.story.length, count);
@@ -295,7 +297,7 @@ export function sheetBox(view, base, when) {
   const label = [view.say("sequence"), when.side].filter(Boolean).join(" ");
   const scroll = { class: "scroll", role: "region", "aria-label": label, "data-keep": "scroll" };
   const box = h("div", scroll, table);
-  const names = [...new Set([...data.roles].map((c) => view.roleOf(c)))];
+  const names = [...new Set(data.roles)].map((c) => view.roleOf(c));
   return h(
     "div",
     { class: "sheetbox", "data-keep": "sheetbox" },
@@ -369,12 +371,11 @@ function lineOf(view, data, line, columns, when, given) {
     const cell = { class: "unkept", colspan: columns.length };
     return plain("tr", {}, name, plain("td", cell, view.say("unkept")));
   }
-  const words = [];
+  const looks = looksOf(view, line);
   const cells = columns.map((c) => {
     const x = line.values[c];
-    if (x == null) return plain("td", { class: "gap" });
-    const [cls, text, title] = cellOf(view, data, line.role, x, c, given);
-    words.push(spokenOf(view, data, line.role, x, c) ?? text);
+    if (x == null) return GAP;
+    const look = (looks.cells[c] ||= cellOf(view, data, line.role, x, c, given));
     const later = line.born[c] > when.now;
     const born = when.added
       ? data.roles[c] === "v"
@@ -382,15 +383,33 @@ function lineOf(view, data, line, columns, when, given) {
     const fed = when.fed && data.start && line.role === "ids" && c >= data.start;
     const fresh = when.marks ? when.marks(line.role, c) : !later && (born || fed);
     const more = `${later ? " unborn" : ""}${fresh && !given ? " fresh" : ""}`;
-    const told = later ? `${title} · ${view.say("not_yet_short")}` : title;
-    return plain("td", { class: cls + more, title: told }, text);
+    const told = later ? `${look.title} · ${view.say("not_yet_short")}` : look.title;
+    return (look.made[more] ||= plain("td", { class: look.cls + more, title: told }, look.text));
   });
   // for those who hear the row: "token: 4 × virtual token, f, i, g"
-  const heard = stretches(words).map(([from, to, word]) => {
+  name.props["aria-label"] = looks.heard[columns[0]] ||= heard(looks, name.kids[0], columns);
+  return plain("tr", {}, name, cells);
+}
+
+const GAP = plain("td", { class: "gap" });
+
+/**
+ * What was found out about the cells of a line, and described, at the moments before.
+ * @param {View} view
+ * @param {Line} line
+ */
+function looksOf(view, line) {
+  const all = (view.$.looks ||= new WeakMap());
+  if (!all.has(line)) all.set(line, { cells: [], heard: {} });
+  return all.get(line);
+}
+
+function heard(looks, name, columns) {
+  const words = columns.flatMap((c) => looks.cells[c]?.spoken ?? []);
+  const told = stretches(words).map(([from, to, word]) => {
     return to - from > 1 ? `${to - from} × ${word}` : word;
   });
-  name.props["aria-label"] = `${name.kids.join("")}: ${heard.join(", ")}`;
-  return plain("tr", {}, name, cells);
+  return `${name}: ${told.join(", ")}`;
 }
 
 /** What a cell is, where its text is a sign. */
@@ -401,7 +420,10 @@ function spokenOf(view, data, role, x, c) {
   return mark === "virtual" || mark === "padding" ? view.name(mark) : null;
 }
 
-/** Class, text, and what a cell says when one points at it. */
+/**
+ * Class, text, what a cell says when one points at it and when one hears it; `made`: as it was
+ * described, by the class that a moment gives it.
+ */
 function cellOf(view, data, role, x, c, given) {
   const mark = view.roleOf(data.roles[c]);
   const place = `[${c}] `;
@@ -422,11 +444,13 @@ function cellOf(view, data, role, x, c, given) {
       return ["m-label", text == null ? String(x) : seen(text, view.fits), view.textOf(x)];
     },
   };
-  const text = () => (Number.isInteger(x) ? String(x) : Number(x).toPrecision(2));
+  const number = () => (Number.isInteger(x) ? String(x) : Number(x).toPrecision(2));
   const made = look[role]
     ? look[role]()
-    : ["num", typeof x === "number" ? text() : String(x), view.say(LINE_NAMES[role])];
-  return [made[0], made[1], place + made[2]];
+    : ["num", typeof x === "number" ? number() : String(x), view.say(LINE_NAMES[role])];
+  const [cls, text, title] = [made[0], made[1], place + made[2]];
+  const spoken = spokenOf(view, data, role, x, c) ?? text;
+  return { cls, text, title, spoken, made: {} };
 }
 
 /** Which row of the batch; none where there is but one. @param {View} view */
@@ -450,7 +474,7 @@ function rowPicker(view, rows, data) {
     all.append(h("option", { value: r, selected: r === view.row }, String(r)));
   });
   const group = { class: "group", role: "group", "aria-label": view.say("batch_row") };
-  const padded = [...data.roles].filter((c) => c === "p").length;
+  const padded = data.roles.split("p").length - 1;
   return h(
     "div",
     { class: "rowpick" },
@@ -545,16 +569,14 @@ function cause(view, scene) {
  */
 export function snippet(view, call, step, act) {
   const source = view.rec.sources[call.source];
-  const lines = dedent(source.text.replace(/\n$/, "")).split("\n");
-  const coloured = colourLines(lines.join("\n"));
-  const def = lines.findIndex((l) => /^(async )?def /.test(l));
-  const line = call.steps[step]?.line ?? source.first_line + Math.max(0, def);
+  const { lines, def } = readSource(source);
+  const line = call.steps[step]?.line ?? source.first_line + def;
   const at = clamp(line - source.first_line, 0, lines.length - 1);
   const rows = range(lines.length).slice(Math.max(0, at - AROUND), at + AROUND + 1);
   const made = rows.map((i) => {
     const n = source.first_line + i;
     const here = { class: "here", "aria-current": "step" };
-    const code = coloured[i].map(([cls, piece]) => {
+    const code = lines[i].map(([cls, piece]) => {
       return cls ? h("span", { class: cls }, piece) : piece;
     });
     const row = { "data-line": n, role: "listitem", ...(i === at ? here : {}) };
