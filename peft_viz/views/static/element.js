@@ -159,7 +159,8 @@ export class PeftVizTrace extends HTMLElement {
       if (!this.shadowRoot) this.attachShadow({ mode: "open", delegatesFocus: true });
       const lang = this.getAttribute("lang") || payload.lang || document.documentElement.lang;
       this.language = this.firstLanguage = /^zh/i.test(lang || "en") ? 1 : 0;
-      this.row = this.firstRow = tellingRow(this.rec);
+      const differs = (payload.differences || []).find((d) => d.row != null);
+      this.row = this.firstRow = differs?.row ?? tellingRow(this.rec);
       const step = this.getAttribute("step");
       this._step = clamp(Math.trunc(+(step || 0)) || 0, 0, Math.max(0, this.steps - 1));
       this.sceneIndex = this._step ? this.rec.sceneAt(this._step) : 0;
@@ -295,7 +296,7 @@ export class PeftVizTrace extends HTMLElement {
     if (rec.moments.length) {
       $.panel = h("div", { role: "tabpanel" });
       $.keyLine = h("footer", { class: "keyline" });
-      $.root.append(header(this, tabList(this)), $.panel, $.keyLine);
+      $.root.append(header(this, tabList(this)), ...this._untold(), $.panel, $.keyLine);
     } else {
       $.root.append(header(this, null), h("p", { class: "note empty" }, this.say("no_calls")));
     }
@@ -310,6 +311,13 @@ export class PeftVizTrace extends HTMLElement {
     if (had) (same || $.root).focus({ preventScroll: true });
     this._paint();
     if (rec.moments.length) this._show();
+  }
+  // what Python could not find out about the recording, and why
+  _untold() {
+    const one = ([what, why]) => {
+      return h("p", { class: "note untold", role: "alert" }, this.say(`untold_${what}`, why));
+    };
+    return Object.entries(this.rec.payload.untold || {}).map(one);
   }
   /** Open another view at the same moment. @param {string} name */
   openTab(name) {

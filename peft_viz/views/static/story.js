@@ -11,7 +11,7 @@ import { readSource } from "./python.js";
 import { legend } from "./sequence.js";
 import { stretches } from "./grid.js";
 import { numberOf } from "./numbering.js";
-import { COLUMNS_SHOWN, sheet } from "./sheet.js";
+import { COLUMNS_SHOWN, passedSheet, sheet } from "./sheet.js";
 import { typeOf } from "./state.js";
 import { AFTERWARDS } from "./steps.js";
 import { clamp, range, seen, short } from "./text.js";
@@ -133,7 +133,10 @@ export function showStory(view) {
     ? { from: base.last, now: rec.root(base).last, added: true }
     : { from, now: scene.k, waits: base?.last === scene.k && !AFTERWARDS.has(scene.kind) };
   const names = new Set(namesOf(scene).flatMap((name) => ROLES[name] || name));
-  const picture = base ? sheetBox(view, base, { ...when, names, old: $.scene }) : noGrid(view);
+  const shown = { ...when, names, old: $.scene };
+  const picture = base
+    ? sheetBox(view, base, shown)
+    : passedBox(view, rec.root(scene.at.call), shown);
   const columns = base && view.rec.sequence(base.id)?.rows[0]?.roles.length;
   const beside = short_ ? [] : (BESIDE[scene.kind] || whoAndCause)(view, scene, base);
   const room = { class: short_ ? "one" : "two", css: { "--n": wideOf(columns) } };
@@ -226,7 +229,27 @@ function who(view, base, later = false) {
   return $.who.box;
 }
 
-const noGrid = (view) => h("p", { class: "note" }, view.say("no_base"));
+/** What was passed to a call that ended before it called the base model. @param {View} view */
+function passedBox(view, root, when) {
+  const data = passedSheet(view.rec, root, view.row);
+  const none = h("p", { class: "note" }, view.say("no_base"));
+  if (!data?.passed.length) return none;
+  const total = data.roles.length;
+  const first = clamp(view.window.get(root.id) ?? 0, 0, total);
+  const columns = range(Math.min(COLUMNS_SHOWN, total - first)).map((i) => first + i);
+  const lines = data.passed.map((line) => lineOf(view, data, line, columns, when, true));
+  const word = view.say("you_passed");
+  const body = plain("tbody", { class: "passed" }, heading(columns, word), lines);
+  return h(
+    "div",
+    { class: "sheetbox", "data-keep": "sheetbox" },
+    rowPicker(view, data.rows, data),
+    turner(view, root, first, total),
+    tableBox(view, word, when.old, columns, [body])[0],
+    none,
+    legend(view, rolesOf(view, data)),
+  );
+}
 
 // ------------------------------------------------------------ the grid
 /**
@@ -261,56 +284,65 @@ export function sheetBox(view, base, when) {
   const below = drawn(data.reached.filter((line) => !line.aside));
   const aside = drawn(data.reached.filter((line) => line.aside));
   const reached = when.now >= base.first;
-  const heading = (word, cls) => {
-    const cell = { colspan: columns.length + 1, scope: "rowgroup", class: cls };
-    return plain("tr", {}, plain("th", cell, plain("span", {}, word)));
-  };
   const stage = stageOf(view, base);
-  const name = { class: "strip sheet", "aria-label": view.say("sequence") };
-  const old = when.old?.querySelector("[data-keep=sheet]");
-  const now = plain(
-    "table",
-    { ...name, css: { "--n": columns.length }, "data-keep": "sheet" },
-    plain(
-      "colgroup",
-      {},
-      plain("col", { class: "head-col" }),
-      plain("col", { span: columns.length }),
-    ),
+  const bodies = [
     when.fed && data.start
       ? null
-      : plain("tbody", { class: "passed" }, heading(view.say("you_passed"), "part"), above),
+      : plain("tbody", { class: "passed" }, heading(columns, view.say("you_passed")), above),
     plain(
       "tbody",
       { class: "reached" },
-      heading(`${view.say(reached ? "reached" : "on_its_way")} · ${stage}`, "part"),
+      heading(columns, `${view.say(reached ? "reached" : "on_its_way")} · ${stage}`),
       parts(view, data, columns),
       below,
       keysLine(view, base, data, columns, when),
     ),
     aside.length
-      ? plain("tbody", { class: "reached" }, heading(view.say("for_the_loss"), "part"), aside)
+      ? plain("tbody", { class: "reached" }, heading(columns, view.say("for_the_loss")), aside)
       : null,
-  );
-  const table = described(old, now);
-  const cells = old || table;
+  ];
   const label = [view.say("sequence"), when.side].filter(Boolean).join(" ");
-  const scroll = { class: "scroll", role: "region", "aria-label": label, "data-keep": "scroll" };
-  const box = h("div", scroll, table);
-  const names = [...new Set(data.roles)].map((c) => view.roleOf(c));
+  const [box, cells] = tableBox(view, label, when.old, columns, bodies);
   return h(
     "div",
     { class: "sheetbox", "data-keep": "sheetbox" },
     when.marks ? null : rowPicker(view, seq.rows.length, data),
-    total > COLUMNS_SHOWN && !when.marks ? turner(view, base, first, total) : null,
+    when.marks ? null : turner(view, base, first, total),
     box,
     cameBackLine(view, base, when),
-    legend(view, names, {
+    legend(view, rolesOf(view, data), {
       fresh: cells.querySelector(".fresh") && wordOf(when),
       unborn: cells.querySelector(".unborn") && "faint",
     }),
   );
 }
+
+const heading = (columns, word) => {
+  const cell = { colspan: columns.length + 1, scope: "rowgroup", class: "part" };
+  return plain("tr", {}, plain("th", cell, plain("span", {}, word)));
+};
+
+/**
+ * The table of a sheet: the box that holds it, and the element that has its cells. `where`: one that
+ * stands there already becomes this one.
+ */
+function tableBox(view, label, where, columns, bodies) {
+  const old = where?.querySelector("[data-keep=sheet]");
+  const name = { class: "strip sheet", "aria-label": view.say("sequence") };
+  const cols = [{ class: "head-col" }, { span: columns.length }].map((x) => plain("col", x));
+  const now = plain(
+    "table",
+    { ...name, css: { "--n": columns.length }, "data-keep": "sheet" },
+    plain("colgroup", {}, cols),
+    bodies,
+  );
+  const table = described(old, now);
+  const scroll = { class: "scroll", role: "region", "aria-label": label, "data-keep": "scroll" };
+  return [h("div", scroll, table), old || table];
+}
+
+/** The marks of a sheet. @param {View} view */
+const rolesOf = (view, data) => [...new Set(data.roles)].map((c) => view.roleOf(c));
 
 /** What an outline means. */
 function wordOf(when) {
@@ -486,7 +518,8 @@ function rowPicker(view, rows, data) {
 
 /** @param {View} view @param {Call} base */
 function turner(view, base, first, total) {
-  const most = Math.max(0, total - COLUMNS_SHOWN);
+  const most = total - COLUMNS_SHOWN;
+  if (most <= 0) return null;
   const slide = (e) => {
     view.window.set(base.id, clamp(+e.target.value, 0, most));
     view.redraw();
@@ -518,7 +551,7 @@ function cameBackLine(view, base, when) {
     const x = v.role === "loss" && !v.shape?.length ? view.rec.numbers(i)?.[0] : null;
     return x == null ? typeOf(view, v) : h("b", { class: "mono" }, String(x).slice(0, 7));
   };
-  const one = ([n, i]) => [h("dt", { class: "mono" }, n), h("dd", {}, number(i))];
+  const one = ([n, i]) => h("div", {}, h("dt", { class: "mono" }, n), h("dd", {}, number(i)));
   const word = !known ? "not_yet_short" : base.raised ? "nothing_back" : null;
   const told = word
     ? h("span", {}, view.say(word))
