@@ -254,7 +254,7 @@ function searchIndex(view) {
       if (text) add("line", `${step.line}  ${text}`, call.at[i]);
     });
   }
-  const order = ["moment", "function", "variable", "line"];
+  const order = ["function", "moment", "variable", "line"];
   out.sort((a, b) => order.indexOf(a[0]) - order.indexOf(b[0]));
   return (view.$.index = out);
 }

@@ -323,8 +323,8 @@ const heading = (columns, word) => {
 };
 
 /**
- * The table of a sheet: the box that holds it, and the element that has its cells. `where`: one that
- * stands there already becomes this one.
+ * The table of a sheet: the box that holds it, and the element that has its cells. `where`: a table
+ * that stands in there becomes this one.
  */
 function tableBox(view, label, where, columns, bodies) {
   const old = where?.querySelector("[data-keep=sheet]");
@@ -506,13 +506,16 @@ function rowPicker(view, rows, data) {
     all.append(h("option", { value: r, selected: r === view.row }, String(r)));
   });
   const group = { class: "group", role: "group", "aria-label": view.say("batch_row") };
-  const padded = data.roles.split("p").length - 1;
+  const told = [["p", "padded_n"], ["0", "masked_n"]].flatMap(([letter, word]) => {
+    const n = data.roles.split(letter).length - 1;
+    return n ? view.say(word, n) : [];
+  });
   return h(
     "div",
     { class: "rowpick" },
     h("span", { class: "soft" }, view.say("row_word")),
     rows > 12 ? all : h("div", group, few.map(one)),
-    h("span", { class: "soft" }, padded ? view.say("padded_n", padded) : view.say("unpadded")),
+    h("span", { class: "soft" }, told.join(" · ") || view.say("unpadded")),
   );
 }
 
