@@ -368,6 +368,8 @@ def _told_padding(pads: list) -> tuple:
 def _passed(t: _Teller, root):
     "The first moment: what the caller passes."
     given = _given_to(t.flow, root)
+    if root.raised and not root.args:
+        return  # it ended before its first line: what was passed is not known
     name = next((n for n in ("input_ids", "inputs_embeds") if n in given), None)
     value = t.trace.value(given.get(name))
     others = [n for n in given if n != name]
