@@ -264,7 +264,12 @@ def _extent(s, prop, ismath):
 class Renderer(RendererSVG):
     "matplotlib's, which measures each text anew, also what twenty cells of each figure say: here it is done once"
 
-    def get_text_width_height_descent(self, s, prop, ismath):
+    def get_text_width_height_descent(
+        self,
+        s,  # the text
+        prop,  # its font and size
+        ismath,  # is it a formula?
+    ) -> tuple:  # of three numbers
         "Of a text in points"
         return _extent(s, prop, ismath)
 
