@@ -316,7 +316,7 @@ def passed(
 # %% ../../nbs/recording/02_layout.ipynb #f4760cf6
 def _recording(trace):
     "Raises TypeError for what is no recording."
-    if not hasattr(trace, "base_calls"):
+    if not hasattr(type(trace), "base_calls"):
         said = "this takes a recording, the trace of `with record(model) as trace:`"
         raise TypeError(f"{said}; got {trace!r:.80}")
 
