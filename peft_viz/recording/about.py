@@ -186,6 +186,11 @@ def _plain(x):
     return x if small else written(x)
 
 # %% ../../nbs/recording/14_about.ipynb #9a042a99
+def _parameters(of) -> list:
+    "A parameter itself; of a module, its own and those of its parts."
+    return [of] if isinstance(of, torch.Tensor) else [p for _, m in parts(of) for p in m._parameters.values()]
+
+
 def trains(
     base,  # the base model
     model,  # the model given to `record`
@@ -204,7 +209,7 @@ def trains(
         if issubclass(type(m), (torch.nn.ModuleDict, torch.nn.ParameterDict))
         for name in configs
         if name in m
-        for p in ([m[name]] if isinstance(m[name], torch.Tensor) else m[name].parameters())
+        for p in _parameters(m[name])
     }
     # one of an implementation's own modules can hold them by itself: peft's adaption prompt
     own |= {id(p) for _, m in walk if _package(m) for p in m._parameters.values()}

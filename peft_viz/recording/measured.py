@@ -117,7 +117,6 @@ class Inside:
 
 # %% ../../nbs/recording/07_measured.ipynb #fd60bd7d
 _CALLED = re.compile(r"rotary|rope|position|(?<![a-z])pos(?![a-z])|wpe", re.IGNORECASE)
-_is_called = lru_cache(4096)(lambda text: _CALLED.search(text) is not None)
 OTHER_SENSES = re.compile(r"vision|visual|image|audio|speech|encoder\.")
 
 
@@ -126,17 +125,22 @@ def position_places(
     walk: list | None = None,  # its `parts`, where they are at hand
 ) -> list:  # of (module, how: "rotary" or "table", names of its plain tables)
     "The modules of the language model in which positions become numbers."
-    found = [(name, m, _place(name, m)) for name, m in walk or parts(model)]
-    found = [(name, m, place) for name, m, place in found if place is not None]
+    found = [(name, m, place) for name, m in walk or parts(model) if (place := _place(name, m)) is not None]
     own = [(m, *place) for name, m, place in found if not OTHER_SENSES.search(name)]
     return own or [(m, *place) for _, m, place in found]
+
+
+@lru_cache(4096)
+def _called(names: tuple) -> tuple:
+    "Those that are names for positions."
+    return tuple(name for name in names if _CALLED.search(name))
 
 
 @lru_cache(4096)
 def _sort(kind: type, name: str) -> tuple:
     "What it is called, whether that is a name for positions, and whether it may have tables of its own."
     called = f"{name} {kind.__name__}"
-    return called, _is_called(called), not kind.__module__.startswith("torch.nn.")
+    return called, _CALLED.search(called) is not None, not kind.__module__.startswith("torch.nn.")
 
 
 def _place(name: str, m) -> tuple | None:
@@ -153,10 +157,9 @@ def _place(name: str, m) -> tuple | None:
             return None
     if not of_its_own or "base_layer" in m._modules:
         return None  # they hold no table beside their parameters
-    # in a module for positions, each table is one
-    names = tuple if is_called else partial(filter, _is_called)
-    held = (vars(m), m._buffers, m._parameters)
-    tables = [n for some in held for n in names(some) if _is_table(some[n])]
+    held = {**vars(m), **m._buffers, **m._parameters}
+    names = held if is_called else _called(tuple(held))  # in a module for positions, each table is one
+    tables = [n for n in names if _is_table(held[n])]
     return ("table", tuple(tables)) if tables and "position_ids" not in _named_rotary(m) else None
 
 # %% ../../nbs/recording/07_measured.ipynb #9bdca8eb

@@ -181,11 +181,13 @@ def _describe(recorder, walk: list):
         recorder.trace.about = UNKNOWN | dict(model_class=type(recorder.base).__name__)
 
 
-def _read(recorder):
-    "What is still on an accelerator: what the last call returned, say."
+def _finish(recorder):
+    "Ask for what is still on an accelerator (what the last call returned, say), and for the tokens' texts."
+    _note_compiled(recorder)
     reader = Reader(recorder.ledger.losses)
     recorder.ledger.album.ask(reader)
     reader.read()
+    recorder.trace.tokens = texts(recorder.trace, recorder.tokenizer, recorder.ledger.losses)
 
 
 def _note_compiled(recorder):
@@ -209,7 +211,7 @@ def _tell(losses, error: BaseException | None, stacklevel: int):
 # %% ../../nbs/recording/00_recorder.ipynb #5159231f
 class Switch:
     """Something that is on from `start` to `stop`, or in a `with` block. What was opened is closed, however it ends.
-    A class of this kind says what to open (`prepare`), and what is to be done at the end (`finish`)."""
+    A class of this kind says what to open (`prepare`), and how it ends (`stop`)."""
 
     def __init__(
         self,
@@ -236,26 +238,6 @@ class Switch:
             self._close()
             UNSEEN.end()
             raise
-
-    def stop(
-        self,
-        error: BaseException | None = None,  # what ended the run, if anything did
-        stacklevel: int = 2,  # of the line that a warning names
-        tell: bool = True,  # warn of what could not be recorded
-    ):
-        "End: nothing is left anywhere, and the trace can be saved. Stopping twice changes nothing."
-        was_on = self.on
-        try:
-            try:
-                self._close()
-            finally:
-                self._close()  # once more, for an interrupt within the first
-            if was_on:
-                self.finish()
-        finally:
-            UNSEEN.end()  # of what `finish` looks at, too
-        if was_on and tell:
-            _tell(self.ledger.losses, error, stacklevel + 1)
 
     def _close(self):
         with self.ledger.lock:  # no call is written any more
@@ -333,11 +315,25 @@ class Recorder(PointsToTrace, Switch):
         self.adapted = set() if self.compiled else set(map(id, layers))
         return _doors(self, _keepers(every, self.base), layers)
 
-    def finish(self):
-        "What is asked when nothing is watched any more: the last numbers, and the tokens' texts."
-        _note_compiled(self)
-        _read(self)
-        self.trace.tokens = texts(self.trace, self.tokenizer, self.ledger.losses)
+    def stop(
+        self,
+        error: BaseException | None = None,  # what ended the run, if anything did
+        stacklevel: int = 2,  # of the line that a warning names
+        tell: bool = True,  # warn of what could not be recorded
+    ):
+        "End: nothing is left anywhere, and the trace can be saved. Stopping twice changes nothing."
+        was_on = self.on
+        try:
+            try:
+                self._close()
+            finally:
+                self._close()  # once more, for an interrupt within the first
+            if was_on:
+                _finish(self)
+        finally:
+            UNSEEN.end()  # also of what was looked at in `_finish`
+        if was_on and tell:
+            _tell(self.ledger.losses, error, stacklevel + 1)
 
 # %% ../../nbs/recording/00_recorder.ipynb #0bedbead
 def record(

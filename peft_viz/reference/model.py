@@ -394,7 +394,7 @@ class PeftModelWithPrompt(PeftModelWithPromptEncoder):
         elif self.peft_type == PeftType.MULTITASK_PROMPT_TUNING:
             return prompt_encoder(prompt_tokens.expand(batch_size, -1), task_ids)  # of the task of each row
         else:
-            return prompt_encoder(prompt_tokens[None]).repeat(batch_size, 1, 1)
+            return prompt_encoder(prompt_tokens[None]).expand(batch_size, -1, -1)
 
     def get_prompt_embedding_to_save(
         self,
