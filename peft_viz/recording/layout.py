@@ -314,13 +314,21 @@ def passed(
     )
 
 # %% ../../nbs/recording/02_layout.ipynb #f4760cf6
+def _recording(trace):
+    "Raises TypeError for what is no recording."
+    if not hasattr(type(trace), "base_calls"):
+        said = "this takes a recording, the trace of `with record(model) as trace:`"
+        raise TypeError(f"{said}; got {trace!r:.80}")
+
+
 def base_call(
     trace,  # the trace
     call=None,  # a call, its id, or None: the first base call
     labels: bool = False,  # must it have got labels?
 ):
     """The base call to draw: the given one, or the first that fits. Raises ValueError, saying what to do, when
-    there is none."""
+    there is none, and TypeError for what is no recording."""
+    _recording(trace)
     if call is not None:
         call = _call(trace, call)
         if call.kind != "base":
