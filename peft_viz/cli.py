@@ -193,6 +193,18 @@ def _check_script(options: argparse.Namespace):
     if path.is_dir() and not (path / "__main__.py").is_file():
         raise UserError(f"{script} is a folder without a __main__.py: name a script")
 
+
+def _check_code(options: argparse.Namespace):
+    "Raises `UserError` for files that are no scripts, and which of our commands or cells is meant."
+    meant = {
+        ".json": "peft-viz show reads a recording",
+        ".html": "open a page in a browser",
+        ".ipynb": "in a notebook, %%record above a cell records it",
+    }
+    suffix = "" if options.module else Path(options.script).suffix.lower()
+    if suffix in meant:
+        raise UserError(f"{options.script} is no Python script: {meant[suffix]}")
+
 # %% ../nbs/commands/00_cli.ipynb #5c0a7e12
 def run(
     options: argparse.Namespace,  # from `parser`
@@ -210,6 +222,7 @@ def run(
         )
     said = dict(calls=options.calls, every=options.every, light=options.light, lang=options.lang)
     said.update(output=str(_check_output(options.output)), folder=os.getcwd(), start=time.time())
+    _check_code(options)
     startup = Path(peft_viz.__file__).resolve().parent / "startup"
     places = [str(startup), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ.update(PEFT_VIZ_RUN=json.dumps(said), PEFT_VIZ_PID=str(os.getpid()))

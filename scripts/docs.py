@@ -355,6 +355,7 @@ def render(stage):
 
 
 MARGIN = re.compile(r'<nav id="quarto-sidebar".*?</nav>', re.S)
+BAR = re.compile(r'<nav class="quarto-secondary-nav".*?</nav>', re.S)  # its button opens the margin
 SCRIPT = re.compile(r'<script[^>]*src="(?:https?:|[./]*site_libs/fuse/)[^>]*>\s*</script>')
 SHEET = re.compile(
     r'<link[^>]*href="https?:[^>]*rel="stylesheet"[^>]*>|<link[^>]*rel="stylesheet"[^>]*href="https?:[^>]*>'
@@ -371,11 +372,13 @@ def self_contained(folder):
         up = "../" * (len(page.relative_to(folder).parts) - 1)
         text = SCRIPT.sub("", SHEET.sub("", text))
         if page.relative_to(folder).parts[0] == "source":
-            text = MARGIN.sub("", text).replace(" has-sidebar", "").replace("nav-sidebar docked ", "")
+            text = BAR.sub("", MARGIN.sub("", text))
+            text = text.replace(" has-sidebar", "").replace("nav-sidebar docked ", "")
         text = MARGIN.sub(margin_of(page.relative_to(folder).as_posix(), up), text)
         text = CODE.sub(lighter, text)
         text = PRINTED.sub(sentences, text)
         text = CELL.sub(breakable, text)
+        text = HEADING.sub(broken_heading, text)
         text = re.sub(r'<span class="math (inline|display)">(.*?)</span>', mathml, text, flags=re.S)
         text = text.replace('href="@source/', f'href="{up}source/')
         text = PICTURE.sub(lambda match, up=up: pictures.tag(match, up), text)
@@ -525,13 +528,25 @@ def sentences(match):
     return f' class="pv-said"{match[0]}' if longest > 100 else match[0]
 
 
-CELL = re.compile(r"(?<=<td)([^>]*>)([^<]+)(?=</td>)")
+CELL = re.compile(r"(?<=<t[dh])([^>]*>)([^<]+)(?=</t[dh]>)")
+
+
+HEADING = re.compile(r"<h[1-4]\b.*?</h[1-4]>", re.S)
+
+
+def pieces(text):
+    "A text of a page whose long names may be broken behind their points and underscores, and nowhere else."
+    return re.sub(r"\S{19,}", lambda name: re.sub(r"([._=])(?=\w)", r"\1<wbr>", name[0]), text)
 
 
 def breakable(match):
-    "A long name in a table may be broken behind its points and underscores, and nowhere else."
-    pieces = lambda name: re.sub(r"([._=])(?=\w)", r"\1<wbr>", name[0])
-    return match[1] + re.sub(r"\S{19,}", pieces, match[2])
+    "A cell of a table, so."
+    return match[1] + pieces(match[2])
+
+
+def broken_heading(match):
+    "A heading, so."
+    return re.sub(r"(?<=>)[^<]+", lambda text: pieces(text[0]), match[0])
 
 
 def with_links(page, site):

@@ -88,7 +88,7 @@ def values(title, items) -> str:
     for name, value in items.items():
         note = " · first row of the batch" if value is not None and value.attended else ""
         rows.append(f"<dt>{text(name)}</dt><dd>{cells(value)}<span>{text(words(value))}{note}</span></dd>")
-    return f"<div><h5>{text(title)}</h5><dl>{''.join(rows)}</dl></div>" if rows else ""
+    return f'<div><p class="sm-head">{text(title)}</p><dl>{"".join(rows)}</dl></div>' if rows else ""
 
 
 # ---- the parts of a figure
@@ -144,7 +144,7 @@ def reached(row, seen) -> str:
     if base:
         more = f", the first of {len(base)} calls" if len(base) > 1 else ""
         parts.append(
-            f"<div><h5>What reached the base model{more}</h5>{strip(trace, base[0])}<dl>"
+            f'<div><p class="sm-head">What reached the base model{more}</p>{strip(trace, base[0])}<dl>'
             + values("", seen.base).partition("<dl>")[2]
         )
     elif (
@@ -160,7 +160,7 @@ def reached(row, seen) -> str:
         )
     if root.raised:
         parts.append(
-            f'<div><h5>How it ended</h5><p class="sm-error"><b>{text(root.raised["type"])}</b>: '
+            f'<div><p class="sm-head">How it ended</p><p class="sm-error"><b>{text(root.raised["type"])}</b>: '
             f"{text(root.raised['message'])}</p></div>"
         )
     return "".join(parts)
@@ -352,7 +352,7 @@ def style() -> str:
 .sm-source .r, .sm-source .d {{ border-left-color: var(--bar); color: var(--ink); }} .sm-source .d {{ background: var(--onb); font-weight: 600; }} .sm-source b {{ margin-left: 12px; position: sticky; right: 8px; }}
 .sm-source u {{ display: inline-block; width: 3.2em; padding-right: 1em; text-align: right; text-decoration: none; color: var(--soft); font-weight: 400; user-select: none; }}
 .sm-values {{ display: flex; flex-wrap: wrap; gap: 4px 32px; }} .sm-values > div {{ min-width: min(100%, 250px); flex: 0 1 auto; }}
-.sm h5 {{ font-size: 12px !important; font-weight: 650; margin: 8px 0 4px !important; color: var(--soft); }}
+.sm .sm-head {{ font-size: 12px !important; font-weight: 650; margin: 8px 0 4px !important; color: var(--soft); }}
 .sm dl {{ display: grid; grid-template-columns: auto minmax(0, 1fr); gap: 5px 12px; margin: 0; }} .sm dt {{ font-size: 12px; font-weight: 400; overflow-wrap: anywhere; }} .sm dd {{ margin: 0; display: flex; flex-wrap: wrap; gap: 2px 10px; align-items: center; }}
 .sm-strip {{ display: flex; flex-wrap: wrap; gap: 4px 10px; align-items: center; margin-bottom: 6px; }}
 .sm-grid, .sm-grid > span {{ display: inline-flex; gap: 1px; }} .sm-grid {{ flex-direction: column; }}
@@ -363,7 +363,7 @@ def style() -> str:
 .sm-overview td:nth-child(2), .sm-overview td:nth-child(3) {{ font-variant-numeric: tabular-nums; }} .sm-links {{ width: 70%; }} .sm-overview tbody th {{ overflow-wrap: anywhere; font-weight: 600; }}
 .sm-links a {{ display: inline-block; min-width: 26px; padding: 1px 4px; margin: 0 4px 4px 0; border-radius: 5px; text-align: center; text-decoration: none; font-variant-numeric: tabular-nums; }} .sm-links a:hover {{ text-decoration: underline; }}
 .sm .sm-appendix {{ display: table !important; width: 100% !important; border-collapse: collapse; font-size: 12px; }} .sm-appendix td, .sm-appendix th {{ text-align: left !important; padding: 4px 10px 4px 0 !important; border-bottom: 1px solid var(--line) !important; vertical-align: top; overflow-wrap: anywhere; }}
-@media (max-width: 700px) {{ .sm summary {{ grid-template-columns: 1.9em minmax(0, 1fr); }} .sm-where {{ grid-column: 2; }} .sm-figure {{ padding-left: 4px; }} .sm-links a {{ padding: 4px; min-width: 30px; }} .sm-overview td:nth-child(3), .sm-overview th:nth-child(3) {{ display: none; }} }}
+@media (max-width: 700px) {{ .sm summary {{ grid-template-columns: 1.9em minmax(0, 1fr); }} .sm-where {{ grid-column: 2; }} .sm-figure {{ padding-left: 4px; }} .sm-links a {{ padding: 4px; min-width: 30px; }} .sm-overview td:nth-child(3), .sm-overview th:nth-child(3) {{ display: none; }} .sm-appendix thead {{ display: none; }} .sm-appendix tr {{ display: grid; grid-template-columns: minmax(0, 1fr) auto; border-bottom: 1px solid var(--line); }} .sm-appendix td {{ border: 0 !important; padding: 2px 10px 2px 0 !important; }} .sm-appendix td:first-child {{ grid-column: 1 / -1; }} }}
 </style>"""
 
 

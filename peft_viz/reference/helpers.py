@@ -189,6 +189,6 @@ def _load_base_model(config, folder, kwargs):
     return model
 
 # %% ../../nbs/reference/32_helpers.ipynb #3c000211
-PEFT_TYPE_TO_CONFIG_MAPPING = CONFIGS
-PEFT_TYPE_TO_TUNER_MAPPING = TUNERS
-MODEL_TYPE_TO_PEFT_MODEL_MAPPING = {TaskType.CAUSAL_LM.value: PeftModelForCausalLM}
+PEFT_TYPE_TO_CONFIG_MAPPING = CONFIGS  # method -> its configuration class
+PEFT_TYPE_TO_TUNER_MAPPING = TUNERS  # method that changes layers -> what puts it into a model
+MODEL_TYPE_TO_PEFT_MODEL_MAPPING = {TaskType.CAUSAL_LM.value: PeftModelForCausalLM}  # task -> its model class

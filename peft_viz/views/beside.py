@@ -34,7 +34,8 @@ def steps(
 FOLD = 4  # so many lines in a row that did not run are folded
 STYLE = """<style>
 .pv-beside { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 1rem }
-.pv-beside figure { margin: 0; min-width: 0 } .pv-beside figcaption { font-weight: 600; padding: .2rem 0 }
+.pv-beside figure { margin: 0; min-width: 0 }
+.pv-beside figcaption { font-weight: 600; padding: .2rem 0; overflow-wrap: anywhere }
 .pv-beside .pv-code { overflow-x: auto; border: 1px solid #8886; border-radius: 6px; padding: .4rem 0 }
 .pv-beside code { display: block; width: max-content; min-width: 100%; box-sizing: border-box; white-space: pre;
   font: 12px/1.5 ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; padding: 0 .6rem;
@@ -123,7 +124,7 @@ class Beside:
 
 def _figure(title, trace, call):
     said = f"{title}: {escape(call.function)}, {steps(trace, call)} steps with what it calls"
-    code = f'<div class="pv-code" tabindex="0" role="region" aria-label="{title}">{column(trace, call)}</div>'
+    code = f'<div class="pv-code" tabindex="0" role="region" aria-label="{said}">{column(trace, call)}</div>'
     return f"<figure><figcaption>{said}</figcaption>{code}</figure>"
 
 

@@ -8,6 +8,13 @@ function reachable() {
     el.onscroll = reachable;
   }
 }
+// On a phone, a column of sentences is wider than one of words, and the cells of a row whose names fill a screen stand
+// below each other: the style sheet knows them by these classes.
+for (const cell of document.querySelectorAll("main table:not([class^='sm-']) td")) {
+  const { length } = cell.textContent;
+  if (length > 60) cell.classList.add("pv-long");
+  if (length > 400) cell.closest("table").classList.add("pv-stacked");
+}
 addEventListener("load", reachable, true); // of pictures, too
 addEventListener("resize", reachable);
 

@@ -5,6 +5,7 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { sharesOf } from "../../peft_viz/views/static/play/heat.js";
 import { Llama } from "../../peft_viz/views/static/play/llama.js";
+import { Memory } from "../../peft_viz/views/static/play/memory.js";
 import { half, unpackTensors } from "../../peft_viz/views/static/play/packed.js";
 import { PHRASES } from "../../peft_viz/views/static/play/phrases.js";
 import { rotate } from "../../peft_viz/views/static/play/rope.js";
@@ -93,11 +94,29 @@ test("phrases: both languages say everything, with the same places to fill", () 
   }
 });
 
-test("attention: one head's, the mean of all, and none", () => {
-  const shares = [[[[1, 0]], [[0.5, 0.5]]]];
-  assert.deepEqual(sharesOf({ shares }, 0, 1, 0), [0.5, 0.5]);
-  assert.deepEqual(sharesOf({ shares }, 0, -1, 0), [0.75, 0.25]);
-  assert.deepEqual(sharesOf({ shares }, 0, -1, 5), []);
+test("attention: one head's, the mean of all, and none; a masked column gets none", () => {
+  const shares = [[Float32Array.of(1, 0), Float32Array.of(0.5, 0.5)]];
+  const columns = [{ seen: 1 }, { seen: 0 }, { seen: 1 }];
+  const answered = { columns, first: 2, rows: [{ shares }] };
+  assert.deepEqual([...sharesOf(answered, 0, 1, 0)], [0.5, 0, 0.5]);
+  assert.deepEqual([...sharesOf(answered, 0, -1, 0)], [0.75, 0, 0.25]);
+  assert.deepEqual([...sharesOf(answered, 0, -1, 5)], []);
+});
+
+test("memory: a row is the same one if it stands, sees and is seen the same", () => {
+  const memory = new Memory();
+  const row = (what, position, before, seen = true) => {
+    return memory.row(what, before, seen, { embedding: null, position });
+  };
+  const first = row("a", 0, []);
+  assert.equal(row("a", 0, []), first);
+  assert.deepEqual(first.sees, [first]);
+  const others = [row("b", 0, []), row("a", 1, []), row("a", 0, [first]), row("a", 0, [], false)];
+  assert.equal(new Set([first, ...others]).size, 5);
+  assert.deepEqual(others[3].sees, []);
+  for (let i = 0; i < 3000; i++) row("c", i, []);
+  memory.shrink();
+  assert.equal(memory.rows.size, 0);
 });
 
 // ---- against PyTorch
@@ -120,7 +139,8 @@ test("logits are PyTorch's, for each column that is seen", { skip }, () => {
       seen,
     );
     logits.forEach((row, i) => {
-      if (row) row.forEach((x, j) => (most = Math.max(most, Math.abs(x - found.logits[i][j]))));
+      const made = found.rows[i].logits;
+      if (row) row.forEach((x, j) => (most = Math.max(most, Math.abs(x - made[j]))));
     });
     assert.ok(most < 1e-3, `${JSON.stringify(asked)}: ${most}`);
   }
@@ -132,29 +152,44 @@ test("answers are PyTorch's", { skip }, () => {
   assert.deepEqual(wrong, []);
 });
 
-test("the answer alone is the same, whether padding is read or not", { skip }, () => {
-  for (const { asked } of given.cases) {
-    const whole = answer(asked);
-    const all = { padding: 0, counted: false, flipped: [], ...asked };
-    const brief = run(model, real, given.facts, all, false);
-    assert.equal(brief.answer, whole.answer);
-    assert.deepEqual(brief.columns, whole.columns);
-    assert.equal(brief.shares.length, 0);
-    whole.logits.forEach((row, i) => {
-      const { role, seen } = whole.columns[whole.first + i];
-      if (role === "padding" && !seen) return assert.equal(brief.logits[i], undefined);
-      row.forEach((x, j) => near(brief.logits[i][j], x, 1e-4));
-    });
+const told = ({ columns, rows }) => ({
+  columns,
+  rows: rows.map(({ logits, shares, sees }) => ({ logits, shares, sees: sees.length })),
+});
+
+test("what is known from before is the same, bit by bit, in any order", { skip }, () => {
+  const memory = new Memory();
+  const asked = given.cases.map((x) => x.asked);
+  for (const once of [...asked, ...asked.toReversed()]) {
+    const found = run(model, real, given.facts, once, memory);
+    assert.deepEqual(told(found), told(answer(once)));
+  }
+  for (const once of asked) assert.equal(run(model, real, given.facts, once, memory).computed, 0);
+});
+
+test("masked padding, not counted: one token to compute, and no other changes", { skip }, () => {
+  const memory = new Memory();
+  const asked = { word: "pizza", task: "reverse", counted: false, flipped: [] };
+  for (const method of ["none", "prompt", "prefix", "lora"]) {
+    const ask = (padding) => run(model, real, given.facts, { ...asked, method, padding }, memory);
+    const [before, padded] = [ask(0), ask(12)];
+    assert.equal(before.computed, before.rows.length);
+    assert.equal(padded.computed, 1);
+    assert.equal(padded.rows.length, before.rows.length + 12);
+    assert.equal(padded.answer, before.answer);
   }
 });
 
 test("attention adds up, and what is masked gets none", { skip }, () => {
   const asked = { word: "pizza", task: "reverse", method: "prefix", padding: 2, flipped: ["v1"] };
-  const { shares, columns } = answer(asked);
-  for (const row of shares.flat(2)) {
-    const sum = row.reduce((a, b) => a + b, 0);
-    near(sum, 1, 1e-5);
-    columns.forEach((c, k) => k < row.length && !c.seen && assert.equal(row[k], 0));
+  const found = answer(asked);
+  for (let layer = 0; layer < given.facts.config.num_hidden_layers; layer++) {
+    found.rows.forEach((_, query) => {
+      const row = sharesOf(found, layer, query % 4, query);
+      assert.equal(row.length, found.first + query + 1);
+      near(row.reduce((a, b) => a + b, 0), 1, 1e-5);
+      row.forEach((share, k) => assert.equal(share > 0, !!found.columns[k].seen));
+    });
   }
 });
 

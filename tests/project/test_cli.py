@@ -677,6 +677,8 @@ def test_show_writes_the_page_and_prints_the_story_and_a_summary(recorded, capsy
         ("show {trace} -o {folder}/page.html", "page.html is there already, and is no recording"),
         ("run nothing.py", "there is no file nothing.py"),
         ("run {folder}", "is a folder without a __main__.py: name a script"),
+        ("run {trace}", "is no Python script: peft-viz show reads a recording"),
+        ("run {folder}/page.html", "is no Python script: open a page in a browser"),
         ("run -m no_such_package.job", "there is no module no_such_package.job"),
         ("run -m ..job", "there is no module ..job"),
         ("run -o trace.txt {trace}", "use a name that ends in .html or .json"),

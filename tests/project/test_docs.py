@@ -198,6 +198,19 @@ def test_each_navigation_of_a_page_has_its_name(site):
         ]
 
 
+def test_a_button_opens_what_is_on_its_page(site):
+    for page in pages(site):
+        text = page.read_text()
+        opened = set(re.findall(r'aria-controls="([^"]+)"', text))
+        assert opened <= set(re.findall(r'\bid="([^"]+)"', text)), page
+
+
+def test_a_long_name_in_a_heading_is_broken_behind_its_points(site):
+    text = (site / "reference" / "specification.html").read_text()
+    assert re.search(r"<h2[^>]*>(<code>)?prepare_<wbr>inputs_<wbr>for_<wbr>generation<", text)
+    assert ">reference.<wbr>methods.<wbr>prompt_<wbr>tuning<" in (site / "api.html").read_text()
+
+
 def test_the_next_page_is_in_the_same_language(site):
     found = {}
     for page in pages(site):
@@ -268,17 +281,29 @@ def answers(tab):
     return found
 
 
+BEYOND = """() => {
+  document.querySelectorAll(".pv-api details").forEach(d => (d.open = true));
+  const scrolls = e => e && (/auto|scroll|hidden/.test(getComputedStyle(e).overflowX) || scrolls(e.parentElement));
+  const written = e => [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim());
+  return [...document.querySelectorAll("main *")]
+    .filter(e => e.getBoundingClientRect().right > innerWidth + 1 && written(e) && !scrolls(e))
+    .map(e => e.textContent.slice(0, 80));
+}"""  # texts that leave the screen at the right, where nothing scrolls; the entries of the API are opened
+
+
 @pytest.fixture(scope="module")
 def walk(site, browser):
     """A walk through every page, each opened once, on a phone without a network; the tab, and what was seen: page ->
-    (is its title visible, its width, `answers`). Of the pages that show a file's source one is opened."""
+    (is its title visible, its width, texts beyond its edge, `answers`). Of the pages that show a file's source one is
+    opened."""
     context = browser.new_context(viewport={"width": 390, "height": 800}, offline=True)
     tab, seen = Page(context.new_page()), {}
     listings = [p for p in pages(site) if p.relative_to(site).parts[0] == "source"]
     for path in [p for p in pages(site) if p not in listings[1:]]:
         tab.show(path)
         visible = tab.locator("main h1, main .title, peft-viz-trace.alive").first.is_visible()
-        seen[path] = visible, tab.evaluate("document.documentElement.scrollWidth"), answers(tab)
+        width, beyond = tab.evaluate("document.documentElement.scrollWidth"), tab.evaluate(BEYOND)
+        seen[path] = visible, width, beyond, answers(tab)
         tab.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
         tab.wait_for_function(  # what it asked for, at the latest when the answers scrolled it, has come
             "!document.querySelector('peft-viz-trace[aria-busy]')"
@@ -501,7 +526,13 @@ def test_pages_of_each_kind_are_accessible(site, new_page, scheme):
 @pytest.mark.browser
 def test_a_phone_needs_no_sideways_scrolling(walk):
     _, seen = walk
-    assert [path for path, (_, width, _) in seen.items() if width > 390] == []
+    assert [path for path, (_, width, *_) in seen.items() if width > 390] == []
+
+
+@pytest.mark.browser
+def test_no_text_leaves_the_screen_of_a_phone(walk):
+    _, seen = walk
+    assert {path.name: beyond for path, (_, _, beyond, _) in seen.items() if beyond} == {}
 
 
 @pytest.mark.browser

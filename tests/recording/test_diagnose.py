@@ -24,7 +24,7 @@ from transformers import (
 import peft_viz
 from damage import damage
 from families import V5
-from peft_viz import Trace, TraceError, record
+from peft_viz import Trace, TraceError, load_tiny, record
 from peft_viz.recording.diagnose import TEXTS
 
 SMALL = dict(vocab_size=64, num_hidden_layers=2, num_attention_heads=4, hidden_size=32)
@@ -493,6 +493,18 @@ def test_adapters_on_no_layer_that_ran():
     model = make("LORA", target_modules=["embed_tokens"])
     assert kinds(model, lambda m: m(inputs_embeds=torch.zeros(2, 3, 32))) == {"adapters-nowhere"}
     assert kinds(model, lambda m: m(input_ids=FULL)) == set()
+
+
+def test_an_adapter_that_takes_the_place_of_a_layer():
+    "peft's adaption prompt wraps no layer, and holds its parameters by itself: it is there all the same."
+    torch.manual_seed(0)
+    config = peft.AdaptionPromptConfig(task_type="CAUSAL_LM", adapter_len=4, adapter_layers=1)
+    model = peft.get_peft_model(load_tiny()[0], config)
+    trace = recorded(model, lambda m: m(input_ids=FULL) and generate(m, **batch()))
+    assert not checked(trace.diagnose())
+    assert trace.about["trains"] == dict(adapter=2, base=0, names=[], training=True)
+    model.get_base_model().lm_head.weight.requires_grad_(True)
+    assert kinds(model, lambda m: m(input_ids=FULL)) == {"base-trains"}
 
 
 def test_parameters_of_the_base_model_that_train():

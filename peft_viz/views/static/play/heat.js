@@ -8,26 +8,32 @@ import { glyphOf, nameOf } from "./figure.js";
  */
 
 /**
- * Attention of one query over the columns: one head's, or the mean of all of a layer.
- * @param {Answered} answered
+ * Attention of one query over the columns up to its own: one head's, or the mean of all of a layer.
+ * @param {Pick<Answered, "columns" | "first" | "rows">} answered
  * @param {number} layer
  * @param {number} head -1: the mean
  * @param {number} query counted from the first column that is read
- * @returns {Float32Array | number[]}
+ * @returns {Float32Array}
  */
-export function sharesOf(answered, layer, head, query) {
-  const heads = answered.shares[layer];
-  if (head >= 0) return heads[head][query] || [];
-  const rows = heads.map((of) => of[query]).filter(Boolean);
-  if (!rows.length) return [];
-  return Array.from(rows[0], (_, k) => rows.reduce((sum, row) => sum + row[k], 0) / rows.length);
+export function sharesOf({ columns, first, rows }, layer, head, query) {
+  const row = rows[query];
+  const out = new Float32Array(row ? first + query + 1 : 0);
+  if (!row) return out;
+  const heads = head < 0 ? row.shares[layer] : [row.shares[layer][head]];
+  let t = 0; // of what the row sees: the columns that are not masked
+  for (let k = 0; k < out.length; k++) {
+    if (!columns[k].seen) continue;
+    out[k] = heads.reduce((sum, shares) => sum + shares[t], 0) / heads.length;
+    t++;
+  }
+  return out;
 }
 
 /** @param {View} view @param {Answered} answered @param {number} ghosts */
 export function heat(view, answered, ghosts) {
   const { state } = view;
   const { columns, first } = answered;
-  const count = answered.logits.length;
+  const count = answered.rows.length;
   const queries = columns.slice(first, first + count);
   const canvas = h("canvas", { role: "img", "aria-label": view.say("rest") });
   const told = h("p", { class: "told", "aria-live": "off" });

@@ -1,11 +1,9 @@
 // The forward pass of a small Llama.
-import { attend, emptyCache } from "./attention.js";
+import { attend } from "./attention.js";
 import { rotate } from "./rope.js";
 import { add, gated, linear, rmsNorm } from "./tensors.js";
 
 /**
- * @typedef {import("./attention.js").Cache} Cache
- *
  * @typedef {object} Config as transformers names it
  * @property {number} hidden_size
  * @property {number} num_hidden_layers
@@ -21,13 +19,17 @@ import { add, gated, linear, rmsNorm } from "./tensors.js";
  * @typedef {(layer: number, name: string) => {a: Float32Array, b: Float32Array, rank: number,
  *   scale: number} | null} Change
  *
- * @typedef {object} Rows what a forward pass reads
- * @property {Float32Array} embeddings [rows, hidden_size]
- * @property {number[]} positions of the rows
- * @property {ArrayLike<number>} mask 1: may be seen, for each token in the cache and each row
- * @property {Cache} cache grows by the rows
- * @property {Change} [change]
- * @property {(layer: number, row: number, head: number, shares: Float32Array) => void} [watch]
+ * A token at its place: what is given, and what the model makes of it. Keys and values of all rows
+ * are what is elsewhere called the cache.
+ * @typedef {object} Row
+ * @property {number} number by which `Memory` knows it
+ * @property {Float32Array | null} embedding null: keys and values are given, it is not read
+ * @property {number} position
+ * @property {Row[]} sees whom it may attend to, in their order
+ * @property {Float32Array[]} keys [layer], those of all heads
+ * @property {Float32Array[]} values the same
+ * @property {Float32Array[][]} shares of attention: [layer][head], over the rows that it sees
+ * @property {Float32Array | null} logits null: not read
  */
 
 export class Llama {
@@ -42,42 +44,31 @@ export class Llama {
     };
   }
 
-  /** How many numbers a key has, all its heads together. */
-  get kvWidth() {
-    return this.heads.kvHeads * this.heads.size;
-  }
-
-  /** @param {number} room in tokens */
-  cache(room) {
-    return emptyCache(this.config.num_hidden_layers, room, this.kvWidth);
-  }
-
-  /** @param {number[]} ids @returns {Float32Array} [ids, hidden_size] */
-  embed(ids) {
+  /** @param {number} id @returns {Float32Array} */
+  embedding(id) {
     const width = this.config.hidden_size;
-    const table = this.tensors["embed_tokens.weight"];
-    const out = new Float32Array(ids.length * width);
-    ids.forEach((id, i) => out.set(table.subarray(id * width, (id + 1) * width), i * width));
-    return out;
+    return this.tensors["embed_tokens.weight"].subarray(id * width, (id + 1) * width);
   }
 
   /**
-   * @param {Rows} rows
-   * @returns {Float32Array} logits, [rows, vocabulary]
+   * Read rows: their keys, values, shares and logits are there afterwards. What they see was read
+   * before, or is among them and stands in front.
+   * @param {Row[]} rows
+   * @param {Change | null} change
    */
-  forward(rows) {
-    const n = rows.positions.length;
-    const x = rows.embeddings.slice();
+  forward(rows, change) {
+    const n = rows.length;
+    const width = this.config.hidden_size;
+    const x = new Float32Array(n * width);
+    rows.forEach((row, r) => x.set(row.embedding, r * width));
     for (let layer = 0; layer < this.config.num_hidden_layers; layer++) {
-      add(x, this._attention(layer, this._norm(x, n, `layers.${layer}.input_layernorm`), rows));
-      add(
-        x,
-        this._mlp(layer, this._norm(x, n, `layers.${layer}.post_attention_layernorm`), rows),
-      );
+      const at = { layer, change, n };
+      add(x, this._attention(at, this._norm(x, n, `layers.${layer}.input_layernorm`), rows));
+      add(x, this._mlp(at, this._norm(x, n, `layers.${layer}.post_attention_layernorm`)));
     }
-    rows.cache.length += n;
     const table = this.tensors["embed_tokens.weight"]; // also the matrix of the logits
-    return linear(this._norm(x, n, "norm"), n, table, table.length / this.config.hidden_size);
+    const logits = linear(this._norm(x, n, "norm"), n, table, table.length / width);
+    parts(logits, n).forEach((part, r) => (rows[r].logits = part));
   }
 
   _norm(x, n, name) {
@@ -86,41 +77,46 @@ export class Llama {
 
   /**
    * One matrix of a layer, with what an adapter changes of it.
-   * @param {number} layer
+   * @param {{layer: number, change: Change | null, n: number}} at `n` rows
    * @param {string} name "self_attn.q_proj"
    * @param {Float32Array} x
-   * @param {Rows} rows
    */
-  _linear(layer, name, x, rows) {
-    const n = rows.positions.length;
+  _linear({ layer, change, n }, name, x) {
     const weight = this.tensors[`layers.${layer}.${name}.weight`];
     const height = weight.length / (x.length / n);
     const y = linear(x, n, weight, height);
-    const low = rows.change && rows.change(layer, name.split(".")[1]);
+    const low = change && change(layer, name.split(".")[1]);
     if (!low) return y;
     return add(y, linear(linear(x, n, low.a, low.rank), n, low.b, height), low.scale);
   }
 
-  /** @param {number} layer @param {Float32Array} x @param {Rows} rows */
-  _attention(layer, x, rows) {
-    const { positions, cache, mask, watch } = rows;
-    const { size } = this.heads;
-    const theta = this.config.rope_theta;
-    const project = (name) => this._linear(layer, `self_attn.${name}`, x, rows);
-    const queries = rotate(project("q_proj"), positions, size, theta);
-    const [k, v] = [cache.keys[layer], cache.values[layer]];
-    k.set(rotate(project("k_proj"), positions, size, theta), cache.length * this.kvWidth);
-    v.set(project("v_proj"), cache.length * this.kvWidth);
-    const told = watch ? (row, head, shares) => watch(layer, row, head, shares) : null;
-    const n = positions.length;
-    const seen = attend(queries, n, k, v, cache.length, mask, this.heads, told);
-    return this._linear(layer, "self_attn.o_proj", seen, rows);
+  /** @param {Float32Array} x @param {Row[]} rows */
+  _attention(at, x, rows) {
+    const positions = rows.map((row) => row.position);
+    const project = (name) => this._linear(at, `self_attn.${name}`, x);
+    const turned = (name) => {
+      return rotate(project(name), positions, this.heads.size, this.config.rope_theta);
+    };
+    const queries = turned("q_proj");
+    const keys = parts(turned("k_proj"), at.n);
+    const values = parts(project("v_proj"), at.n);
+    rows.forEach((row, r) => {
+      row.keys[at.layer] = keys[r];
+      row.values[at.layer] = values[r];
+    });
+    return this._linear(at, "self_attn.o_proj", attend(queries, rows, at.layer, this.heads));
   }
 
-  /** @param {number} layer @param {Float32Array} x @param {Rows} rows */
-  _mlp(layer, x, rows) {
-    const gate = this._linear(layer, "mlp.gate_proj", x, rows);
-    const up = this._linear(layer, "mlp.up_proj", x, rows);
-    return this._linear(layer, "mlp.down_proj", gated(gate, up), rows);
+  /** @param {Float32Array} x */
+  _mlp(at, x) {
+    const gate = this._linear(at, "mlp.gate_proj", x);
+    const up = this._linear(at, "mlp.up_proj", x);
+    return this._linear(at, "mlp.down_proj", gated(gate, up));
   }
+}
+
+/** The `n` rows of a matrix. @param {Float32Array} x @param {number} n */
+function parts(x, n) {
+  const width = x.length / n;
+  return Array.from({ length: n }, (_, r) => x.subarray(r * width, (r + 1) * width));
 }

@@ -8,6 +8,7 @@ import { controls } from "./controls.js";
 import { lane } from "./figure.js";
 import { heat } from "./heat.js";
 import { Llama } from "./llama.js";
+import { Memory } from "./memory.js";
 import { nextTokens } from "./next.js";
 import { unpackTensors } from "./packed.js";
 import { phrase } from "./phrases.js";
@@ -20,7 +21,6 @@ import { Tokens } from "./tokens.js";
 const TAG = "peft-viz-playground";
 const CSS = /*css*/ ""; // playground.py puts playground.css between the quotes
 const MARKS = ["virtual", "token", "padding", "generated", "attended", "masked"];
-const KEPT = 400; // answers that are remembered
 
 export class PeftVizPlayground extends HTMLElement {
   /** @type {import("./state.js").State} */
@@ -36,8 +36,8 @@ export class PeftVizPlayground extends HTMLElement {
   /** @type {Record<string, string>} colours of the theme */
   paint = {};
   sizes = { cell: 30, gutter: 88 };
-  /** @type {Map<string, import("./run.js").Answered>} */
-  _known = new Map();
+  /** @type {Memory} what the model has read */
+  memory = new Memory();
 
   connectedCallback() {
     if (this.shadowRoot) return;
@@ -145,11 +145,10 @@ export class PeftVizPlayground extends HTMLElement {
   }
 
   /**
-   * The answer with some of the choices changed; computed once.
+   * The answer with some of the choices changed. What was computed before is not computed again.
    * @param {Partial<import("./state.js").State>} [part]
-   * @param {boolean} [whole] with the attention, and with what the padding is read as
    */
-  ask(part = {}, whole = false) {
+  ask(part = {}) {
     const { word, task, method, on, pad, counted, out, off } = { ...this.state, ...part };
     const virtual = on && this.facts.methods[method].virtual; // where there is none, none is hidden
     const asked = {
@@ -161,13 +160,7 @@ export class PeftVizPlayground extends HTMLElement {
       flipped: out.filter((name) => virtual || name[0] !== "v"),
       off: method === "lora" ? off : [],
     };
-    const key = JSON.stringify(asked);
-    const known = this._known.get(key);
-    if (known && (known.shares.length || !whole)) return known;
-    if (this._known.size > KEPT) this._known.clear();
-    const answered = run(this.model, this.tokens, this.facts, asked, whole);
-    this._known.set(key, answered);
-    return answered;
+    return run(this.model, this.tokens, this.facts, asked, this.memory);
   }
 
   // ---- the page
@@ -254,12 +247,11 @@ export class PeftVizPlayground extends HTMLElement {
     const start = performance.now();
     const { state, facts } = this;
     const focus = /** @type {HTMLElement} */ (this.shadowRoot.activeElement)?.dataset.key;
-    const shown = this.ask({}, true);
+    const shown = this.ask();
     const { columns } = shown;
     this.lookedAt = columns.find((c) => c.name === state.at) || columns[shown.asks];
-    const without = this.ask({ on: false }, this.lookedAt.role === "padding");
+    const without = this.ask({ on: false });
     this.answers = { shown, without };
-    this.took = shown.milliseconds + (shown === without ? 0 : without.milliseconds);
     const virtual = facts.methods[state.method].virtual || 0;
     const ghosts = state.on ? 0 : virtual;
     const most = Math.max(columns.length + ghosts, virtual + without.columns.length);
@@ -282,7 +274,11 @@ export class PeftVizPlayground extends HTMLElement {
     seen.paint();
     this._edge();
     this.$.next.replaceChildren(...nextTokens(this).filter(Boolean));
-    this.$.took.textContent = this.say("took", this.took.toFixed(0));
+    const runs = state.on ? [shown, without] : [shown];
+    const sum = (of) => runs.reduce((total, answered) => total + of(answered), 0);
+    const took = sum((x) => x.milliseconds).toFixed(0);
+    const [computed, tokens] = [sum((x) => x.computed), sum((x) => x.rows.length)];
+    this.$.took.textContent = this.say("took", computed, tokens, took);
     if (focus) this._focus(focus);
     this.drawn = performance.now() - start;
   }

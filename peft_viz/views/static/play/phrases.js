@@ -76,7 +76,10 @@ export const PHRASES = {
     "前缀一开始就在缓存中：它不会被读取，因此没有后续词元。",
   ],
   no_such: ["Without the adapter there is no {0}.", "没有适配器时不存在 {0}。"],
-  took: ["{0} ms in this page", "本页计算用时 {0} 毫秒"],
+  took: [
+    "{0} of {1} tokens computed anew in this page, {2} ms",
+    "本页重新计算了 {1} 个词元中的 {0} 个，用时 {2} 毫秒",
+  ],
   parameters: ["{0} parameters, frozen", "{0} 个参数，已冻结"],
   link: ["Copy a link to this", "复制此状态的链接"],
   copied: ["Copied.", "已复制。"],

@@ -1,8 +1,10 @@
 // One question, read and answered: where everything stands, and what the model makes of it.
+import { Memory } from "./memory.js";
 import { largest, softmax } from "./tensors.js";
 
 /**
  * @typedef {import("./llama.js").Llama} Llama
+ * @typedef {import("./llama.js").Row} Row
  * @typedef {import("./tokens.js").Tokens} Tokens
  *
  * What is asked of the model.
@@ -29,8 +31,8 @@ import { largest, softmax } from "./tensors.js";
  * @property {number} first the first column that is read as a query
  * @property {number} asks the column that asks for the first letter of the answer
  * @property {string} answer
- * @property {Float32Array[]} logits for each column from `first` on
- * @property {Float32Array[][][]} shares of attention: [layer][head][query], each over the columns
+ * @property {Row[]} rows what the model made of each column from `first` on, up to the last
+ * @property {number} computed how many of them were not known
  * @property {number} milliseconds
  */
 
@@ -81,17 +83,12 @@ export function learned(model, packed, asked) {
   return out;
 }
 
-/** A prefix goes into the cache: [tokens, 2 * layers, width], keys and values in turn. */
-function fill(cache, prefix, virtual, width) {
-  const layers = cache.keys.length;
-  for (let v = 0; v < virtual; v++) {
-    for (let layer = 0; layer < layers; layer++) {
-      const at = (v * 2 * layers + 2 * layer) * width;
-      cache.keys[layer].set(prefix.subarray(at, at + width), v * width);
-      cache.values[layer].set(prefix.subarray(at + width, at + 2 * width), v * width);
-    }
-  }
-  cache.length = virtual;
+/** A token of a prefix: [2 * layers, width], keys and values in turn. */
+function keysAndValues(prefix, v, { num_hidden_layers: layers }, virtual) {
+  const width = prefix.length / (virtual * 2 * layers);
+  const part = (i) => prefix.subarray((v * 2 * layers + i) * width).subarray(0, width);
+  const every = (from) => Array.from({ length: layers }, (_, layer) => part(2 * layer + from));
+  return { keys: every(0), values: every(1) };
 }
 
 /**
@@ -100,62 +97,60 @@ function fill(cache, prefix, virtual, width) {
  * @param {Tokens} tokens
  * @param {import("./packed.js").Packed} packed
  * @param {Asked} asked
- * @param {boolean} [whole] false: for the answer alone. Padding that nobody may see is not read
- *   (it changes nothing), and who attends to whom is not kept.
+ * @param {Memory} [memory] of what was read before, with the same model
  * @returns {Answered}
  */
-export function run(model, tokens, packed, asked, whole = true) {
+export function run(model, tokens, packed, asked, memory = new Memory()) {
   const start = performance.now();
-  const { virtual, prompt, prefix, change } = learned(model, packed, asked);
+  memory.shrink();
+  const { virtual, prompt, prefix, change = null } = learned(model, packed, asked);
   const columns = place(tokens, asked, virtual);
-  const kept = columns.filter((c) => whole || c.seen || c.role !== "padding"); // in the cache
-  const cache = model.cache(columns.length + LONGEST);
-  if (prefix) fill(cache, prefix, virtual, model.kvWidth);
-  const { num_hidden_layers: layers, num_attention_heads: heads } = model.config;
-  const grid = () => Array.from({ length: heads }, () => []);
-  /** @type {Float32Array[][][]} */
-  const shares = Array.from({ length: whole ? layers : 0 }, grid);
-  const watch = whole ? (layer, _, head, given) => shares[layer][head].push(given) : null;
-  const size = tokens.vocabulary.length;
-  const logits = [];
+  const width = model.config.hidden_size;
+  const changed = change ? `${asked.task} ${asked.off}` : "";
+  /** @type {Row[]} that later ones see */
+  const seen = [];
+  let computed = 0;
 
-  const read = (from, embeddings) => {
-    const rows = kept.slice(from);
-    const positions = rows.map((c) => c.position);
-    const mask = kept.map((c) => c.seen);
-    const out = model.forward({ embeddings, positions, mask, cache, change, watch });
-    rows.forEach((c, r) => {
-      logits[columns.indexOf(c) - first] = out.slice(r * size, (r + 1) * size);
-    });
-    return largest(out.subarray(out.length - size));
+  /** @param {Column} c @param {number} i */
+  const given = ({ role, id, position }, i) => {
+    if (role !== "virtual") return { embedding: model.embedding(id), position };
+    if (prompt) return { embedding: prompt.subarray(i * width, (i + 1) * width), position };
+    return { embedding: null, position, ...keysAndValues(prefix, i, model.config, virtual) };
   };
-  const first = cache.length;
+  /** @param {Column} c @param {number} i */
+  const rowOf = (c, i) => {
+    const what = c.id == null ? `${asked.task} ${asked.method} ${c.name}` : `${changed} ${c.id}`;
+    const row = memory.row(what, c.id == null && prefix ? [] : seen, !!c.seen, given(c, i));
+    if (c.seen) seen.push(row);
+    return row;
+  };
+  /** @param {Column[]} columns */
+  const read = (columns) => {
+    const rows = columns.map(rowOf);
+    const fresh = new Set(rows.filter((row) => row.embedding && !row.logits));
+    if (fresh.size) model.forward([...fresh], change);
+    computed += fresh.size;
+    return rows;
+  };
+  const rows = read(columns);
+  const first = prefix ? virtual : 0;
   const asks = columns.length - 1;
-  const ids = kept.filter((c) => c.id != null).map((c) => c.id);
-  const embeddings = model.embed(ids);
-  let best = read(first, prompt ? joined(prompt, embeddings) : embeddings);
+  /** @type {number[]} */
   const made = [];
   while (made.length < LONGEST) {
     const role = /** @type {"generated"} */ ("generated");
+    const id = largest(rows[rows.length - 1].logits);
     const position = columns[columns.length - 1].position + 1;
     const name = `g${made.length}`;
-    const column = { role, name, id: best, text: tokens.vocabulary[best], seen: 1, position };
+    const column = { role, name, id, text: tokens.vocabulary[id], seen: 1, position };
     columns.push(column);
-    kept.push(column);
-    made.push(best);
-    if (best === tokens.end) break;
-    best = read(kept.length - 1, model.embed([best]));
+    made.push(id);
+    if (id === tokens.end) break;
+    rows.push(...read([column]));
   }
   const answer = tokens.decode(made);
   const milliseconds = performance.now() - start;
-  return { columns, first, asks, answer, logits, shares, milliseconds };
-}
-
-function joined(a, b) {
-  const out = new Float32Array(a.length + b.length);
-  out.set(a);
-  out.set(b, a.length);
-  return out;
+  return { columns, first, asks, answer, rows: rows.slice(first), computed, milliseconds };
 }
 
 /**
@@ -166,9 +161,9 @@ function joined(a, b) {
  * @returns {{id: number, share: number}[]} none for a column that was not read
  */
 export function likeliest(answered, column, count) {
-  const scores = answered.logits[column - answered.first];
-  if (!scores) return [];
-  const shares = softmax(scores.slice());
+  const row = answered.rows[column - answered.first];
+  if (!row) return [];
+  const shares = softmax(row.logits.slice());
   const order = Array.from(shares, (share, id) => ({ id, share }));
   return order.sort((a, b) => b.share - a.share).slice(0, count);
 }
