@@ -22,7 +22,7 @@ from peft_viz.recording.base_model import (
 )
 from .calls import Compiling, Entry, ENTRY_POINTS, PACKAGES, Pause, Watched
 from .values import Reader, struck
-from .doors import Door, Slot, UNSEEN
+from .doors import Door, is_replaced, Slot, UNSEEN
 from .measured import DigestVisit, LayerVisit, OwnVisit, parts, parts_of
 from .measured import position_places, PositionVisit, WeightsVisit
 from .state import passes, StateVisit
@@ -288,7 +288,7 @@ class SwitchOfBase(Switch):
     replaced = False
 
     def _close(self):
-        self.replaced |= any(d.replaced for d in self.doors if isinstance(d, Door) and d.obj is self.base)
+        self.replaced |= any(is_replaced(d) for d in self.doors if isinstance(d, Door) and d.obj is self.base)
         super()._close()
 
 # %% ../../nbs/recording/00_recorder.ipynb #7b176d66
