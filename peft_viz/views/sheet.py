@@ -637,9 +637,8 @@ def roles_found(
     lang,  # `"en"` or `"zh"`
 ) -> list:  # of (mark, name)
     "Legend entries for the roles that occur"
-    return [
-        (MARKS[r], getattr(MARKS[r], lang)) for r in layout.POSITION_KINDS if any(r in row for row in roles)
-    ]
+    kinds = (*layout.POSITION_KINDS, "masked")  # see `SequenceRow.looks`
+    return [(MARKS[r], getattr(MARKS[r], lang)) for r in kinds if any(r in row for row in roles)]
 
 
 def token_text(
