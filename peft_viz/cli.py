@@ -18,6 +18,7 @@ from .recording.marks import LANGUAGES
 from .recording.outline import call_rows, caches, columns, cut, decisions, legend, named, value_text
 from .recording.sentences import Number
 from .recording.trace import FORMAT, Trace, TraceError, WRITERS
+from .reference.files import is_stream
 from .views import viewer  # noqa: F401  (adds the writer of pages)
 from .watching import save
 
@@ -156,7 +157,7 @@ def _check_output(
     except OSError as error:
         why = error.strerror or error
         raise UserError(f"{folder} cannot be written to ({why}): choose another place with -o") from None
-    if path.exists() and not _is_ours(path):
+    if path.exists() and not (is_stream(path) or _is_ours(path)):
         raise UserError(f"{path} is there already, and is no recording: choose another name with -o")
     return path.absolute()
 
@@ -192,6 +193,18 @@ def _check_script(options: argparse.Namespace):
     if path.is_dir() and not (path / "__main__.py").is_file():
         raise UserError(f"{script} is a folder without a __main__.py: name a script")
 
+
+def _check_code(options: argparse.Namespace):
+    "Raises `UserError` for files that are no scripts, and which of our commands or cells is meant."
+    meant = {
+        ".json": "peft-viz show reads a recording",
+        ".html": "open a page in a browser",
+        ".ipynb": "in a notebook, %%record above a cell records it",
+    }
+    suffix = "" if options.module else Path(options.script).suffix.lower()
+    if suffix in meant:
+        raise UserError(f"{options.script} is no Python script: {meant[suffix]}")
+
 # %% ../nbs/commands/00_cli.ipynb #5c0a7e12
 def run(
     options: argparse.Namespace,  # from `parser`
@@ -203,8 +216,13 @@ def run(
     _check_script(options)
     if options.calls < 0 or options.every < 0:
         raise UserError("--calls and --every take numbers from 0 upwards")
+    if is_stream(options.output):
+        raise UserError(
+            f"{options.output} is a pipe or a device, and each call writes the recording anew: name a file"
+        )
     said = dict(calls=options.calls, every=options.every, light=options.light, lang=options.lang)
     said.update(output=str(_check_output(options.output)), folder=os.getcwd(), start=time.time())
+    _check_code(options)
     startup = Path(peft_viz.__file__).resolve().parent / "startup"
     places = [str(startup), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ.update(PEFT_VIZ_RUN=json.dumps(said), PEFT_VIZ_PID=str(os.getpid()))

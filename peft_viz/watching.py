@@ -123,6 +123,7 @@ _SAID = {
         "some": "{n} of {of} {kind}{s}",
         "and": " and ",
         "page": "{calls} of {model} ({method} on {base})",
+        "kept": "{said}: {file}",
         "recorded": "peft-viz: recorded {parts}{notes}{next}",
         "others": "in other processes: {files}",
         "nothing": "peft-viz: nothing was recorded{notes}",
@@ -139,6 +140,7 @@ _SAID = {
         "some": "{of} 次 {kind} 中的 {n} 次",
         "and": "、",
         "page": "{model}（{base} 上的{method}）的 {calls}",
+        "kept": "{said}：{file}",
         "recorded": "peft-viz：已记录 {parts}{notes}{next}",
         "others": "其他进程：{files}",
         "nothing": "peft-viz：没有记录任何内容{notes}",
@@ -619,7 +621,9 @@ def report() -> str:  # one line; empty when there is nothing to say
     watcher, files = watch_process(), watch_process().files
     words, files_of = _SAID[files.lang], [files.path(i) for i, _ in enumerate(watcher.pages, 1)]
     written = [(path, page) for path, page in zip(files_of, watcher.pages) if files.is_fresh(path)]
-    parts = [f"{page.summary(files.lang)}: {files.shown(path)}" for path, page in written]
+    parts = [
+        words["kept"].format(said=page.summary(files.lang), file=files.shown(path)) for path, page in written
+    ]
     seen = [path for path, _ in written]
     if os.getpid() == files.main:
         others = [path for path in _written(files) if path not in seen]

@@ -211,6 +211,8 @@ def trains(
         if name in m
         for p in _parameters(m[name])
     }
+    # one of an implementation's own modules can hold them by itself: peft's adaption prompt
+    own |= {id(p) for _, m in walk if _package(m) for p in m._parameters.values()}
     biases = any(getattr(c, "bias", None) in ("all", "lora_only", "poly_only") for c in configs.values())
     with UNSEEN:  # no function mode of the user's sees that we ask
         there = [(p, at, n) for at, m in walk if m._parameters for n, p in m._parameters.items()]

@@ -502,7 +502,7 @@ def answer_text(
         and answer
         and all(isinstance(run, tuple) and len(run) == 2 for run in answer)
     ):
-        answer = " ".join(f"{bit}×{n}" for bit, n in answer)
+        answer = " ".join(f"{'–' if bit is None else bit}×{n}" for bit, n in answer)
     if isinstance(answer, Chances):
         answer = ", ".join(
             f"{layout.visible(text) if text else id} {float(p):.{digits}f}" for id, text, p in answer

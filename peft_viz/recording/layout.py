@@ -314,13 +314,21 @@ def passed(
     )
 
 # %% ../../nbs/recording/02_layout.ipynb #f4760cf6
+def _recording(trace):
+    "Raises TypeError for what is no recording."
+    if not hasattr(type(trace), "base_calls"):
+        said = "this takes a recording, the trace of `with record(model) as trace:`"
+        raise TypeError(f"{said}; got {trace!r:.80}")
+
+
 def base_call(
     trace,  # the trace
     call=None,  # a call, its id, or None: the first base call
     labels: bool = False,  # must it have got labels?
 ):
     """The base call to draw: the given one, or the first that fits. Raises ValueError, saying what to do, when
-    there is none."""
+    there is none, and TypeError for what is no recording."""
+    _recording(trace)
     if call is not None:
         call = _call(trace, call)
         if call.kind != "base":
@@ -558,12 +566,18 @@ class SequenceRow:
     labels: list | None  # the label the base model got at this position; None in the cache
     positions: list | None  # the position number the base model got; None in the cache
     unkept: tuple = ()  # of the names `UNKEPT`: what was there, but too large to be kept (and is None above)
+    masked: tuple = ()  # keys of tokens that the mask hides, and that are no padding
+
+    @property
+    def looks(self) -> list:
+        "The roles as they are drawn: a token that the mask hides is `masked`; in `roles` it is padding"
+        return ["masked" if k in self.masked else role for k, role in enumerate(self.roles)]
 
     def to_dict(self) -> dict:
         """Compact plain data: roles and mask as strings of one letter per key, texts left out (look ids up in
         `trace.tokens`)"""
         return {
-            "roles": _letters(self.roles),
+            "roles": _letters(self.looks),
             "ids": None if all(i is None for i in self.ids) else self.ids,
             "attended": _bits(self.attended),
             "labels": self.labels,
@@ -790,6 +804,17 @@ def _row_layout(trace, g, row, found, pad, ends):
     )
 
 # %% ../../nbs/recording/02_layout.ipynb #59b2ebcf
+def _mask_tokens(trace, rows, end):
+    "Say of each row which of its keys before `end` are tokens that the mask hides, see `hidden`"
+    for row in rows:
+        if not row.attended or "padding" not in row.roles:
+            continue
+        own = [k for k, role in enumerate(row.roles[:end]) if role != "virtual"]
+        ids, shown = ([table[k] for k in own] for table in (row.ids, row.attended))
+        if None not in ids:
+            row.masked = tuple(own[column] for _, column, _ in hidden(trace, [ids], [shown]))
+
+
 def _beside_tokens(row, labels):
     "The labels that were passed, each at the key of its token"
     return _between(row.roles, labels)
@@ -815,6 +840,7 @@ def sequence(
     rows = [
         _row_layout(trace, g, r, {n: table[r] for n, table in tables.items()}, *ends) for r in range(g.rows)
     ]
+    _mask_tokens(trace, rows, g.total if g.prompt_end is None else g.prompt_end)
     given = tables.get("caller_labels")
     given = given and [labels and _beside_tokens(row, labels) for row, labels in zip(rows, given)]
     return SequenceLayout(call.id, g.cached, rows, given)

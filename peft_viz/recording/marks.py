@@ -10,7 +10,7 @@ LANGUAGES = ("en", "zh")
 
 _SPELT = (
     "AdaMSS BOFT BEFT LoHa LoKr OFT VeRA PVeRA FourierFT GLoRA HRA HiRA SHiRA MiSS RandLora RoAd C3A WaveFT OSF "
-    "DeLoRA GraLoRA TinyLoRA PSOFT FRoD UniLoRA"
+    "DeLoRA GraLoRA TinyLoRA PSOFT FRoD UniLoRA DEFT Lily PEANuT"
 )
 METHODS = {
     name.upper(): (name, name) for name in _SPELT.split()
@@ -25,6 +25,8 @@ METHODS = {
     "IA3": ("IA³", "IA³"),
     "POLY": ("Poly", "Poly"),
     "ADAPTION_PROMPT": ("adaption prompt", "适配提示"),
+    "VBLORA": ("VB-LoRA", "VB-LoRA"),
+    "XLORA": ("X-LoRA", "X-LoRA"),
     "TRAINABLE_TOKENS": ("trainable tokens", "可训练词元"),
     "LN_TUNING": ("LayerNorm tuning", "层归一化微调"),
     None: ("no adapter", "无适配器"),

@@ -398,9 +398,9 @@ TEXTS |= {
         "损失为 {loss}，计入 {count} 个标签。",
     ),
     "loss_first": (
-        "The loss is {loss}, over {count} label{count:s}. Nothing predicts the first token of a row, so its label "
-        "does not count.",
-        "损失为 {loss}，计入 {count} 个标签。每行第一个词元没有位置去预测，它的标签不计入。",
+        "The loss is {loss}, over {count} label{count:s}. Nothing predicts what stands in the first column, so a "
+        "label there does not count.",
+        "损失为 {loss}，计入 {count} 个标签。第一列没有位置去预测，那里的标签不计入。",
     ),
     "loss_": ("The loss is {loss}.", "损失为 {loss}。"),
     "own_loss": (

@@ -9,9 +9,9 @@ __all__ = ['state_of', 'StateVisit', 'passes']
 import torch
 
 from . import layout
-from .about import tuner_layers
+from .about import _package, tuner_layers
 from .values import guarded
-from .measured import base_here, Inside
+from .measured import base_here, Inside, parts
 from .trace import Adapters
 
 # %% ../../nbs/recording/08_state.ipynb #64be9385
@@ -36,6 +36,11 @@ def _has_active(m) -> bool:
     return any(name in names for names in held if hasattr(names, "keys") for name in active)
 
 # %% ../../nbs/recording/08_state.ipynb #c6e93b94
+def _takes_their_place(base) -> bool:
+    "Are there modules of an adapter that are no adapted layers? Those of peft's adaption prompt hold an attention."
+    return any(_package(m) and m._parameters for _, m in parts(base))
+
+
 class StateVisit(Inside):
     "A call of the base model: the first in each call from outside notes the state of the adapters."
 
@@ -56,7 +61,7 @@ class StateVisit(Inside):
             return
         # looking at every module takes its time: once for a call from outside
         layers = tuner_layers(self.module)
-        if not layers and (soft or not trace.about.get("adapters")):
+        if not layers and (soft or not trace.about.get("adapters") or _takes_their_place(self.module)):
             return
         self.state = call.measured.adapters = state_of(layers)
         if self.recorder.adapted.issuperset(map(id, layers)):

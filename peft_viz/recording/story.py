@@ -368,6 +368,8 @@ def _told_padding(pads: list) -> tuple:
 def _passed(t: _Teller, root):
     "The first moment: what the caller passes."
     given = _given_to(t.flow, root)
+    if root.raised and not root.args:
+        return  # it ended before its first line: what was passed is not known
     name = next((n for n in ("input_ids", "inputs_embeds") if n in given), None)
     value = t.trace.value(given.get(name))
     others = [n for n in given if n != name]
@@ -960,6 +962,8 @@ def _padding_counted(t: _Teller, scene: _Scene, rows: list) -> list:
     "Of each row whose padding moves the positions: that of its first token, and what it would be without padding."
     seq, more = _try(layout.sequence, t.trace, scene.base), []
     for r, row in enumerate(seq.rows if seq is not None else ()):
+        if row.masked:
+            continue  # not padding: `given` says so
         at = row.roles.index("token") if "token" in row.roles else 0
         before = at - row.roles[:at].count("padding")
         numbers = rows[r if len(rows) > 1 else 0]
@@ -991,6 +995,7 @@ _WHO = {  # (more than one query, padding among them) -> which of them are count
     (False, False): ("It", "该查询"),
     (True, False): ("Each of them", "每个查询"),
     (True, True): ("Each that is not padding", "每个非填充的查询"),
+    (True, "masked"): ("Each that is not masked", "每个未被遮蔽的查询"),
 }
 # none of the caller's tokens sees all virtual tokens, some, all
 _SEE = "see_none", "see_some", "see_virtual"
@@ -1005,6 +1010,9 @@ def _attention(t: _Teller, scene: _Scene):
     if found is None:
         return
     counts, seen, v, hidden = _sights(found)
+    seq = _try(layout.sequence, t.trace, scene.base)
+    if hidden and seq is not None and any(row.masked for row in seq.rows):
+        hidden = "masked"
     if not counts:
         return  # nothing but padding, or no grid of queries and keys
     n, all_, seen, few, keys = len(found.query_roles[0]), len(seen), sum(seen), min(counts), max(counts)
@@ -1031,7 +1039,7 @@ def _attention(t: _Teller, scene: _Scene):
         2,
         queries=n,
         ies="y" if n == 1 else "ies",
-        who=_WHO[hidden or n > 1, hidden],
+        who=_WHO[bool(hidden) or n > 1, hidden],
         range=(f"{few} to {keys}", f"{few} 到 {keys}") if few < keys else str(keys),
         few=few,
         keys=keys,

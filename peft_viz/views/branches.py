@@ -148,6 +148,7 @@ def branches(
     """The decisions of one call of a watched function, as a tree, with the way that the call took.
     Raises ValueError for a call whose lines were not recorded."""
     words = vocabulary(lang, BRANCHES)
+    layout._recording(trace)
     if call is None:
         call = next((c for c in trace.calls if c.source is not None), None)
     if call is None:

@@ -157,7 +157,7 @@ def cache(
     beside = 0.15 + 0.075 * max(text_width(note) for _, _, note in filter(None, lines))
     paper = room(ax, COLUMN, most=9) - margin - beside  # inches for the cells
     cell = min(0.32, paper / max(1, columns))
-    entries = roles_found([layout.sequence(trace, c.call).rows[row].roles for c in shown if c], lang)
+    entries = roles_found([layout.sequence(trace, c.call).rows[row].looks for c in shown if c], lang)
     kept = any(c.after is not None for c in calls)
     entries += [(None, words["new" if kept else "reads"])]
     left, right = -0.5 - margin / cell, columns - 0.5 + beside / cell

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['THEMES', 'WORDS', 'COLUMN', 'SMALL', 'LEGIBLE', 'Theme', 'theme', 'contrast', 'mixed', 'text_on', 'fonts', 'drawable',
-           'legible', 'written', 'vocabulary', 'text_width', 'in_lines', 'Sheet', 'inches', 'room', 'shortened',
+           'legible', 'written', 'vocabulary', 'text_width', 'in_lines', 'Sheet', 'Box', 'inches', 'room', 'shortened',
            'legend_height', 'roles_found', 'token_text', 'one_row', 'cell_size', 'ranges', 'letters', 'stripes']
 
 # %% ../../nbs/views/figures/00_sheet.ipynb #c943b8ed
@@ -19,6 +19,8 @@ import matplotlib.pyplot as plt
 from matplotlib import font_manager
 from matplotlib.colors import to_hex, to_rgb, to_rgba
 from matplotlib.patches import Polygon, Rectangle
+from matplotlib.path import Path as Outline
+from matplotlib.transforms import IdentityTransform
 
 from ..recording import layout
 from ..recording.layout import MARKS
@@ -450,12 +452,29 @@ def _text(sheet, x, y, text, size=SMALL, color=None, mono=False, **kw):
 
 Sheet.text = _text
 
+# %% ../../nbs/views/figures/00_sheet.ipynb #2350ad7f
+class Box(Rectangle):
+    """A rectangle that is never turned: its path has its corners. matplotlib's has a transformation of its own, which
+    is made anew several times for each of a hundred cells."""
+
+    def get_path(self):
+        "The corners, in cells"
+        (x, y), w, h = self.get_xy(), self.get_width(), self.get_height()
+        return Outline([(x, y), (x + w, y), (x + w, y + h), (x, y + h), (x, y)], _CORNERS)
+
+    def get_patch_transform(self):
+        "None of its own"
+        return IdentityTransform()
+
+
+_CORNERS = Outline.unit_rectangle().codes
+
 # %% ../../nbs/views/figures/00_sheet.ipynb #2350ad5f
 def _chip(sheet, x, y, mark, text="", width=1, height=1, size=8, hatch=True, rotation=0):
     "A filled cell centred at (x, y)"
     name, gap = sheet.theme.name, 0.08
     sheet.ax.add_artist(
-        Rectangle(
+        Box(
             (x + sheet.shift - width / 2 + gap / 2, y - height / 2 + gap / 2),
             width - gap,
             height - gap,
@@ -528,7 +547,7 @@ def _legend(sheet, entries, top, bits=("1", "0"), glyphs=True):
         x, y = sheet.left + x / sheet.cell, top + (0.12 + 0.24 * line) / sheet.cell
         if mark is None:
             look = dict(facecolor="none", edgecolor=sheet.theme.accent, linewidth=1.6 * sheet.scale)
-            sheet.ax.add_artist(Rectangle((x, y - size / 2), size, size, **look))
+            sheet.ax.add_artist(Box((x, y - size / 2), size, size, **look))
         else:
             glyph = shown.get(mark.name, mark.glyph) if glyphs else ""
             sheet.chip(x + size / 2, y, mark, glyph, size, size, LEGIBLE, hatch=not glyph)
@@ -582,7 +601,7 @@ def _bar(sheet, x, y, width, height, color, gid, hatch=None, edge=None):
     "A rectangle with its left upper corner at (x, y); `gid` says what it stands for"
     look = dict(facecolor=color, edgecolor=edge or sheet.theme.line, hatch=hatch, gid=gid, zorder=2)
     look["linewidth"] = 0.8 * sheet.scale if edge else 0
-    return sheet.ax.add_artist(Rectangle((x, y), width, height, **look))
+    return sheet.ax.add_artist(Box((x, y), width, height, **look))
 
 
 def _rule(sheet, xs, ys, color=None, width=1.0, style="-", gid=None):
@@ -618,9 +637,8 @@ def roles_found(
     lang,  # `"en"` or `"zh"`
 ) -> list:  # of (mark, name)
     "Legend entries for the roles that occur"
-    return [
-        (MARKS[r], getattr(MARKS[r], lang)) for r in layout.POSITION_KINDS if any(r in row for row in roles)
-    ]
+    kinds = (*layout.POSITION_KINDS, "masked")  # see `SequenceRow.looks`
+    return [(MARKS[r], getattr(MARKS[r], lang)) for r in kinds if any(r in row for row in roles)]
 
 
 def token_text(

@@ -29,7 +29,12 @@ def table(
 ) -> str:  # lines of text
     """What reached the base model (`in`) and what came back (`out`), in shapes.
 
-    A column has `-` where its base model did not get the argument, and everywhere when it was not called so often."""
+    A column has `-` where its base model did not get the argument, and everywhere when it was not called so often.
+    Raises TypeError for anything but recordings with their titles."""
+    if not isinstance(traces, dict) or not all(isinstance(trace, Trace) for trace in traces.values()):
+        raise TypeError(
+            f"table() takes titles and recordings: show.table({{'mine': trace}}); got {traces!r:.80}"
+        )
     called = {title: trace.base_calls[call : call + 1] for title, trace in traces.items()}
     rows = [["", "", *traces]]
     for direction, field in (("in", "args"), ("out", "outputs")):

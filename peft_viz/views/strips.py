@@ -36,7 +36,7 @@ def token_line(
         "",
         [
             (MARKS[role], token_text(role, id, text, 9), glyph(role))
-            for role, id, text in zip(row.roles, row.ids, row.texts)
+            for role, id, text in zip(row.looks, row.ids, row.texts)
         ],
     )
 
@@ -237,7 +237,7 @@ def sequence(
         (words["row"].format(row=r), _sequence_lines(row, trace, words) + _used_lines(trace, seq, r, words))
         for r, row in enumerate(seq.rows[:rows])
     ]
-    entries = roles_found([r.roles for r in seq.rows[:rows]], lang)
+    entries = roles_found([r.looks for r in seq.rows[:rows]], lang)
     if any(r.attended for r in seq.rows):
         entries += [(MARKS[m], getattr(MARKS[m], lang)) for m in ("attended", "masked")]
     if any(r.labels for r in seq.rows):
@@ -280,7 +280,7 @@ def labels(
         above = [value_line("numbers", words["types"], types[r], trace, words)] if types else []
         below = [_weight_line(row, weights[r], trace, words)] if weights else []
         blocks.append((words["row"].format(row=r), [token, *above, *lines, *below]))
-    entries = roles_found([r.roles for r in seq.rows[:rows]], lang) + [
+    entries = roles_found([r.looks for r in seq.rows[:rows]], lang) + [
         (MARKS[m], getattr(MARKS[m], lang)) for m in ("label", "ignored")
     ]
     return strips(trace, seq, ax, theme, lang, blocks, entries, _labels_story(seq, words, types))
@@ -378,7 +378,7 @@ def positions(
         if row.positions is not None or "positions" in row.unkept:
             lines.append(value_line("positions", words["told"], row.positions, trace, words))
         blocks.append((words["row"].format(row=r), lines + _used_lines(trace, seq, r, words, always=True)))
-    entries = roles_found([row.roles for row in seq.rows[:rows]], lang)
+    entries = roles_found([row.looks for row in seq.rows[:rows]], lang)
     if any(row.attended for row in seq.rows):
         entries += [(MARKS[m], getattr(MARKS[m], lang)) for m in ("attended", "masked")]
     return strips(

@@ -7,7 +7,7 @@ __all__ = ['payload', 'data_script', 'modules', 'bare', 'join', 'code', 'summary
            'View']
 
 # %% ../../nbs/views/00_viewer.ipynb #f1f6e269
-import base64, gc, hashlib, json, posixpath, re
+import base64, gc, hashlib, json, posixpath, re, warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
@@ -89,16 +89,18 @@ def _lean(document: dict) -> dict:
     return document | {"calls": calls, "values": values}
 
 # %% ../../nbs/views/00_viewer.ipynb #21ab3e21
-def _read(trace: Trace, what: str) -> list:  # the story or the findings, as plain data
+def _read(trace: Trace, what: str, untold: dict) -> list:  # the story or the findings, as plain data
     try:
         return [x.to_dict() for x in getattr(trace, what)()]
-    except Exception:  # a recording from elsewhere may be odd in any way: its lines are shown all the same
+    except Exception as error:  # a recording from elsewhere may be odd in any way: its lines are shown
+        untold[what] = f"{type(error).__name__}: {error}"  # and the page says why there is no more
         return []
 
 
 def _differences(a: Trace, b: Trace) -> list:  # what `compare` finds, as texts and places
     return [
         {"call": d.call, "step": d.step, "call_b": d.call_b, "step_b": d.step_b}
+        | ({"row": d.place[0]} if d.place and type(d.place[0]) is int else {})
         | {"cells": {lang: d.cells(lang) for lang in marks.LANGUAGES}}
         for d in compare(a, b).differences
     ]
@@ -113,14 +115,18 @@ def payload(
 ):  # plain data: `trace`, `layout`, `story`, and so on; of two recordings also `other` and `differences`
     "What the viewer needs to know, as plain data"
     beside = {"other": payload(other, lang), "differences": _differences(trace, other)} if other else {}
-    return beside | {
+    untold = {}  # what of these could not be made, and why
+    told = {"story": _read(trace, "story", untold), "findings": _read(trace, "diagnose", untold)}
+    if untold:
+        listed = "; ".join(f"{what}() raised {error}" for what, error in untold.items())
+        warnings.warn(f"The page shows less of this trace than it could: {listed}", stacklevel=2)
+    told |= {"untold": untold} | beside
+    return told | {
         "trace": _lean(trace.to_dict()),
         "layout": {
             "sequences": _sequences(trace),
             "caches": [c.to_dict() for c in _or_none(layout.cache, trace) or []],
         },
-        "story": _read(trace, "story"),
-        "findings": _read(trace, "diagnose"),
         "marks": {name: {k: getattr(mark, k) for k in _MARK} for name, mark in layout.MARKS.items()},
         "method": {lang: marks.method(trace.about.get("peft_type"), lang) for lang in marks.LANGUAGES},
         "ways": ways(trace),
@@ -249,12 +255,14 @@ def summary(
         + "</table>"
     )
     more = len(trace.base_calls) - limit
-    told = [moment["text"]["zh" if lang.startswith("zh") else "en"] for moment in _read(trace, "story")[:20]]
+    story = _read(trace, "story", untold := {})
+    told = [moment["text"]["zh" if lang.startswith("zh") else "en"] for moment in story[:20]]
     return (
         f"<pre>{escape(repr(trace))}</pre>"
         + (f"<ol>{''.join(cell('li', sentence) for sentence in told)}</ol>" if told else "")
         + (table if rows else "")
         + (f"<p>... and {more} more</p>" if more > 0 else "")
+        + "".join(cell("p", f"The {what} of this trace could not be made: {untold[what]}") for what in untold)
         + "<p>Trust this notebook (or save the trace as an .html file and open it) to step through the recording.</p>"
     )
 

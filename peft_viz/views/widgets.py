@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['CONFIG_FOR', 'INSIDE', 'WITH_TASKS', 'MOST', 'TEXTS', 'LABELS', 'FIGURE_NAMES', 'ARGUMENTS', 'GRIDS', 'READY',
-           'RUN_KNOBS', 'LOOK_KNOBS', 'KNOBS', 'ROWS', 'KEPT', 'encode', 'Bench', 'differences', 'table', 'picture',
-           'image', 'description', 'WithStill', 'ready', 'alert', 'Explorer', 'Seen', 'explore', 'explore_padding',
-           'explore_generation', 'explore_lora', 'Viewer']
+           'RUN_KNOBS', 'LOOK_KNOBS', 'KNOBS', 'ROWS', 'KEPT', 'encode', 'Bench', 'differences', 'table', 'Renderer',
+           'picture', 'image', 'description', 'WithStill', 'ready', 'alert', 'Explorer', 'Seen', 'explore',
+           'explore_padding', 'explore_generation', 'explore_lora', 'Viewer']
 
 # %% ../../nbs/views/02_widgets.ipynb #6a1d7dcf
 import asyncio, copy, gzip, html, io, json, re
@@ -19,6 +19,8 @@ import anywidget
 import ipywidgets
 import matplotlib.pyplot as plt
 import traitlets
+from matplotlib.backends.backend_svg import RendererSVG
+from matplotlib.textpath import text_to_path
 
 from ..recording import layout, marks
 from ..recording.trace import Trace
@@ -252,32 +254,58 @@ def table(
     style = "border-collapse:collapse;font:13px/1.5 ui-monospace,monospace"
     return f'<table style="{style}">{head}{"".join(rows)}</table>'
 
+# %% ../../nbs/views/02_widgets.ipynb #221b666a
+@lru_cache(4096)
+def _extent(s, prop, ismath):
+    "Width, height and descent of a text"
+    return text_to_path.get_text_width_height_descent(s, prop, ismath)
+
+
+class Renderer(RendererSVG):
+    "matplotlib's, which measures each text anew, also what twenty cells of each figure say: here it is done once"
+
+    def get_text_width_height_descent(
+        self,
+        s,  # the text
+        prop,  # its font and size
+        ismath,  # is it a formula?
+    ) -> tuple:  # of three numbers
+        "Of a text in points"
+        return _extent(s, prop, ismath)
+
 # %% ../../nbs/views/02_widgets.ipynb #221b666c
 _UNSEEN = re.compile(
-    r'<\?xml.*?\?>|<!DOCTYPE.*?>|<!--.*?-->|<metadata>.*?</metadata>|\n|(?<=<g) id="[^"]*"', re.S
+    r'<(?:\?xml|!DOCTYPE)[^>]*>\s*|<!--.*?-->\s*|<metadata>.*?</metadata>|(?<=<g) id="[^"]*"', re.S
 )
-_PATH = re.compile(r' d="([^"]*)"')
+_SPACES = re.compile(r">\s+(?=<|$)|(?<=[;:]) | (?=/>)")
+_PATH = re.compile(r'(?<= d=")[^"]*')
+_TOO_EXACT, _BESIDE_LETTERS = (
+    re.compile(r"(?<=\.\d)\d+"),
+    re.compile(r"\s+(?=[A-Za-z])|(?<=[A-Za-z])\s+|\s+$"),
+)
 
 
 def _compact(svg: str) -> str:
     "The same picture in fewer letters: a tenth of a pixel is exact enough for a line"
-    short = lambda path: re.sub(r"(\.\d)\d+", r"\1", re.sub(r" ?([A-Za-z]) ?", r"\1", path))
-    svg = re.sub(r"> +<", "><", _UNSEEN.sub("", svg))
-    svg = _PATH.sub(lambda found: f' d="{short(found[1])}"', svg)
-    svg = svg.replace("xlink:href", "href")
-    return re.sub(r"(?<=[;:]) | />", lambda found: "/>" if found[0] == " />" else "", svg)
+    short = lambda path: _BESIDE_LETTERS.sub("", _TOO_EXACT.sub("", path[0]))
+    svg = _PATH.sub(short, _UNSEEN.sub("", svg).replace("xlink:href", "href"))
+    return _SPACES.sub(lambda found: found[0][:1].strip(), svg)
 
 
 def picture(
     ax,  # Axes of a figure of ours, which is closed
 ) -> tuple:  # (the SVG file as bytes, width in CSS pixels)
     "Render a figure. The same figure gives the same bytes."
-    figure, out = ax.figure, io.BytesIO()
+    figure, out = ax.figure, io.StringIO()
+    figure.dpi = 72  # the unit of an SVG file is a point
     with plt.rc_context({"svg.hashsalt": "peft_viz", "svg.fonttype": "path"}):
-        figure.savefig(out, format="svg", facecolor=figure.get_facecolor(), metadata={"Date": None})
+        renderer = Renderer(*figure.bbox.size, out, metadata={"Date": None})
+        figure.draw(renderer)
+        renderer.finalize()
     plt.close(figure)
-    svg = _compact(out.getvalue().decode())
-    return svg.encode(), round(figure.get_size_inches()[0] * 95)  # small letters have 12 pixels
+    return _compact(out.getvalue()).encode(), round(
+        figure.get_size_inches()[0] * 95
+    )  # small letters: 12 pixels
 
 
 def image(

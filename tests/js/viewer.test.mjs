@@ -194,6 +194,8 @@ test("Python is coloured, and no piece of it is lost", () => {
   const has = (cls, piece) => lines.flat().some(([c, p]) => c === cls && p === piece);
   assert.ok(has("k", "def") && has("f", "f") && has("c", "# why") && has("n", "None"));
   assert.ok(has("s", '"""a') && has("s", '  b"""') && has("s", "'c'") && has("n", "1.5"));
+  const alike = (line) => line.some(([c], i) => i && c === line[i - 1][0]);
+  assert.ok(!lines.some(alike)); // what looks alike is one piece
   assert.equal(dedent("    a\n\n      b"), "a\n\n  b");
 });
 

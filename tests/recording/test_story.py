@@ -536,6 +536,12 @@ def test_no_token_is_written_where_the_base_model_raised():
     assert story[-1].kind == "raised" and not told(story, "token")
 
 
+def test_what_was_passed_to_a_call_that_ended_before_its_first_line_is_not_known():
+    wrong = lambda m: m(BATCH["input_ids"], attention_mask=BATCH["attention_mask"][:1].repeat(9, 1))
+    story = watched("ours", "prompt", wrong).story()
+    assert [moment.kind for moment in story] == ["raised"]
+
+
 def test_a_row_whose_place_another_beam_took():
     beams = lambda m: m.generate(**BATCH, max_new_tokens=4, num_beams=3, do_sample=False)
     tokens = told(watched("ours", "prompt", beams).story(), "token")

@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest, torch
 import small
+from matplotlib.patches import Rectangle
 from test_plot import METHODS, TOKENIZER, batch, chips, lines, recorded
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -557,3 +558,19 @@ def test_a_sentence_quotes_only_what_can_be_drawn(prompt):
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # a letter without a glyph is a warning
         plot.story(trace).figure.canvas.draw()
+
+
+@pytest.mark.parametrize("hatch", [None, "//"])
+def test_a_box_is_drawn_as_a_rectangle_of_matplotlib(hatch):
+    "It has no transformation of its own; not one pixel is another one."
+    drawn = []
+    for shape in (sheet.Box, Rectangle):
+        figure = plt.figure(figsize=(2, 1.5))
+        ax = figure.add_axes([0.1, 0.1, 0.8, 0.8], xlim=(-0.5, 7), ylim=(5, -0.5))
+        for k in range(5):
+            look = dict(facecolor="#e69f00", edgecolor="#444", linewidth=k / 2, hatch=hatch)
+            ax.add_artist(shape((k + 0.04, k / 3), 0.92, 1.37, **look))
+        figure.canvas.draw()
+        drawn.append(np.asarray(figure.canvas.buffer_rgba()).copy())
+        plt.close(figure)
+    assert (drawn[0] == drawn[1]).all() and len(np.unique(drawn[0])) > 5

@@ -474,6 +474,12 @@ def test_a_saved_trace_draws_the_same(figure, prompt, tmp_path):
     assert np.array_equal(*pixels)
 
 
+@pytest.mark.parametrize("name", plot.FIGURES)
+def test_a_figure_of_what_is_no_recording(name):
+    with pytest.raises(TypeError, match="this takes a recording, the trace of .*; got 5"):
+        plot.FIGURES[name](5)
+
+
 def test_errors(prompt):
     unlabelled = recorded("LORA", batch([11], labels=False))
     with pytest.raises(ValueError, match="this trace has no labels: pass labels= to the recorded forward"):

@@ -102,3 +102,9 @@ def test_listing_ends_with_what_was_raised():
     with pytest.raises(ValueError), record(model) as trace:
         model(input_ids=torch.tensor([[999]]))  # no such token
     assert "raised IndexError: " in show.listing(trace).splitlines()[-1]
+
+
+@pytest.mark.parametrize("given", [5, {"a": 5}])
+def test_a_table_of_what_is_no_recording(given):
+    with pytest.raises(TypeError, match="takes titles and recordings: show.table"):
+        show.table(given)

@@ -384,6 +384,60 @@ def test_search_finds_functions_variables_and_lines(trace, opened):
     assert name.endswith("get_prompt")
 
 
+def test_search_finds_the_sentences_of_the_story(trace, opened):
+    page = opened(trace)
+    page.keyboard.press("/")
+    page.keyboard.type("positions that the LAYERS")
+    found = page.raw.locator(f"{TAG} .hit")
+    assert found.count() >= 1 and found.first.inner_text().startswith("moment")
+    sentence = found.first.inner_text().split("\n")[-1].strip()
+    found.first.click()
+    assert of(page, "tab") == "story" and text(page, ".say") == sentence
+
+
+def test_a_call_that_ended_early_shows_what_was_passed(opened):
+    "As peft is called with a mask of another batch: it raises before it calls the base model."
+    peft = pytest.importorskip("peft")
+    model = peft.get_peft_model(load_tiny()[0], peft.PromptTuningConfig(**LM))
+    tokenizer = load_tiny()[1]
+    batch = tokenizer(["fig=", "hello="], return_tensors="pt", padding=True, padding_side="left")
+    with pytest.raises(RuntimeError), record(model, tokenizer=tokenizer) as crashed:
+        model(batch["input_ids"], attention_mask=batch["attention_mask"][[1, 0, 1]])
+    page = opened(crashed)
+    cells = lambda line: page.raw.locator(f"{TAG} .passed tr:has(th:text-is('{line}')) td").all_inner_texts()
+    for row in (0, 1):
+        page.raw.locator(f"{TAG} [data-row='{row}']").click()
+        assert [int(x) for x in cells("id")] == batch["input_ids"][row].tolist()
+        assert [int(x) for x in cells("mask")] == batch["attention_mask"][[1, 0, 1]][row].tolist()
+        assert len(cells("token")) == batch["input_ids"].shape[1]
+    gap = """e => e.querySelector('.say').getBoundingClientRect().top
+        - e.querySelector('.findings').getBoundingClientRect().bottom"""
+    assert page.raw.locator(f"{TAG} .scene-inner").evaluate(gap) > 8
+    page.keyboard.press("ArrowRight")
+    assert page.raw.locator(f"{TAG} .passed").is_visible() and page.problems == []
+
+
+def test_tokens_that_the_mask_hides_are_masked_and_no_padding(trace, opened):
+    model, tokenizer = get_peft_model(load_tiny()[0], PromptTuningConfig(**LM)).eval(), load_tiny()[1]
+    batch = collate(tokenizer, ["fig=", "hello="], ["fgi", "ehllo"], padding_side="left")
+    batch["attention_mask"][1, :2] = 0  # the longer row: tokens
+    with record(model, tokenizer=tokenizer) as hiding, torch.no_grad():
+        model(**batch)
+    rows = layout.sequence(hiding).rows
+    assert [row.masked for row in rows] == [(), (4, 5)] and rows[1].roles[4:6] == ["padding"] * 2
+    assert rows[1].looks[4:6] == ["masked"] * 2 and rows[0].looks == rows[0].roles
+    page = opened(hiding)
+    padded = rows[0].roles.count("padding")
+    assert f"{padded} of padding" in text(page, ".rowpick")
+    page.keyboard.press("r")
+    assert "2 masked" in text(page, ".rowpick") and "padding" not in text(page, ".rowpick")
+    assert "masked" in text(page, ".legend") and "padding" not in text(page, ".legend")
+    told = [str(moment) for moment in hiding.story()]
+    assert any("Each that is not masked sees" in x for x in told)
+    assert not any("In row 1 padding is counted" in x for x in told)
+    assert any("Each that is not padding sees" in str(moment) for moment in trace.story())
+
+
 def test_decoding_a_step_at_a_time(trace, opened):
     page, caches = opened(trace), {c.call: c for c in layout.cache(trace)}
     view(page, "decoding")
@@ -431,6 +485,8 @@ def test_two_recordings_side_by_side(trace, new_page, tmp_path):
     file.write_text(viewer.page(trace, other=other), encoding="utf-8")
     page.show(file)
     assert of(page, "tab") == "compare"
+    first = next(d for d in compare(trace, other).differences if d.place)
+    assert of(page, "row") == first.place[0]
     rows = page.raw.locator(f"{TAG} .compared tbody tr:has(button)")
     assert rows.count() == len(compare(trace, other).differences) > 0
     sides = page.raw.locator(f"{TAG} .side .sheet")

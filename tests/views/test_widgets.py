@@ -1,6 +1,6 @@
 "The explorer, driven without a browser: a knob turned is a model run, and the figures follow."
 
-import asyncio, html, re, subprocess, sys
+import asyncio, html, io, re, subprocess, sys
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import unquote
 from xml.etree import ElementTree
@@ -8,7 +8,17 @@ from xml.etree import ElementTree
 import ipywidgets, matplotlib.pyplot as plt
 import numpy, pytest, torch
 
-from peft_viz import LoraConfig, explore, get_peft_model, layout, load_tiny, widgets
+from peft_viz import (
+    LoraConfig,
+    explore,
+    explore_generation,
+    explore_lora,
+    explore_padding,
+    get_peft_model,
+    layout,
+    load_tiny,
+    widgets,
+)
 from peft_viz.views.widgets import CONFIG_FOR, TEXTS, Bench, Explorer, encode
 
 SVG = b"<svg"
@@ -357,7 +367,7 @@ def test_only_what_changes_is_drawn(explorer, monkeypatch):
 
 # ---- what an explorer shows before its model has run
 
-FIRST = (explore, widgets.explore_padding, widgets.explore_generation, widgets.explore_lora)
+FIRST = (explore, explore_padding, explore_generation, explore_lora)
 
 
 def test_the_first_figures_need_no_torch():
@@ -458,3 +468,27 @@ def test_a_picture_is_shown_as_it_was_drawn(explorer):
     again = ElementTree.fromstring(unquote(html.unescape(source)))
     once = ElementTree.fromstring(svg)
     assert ElementTree.tostring(again) == ElementTree.tostring(once) and len(list(once.iter())) > 50
+
+
+@pytest.mark.parametrize("name", ["attention", "labels", "story"])
+def test_a_picture_is_what_matplotlib_would_have_saved(explorer, name):
+    "Our renderer measures each text once; what it writes has the same letters in the same places."
+    ours, width = widgets.picture(widgets.plot.FIGURES[name](explorer.trace, theme="dark"))
+    figure, out = widgets.plot.FIGURES[name](explorer.trace, theme="dark").figure, io.StringIO()
+    with plt.rc_context({"svg.hashsalt": "peft_viz", "svg.fonttype": "path"}):
+        figure.savefig(out, format="svg", facecolor=figure.get_facecolor(), metadata={"Date": None})
+    assert ours.decode() == widgets._compact(out.getvalue())
+    assert width == round(95 * figure.get_size_inches()[0])
+
+
+def test_a_compact_picture_keeps_what_is_drawn():
+    "Shorter: line ends, blanks, comments, names of groups and digits that say nothing are gone, the rest stays."
+    svg = (
+        '<?xml version="1.0"?>\n<!DOCTYPE svg PUBLIC "a"\n  "b">\n<svg viewBox="0 0 9.25 9">\n <!-- hello -->\n'
+        '  <g id="a">\n <path d="M 1.25 2 \nL 3 4.75 \nz\n" style="fill: #fff; stroke: none"/>\n'
+        ' <use transform="scale(0.015625)" xlink:href="#b"/>\n  </g>\n</svg>\n'
+    )
+    assert widgets._compact(svg) == (
+        '<svg viewBox="0 0 9.25 9"><g><path d="M1.2 2L3 4.7z" style="fill:#fff;stroke:none"/>'
+        '<use transform="scale(0.015625)" href="#b"/></g></svg>'
+    )

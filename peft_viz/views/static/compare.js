@@ -136,7 +136,10 @@ function showDifference(view, other, d) {
     );
   };
   const call = d.call == null ? null : view.rec.calls[d.call];
+  const turned = d.row != null && d.row !== view.row;
+  if (turned) view.row = d.row;
   if (call?.kind === "base" && call.last !== view.step) view.go(call.last);
+  else if (turned) view.redraw();
   const both = d.step != null || d.step_b != null;
   view.$.differs.replaceChildren(
     ...(both ? [code(view, d.call, d.step), code(other, d.call_b, d.step_b)] : []),

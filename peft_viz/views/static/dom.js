@@ -80,11 +80,12 @@ export function put(parent, ...kids) {
   }
 }
 
+const MEASURED_LATER = new Set(["tabindex", "data-moved", "data-more"]); // since it was made
+
 /** @param {any} old @param {any} made */
 function sameAttributes(old, made) {
   for (const { name } of [...old.attributes]) {
-    const found = name === "tabindex" || name === "data-moved"; // what is so since it was made
-    if (!found && !made.hasAttribute(name)) old.removeAttribute(name);
+    if (!MEASURED_LATER.has(name) && !made.hasAttribute(name)) old.removeAttribute(name);
   }
   for (const { name, value } of made.attributes) {
     // a page's policy forbids a style as an attribute
@@ -114,8 +115,9 @@ const made = (x) => (typeof x === "string" ? x : h(x.tag, x.props, x.kids.map(ma
 
 /** Make an element, described by `was`, into what `now` describes. */
 function change(el, was, now) {
+  if (was === now) return; // described once, and as it was
   if (typeof was === "string" && typeof now === "string") {
-    if (was !== now) el.data = now;
+    el.data = now;
     return;
   }
   if (was.tag !== now.tag || was.kids?.length !== now.kids?.length) {

@@ -20,6 +20,7 @@ import { say } from "./words.js";
 
 const TAG = "peft-viz-trace";
 const CSS = /*css*/ ""; // viewer.py puts viewer.css between the quotes
+const SIDEWAYS_TOO = ".figure, .scroll, .attention, .code"; // what may be wider than its room
 const LETTER = 7.3; // width of a letter in a cell, in pixels
 
 export class PeftVizTrace extends HTMLElement {
@@ -126,6 +127,7 @@ export class PeftVizTrace extends HTMLElement {
     // the large grid fits the room that there is
     this._sizes = new ResizeObserver(() => {
       this.tall = this.clientHeight;
+      if (this.steps) this.reachable();
       const wide = this.$.panel?.clientWidth;
       if (this.tab !== "attention" || !wide || wide === this._wide) return;
       this._wide = wide;
@@ -157,7 +159,8 @@ export class PeftVizTrace extends HTMLElement {
       if (!this.shadowRoot) this.attachShadow({ mode: "open", delegatesFocus: true });
       const lang = this.getAttribute("lang") || payload.lang || document.documentElement.lang;
       this.language = this.firstLanguage = /^zh/i.test(lang || "en") ? 1 : 0;
-      this.row = this.firstRow = tellingRow(this.rec);
+      const differs = (payload.differences || []).find((d) => d.row != null);
+      this.row = this.firstRow = differs?.row ?? tellingRow(this.rec);
       const step = this.getAttribute("step");
       this._step = clamp(Math.trunc(+(step || 0)) || 0, 0, Math.max(0, this.steps - 1));
       this.sceneIndex = this._step ? this.rec.sceneAt(this._step) : 0;
@@ -252,8 +255,10 @@ export class PeftVizTrace extends HTMLElement {
     return this.mark(mark)[this.language ? "zh" : "en"];
   }
   roleOf(letter) {
-    const marks = Object.entries(this.rec.payload.marks || {});
-    this._letters ||= Object.fromEntries(marks.map(([k, m]) => [m.code, k]));
+    if (!this._letters) {
+      const marks = Object.entries(this.rec.payload.marks || {});
+      this._letters = Object.fromEntries(marks.map(([k, m]) => [m.code, k]));
+    }
     return this._letters[letter] || "token";
   }
   // a token in full: 'text' id 5
@@ -291,7 +296,7 @@ export class PeftVizTrace extends HTMLElement {
     if (rec.moments.length) {
       $.panel = h("div", { role: "tabpanel" });
       $.keyLine = h("footer", { class: "keyline" });
-      $.root.append(header(this, tabList(this)), $.panel, $.keyLine);
+      $.root.append(header(this, tabList(this)), ...this._untold(), $.panel, $.keyLine);
     } else {
       $.root.append(header(this, null), h("p", { class: "note empty" }, this.say("no_calls")));
     }
@@ -306,6 +311,13 @@ export class PeftVizTrace extends HTMLElement {
     if (had) (same || $.root).focus({ preventScroll: true });
     this._paint();
     if (rec.moments.length) this._show();
+  }
+  // what Python could not find out about the recording, and why
+  _untold() {
+    const one = ([what, why]) => {
+      return h("p", { class: "note untold", role: "alert" }, this.say(`untold_${what}`, why));
+    };
+    return Object.entries(this.rec.payload.untold || {}).map(one);
   }
   /** Open another view at the same moment. @param {string} name */
   openTab(name) {
@@ -328,7 +340,7 @@ export class PeftVizTrace extends HTMLElement {
     this._listening = true;
     this.shadowRoot.addEventListener("keydown", (e) => this._key(e));
     const scrolled = ({ target }) => {
-      if (target.matches?.(".scroll")) target.toggleAttribute("data-moved", target.scrollLeft > 1);
+      if (target.matches?.(SIDEWAYS_TOO)) goesOn([target]);
     };
     this.shadowRoot.addEventListener("scroll", scrolled, true);
     this.shadowRoot.addEventListener("click", (e) => {
@@ -556,7 +568,7 @@ export class PeftVizTrace extends HTMLElement {
       this.$.panel.replaceChildren(h("p", { role: "alert", class: "note empty" }, told));
     }
     this.paintAll();
-    this._reachable();
+    this.reachable();
     const scene = this.rec.story[this.sceneIndex];
     if (this.tab === "story" && scene) words = textOf(this, scene);
     if (!this._timer) this.$.live.textContent = words || "";
@@ -565,13 +577,22 @@ export class PeftVizTrace extends HTMLElement {
     this.$.redraw?.();
     this._show();
   }
-  // what can be scrolled must be reachable by keyboard
-  _reachable() {
-    const found = [...this.shadowRoot.querySelectorAll(".figure, .scroll")].filter((el) => {
-      return !el.hasAttribute("tabindex") && el.scrollWidth > el.clientWidth;
-    }); // all are measured before one is changed: else each is laid out anew
-    for (const el of found) /** @type {HTMLElement} */ (el).tabIndex = 0;
+  // what can be scrolled must be reachable by keyboard, and say at which sides it goes on
+  reachable() {
+    goesOn(/** @type {HTMLElement[]} */ ([...this.shadowRoot.querySelectorAll(SIDEWAYS_TOO)]));
   }
+}
+
+/** Mark the sides at which boxes go on. @param {HTMLElement[]} boxes */
+function goesOn(boxes) {
+  const found = boxes.map((el) => [el.scrollLeft, el.scrollWidth - el.clientWidth]);
+  // all are measured before one is changed: else each is laid out anew
+  boxes.forEach((el, i) => {
+    const [left, most] = found[i];
+    if (most > 0 && !el.hasAttribute("tabindex")) el.tabIndex = 0;
+    el.toggleAttribute("data-moved", left > 1);
+    el.toggleAttribute("data-more", most - left > 1);
+  });
 }
 
 if (!customElements.get(TAG)) customElements.define(TAG, PeftVizTrace);

@@ -157,10 +157,12 @@ function paintSmall(ctx, mask, W, H, colours) {
   const down = pixelEdges(H, mask.queries);
   for (let py = 0; py < H; py++) {
     const found = shares(mask, down[py], Math.max(down[py] + 1, down[py + 1]), across);
-    const looks = found.map((share) => share.toFixed(2));
-    for (const [from, to, look] of stretches(looks)) {
-      if (!+look) continue;
-      ctx.globalAlpha = +look;
+    const look = (p) => Math.round(100 * found[p]); // in percent
+    for (let from = 0, to = 0; from < W; from = to) {
+      const percent = look(from);
+      while (to < W && look(to) === percent) to++;
+      if (!percent) continue;
+      ctx.globalAlpha = percent / 100;
       for (const [first, end, colour] of colours.parts) {
         const [a, b] = [Math.max(across[from], first), Math.min(across[to], end)];
         if (a >= b) continue;

@@ -185,10 +185,10 @@ export function shares(mask, q0, q1, edges) {
       whole[b]--;
     }
   }
-  let n = 0;
-  return range(pixels).map((p) => {
+  for (let p = 0, n = 0; p < pixels; p++) {
     n += whole[p];
     const width = edges[p + 1] - edges[p];
-    return width ? (n * width + parts[p]) / (width * (q1 - q0)) : 0;
-  });
+    parts[p] = width ? (n * width + parts[p]) / (width * (q1 - q0)) : 0;
+  }
+  return parts;
 }

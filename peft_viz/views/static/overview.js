@@ -4,6 +4,7 @@ import { h } from "./dom.js";
 import { findingsBox } from "./findings.js";
 import { takenAfter } from "./measured.js";
 import { stageOf } from "./model.js";
+import { textOf } from "./story.js";
 import { pythonText, range, seen, short } from "./text.js";
 import { wayBox } from "./ways.js";
 
@@ -221,7 +222,10 @@ function otherWay(view, b, yes, text) {
 }
 
 // ------------------------------------------------------------ search
-/** All that can be found: [what it is, its text, the step it leads to]. @param {View} view */
+/**
+ * All that can be found: [what it is, its text, the moment or the step it leads to].
+ * @param {View} view
+ */
 function searchIndex(view) {
   const { rec } = view;
   if (view.$.index) return view.$.index;
@@ -233,6 +237,7 @@ function searchIndex(view) {
     had.add(key);
     out.push([kind, text, k]);
   };
+  rec.story.forEach((scene, i) => out.push(["moment", textOf(view, scene), i]));
   for (const call of rec.calls) {
     if (call.first == null) continue;
     add("function", call.function, call.first);
@@ -249,7 +254,7 @@ function searchIndex(view) {
       if (text) add("line", `${step.line}  ${text}`, call.at[i]);
     });
   }
-  const order = ["function", "variable", "line"];
+  const order = ["function", "moment", "variable", "line"];
   out.sort((a, b) => order.indexOf(a[0]) - order.indexOf(b[0]));
   return (view.$.index = out);
 }
@@ -261,14 +266,18 @@ function showFound(view) {
   if (!wanted) return $.found.replaceChildren();
   const all = searchIndex(view).filter(([, text]) => text.toLowerCase().includes(wanted));
   const made = all.slice(0, FOUND).map(([kind, text, k]) => {
-    const go = { type: "button", class: "hit", onclick: () => goLines(view, k) };
-    const what = h("span", { class: "soft" }, view.say(`found_${kind}`));
+    const told = kind === "moment";
+    const to = () => {
+      if (!told) return goLines(view, k);
+      view.openTab("story"); // at the last moment of the step: several may share it
+      view.goScene(k);
+    };
     return h(
       "button",
-      go,
-      what,
-      h("span", { class: "mono" }, text),
-      h("small", {}, view.say("step_n", k + 1)),
+      { type: "button", class: "hit", onclick: to },
+      h("span", { class: "soft" }, view.say(`found_${kind}`)),
+      h("span", { class: told ? null : "mono" }, text),
+      told ? null : h("small", {}, view.say("step_n", k + 1)),
     );
   });
   const count = h("p", { class: "note" }, view.say("found_n", all.length));

@@ -16,6 +16,7 @@ export function splitter(view, name, axis, within) {
     view.splits[name] = clamp(share, 0.12, 0.88);
     view.$.root.style.setProperty(`--${name}`, `${(100 * view.splits[name]).toFixed(1)}%`);
     bar.setAttribute("aria-valuenow", String(Math.round(100 * view.splits[name])));
+    view.reachable();
   };
   const bar = h("div", {
     class: `splitter ${axis}`,
@@ -63,6 +64,7 @@ export function enlarge(view, name) {
       view.largest = on() ? null : name;
       view.$.panel.dataset.largest = view.largest || "";
       button.setAttribute("aria-pressed", String(on()));
+      view.reachable();
     },
   });
   button.append(icon("large"));

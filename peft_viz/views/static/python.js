@@ -43,7 +43,10 @@ export function colourLines(text) {
     }
     m[0].split("\n").forEach((piece, i) => {
       if (i) lines.push([]);
-      if (piece) lines[lines.length - 1].push([cls, piece]);
+      const line = lines[lines.length - 1];
+      const last = line[line.length - 1];
+      if (last?.[0] === cls) last[1] += piece; // one piece: there is less to lay out
+      else if (piece) line.push([cls, piece]);
     });
   }
   return lines;
@@ -55,4 +58,20 @@ export function dedent(text) {
   let margin = Infinity;
   for (const l of lines) if (l.trim()) margin = Math.min(margin, l.length - l.trimStart().length);
   return Number.isFinite(margin) ? lines.map((l) => l.slice(margin)).join("\n") : text;
+}
+
+/** @type {WeakMap<object, {lines: [string, string][][], def: number}>} */
+const READ = new WeakMap();
+
+/**
+ * The lines of a source, coloured, and which of them has the name of the function. Read once.
+ * @param {{text: string}} source
+ */
+export function readSource(source) {
+  if (!READ.has(source)) {
+    const text = dedent(source.text.replace(/\n$/, ""));
+    const def = text.split("\n").findIndex((l) => /^(async )?def /.test(l));
+    READ.set(source, { lines: colourLines(text), def: Math.max(0, def) });
+  }
+  return READ.get(source);
 }

@@ -104,23 +104,8 @@ function makeSheet(rec, base, r) {
   const row = seq?.rows[r];
   if (!row) return null;
   const { root, from, first } = beginning(rec, base);
-  const total = row.roles.length;
-  const theirs = passed(rec, root);
   const rows = seq.rows.length;
-  const empty = () => Array(total).fill(null);
-  /** @type {Line[]} */
-  const above = [];
-  for (const role of ORDER) {
-    if (!theirs.has(role)) continue;
-    const width = extent(rec.value(theirs.get(role)))[1];
-    const values = empty();
-    const numbers = rowOf(rec, theirs.get(role), r, rows);
-    given(row.roles, width).forEach((c, i) => (values[c] = numbers ? numbers[i] : null));
-    const line = { role, values, born: Array(total).fill(root.first), lost: !numbers };
-    above.push(/** @type {Line} */ (line));
-    if (role === "ids" && numbers) above.push(/** @type {Line} */ ({ ...line, role: "numbers" }));
-  }
-  above.sort((a, b) => +(a.role === "numbers") - +(b.role === "numbers"));
+  const above = passedLines(rec, root, row.roles, r, rows);
   return {
     roles: row.roles,
     ids: row.ids,
@@ -128,6 +113,49 @@ function makeSheet(rec, base, r) {
     passed: above,
     reached: below(rec, base, row, r, above, { from, start: seq.query_start, first, root }),
   };
+}
+
+/**
+ * What the caller passed, on the columns of `roles`.
+ * @returns {Line[]}
+ */
+function passedLines(rec, root, roles, r, rows) {
+  const total = roles.length;
+  /** @type {any[]} */
+  const lines = [];
+  for (const [role, index] of passed(rec, root)) {
+    const values = Array(total).fill(null);
+    const numbers = rowOf(rec, index, r, rows);
+    given(roles, extent(rec.value(index))[1]).forEach((c, i) => {
+      values[c] = numbers ? numbers[i] : null;
+    });
+    const line = { role, values, born: Array(total).fill(root.first), lost: !numbers };
+    lines.push(line);
+    if (role === "ids" && numbers) lines.push({ ...line, role: "numbers" });
+  }
+  const order = [...ORDER, "numbers"];
+  return lines.sort((a, b) => order.indexOf(a.role) - order.indexOf(b.role));
+}
+
+/**
+ * What the caller passed to a call that never reached the base model; null where that is no table.
+ * @param {Recording} rec
+ * @param {Call} root
+ * @param {number} r  row of the batch
+ * @returns {(Sheet & {rows: number}) | null}
+ */
+export function passedSheet(rec, root, r) {
+  const theirs = passed(rec, root);
+  const first = theirs.get("ids") ?? theirs.get("attention_mask");
+  if (first == null) return null;
+  const [rows, total] = extent(rec.value(first));
+  const row = Math.min(r, rows - 1);
+  const [ids, mask] = ["ids", "attention_mask"].map((role) => {
+    return theirs.has(role) ? rowOf(rec, theirs.get(role), row, rows) : null;
+  });
+  const roles = range(total).map((c) => (mask?.[c] === 0 ? "p" : "t")).join("");
+  const lines = passedLines(rec, root, roles, row, rows);
+  return { roles, ids, start: 0, passed: lines, reached: [], rows };
 }
 
 /** What the base model got. */

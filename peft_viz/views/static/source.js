@@ -1,7 +1,7 @@
 // The pane with the code: which line runs, which ran, how the conditions came out.
 import { h, keepInView } from "./dom.js";
 import { enlarge } from "./panes.js";
-import { colourLines, dedent } from "./python.js";
+import { readSource } from "./python.js";
 import { owner, short } from "./text.js";
 import { reached } from "./state.js";
 
@@ -56,11 +56,9 @@ function makeLines(view, source) {
   if (!source.text) {
     return [h("p", { class: "note" }, view.say("no_source")), [], source.first_line];
   }
-  const text = dedent(source.text.replace(/\n$/, ""));
-  const all = text.split("\n");
-  const def = all.findIndex((l) => /^(async )?def /.test(l));
+  const { lines: all, def } = readSource(source);
   const digits = String(source.first_line + all.length).length;
-  const made = colourLines(text).map((pieces, i) => {
+  const made = all.map((pieces, i) => {
     const line = source.first_line + i;
     const code = pieces.map(([cls, piece]) => (cls ? h("span", { class: cls }, piece) : piece));
     return h(
@@ -73,7 +71,7 @@ function makeLines(view, source) {
   });
   const css = { "--digits": `${digits}ch` };
   const box = h("div", { class: "lines", role: "list", css }, made);
-  return [box, made, source.first_line + Math.max(0, def)];
+  return [box, made, source.first_line + def];
 }
 
 /**

@@ -7,11 +7,11 @@ import { described, h, keepInView, plain, put } from "./dom.js";
 import { findingsBox } from "./findings.js";
 import { methodName } from "./help.js";
 import { moveBar, showMoveBar } from "./playback.js";
-import { colourLines, dedent } from "./python.js";
+import { readSource } from "./python.js";
 import { legend } from "./sequence.js";
 import { stretches } from "./grid.js";
 import { numberOf } from "./numbering.js";
-import { COLUMNS_SHOWN, sheet } from "./sheet.js";
+import { COLUMNS_SHOWN, passedSheet, sheet } from "./sheet.js";
 import { typeOf } from "./state.js";
 import { AFTERWARDS } from "./steps.js";
 import { clamp, range, seen, short } from "./text.js";
@@ -115,11 +115,13 @@ export function showStory(view) {
   const { $, rec } = view;
   const i = view.sceneIndex;
   const scene = rec.story[i];
-  $.sceneButtons.forEach((b, j) => {
-    b.classList.toggle("done", j < i);
-    if (j === i) b.setAttribute("aria-current", "step");
-    else b.removeAttribute("aria-current");
-  });
+  const was = $.scene.at ?? i; // buttons before and behind both are as they were
+  for (let j = Math.min(i, was); j <= Math.max(i, was); j++) {
+    $.sceneButtons[j].classList.toggle("done", j < i);
+    $.sceneButtons[j].removeAttribute("aria-current");
+  }
+  $.sceneButtons[i].setAttribute("aria-current", "step");
+  $.scene.at = i;
   const [n, of] = [numberOf(view, i), numberOf(view, rec.story.length - 1)];
   const count = n ? view.say("moment_of", n, of) : view.say("short_of", of);
   showMoveBar(view, i, rec.story.length, count);
@@ -131,7 +133,10 @@ export function showStory(view) {
     ? { from: base.last, now: rec.root(base).last, added: true }
     : { from, now: scene.k, waits: base?.last === scene.k && !AFTERWARDS.has(scene.kind) };
   const names = new Set(namesOf(scene).flatMap((name) => ROLES[name] || name));
-  const picture = base ? sheetBox(view, base, { ...when, names, old: $.scene }) : noGrid(view);
+  const shown = { ...when, names, old: $.scene };
+  const picture = base
+    ? sheetBox(view, base, shown)
+    : passedBox(view, rec.root(scene.at.call), shown);
   const columns = base && view.rec.sequence(base.id)?.rows[0]?.roles.length;
   const beside = short_ ? [] : (BESIDE[scene.kind] || whoAndCause)(view, scene, base);
   const room = { class: short_ ? "one" : "two", css: { "--n": wideOf(columns) } };
@@ -224,7 +229,27 @@ function who(view, base, later = false) {
   return $.who.box;
 }
 
-const noGrid = (view) => h("p", { class: "note" }, view.say("no_base"));
+/** What was passed to a call that ended before it called the base model. @param {View} view */
+function passedBox(view, root, when) {
+  const data = passedSheet(view.rec, root, view.row);
+  const none = h("p", { class: "note" }, view.say("no_base"));
+  if (!data?.passed.length) return none;
+  const total = data.roles.length;
+  const first = clamp(view.window.get(root.id) ?? 0, 0, total);
+  const columns = range(Math.min(COLUMNS_SHOWN, total - first)).map((i) => first + i);
+  const lines = data.passed.map((line) => lineOf(view, data, line, columns, when, true));
+  const word = view.say("you_passed");
+  const body = plain("tbody", { class: "passed" }, heading(columns, word), lines);
+  return h(
+    "div",
+    { class: "sheetbox", "data-keep": "sheetbox" },
+    rowPicker(view, data.rows, data),
+    turner(view, root, first, total),
+    tableBox(view, word, when.old, columns, [body])[0],
+    none,
+    legend(view, rolesOf(view, data)),
+  );
+}
 
 // ------------------------------------------------------------ the grid
 /**
@@ -259,56 +284,65 @@ export function sheetBox(view, base, when) {
   const below = drawn(data.reached.filter((line) => !line.aside));
   const aside = drawn(data.reached.filter((line) => line.aside));
   const reached = when.now >= base.first;
-  const heading = (word, cls) => {
-    const cell = { colspan: columns.length + 1, scope: "rowgroup", class: cls };
-    return plain("tr", {}, plain("th", cell, plain("span", {}, word)));
-  };
   const stage = stageOf(view, base);
-  const name = { class: "strip sheet", "aria-label": view.say("sequence") };
-  const old = when.old?.querySelector("[data-keep=sheet]");
-  const now = plain(
-    "table",
-    { ...name, css: { "--n": columns.length }, "data-keep": "sheet" },
-    plain(
-      "colgroup",
-      {},
-      plain("col", { class: "head-col" }),
-      plain("col", { span: columns.length }),
-    ),
+  const bodies = [
     when.fed && data.start
       ? null
-      : plain("tbody", { class: "passed" }, heading(view.say("you_passed"), "part"), above),
+      : plain("tbody", { class: "passed" }, heading(columns, view.say("you_passed")), above),
     plain(
       "tbody",
       { class: "reached" },
-      heading(`${view.say(reached ? "reached" : "on_its_way")} · ${stage}`, "part"),
+      heading(columns, `${view.say(reached ? "reached" : "on_its_way")} · ${stage}`),
       parts(view, data, columns),
       below,
       keysLine(view, base, data, columns, when),
     ),
     aside.length
-      ? plain("tbody", { class: "reached" }, heading(view.say("for_the_loss"), "part"), aside)
+      ? plain("tbody", { class: "reached" }, heading(columns, view.say("for_the_loss")), aside)
       : null,
-  );
-  const table = described(old, now);
-  const cells = old || table;
+  ];
   const label = [view.say("sequence"), when.side].filter(Boolean).join(" ");
-  const scroll = { class: "scroll", role: "region", "aria-label": label, "data-keep": "scroll" };
-  const box = h("div", scroll, table);
-  const names = [...new Set([...data.roles].map((c) => view.roleOf(c)))];
+  const [box, cells] = tableBox(view, label, when.old, columns, bodies);
   return h(
     "div",
     { class: "sheetbox", "data-keep": "sheetbox" },
     when.marks ? null : rowPicker(view, seq.rows.length, data),
-    total > COLUMNS_SHOWN && !when.marks ? turner(view, base, first, total) : null,
+    when.marks ? null : turner(view, base, first, total),
     box,
     cameBackLine(view, base, when),
-    legend(view, names, {
+    legend(view, rolesOf(view, data), {
       fresh: cells.querySelector(".fresh") && wordOf(when),
       unborn: cells.querySelector(".unborn") && "faint",
     }),
   );
 }
+
+const heading = (columns, word) => {
+  const cell = { colspan: columns.length + 1, scope: "rowgroup", class: "part" };
+  return plain("tr", {}, plain("th", cell, plain("span", {}, word)));
+};
+
+/**
+ * The table of a sheet: the box that holds it, and the element that has its cells. `where`: a table
+ * that stands in there becomes this one.
+ */
+function tableBox(view, label, where, columns, bodies) {
+  const old = where?.querySelector("[data-keep=sheet]");
+  const name = { class: "strip sheet", "aria-label": view.say("sequence") };
+  const cols = [{ class: "head-col" }, { span: columns.length }].map((x) => plain("col", x));
+  const now = plain(
+    "table",
+    { ...name, css: { "--n": columns.length }, "data-keep": "sheet" },
+    plain("colgroup", {}, cols),
+    bodies,
+  );
+  const table = described(old, now);
+  const scroll = { class: "scroll", role: "region", "aria-label": label, "data-keep": "scroll" };
+  return [h("div", scroll, table), old || table];
+}
+
+/** The marks of a sheet. @param {View} view */
+const rolesOf = (view, data) => [...new Set(data.roles)].map((c) => view.roleOf(c));
 
 /** What an outline means. */
 function wordOf(when) {
@@ -369,12 +403,11 @@ function lineOf(view, data, line, columns, when, given) {
     const cell = { class: "unkept", colspan: columns.length };
     return plain("tr", {}, name, plain("td", cell, view.say("unkept")));
   }
-  const words = [];
+  const looks = looksOf(view, line);
   const cells = columns.map((c) => {
     const x = line.values[c];
-    if (x == null) return plain("td", { class: "gap" });
-    const [cls, text, title] = cellOf(view, data, line.role, x, c, given);
-    words.push(spokenOf(view, data, line.role, x, c) ?? text);
+    if (x == null) return GAP;
+    const look = (looks.cells[c] ||= cellOf(view, data, line.role, x, c, given));
     const later = line.born[c] > when.now;
     const born = when.added
       ? data.roles[c] === "v"
@@ -382,15 +415,33 @@ function lineOf(view, data, line, columns, when, given) {
     const fed = when.fed && data.start && line.role === "ids" && c >= data.start;
     const fresh = when.marks ? when.marks(line.role, c) : !later && (born || fed);
     const more = `${later ? " unborn" : ""}${fresh && !given ? " fresh" : ""}`;
-    const told = later ? `${title} · ${view.say("not_yet_short")}` : title;
-    return plain("td", { class: cls + more, title: told }, text);
+    const told = later ? `${look.title} · ${view.say("not_yet_short")}` : look.title;
+    return (look.made[more] ||= plain("td", { class: look.cls + more, title: told }, look.text));
   });
   // for those who hear the row: "token: 4 × virtual token, f, i, g"
-  const heard = stretches(words).map(([from, to, word]) => {
+  name.props["aria-label"] = looks.heard[columns[0]] ||= heard(looks, name.kids[0], columns);
+  return plain("tr", {}, name, cells);
+}
+
+const GAP = plain("td", { class: "gap" });
+
+/**
+ * What was found out about the cells of a line, and described, at the moments before.
+ * @param {View} view
+ * @param {Line} line
+ */
+function looksOf(view, line) {
+  const all = (view.$.looks ||= new WeakMap());
+  if (!all.has(line)) all.set(line, { cells: [], heard: {} });
+  return all.get(line);
+}
+
+function heard(looks, name, columns) {
+  const words = columns.flatMap((c) => looks.cells[c]?.spoken ?? []);
+  const told = stretches(words).map(([from, to, word]) => {
     return to - from > 1 ? `${to - from} × ${word}` : word;
   });
-  name.props["aria-label"] = `${name.kids.join("")}: ${heard.join(", ")}`;
-  return plain("tr", {}, name, cells);
+  return `${name}: ${told.join(", ")}`;
 }
 
 /** What a cell is, where its text is a sign. */
@@ -401,7 +452,10 @@ function spokenOf(view, data, role, x, c) {
   return mark === "virtual" || mark === "padding" ? view.name(mark) : null;
 }
 
-/** Class, text, and what a cell says when one points at it. */
+/**
+ * Class, text, what a cell says when one points at it and when one hears it; `made`: as it was
+ * described, by the class that a moment gives it.
+ */
 function cellOf(view, data, role, x, c, given) {
   const mark = view.roleOf(data.roles[c]);
   const place = `[${c}] `;
@@ -422,11 +476,13 @@ function cellOf(view, data, role, x, c, given) {
       return ["m-label", text == null ? String(x) : seen(text, view.fits), view.textOf(x)];
     },
   };
-  const text = () => (Number.isInteger(x) ? String(x) : Number(x).toPrecision(2));
+  const number = () => (Number.isInteger(x) ? String(x) : Number(x).toPrecision(2));
   const made = look[role]
     ? look[role]()
-    : ["num", typeof x === "number" ? text() : String(x), view.say(LINE_NAMES[role])];
-  return [made[0], made[1], place + made[2]];
+    : ["num", typeof x === "number" ? number() : String(x), view.say(LINE_NAMES[role])];
+  const [cls, text, title] = [made[0], made[1], place + made[2]];
+  const spoken = spokenOf(view, data, role, x, c) ?? text;
+  return { cls, text, title, spoken, made: {} };
 }
 
 /** Which row of the batch; none where there is but one. @param {View} view */
@@ -450,19 +506,23 @@ function rowPicker(view, rows, data) {
     all.append(h("option", { value: r, selected: r === view.row }, String(r)));
   });
   const group = { class: "group", role: "group", "aria-label": view.say("batch_row") };
-  const padded = [...data.roles].filter((c) => c === "p").length;
+  const told = [["p", "padded_n"], ["0", "masked_n"]].flatMap(([letter, word]) => {
+    const n = data.roles.split(letter).length - 1;
+    return n ? view.say(word, n) : [];
+  });
   return h(
     "div",
     { class: "rowpick" },
     h("span", { class: "soft" }, view.say("row_word")),
     rows > 12 ? all : h("div", group, few.map(one)),
-    h("span", { class: "soft" }, padded ? view.say("padded_n", padded) : view.say("unpadded")),
+    h("span", { class: "soft" }, told.join(" · ") || view.say("unpadded")),
   );
 }
 
 /** @param {View} view @param {Call} base */
 function turner(view, base, first, total) {
-  const most = Math.max(0, total - COLUMNS_SHOWN);
+  const most = total - COLUMNS_SHOWN;
+  if (most <= 0) return null;
   const slide = (e) => {
     view.window.set(base.id, clamp(+e.target.value, 0, most));
     view.redraw();
@@ -494,7 +554,7 @@ function cameBackLine(view, base, when) {
     const x = v.role === "loss" && !v.shape?.length ? view.rec.numbers(i)?.[0] : null;
     return x == null ? typeOf(view, v) : h("b", { class: "mono" }, String(x).slice(0, 7));
   };
-  const one = ([n, i]) => [h("dt", { class: "mono" }, n), h("dd", {}, number(i))];
+  const one = ([n, i]) => h("div", {}, h("dt", { class: "mono" }, n), h("dd", {}, number(i)));
   const word = !known ? "not_yet_short" : base.raised ? "nothing_back" : null;
   const told = word
     ? h("span", {}, view.say(word))
@@ -545,16 +605,14 @@ function cause(view, scene) {
  */
 export function snippet(view, call, step, act) {
   const source = view.rec.sources[call.source];
-  const lines = dedent(source.text.replace(/\n$/, "")).split("\n");
-  const coloured = colourLines(lines.join("\n"));
-  const def = lines.findIndex((l) => /^(async )?def /.test(l));
-  const line = call.steps[step]?.line ?? source.first_line + Math.max(0, def);
+  const { lines, def } = readSource(source);
+  const line = call.steps[step]?.line ?? source.first_line + def;
   const at = clamp(line - source.first_line, 0, lines.length - 1);
   const rows = range(lines.length).slice(Math.max(0, at - AROUND), at + AROUND + 1);
   const made = rows.map((i) => {
     const n = source.first_line + i;
     const here = { class: "here", "aria-current": "step" };
-    const code = coloured[i].map(([cls, piece]) => {
+    const code = lines[i].map(([cls, piece]) => {
       return cls ? h("span", { class: cls }, piece) : piece;
     });
     const row = { "data-line": n, role: "listitem", ...(i === at ? here : {}) };

@@ -14,17 +14,16 @@ const SPACES = /[ \n\t\r]/g;
 const UNSEEN =
   /[\u0000-\u001f\u007f-\u009f\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069\ufeff]/g;
 
+const { Segmenter } = /** @type {any} */ (Intl);
+const SEGMENTER = Segmenter && new Segmenter(undefined, { granularity: "grapheme" });
+
 /**
  * The letters of a text as a reader counts them: a joined emoji is one.
  * @param {string} text
  * @returns {string[]}
  */
 export function letters(text) {
-  const Segmenter = /** @type {any} */ (Intl).Segmenter;
-  if (!Segmenter) return Array.from(text);
-  return Array.from(new Segmenter(undefined, { granularity: "grapheme" }).segment(text), (x) => {
-    return x.segment;
-  });
+  return SEGMENTER ? Array.from(SEGMENTER.segment(text), (x) => x.segment) : Array.from(text);
 }
 
 /**

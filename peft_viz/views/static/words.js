@@ -55,6 +55,7 @@ export const WORDS = {
   new_here: ["new in this moment", "此刻新增"],
   row_word: ["row", "批次行"],
   padded_n: ["{0} of padding", "填充 {0} 个"],
+  masked_n: ["{0} masked", "遮蔽 {0} 个"],
   unpadded: ["no padding", "无填充"],
   columns: ["Columns shown", "显示的列"],
   token: ["token", "词元"],
@@ -226,8 +227,9 @@ export const WORDS = {
   col_logits: ["logits", "logits"],
   col_loss: ["loss", "损失"],
   col_taken: ["token taken", "选出的词元"],
-  search_for: ["Search functions, variables, lines", "搜索函数、变量、代码行"],
+  search_for: ["Search functions, sentences, variables, lines", "搜索函数、句子、变量、代码行"],
   found_n: ["{0} found", "找到 {0} 个"],
+  found_moment: ["moment", "时刻"],
   found_function: ["function", "函数"],
   found_variable: ["variable", "变量"],
   found_line: ["line", "代码行"],
@@ -324,6 +326,14 @@ export const WORDS = {
   now: ["this step", "当前步"],
   running: ["running: ends at step {0}", "运行中：第 {0} 步结束"],
   not_yet: ["not yet: comes at step {0}", "尚未：在第 {0} 步"],
+  untold_story: [
+    "There is no story, because making it raised {0}. The lines are shown as they ran.",
+    "没有经过，因为生成时引发了 {0}。代码行按运行时的样子显示。",
+  ],
+  untold_diagnose: [
+    "The viewer does not say what looks wrong, because looking for it raised {0}.",
+    "没有检查问题，因为检查时引发了 {0}。",
+  ],
   no_base: ["The base model was not called here.", "这里没有调用基础模型。"],
   no_inputs: [
     "What each position held was not kept, or the call got no inputs.",
