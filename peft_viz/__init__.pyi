@@ -51,6 +51,9 @@ from .recording.trace import TraceError as TraceError
 from .recording.recorder import record as record
 from .recording.compare import compare as compare
 from .api import explore as explore
+from .views.widgets import explore_padding as explore_padding
+from .views.widgets import explore_generation as explore_generation
+from .views.widgets import explore_lora as explore_lora
 from .zoo.models import load_tiny as load_tiny
 from .zoo.models import load_smollm2 as load_smollm2
 from .zoo.models import tiny_random as tiny_random

@@ -39,6 +39,7 @@ NAMES = {  # module -> its names that stand at the top
     "recording.recorder": "record",
     "recording.compare": "compare",
     "api": "explore",
+    "views.widgets": "explore_padding explore_generation explore_lora",
     "zoo.models": "load_tiny load_smollm2 tiny_random",
     "zoo.learned": "load_learned",
     "magic": "load_ipython_extension unload_ipython_extension",

@@ -18,6 +18,7 @@ from .recording.marks import LANGUAGES
 from .recording.outline import call_rows, caches, columns, cut, decisions, legend, named, value_text
 from .recording.sentences import Number
 from .recording.trace import FORMAT, Trace, TraceError, WRITERS
+from .reference.files import is_stream
 from .views import viewer  # noqa: F401  (adds the writer of pages)
 from .watching import save
 
@@ -156,7 +157,7 @@ def _check_output(
     except OSError as error:
         why = error.strerror or error
         raise UserError(f"{folder} cannot be written to ({why}): choose another place with -o") from None
-    if path.exists() and not _is_ours(path):
+    if path.exists() and not (is_stream(path) or _is_ours(path)):
         raise UserError(f"{path} is there already, and is no recording: choose another name with -o")
     return path.absolute()
 
@@ -215,6 +216,10 @@ def run(
     _check_script(options)
     if options.calls < 0 or options.every < 0:
         raise UserError("--calls and --every take numbers from 0 upwards")
+    if is_stream(options.output):
+        raise UserError(
+            f"{options.output} is a pipe or a device, and each call writes the recording anew: name a file"
+        )
     said = dict(calls=options.calls, every=options.every, light=options.light, lang=options.lang)
     said.update(output=str(_check_output(options.output)), folder=os.getcwd(), start=time.time())
     _check_code(options)

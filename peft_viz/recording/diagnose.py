@@ -972,6 +972,8 @@ def _missing(case: Case) -> Iterator:
             continue
         root = layout.outermost(case.trace, m.call)
         direct = root.kind == "base" or m.call.parent is None or not _of_adapter(case, root)
+        if direct and _may_hold_prompts(case, m):
+            continue
         prepared = layout._preparation(case.trace, m.call)
         # peft's disable_adapter, in generate
         around = direct or prepared is None or not _of_adapter(case, prepared)
@@ -980,6 +982,13 @@ def _missing(case: Case) -> Iterator:
         why = _CALLED_DIRECTLY if direct else ("", "")
         advice = _DIRECT if direct else _INDIRECT
         yield "virtual-missing", m, dict(v=case.v, why=why, advice=advice)
+
+
+def _may_hold_prompts(case, m: Moment) -> bool:
+    """May the embeddings that the caller passes begin with virtual tokens? `get_prompt` was asked for them, by code of
+    the caller's own or by a `forward` that was kept from before the recording."""
+    asked = [c for c in case.trace.roots if c.id < m.call.id and layout.last_name(c.function) == "get_prompt"]
+    return bool(asked) and layout.argument(case.trace, m.call, "inputs_embeds") is not None
 
 
 def _to_compare(case, m: Moment, with_adapter) -> bool:
@@ -1088,6 +1097,34 @@ def _lost(case, root: Call, first: Moment, filled: bool) -> int:
 def _left(trace, call: Call) -> int:
     "Tokens in the cache that a call of the base model returned."
     return layout.cache_length(trace.value(call.outputs.get("past_key_values")))
+
+# %% ../../nbs/recording/05_diagnose.ipynb #5b1e0c01
+TEXTS |= {
+    "cache-not-filled": dict(
+        level="warning",
+        en=(
+            "An empty cache was passed in, and the adapter put its prefix into another one: yours stays empty.",
+            "Go on with the cache that came back: output.past_key_values.",
+        ),
+        zh=(
+            "传入了一个空缓存，而适配器把前缀放进了另一个缓存：你的缓存仍是空的。",
+            "请用返回的缓存继续：output.past_key_values。",
+        ),
+    ),
+}
+
+
+@rule
+def _not_filled(case: Case) -> Iterator:
+    for root in case.trace.roots:
+        given = layout.argument(case.trace, root, "past_key_values")
+        if given is None or given.kind != "cache" or layout.cache_length(given):
+            continue
+        changes = [
+            c for step in root.steps for c in step.changes if c.how == "rebound" and c.before is not None
+        ]
+        if any("past_key_values" in c.name and case.trace.value(c.before) is given for c in changes):
+            yield "cache-not-filled", root, {}
 
 # %% ../../nbs/recording/05_diagnose.ipynb #60a44e56
 TEXTS |= {

@@ -9,6 +9,7 @@ __all__ = ['FORMAT', 'VERSION', 'ROLES', 'READABLE', 'MAX_BYTES', 'MAX_NUMBERS',
            'Weights', 'Digest', 'Adapted', 'Adapters', 'Measured', 'Call', 'Listed', 'Trace', 'About', 'schema']
 
 # %% ../../nbs/recording/01_trace.ipynb #65f79416
+import codecs
 import json
 import re
 import sys
@@ -533,7 +534,7 @@ class _Reads:
                 )
             with open(path, "rb") as file:  # (what is no plain file may never end)
                 text = file.read(-1 if max_bytes is None else max_bytes + 1)
-            if text[:15].lower().startswith(b"<!doctype html"):
+            if _in_utf8(text[:64]).lower().startswith(b"<!doctype html"):
                 raise TraceError(
                     "This is a page to look at; save the recording with a name that ends in .json, too"
                 )
@@ -988,7 +989,16 @@ def _text(doc, max_bytes: int | None) -> bytes:
         raise TraceError(
             f"This document has {len(doc):,} bytes; more than {max_bytes:,} are only read with max_bytes=None"
         )
-    return doc
+    return _in_utf8(doc)
+
+
+_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+
+
+def _in_utf8(text: bytes) -> bytes:
+    "The text as UTF-8, without the mark that editors and shells of Windows write at the beginning."
+    codec = next((codec for mark, codec in _MARKS.items() if text.startswith(mark)), None)
+    return text if codec is None else text.decode(codec, "replace").encode("utf-8", "replace")
 
 
 def _decoded(text: bytes, kind: type):

@@ -489,6 +489,7 @@ class KnownFacts:
     model: nn.Module  # the base model
     embeds: dict  # see `embeds_again`
     checkpointed: list  # the modules in which gradient checkpointing can be switched on
+    layers: list  # the lists of layers, in which FSDP and others may put a wrapper around each
     counters: list  # see `picture_counters`; what follows is what the functions in `FACTS` say
     takes_positions: bool  # see `takes_positions`
     counts_in_mask: bool  # see `counts_in_mask`
@@ -508,7 +509,8 @@ class KnownFacts:
         "The facts about a base model."
         checkpointed = [module for module in model.modules() if hasattr(module, "gradient_checkpointing")]
         asked: dict[str, Any] = {fact.__name__: fact(model) for fact in FACTS}
-        return cls(model, embeds_again(model), checkpointed, picture_counters(model), **asked)
+        layers = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
+        return cls(model, embeds_again(model), checkpointed, layers, picture_counters(model), **asked)
 
     def embed_again(
         self,
@@ -530,8 +532,9 @@ class BaseModelFacts(KnownFacts):
     ):
         "Raises ValueError when the base model has no position for the last token."
         if self.maximum_length is not None and length > self.maximum_length:
+            of_them = f", {virtual} of them virtual," if virtual else ""
             raise ValueError(
-                f"{length} tokens, {virtual} of them virtual, are more than the {self.maximum_length} that "
+                f"{length} tokens{of_them} are more than the {self.maximum_length} that "
                 f"{type(self.model).__name__} has positions for; pass at most {self.maximum_length - virtual} tokens"
             )
 
@@ -567,12 +570,16 @@ class BaseModelFacts(KnownFacts):
 
     def check_keeps_cache(self):
         "Raises ValueError when the base model uses gradient checkpointing, because it then drops the cache."
-        for module in self.checkpointed:
-            if module.training and module.gradient_checkpointing:
-                raise ValueError(
-                    "prefix tuning fills the key/value cache, which gradient checkpointing cannot use; "
-                    "call model.gradient_checkpointing_disable() first, or choose a method that needs no cache"
-                )
+        asked = any(module.training and module.gradient_checkpointing for module in self.checkpointed)
+        wrapped = (
+            m.training and type(m).__name__ == "CheckpointWrapper" for layers in self.layers for m in layers
+        )
+        if asked or any(wrapped):
+            raise ValueError(
+                "prefix tuning fills the key/value cache, which gradient checkpointing cannot use; "
+                "call model.gradient_checkpointing_disable() first (or leave out the checkpoint_wrapper around the "
+                "layers), or choose a method that needs no cache"
+            )
 
 # %% ../../nbs/reference/41_architectures.ipynb #d25552af
 # names, or ends of names, of the layers that make queries and values; and keys and values

@@ -428,11 +428,14 @@ def check_cache(
 def check_kinds(
     model,  # a PeftModel
     given: dict,  # the arguments of a call that failed
+    more: int = 0,  # tokens that it was to write
 ):
-    """Raises ValueError for embeddings of another width or dtype than the base model's, for labels of few bits, and
-    for a cache that does not fit."""
+    """Raises ValueError for embeddings of another width or dtype than the base model's, for labels of few bits, for
+    a cache that does not fit, and for a text that is too long."""
     inputs = given.get("input_ids") if given.get("inputs_embeds") is None else given["inputs_embeds"]
     check_cache(given.get("past_key_values"), None if inputs is None else len(inputs))
+    if inputs is not None and given.get("position_ids") is None:
+        model.base_model_facts.check_length(inputs.shape[1] + more, 0)
     base, embeds, labels = model.get_base_model(), given.get("inputs_embeds"), given.get("labels")
     if embeds is not None:
         shape = None, None, base.get_input_embeddings().weight.shape[1]
@@ -489,9 +492,8 @@ def with_checked_beginning(
         try:
             return generate(self, *args, **kwargs)
         except (IndexError, RuntimeError, AttributeError):
-            check_kinds(
-                self, dict(input_ids=ids, inputs_embeds=embeds, past_key_values=kwargs.get("past_key_values"))
-            )
+            given = dict(input_ids=ids, inputs_embeds=embeds, past_key_values=kwargs.get("past_key_values"))
+            check_kinds(self, given, kwargs.get("max_new_tokens") or 0)
             raise
 
     return checked

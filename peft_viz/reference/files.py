@@ -31,8 +31,8 @@ _Content = Union[str, bytes, Callable[[Path], None]]  # of a file; a function wr
 
 # %% auto #0
 __all__ = ['CONFIG_NAME', 'SAFETENSORS_WEIGHTS_NAME', 'WEIGHTS_NAME', 'CARD_NAME', 'WORKSHOP', 'JOURNAL', 'encode', 'to_read',
-           'reading', 'write_together', 'write', 'need_folder', 'folder_to_read', 'existing', 'folder_to_write',
-           'adapter_folder', 'match']
+           'reading', 'write_together', 'is_stream', 'write', 'need_folder', 'folder_to_read', 'existing',
+           'folder_to_write', 'adapter_folder', 'match']
 
 # %% ../../nbs/reference/42_files.ipynb #2d970d5d
 WORKSHOP = re.compile(r"\.peft_viz-[0-9a-f]{32}\.tmp")  # names of workshops
@@ -230,13 +230,28 @@ def write_together(
                     os.replace(room / name, folder / name)
 
 
+def is_stream(
+    path: str | os.PathLike,  # of anything
+) -> bool:
+    "Is it a pipe, a device or a socket? What is written there goes on to a reader, and there is nothing to keep."
+    try:
+        mode = os.lstat(path).st_mode
+    except (OSError, ValueError):
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode))
+
+
 def write(
     path: str | os.PathLike,  # of the file; what is there already is replaced
     content: _Content,  # a text, bytes, or a function that writes to the path that it gets
 ):
-    "Write one file: afterwards it is the old one or the new one, and complete. Raises what `write_together` raises."
+    """Write one file: afterwards it is the old one or the new one, and complete. Where the path is a pipe or a device,
+    the content goes into it. Raises what `write_together` raises."""
     path = Path(path)
-    write_together(path.parent, {path.name: content})
+    if is_stream(path) and not callable(content):
+        path.write_bytes(encode(content) if isinstance(content, str) else content)
+    else:
+        write_together(path.parent, {path.name: content})
 
 # %% ../../nbs/reference/42_files.ipynb #81956c30
 def need_folder(

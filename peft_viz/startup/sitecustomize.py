@@ -104,7 +104,7 @@ def _began() -> bool:
     return not missing and not unread
 
 
-def _last_words():
+def _last_words(more: str = ""):
     if not _found and _said[1] != str(os.getpid()):
         return  # a process that the script started, and that has nothing to do with PEFT
     if not _found and not _began():
@@ -120,7 +120,13 @@ def _last_words():
         )
         line = f"peft-viz: {why}"
     if line:
-        _say(line)
+        _say(line + more)
+
+
+def _audit(event, args):
+    "The process becomes another program, and `atexit` is not run: say now what was recorded."
+    if event == "os.exec" and _found and isinstance(args[0], (str, bytes)) and os.access(args[0], os.X_OK):
+        _last_words(f" (the script becomes {os.fsdecode(args[0])})")
 
 # %% ../../nbs/commands/03_startup.ipynb #b29c5572
 def begin():
@@ -130,6 +136,7 @@ def begin():
     us = sys.modules.pop("sitecustomize", None)
     sys.meta_path.insert(0, Finder(_imported))
     atexit.register(_last_words)
+    sys.addaudithook(_audit)
     try:
         __import__("sitecustomize")
     except ImportError as error:

@@ -196,7 +196,7 @@ SHARE = {
     ),
     "zh": dict(
         title="落在虚拟词元上的注意力",
-        below="词元的注意力所占的百分比，最深处为 {most}",
+        below="词元的注意力所占的百分比，最浓处为 {most}",
         layer="层",
         head="头",
         mean="，{n} 行的平均",

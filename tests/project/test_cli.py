@@ -164,6 +164,26 @@ def test_a_process_that_ends_at_once_leaves_the_calls_before(watched):
     ].raised
 
 
+BECOMES = """
+import os
+from peft_viz import get_peft_model, PromptTuningConfig, load_tiny
+base, tokenizer = load_tiny()
+model = get_peft_model(base, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4))
+model(**tokenizer(["abc"], return_tensors="pt"))
+os.execvp("printf", ["printf", "another"])
+"""
+
+
+def test_a_script_that_becomes_another_program_says_before_what_was_recorded(tmp_path):
+    "`os.execvp` tries each folder of PATH: it is said once, for the one that has the program."
+    path = script(tmp_path, BECOMES)
+    command = ["-m", "peft_viz", "run", "-o", "trace.json", path]
+    code, out, err = python(*command, env=environment(), cwd=tmp_path)
+    assert (code, out) == (0, "another") and err.count("\n") == 1
+    assert re.search(r"recorded 1 forward .* \(the script becomes /\S*/printf\)$", err)
+    assert len(Trace.load(tmp_path / "trace.json").base_calls) == 1
+
+
 def free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -667,6 +687,7 @@ def test_show_writes_the_page_and_prints_the_story_and_a_summary(recorded, capsy
         ("run -o {folder}/locked/trace.html {trace}", "locked cannot be written to (Read-only file system)"),
         ("run -o {folder}/full/trace.json {trace}", "full cannot be written to (No space left on device)"),
         ("run -o {folder}/page.html {trace}", "page.html is there already, and is no recording"),
+        ("run -o {folder}/pipe.json {trace}", "pipe.json is a pipe or a device"),
         ("run --calls -1 {trace}", "numbers from 0 upwards"),
         ("demo -o tour.txt", "unknown extension"),
         ("demo -o {folder}/other.json", "other.json is there already, and is no recording"),
@@ -680,6 +701,7 @@ def test_an_error_is_one_line_and_exit_code_2(words, message, recorded, tmp_path
         (tmp_path / name).write_text("{}")
     for name in ("folder.html", "locked", "full"):
         (tmp_path / name).mkdir()
+    os.mkfifo(tmp_path / "pipe.json")
     monkeypatch.setattr(cli.tempfile, "NamedTemporaryFile", broken_disk(cli.tempfile.NamedTemporaryFile))
     assert cli.main(words.format(folder=tmp_path, trace=recorded).split()) == 2
     out, err = capsys.readouterr()

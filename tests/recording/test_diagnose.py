@@ -12,6 +12,7 @@ import peft
 import pytest
 import torch
 from transformers import (
+    DynamicCache,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -887,6 +888,32 @@ def test_a_cache_of_another_text(family, package):
     zero = torch.arange(6)[None]
     assert kinds(model, lambda m: on(m, position_ids=zero)) == {ANOTHER}
     assert kinds(model, lambda m: on(m, position_ids=zero + 6)) == set()
+
+
+def test_an_empty_cache_that_stays_empty():
+    "peft puts a prefix into another one; whatever else is passed an empty cache fills it."
+    run = lambda m: m(FULL, past_key_values=DynamicCache())
+    for package in peft, peft_viz:
+        for method in "PREFIX_TUNING", "PROMPT_TUNING", "LORA":
+            is_lost = package is peft and method == "PREFIX_TUNING"
+            assert ("cache-not-filled" in kinds(make(method, package), run)) is is_lost
+
+
+@pytest.mark.parametrize("package", [peft, peft_viz])
+def test_virtual_tokens_in_embeddings_are_not_said_to_be_missing(package):
+    "Put there by a `forward` from before the recording, or by code of the caller's own."
+    for method in IN_THE_INPUTS[:1] + ("PREFIX_TUNING",):
+        model = make(method, package)
+        kept = model.forward
+        assert "virtual-missing" not in kinds(model, lambda _, kept=kept: kept(input_ids=FULL))
+    model = make(package=package)
+
+    def own(m):
+        words = m.get_base_model().get_input_embeddings()(FULL)
+        m.get_base_model()(inputs_embeds=torch.cat((m.get_prompt(batch_size=2), words), 1))
+
+    assert "virtual-missing" not in kinds(model, own)
+    assert kinds(model, lambda m: m.get_base_model()(FULL)) == {"virtual-missing"}
 
 
 def test_a_cache_of_padded_rows_and_one_of_a_window():

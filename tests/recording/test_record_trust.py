@@ -779,6 +779,29 @@ def test_a_door_in_an_object_leaves_copies_as_they_are():
     assert [len(c.measured.digests) for c in trace.base_calls] == [len(layers) + 1] * 2 and not left(model)
 
 
+@pytest.mark.parametrize("how", ["taken away", "replaced", "wrapped"])
+def test_a_forward_that_is_replaced_in_the_block(how):
+    "It computes as without a recording; what was not seen is said; what was put there stays."
+    model = make()
+    base, plain = model.get_base_model(), model(input_ids=IDS).logits
+    theirs = base.forward
+    base.forward = lambda *args, **more: theirs(*args, **more)
+    with told("what reached the base model" if how != "wrapped" else None), record(model) as trace:
+        ours = base.forward
+        if how == "taken away":
+            del base.forward
+        else:
+            kept = ours if how == "wrapped" else theirs
+            base.forward = mine = lambda *args, **more: kept(*args, **more)
+        assert torch.equal(model(input_ids=IDS).logits, plain)
+    assert bool(trace.base_calls) is (how == "wrapped") and trace.roots[0].raised is None
+    assert vars(base).get("forward") is (None if how == "taken away" else mine)
+    assert torch.equal(model(input_ids=IDS).logits, plain)
+    with record(model) as again:
+        assert torch.equal(model(input_ids=IDS).logits, plain)
+    assert len(again.base_calls) == 1 and whole(again)
+
+
 def test_ids_by_another_name():
     "`generate(inputs=...)`: these are ids; embeddings that go by this name are none."
     model = lora()

@@ -284,6 +284,18 @@ def test_what_has_no_end_is_read_to_the_limit():
         Trace.load("/dev/zero", max_bytes=1000)
 
 
+@pytest.mark.parametrize("codec", ["utf-8-sig", "utf-16", "utf-16-be"])
+def test_a_mark_at_the_beginning_is_no_part_of_the_text(codec, tmp_path):
+    "As editors and shells of Windows write it."
+    mark = "\ufeff" * codec.endswith("be")
+    (tmp_path / "t.json").write_bytes((mark + sample().to_json()).encode(codec))
+    assert Trace.load(tmp_path / "t.json") == sample()
+    (tmp_path / "page.html").write_bytes((mark + "<!doctype html><html></html>").encode(codec))
+    with pytest.raises(TraceError, match="page to look at"):
+        Trace.load(tmp_path / "page.html")
+    assert Trace.from_json("\ufeff" + sample().to_json()) == sample()
+
+
 def test_half_a_character_is_written_as_its_number(tmp_path):
     t = sample()
     t.about = t.about | {"adapters": {"caf\udce9": {}}}

@@ -8,7 +8,17 @@ from xml.etree import ElementTree
 import ipywidgets, matplotlib.pyplot as plt
 import numpy, pytest, torch
 
-from peft_viz import LoraConfig, explore, get_peft_model, layout, load_tiny, widgets
+from peft_viz import (
+    LoraConfig,
+    explore,
+    explore_generation,
+    explore_lora,
+    explore_padding,
+    get_peft_model,
+    layout,
+    load_tiny,
+    widgets,
+)
 from peft_viz.views.widgets import CONFIG_FOR, TEXTS, Bench, Explorer, encode
 
 SVG = b"<svg"
@@ -357,7 +367,7 @@ def test_only_what_changes_is_drawn(explorer, monkeypatch):
 
 # ---- what an explorer shows before its model has run
 
-FIRST = (explore, widgets.explore_padding, widgets.explore_generation, widgets.explore_lora)
+FIRST = (explore, explore_padding, explore_generation, explore_lora)
 
 
 def test_the_first_figures_need_no_torch():

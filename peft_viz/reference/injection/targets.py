@@ -127,7 +127,7 @@ def _nothing_matches(model, config):
 
 def _hint(targets):
     if not isinstance(targets, str):
-        return ""
+        return "; 'all-linear' is a text, not a list" * ("all-linear" in targets)
     near = difflib.get_close_matches(targets, ["all-linear"], n=1)
     if near:
         return "; did you mean 'all-linear'?"

@@ -14,6 +14,7 @@ from families import tiny_model, V5
 from peft_viz import tiny_random
 from peft_viz.reference.calls import check_inputs, check_mask, check_mask_behind
 from peft_viz.reference.config import PeftWarning
+from small import base_model
 
 CLM = dict(task_type="CAUSAL_LM")
 IDS = torch.tensor([[3, 4, 5, 6], [7, 8, 9, 10]])
@@ -540,3 +541,22 @@ def test_a_mask_of_pictures_has_no_rows_for_virtual_tokens():
             ValueError, match="a row for each token of yours, and none for the virtual tokens"
         ):
             call(input_ids=IDS, cross_attention_mask=mask)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "opt"])
+def test_a_text_that_is_too_long_for_a_table_of_positions(family):
+    "Methods with virtual tokens say it before; here the base model is asked, and its error explained."
+    model = ours.get_peft_model(base_model(family), lora()).eval()
+    long = torch.randint(3, 60, (1, 65))
+    assert model(long[:, :64]).logits.isfinite().all()
+    with pytest.raises(ValueError, match="^65 tokens are more than the 64 that .* has positions for"):
+        model(long)
+    with pytest.raises(ValueError, match="^68 tokens are more than the 64"):
+        model.generate(long[:, :60], max_new_tokens=8, do_sample=False)
+    with pytest.raises(ValueError, match="labels holds torch.int32"):  # not asked where positions are given
+        model(IDS, position_ids=torch.arange(4)[None], labels=IDS.int())
+
+
+def test_a_list_with_the_word_for_all_layers():
+    with pytest.raises(ours.NoMatchingPeftModuleError, match="'all-linear' is a text, not a list"):
+        ours.get_peft_model(tiny_random("llama"), lora(target_modules=["all-linear"]))

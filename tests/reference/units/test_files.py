@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from peft_viz.reference.files import JOURNAL, match, to_read, write, write_together
+from peft_viz.reference.files import is_stream, JOURNAL, match, to_read, write, write_together
 
 PARENT = "import sys; from peft_viz.reference.files import write, write_together; import os; folder = sys.argv[1]\n"
 
@@ -30,6 +30,19 @@ write_together(folder, dict(a="new", b="new", c=None))
 """
     )
     return subprocess.run([sys.executable, "-c", code, str(folder)]).returncode
+
+
+@pytest.mark.parametrize("content", ["te\udcffxt", b"bytes"])
+def test_a_pipe_gets_the_content_and_stays(content, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    got = []
+    reader = threading.Thread(target=lambda: got.append((tmp_path / "pipe").read_bytes()), daemon=True)
+    reader.start()
+    write(tmp_path / "pipe", content)
+    reader.join(20)
+    assert got == [rb"te\udcffxt" if isinstance(content, str) else content]
+    assert stat.S_ISFIFO(os.lstat(tmp_path / "pipe").st_mode) and os.listdir(tmp_path) == ["pipe"]
+    assert not is_stream(tmp_path / "nothing\0") and not is_stream(tmp_path)
 
 
 @pytest.mark.parametrize("nth", [1, 2, 3])

@@ -7,6 +7,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 import peft_viz
 from peft_viz import checkpoint, helpers, tiny_random, trainer
@@ -51,6 +52,19 @@ def test_a_prefix_with_checkpointing_switched_on_later(corrected):
         assert (
             model.eval()(IDS, attention_mask=mask).logits.isfinite().all()
         )  # nothing is computed again there
+
+
+@pytest.mark.parametrize("corrected", [False, True])
+def test_a_prefix_with_each_layer_in_a_wrapper(corrected):
+    "As FSDP puts it around the layers, after the model has its adapter."
+    config = peft_viz.PrefixTuningConfig(num_virtual_tokens=3, **CLM)
+    model = peft_viz.get_peft_model(tiny_random("llama"), config, corrected_positions=corrected).train()
+    layers = model.get_base_model().model.layers
+    layers[1] = checkpoint_wrapper(layers[1])
+    with pytest.raises(ValueError, match="leave out the checkpoint_wrapper"):
+        model(IDS)
+    with torch.no_grad():
+        assert model.eval()(IDS).logits.isfinite().all()
 
 
 def test_prompt_methods_have_nothing_to_do_around_the_base_model():
