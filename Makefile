@@ -44,9 +44,10 @@ slides: env  ## make the slides of the two lectures, in English and Chinese, int
 	@scripts/setup.sh slides
 	@$(PY) scripts/slides.py
 
-bench: env browser  ## measure what recording costs, in a quarter of an hour, for the page of promises; and the viewer in Chromium
+bench: env browser  ## measure what recording costs, in a quarter of an hour, for the page of promises; and viewer and playground in Chromium
 	@$(PY) bench/figures.py --only imports record growth compare
 	@$(PY) bench/page.py
+	@$(PY) bench/play.py
 
 fuzz: env  ## damage traces, configurations and checkpoints a hundred thousand times each: make fuzz [MANY=1000]
 	@$(PY) scripts/fuzz.py --many $(or $(MANY),100000)

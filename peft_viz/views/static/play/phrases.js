@@ -61,8 +61,8 @@ export const PHRASES = {
   head: ["head", "头"],
   mean: ["mean", "平均"],
   rest: [
-    "Each row is a token that reads; the darker a cell, the more it takes from that column.",
-    "每一行是一个正在读取的词元；颜色越深，从该列取得的信息越多。",
+    "Each row is a token that reads; the stronger a cell's colour, the more it takes from there.",
+    "每一行是一个正在读取的词元；颜色越浓，从该列取得的信息越多。",
   ],
   gives: ["{0} takes {1} % from {2}", "{0} 从 {2} 取得 {1}%"],
   hidden: ["{0} may not look at {1}: it is masked", "{0} 不能关注 {1}：它被遮蔽"],
