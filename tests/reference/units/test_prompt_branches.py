@@ -342,10 +342,10 @@ def test_multitask_prompts_are_products(words):
     encoder = multitask.MultitaskPromptEmbedding(multitask_config(), words)
     prompts = encoder(torch.arange(3).expand(2, -1), torch.tensor([1, 0]))
     for row, task in enumerate([1, 0]):
-        assert torch.equal(
-            prompts[row],
-            encoder.embedding.weight * (encoder.prefix_task_cols[task] @ encoder.prefix_task_rows[task]),
-        )
+        factors = encoder.prefix_task_cols[task] @ encoder.prefix_task_rows[task]
+        torch.testing.assert_close(
+            prompts[row], encoder.embedding.weight * factors
+        )  # one product, or one of many
 
 
 @pytest.mark.parametrize("tasks", [[0, 1, 2], [2, 2, 2], [0, 0, 0]])
