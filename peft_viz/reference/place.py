@@ -407,8 +407,23 @@ class InCache(Place):
         inputs_embeds: torch.Tensor | None,  # [batch, sequence, hidden], instead of `input_ids`
         **kwargs,  # passed on
     ):  # what the base model returns
-        "What the base model returns, for the caller's tokens."
-        return base_model(input_ids=input_ids, inputs_embeds=inputs_embeds, **kwargs)
+        """What the base model returns, for the caller's tokens.
+
+        RoBERTa and its kin count positions behind the cache for ids, but not for embeddings."""
+        return base_model(
+            input_ids=input_ids,
+            inputs_embeds=inputs_embeds,
+            **(
+                kwargs if inputs_embeds is None or not self.setting.base.first_position else self.told(kwargs)
+            ),
+        )
+
+    def told(
+        self,
+        kwargs: dict,  # of a call with embeddings
+    ) -> dict:  # the same, with positions
+        "With positions: the caller's, shifted, or else counted in the cache."
+        return {"position_ids": self.counted(None), **kwargs}
 
 # %% ../../nbs/reference/01_place.ipynb #1f88b115
 def take_columns(

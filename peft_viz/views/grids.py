@@ -68,7 +68,8 @@ def _squares(sheet, grid, keys, queries, weights=None):
         cmap=ListedColormap([(0, 0, 0, 0), *fills]),
         vmin=0,
         vmax=len(kinds),
-        interpolation="none",
+        # SVG files draw what is not interpolated without the alpha of each square
+        interpolation="none" if weights is None else "nearest",
         alpha=None if weights is None else 0.1 + 0.9 * np.sqrt(weights / max(weights.max(), 1e-9)),
         origin="upper",
         aspect="equal",

@@ -299,7 +299,7 @@ def picture(
     figure, out = ax.figure, io.StringIO()
     figure.dpi = 72  # the unit of an SVG file is a point
     with plt.rc_context({"svg.hashsalt": "peft_viz", "svg.fonttype": "path"}):
-        renderer = Renderer(*figure.bbox.size, out, metadata={"Date": None})
+        renderer = Renderer(*figure.bbox.size, out, image_dpi=144, metadata={"Date": None})
         figure.draw(renderer)
         renderer.finalize()
     plt.close(figure)

@@ -1,6 +1,6 @@
 "The explorer, driven without a browser: a knob turned is a model run, and the figures follow."
 
-import asyncio, html, io, re, subprocess, sys
+import asyncio, base64, html, io, re, subprocess, sys
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import unquote
 from xml.etree import ElementTree
@@ -476,9 +476,16 @@ def test_a_picture_is_what_matplotlib_would_have_saved(explorer, name):
     ours, width = widgets.picture(widgets.plot.FIGURES[name](explorer.trace, theme="dark"))
     figure, out = widgets.plot.FIGURES[name](explorer.trace, theme="dark").figure, io.StringIO()
     with plt.rc_context({"svg.hashsalt": "peft_viz", "svg.fonttype": "path"}):
-        figure.savefig(out, format="svg", facecolor=figure.get_facecolor(), metadata={"Date": None})
+        figure.savefig(out, format="svg", dpi=144, facecolor=figure.get_facecolor(), metadata={"Date": None})
     assert ours.decode() == widgets._compact(out.getvalue())
     assert width == round(95 * figure.get_size_inches()[0])
+
+
+def test_a_picture_has_the_shades_of_attention(explorer):
+    "matplotlib leaves out how strong each square is where it writes squares without interpolation."
+    (data,) = re.findall(rb'base64,([^"]+)"', explorer.figures["attention"])
+    shades = plt.imread(io.BytesIO(base64.b64decode(data)))[..., 3]
+    assert len(numpy.unique(shades)) > 10
 
 
 def test_a_compact_picture_keeps_what_is_drawn():

@@ -52,7 +52,8 @@ export function beside(view, base, entries) {
     const [size, data] = [v.shape.join(), view.rec.numbers(i)];
     if (!data || kept.has(size) || /prefix|prompt/.test(name)) continue; // theirs is another size
     near.key += `,${i}`;
-    kept.set(size, kept === near.ids ? data : data.map((x) => (x ? "1" : "0")).join(""));
+    const bits = () => data.map((x) => (x ? "1" : "0")).join("");
+    kept.set(size, kept === near.ids ? data : view.rec.once(`bits ${i}`, bits));
   }
   return near;
 }

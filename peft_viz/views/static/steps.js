@@ -393,9 +393,11 @@ export class Recording {
     const generating = base && this.caches.get(base.id)?.stage !== "forward";
     if (seq?.rows.length && (rows === seq.rows.length || rows === 1)) {
       // virtual tokens behind padding stand in other columns in each row
-      const at = range(rows).map((r) => axis(seq, n, generating, r));
-      if (at[0])
-        return at.map((way, r) => pickColumns(seq.rows[r], way, this.about.eos_token_ids));
+      const found = this.once(`columns ${base.id} ${rows} ${n}`, () => {
+        const at = range(rows).map((r) => axis(seq, n, generating, r));
+        return at.map((way, r) => way && pickColumns(seq.rows[r], way, this.about.eos_token_ids));
+      });
+      if (found[0]) return found;
     }
     if (mask?.length !== rows * n) return null;
     return range(rows).map((r) => {

@@ -10,6 +10,7 @@ import torch
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 import peft_viz
+from families import tiny_model
 from peft_viz import checkpoint, helpers, tiny_random, trainer
 from peft_viz.reference.generation import fit
 from peft_viz.reference.place import find_place, Past
@@ -65,6 +66,17 @@ def test_a_prefix_with_each_layer_in_a_wrapper(corrected):
         model(IDS)
     with torch.no_grad():
         assert model.eval()(IDS).logits.isfinite().all()
+
+
+@pytest.mark.parametrize("family", ["roberta", "xlm-roberta-xl", "bert"])
+def test_a_prefix_before_embeddings_is_one_before_their_ids(family):
+    "RoBERTa and its kin count positions behind the cache for ids only; in peft the two differ."
+    config = peft_viz.PrefixTuningConfig(num_virtual_tokens=3, **CLM)
+    model = peft_viz.get_peft_model(tiny_model(family, is_decoder=True), config).eval()
+    embeds, where = model.get_input_embeddings()(IDS), torch.arange(4)[None]
+    assert torch.equal(model(inputs_embeds=embeds).logits, model(IDS).logits)
+    given = model(inputs_embeds=embeds, position_ids=where).logits
+    assert torch.equal(given, model(IDS, position_ids=where).logits)
 
 
 def test_prompt_methods_have_nothing_to_do_around_the_base_model():
