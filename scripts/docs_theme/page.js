@@ -12,7 +12,7 @@ function reachable() {
 // below each other: the style sheet knows them by these classes.
 for (const cell of document.querySelectorAll("main table:not([class^='sm-']) td")) {
   const { length } = cell.textContent;
-  if (length > 60) cell.classList.add("pv-long");
+  if (length > (cell.cellIndex ? 60 : 14)) cell.classList.add("pv-long");
   if (length > 400) cell.closest("table").classList.add("pv-stacked");
 }
 addEventListener("load", reachable, true); // of pictures, too

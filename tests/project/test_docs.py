@@ -365,6 +365,16 @@ def test_a_dark_page_is_printed_light(site, new_page):
 
 
 @pytest.mark.browser
+def test_a_recording_that_was_not_reached_is_printed_in_words(site, new_page):
+    tab = new_page(offline=True)
+    tab.show(site / "tutorials" / "cpt.html")
+    recording = tab.locator("peft-viz-trace:not(.alive)").last
+    assert not recording.locator("li").first.is_visible()  # its place is kept
+    tab.emulate_media(media="print")
+    assert recording.locator("li").first.is_visible() and tab.problems == []
+
+
+@pytest.mark.browser
 @pytest.mark.parametrize(
     "question, page_found",
     [
