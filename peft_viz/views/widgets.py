@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CONFIG_FOR', 'INSIDE', 'WITH_TASKS', 'MOST', 'TEXTS', 'LABELS', 'FIGURE_NAMES', 'ARGUMENTS', 'GRIDS', 'READY',
-           'RUN_KNOBS', 'LOOK_KNOBS', 'KNOBS', 'ROWS', 'KEPT', 'encode', 'Bench', 'differences', 'table', 'Renderer',
-           'picture', 'image', 'description', 'WithStill', 'ready', 'alert', 'Explorer', 'Seen', 'explore',
+           'RUN_KNOBS', 'LOOK_KNOBS', 'KNOBS', 'ROWS', 'KEPT', 'encode', 'Bench', 'differences', 'table', 'Letters',
+           'Renderer', 'picture', 'image', 'description', 'WithStill', 'ready', 'alert', 'Explorer', 'Seen', 'explore',
            'explore_padding', 'explore_generation', 'explore_lora', 'Viewer']
 
 # %% ../../nbs/views/02_widgets.ipynb #6a1d7dcf
@@ -20,7 +20,7 @@ import ipywidgets
 import matplotlib.pyplot as plt
 import traitlets
 from matplotlib.backends.backend_svg import RendererSVG
-from matplotlib.textpath import text_to_path
+from matplotlib.textpath import text_to_path, TextToPath
 
 from ..recording import layout, marks
 from ..recording.trace import Trace
@@ -261,8 +261,40 @@ def _extent(s, prop, ismath):
     return text_to_path.get_text_width_height_descent(s, prop, ismath)
 
 
+@lru_cache(4096)
+def _letters(font, s):
+    "Where the letters of a text stand, and their outlines"
+    return text_to_path.get_glyphs_with_font(font, s)
+
+
+class Letters(TextToPath):
+    "matplotlib's, which takes each text apart anew, also what twenty cells of each figure say: here it is done once"
+
+    def get_glyphs_with_font(
+        self,
+        font,  # of the text
+        s,  # the text
+        glyph_map=None,  # name of a letter -> its outline, of those that are in the file
+        return_new_glyphs_only=False,  # are others wanted alone?
+        **how,  # what else matplotlib asks for, by its version
+    ) -> tuple:  # (where the letters stand, outlines by name, boxes)
+        "The letters of a text"
+        if not return_new_glyphs_only or any(how.values()):
+            return super().get_glyphs_with_font(font, s, glyph_map, return_new_glyphs_only, **how)
+        places, outlines, boxes = _letters(font, s)
+        return places, {name: outline for name, outline in outlines.items() if name not in glyph_map}, boxes
+
+
 class Renderer(RendererSVG):
-    "matplotlib's, which measures each text anew, also what twenty cells of each figure say: here it is done once"
+    "matplotlib's, with texts that are measured and taken apart once"
+
+    def __init__(
+        self,
+        *args,  # as for matplotlib's
+        **kwargs,  # as for matplotlib's
+    ):
+        super().__init__(*args, **kwargs)
+        self._text2path = Letters()
 
     def get_text_width_height_descent(
         self,
