@@ -428,7 +428,8 @@ def test_what_is_too_much_is_not_kept_and_says_so(monkeypatch):
     with record(model, attention="full") as whole:
         monkeypatch.undo()
         model(**BATCH)
-    assert layout.share(trace) == layout.share(whole) and layout.weights(trace) == layout.weights(whole)
+    for what in (layout.share, layout.weights):  # products of a few rows may differ in the last bit
+        torch.testing.assert_close(*(torch.tensor(what(one)[0]) for one in (trace, whole)))
 
 
 @pytest.mark.parametrize("given", ("all", 1, True))

@@ -155,8 +155,9 @@
         const parts = [...ask.parts, make("button", {}, words.check), show];
         const answer = make("div", { className: "answer" }, ...parts);
         const form = make("form", { className: isDark(this) ? "dark" : "" }, asked, answer, said);
-        form.setAttribute("role", "group"); // no landmark: a page may ask the same twice
-        form.setAttribute("aria-labelledby", "question");
+        // a group, no landmark: a page may ask the same twice
+        answer.setAttribute("role", "group");
+        answer.setAttribute("aria-labelledby", "question");
         const say = (/** @type {string} */ kind, /** @type {string} */ text) => {
           said.className = kind;
           said.replaceChildren(...marked(text));
