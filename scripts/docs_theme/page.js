@@ -3,8 +3,8 @@ function reachable() {
   for (const el of document.querySelectorAll("main table, main pre, main .sm, main .math.display, main .cell-output-display")) {
     const wide = el.scrollWidth > el.clientWidth + 1;
     if (wide && !el.hasAttribute("tabindex")) el.tabIndex = 0;
-    if (!el.matches(".cell-output-display")) continue; // pictures hide the shadow that shows that there is more
-    el.classList.toggle("pv-more", el.scrollLeft + el.clientWidth < el.scrollWidth - 2);
+    const scrolls = wide && getComputedStyle(el).overflowX !== "visible";
+    el.classList.toggle("pv-more", scrolls && el.scrollLeft + el.clientWidth < el.scrollWidth - 2);
     el.onscroll = reachable;
   }
 }

@@ -19,7 +19,7 @@ import { readHash } from "../../peft_viz/views/static/links.js";
 import { madeAt, sheet, tellingRow } from "../../peft_viz/views/static/sheet.js";
 import { beginOf } from "../../peft_viz/views/static/cells.js";
 import { axis, Recording } from "../../peft_viz/views/static/steps.js";
-import { pythonText, seen, spans, wide } from "../../peft_viz/views/static/text.js";
+import { numberText, pythonText, seen, spans, wide } from "../../peft_viz/views/static/text.js";
 import { fill, say, WORDS } from "../../peft_viz/views/static/words.js";
 import { elsewhere, settingOf } from "../../peft_viz/views/static/ways.js";
 
@@ -42,6 +42,11 @@ const recording = (calls, more = {}, layout = {}) => {
   return new Recording({ trace, layout });
 };
 const told = (r) => r.moments.map((m) => `${m.call.id}${m.phase[0]}`).join(" ");
+
+test("numbers: four digits that count, however small", () => {
+  const shown = [1.1920929e-7, 0.00045886, 7.53118, 12, NaN].map(numberText);
+  assert.deepEqual(shown, ["1.192e-7", "0.0004589", "7.531", "12", "NaN"]);
+});
 
 test("texts: white space is seen, joined letters stay joined, nothing turns direction", () => {
   assert.equal(seen(" the"), "␣the");

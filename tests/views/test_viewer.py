@@ -566,7 +566,7 @@ def moment_of(trace, call):
 def test_what_has_not_come_back_is_not_shown(trace, opened):
     page, call = opened(trace), trace.base_calls[0]
     k = moment_of(trace, call)
-    loss = str(trace.value(call.outputs["loss"]).data[0])[:6]
+    loss = f"{trace.value(call.outputs['loss']).data[0]:.4g}"
     for at in (0, k - 1):
         go(page, at)
         pane = text(page, ".base-model")

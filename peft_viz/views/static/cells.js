@@ -2,7 +2,7 @@
 // stands below the n-th cell of another.
 import { h } from "./dom.js";
 import { align, count, extent, size, tooLarge } from "./numbers.js";
-import { hollow, range, seen } from "./text.js";
+import { hollow, numberText, range, seen } from "./text.js";
 import { drawGrid, stretches } from "./grid.js";
 
 /**
@@ -200,9 +200,7 @@ export function figure(view, index, name, near) {
   const data = view.rec.numbers(index);
   if (!data || v.shape.length > 2) return null;
   if (v.shape.length) return cells(view, v, data, name, near);
-  const x = data[0];
-  const text = typeof x === "number" && !Number.isInteger(x) ? x.toPrecision(6) : String(x);
-  return h("div", { class: "number mono" }, text);
+  return h("div", { class: "number mono" }, numberText(data[0]));
 }
 
 /**

@@ -8,7 +8,7 @@ import { tooLarge } from "./numbers.js";
 import { lost, sequenceBox } from "./sequence.js";
 import { enlarge } from "./panes.js";
 import { typeOf } from "./state.js";
-import { clamp, hollow, range, seen, spans } from "./text.js";
+import { clamp, hollow, numberText, range, seen, spans } from "./text.js";
 
 /**
  * @typedef {import("./element.js").PeftVizTrace} View
@@ -250,7 +250,7 @@ function inAndOut(view, base, upcoming, known) {
   const type = (i) => {
     const v = view.rec.value(i);
     if (v.role !== "loss" || v.shape?.length) return typeOf(view, v);
-    return h("span", { class: "type mono" }, String(view.rec.numbers(i)?.[0] ?? "?").slice(0, 8));
+    return h("span", { class: "type mono" }, numberText(view.rec.numbers(i)?.[0] ?? "?"));
   };
   const outputs = Object.entries(base.outputs);
   const failed =

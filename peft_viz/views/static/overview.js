@@ -5,7 +5,7 @@ import { findingsBox } from "./findings.js";
 import { takenAfter } from "./measured.js";
 import { stageOf } from "./model.js";
 import { textOf } from "./story.js";
-import { pythonText, range, seen, short } from "./text.js";
+import { numberText, pythonText, range, seen, short } from "./text.js";
 import { wayBox } from "./ways.js";
 
 /**
@@ -95,7 +95,7 @@ function baseTable(view) {
       inputs ? `${inputs} ${sizeText(arg(inputs))}` : "",
       ...given.map((n) => sizeText(arg(n))),
       sizeText(rec.value(base.outputs.logits)),
-      loss ? String(loss[0]).slice(0, 8) : "",
+      loss ? numberText(loss[0]) : "",
       shown,
     ];
     const number = h("th", { scope: "row" }, h("button", go, `${i + 1}`));

@@ -14,7 +14,7 @@ import { numberOf } from "./numbering.js";
 import { COLUMNS_SHOWN, passedSheet, sheet } from "./sheet.js";
 import { typeOf } from "./state.js";
 import { AFTERWARDS } from "./steps.js";
-import { clamp, range, seen, short } from "./text.js";
+import { clamp, numberText, range, seen, short } from "./text.js";
 import { drawAttention, stageOf } from "./model.js";
 import { wayBox } from "./ways.js";
 
@@ -552,7 +552,7 @@ function cameBackLine(view, base, when) {
   const number = (i) => {
     const v = view.rec.value(i);
     const x = v.role === "loss" && !v.shape?.length ? view.rec.numbers(i)?.[0] : null;
-    return x == null ? typeOf(view, v) : h("b", { class: "mono" }, String(x).slice(0, 7));
+    return x == null ? typeOf(view, v) : h("b", { class: "mono" }, numberText(x));
   };
   const one = ([n, i]) => h("div", {}, h("dt", { class: "mono" }, n), h("dd", {}, number(i)));
   const word = !known ? "not_yet_short" : base.raised ? "nothing_back" : null;

@@ -27,6 +27,15 @@ export function letters(text) {
 }
 
 /**
+ * A number with the four digits that count, as the story writes it, however small it is.
+ * @param {unknown} x
+ */
+export function numberText(x) {
+  const isPart = typeof x === "number" && !Number.isInteger(x);
+  return String(isPart ? Number(x.toPrecision(4)) : x);
+}
+
+/**
  * A token's text with its white space made visible, cut after `limit` letters.
  * @param {string} text
  * @param {number} [limit]
