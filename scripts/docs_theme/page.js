@@ -1,6 +1,6 @@
 // What is wider than the screen can be scrolled with the keyboard, too; the style sheet shows that there is more.
 function reachable() {
-  for (const el of document.querySelectorAll("main table, main pre, main .sm, main .math.display, main .cell-output-display")) {
+  for (const el of document.querySelectorAll("main table, main pre, main .sm, main .mx-wide, main .math.display, main .cell-output-display")) {
     const wide = el.scrollWidth > el.clientWidth + 1;
     if (wide && !el.hasAttribute("tabindex")) el.tabIndex = 0;
     const scrolls = wide && getComputedStyle(el).overflowX !== "visible";
