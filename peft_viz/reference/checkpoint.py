@@ -53,7 +53,7 @@ __all__ = ['NOT_SAVED', 'EMBEDDING_LAYER_NAMES', 'CARD', 'FINISHED', 'own_keys',
            'bias_keys', 'targets_embeddings', 'vocabulary', 'vocabulary_was_resized', 'embedding_keys',
            'get_peft_model_state_dict', 'config_to_save', 'load_peft_weights', 'card_metadata', 'model_card',
            'create_or_update_model_card', 'save_pretrained', 'write_adapter', 'expected', 'keys_of_file', 'check_fit',
-           'set_peft_model_state_dict', 'without_weights', 'rehearsal', 'config_to_load']
+           'set_peft_model_state_dict', 'without_weights', 'kept_by_name', 'rehearsal', 'config_to_load']
 
 # %% ../../nbs/reference/30_checkpoint.ipynb #f9f74411
 NOT_SAVED = {"base_layer", "original_module", "ranknum"}
@@ -455,6 +455,8 @@ def save_pretrained(
     name of a folder, or where something else is in the place of a file or folder."""
     names = list(model.peft_config) if selected_adapters is None else selected_adapters
     check_all_known(names, model.peft_config)
+    if not names:
+        warn("selected_adapters is empty, and nothing is saved; None stands for all")
     contents = {}
     for name in names:
         tensors = get_peft_model_state_dict(
@@ -633,11 +635,22 @@ def without_weights(
         empty[id(tensor)] = (
             nn.Parameter(meta, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else meta
         )
-    for value in itertools.chain.from_iterable(vars(module).values() for module in model.modules()):
+    kept = list(itertools.chain.from_iterable(vars(module).values() for module in model.modules()))
+    for value in kept:
         if isinstance(value, torch.Tensor):
             # a result that a module keeps cannot be copied with its graph
             empty.setdefault(id(value), value.detach().clone())
+    for value in itertools.chain.from_iterable(kept_by_name(v) for v in kept):
+        empty.setdefault(id(value), torch.empty_like(value, device="meta", requires_grad=False))
     return copy.deepcopy(model, empty)  # deepcopy takes these for copied already
+
+
+def kept_by_name(
+    value,  # an attribute of a module
+) -> list[torch.Tensor]:
+    "What a layer keeps of its weights for each adapter, such as their lengths. (Masks are needed as they are.)"
+    tensors = value.values() if isinstance(value, dict) else ()
+    return [t for t in tensors if isinstance(t, torch.Tensor) and t.is_floating_point()]
 
 
 class _NothingLarge(TorchFunctionMode):

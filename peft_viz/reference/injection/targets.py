@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 from torch import nn
-from ..architectures import is_linear, linear_names
+from ..architectures import is_linear, other_linear, said_of_linear
 from ..config import NoMatchingPeftModuleError, PeftConfig, PeftType, some, warn
 from ..files import match
 from .layer import AdapterHolder
@@ -79,11 +79,20 @@ def fill_targets(
     model: nn.Module,  # a base model
     default,  # function of the base model: the targets where the configuration names none
 ):
-    'Fill in `target_modules`: the default targets for None, the names of all linear layers for "all-linear".'
+    """Fill in `target_modules`: the default targets for None, the names of all linear layers for "all-linear". Raises
+    ValueError where there are none; warns of quantized layers that are not among them."""
     if config.target_modules is None:
         config.target_modules = default(model)
     elif isinstance(config.target_modules, str) and config.target_modules.lower() == "all-linear":
-        config.target_modules = all_linear(model)
+        names, other = all_linear(model), other_linear(model)
+        if not names:
+            raise NoMatchingPeftModuleError(
+                f"{config.target_modules!r}: {type(model).__name__} has no linear layer to adapt; "
+                f"{other or 'name others'}"
+            )
+        config.target_modules = names
+        if other:
+            warn(f"'all-linear' leaves some layers out: {other}")
 
 # %% ../../../nbs/reference/injection/00_targets.ipynb #8c65ed3e
 def find_targets(
@@ -121,7 +130,7 @@ def _nothing_matches(model, config):
     limits = f" (with {', '.join(narrowed)})" if narrowed else ""
     return (
         f"target_modules '{wanted}' match no module of {type(model).__name__}{limits}; its "
-        f"linear layers are called {', '.join(linear_names(model))}{_hint(config.target_modules)}"
+        f"linear layers are called {said_of_linear(model)}{_hint(config.target_modules)}"
     )
 
 
