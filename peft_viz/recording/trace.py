@@ -502,9 +502,8 @@ class _Reads:
         try:
             head = _decoded(text, _Head)
         except TraceError as e:
-            raise (
-                e if "cut off" in str(e) else TraceError("This is not a trace: it is no JSON object")
-            ) from None
+            whole = str(e).startswith("trace:")
+            raise (TraceError("This is not a trace: it is no JSON object") if whole else e) from None
         if head.format != FORMAT:
             raise TraceError(f'This is not a trace: a trace is a JSON object with "format": "{FORMAT}"')
         if type(head.version) is not int or head.version != VERSION:
@@ -999,6 +998,8 @@ def _text(doc, max_bytes: int | None) -> bytes:
         raise TraceError(
             f"This document has {len(doc):,} bytes; more than {max_bytes:,} are only read with max_bytes=None"
         )
+    if doc.startswith(b"\x1f\x8b"):
+        raise TraceError("This is not a trace, but something compressed (gzip): unpack it first")
     return _in_utf8(doc)
 
 
