@@ -216,7 +216,7 @@ def write_together(
     """Write files: afterwards all of them are new or all of them are old, and no temporary file is left.
 
     A name that is a link becomes a file; what the link points to stays as it is. Raises OSError where a directory has
-    the name of a file, a file may not be written, or where the operating system cannot write, before anything is changed."""
+    the name of a file, or where a file may not or cannot be written, before anything is changed."""
     folder = Path(folder)
     ready = {name: encode(c) if isinstance(c, str) else c for name, c in contents.items()}
     removed = [name for name, content in ready.items() if content is None]
@@ -225,7 +225,9 @@ def write_together(
         if (folder / name).is_dir():
             raise IsADirectoryError(f"{folder / name} should be a file, but a directory is there")
         if _is_protected(folder / name):
-            raise PermissionError(f"{folder / name} may not be written: make it writable, or choose another name")
+            raise PermissionError(
+                f"{folder / name} may not be written: make it writable, or choose another name"
+            )
     with _workshop(folder) as room:
         for name in files:
             _make(room / name, ready[name], folder / name)
