@@ -302,13 +302,24 @@ def existing(
     folder: Path,  # where to look
     name: str,  # of a file
 ) -> Path | None:  # where its content is; None if there is nothing of that name
-    "Where to read a file in a folder. Raises ValueError if something else than a file has its name."
+    """Where to read a file in a folder. Raises ValueError if something else than a file has its name, or if git left a
+    pointer in its place."""
     path = to_read(folder / name)
     if os.path.lexists(path) and not path.is_file():
         raise ValueError(
             f"{path} is not a file but {'a directory' if path.is_dir() else 'a broken link or something else'}"
         )
-    return path if path.is_file() else None
+    if not path.is_file():
+        return None
+    with open(path, "rb") as file:
+        if file.read(len(_POINTER)) == _POINTER:
+            raise ValueError(
+                f"{path} is a pointer to a large file that was not downloaded: run git lfs pull in {folder}"
+            )
+    return path
+
+
+_POINTER = b"version https://git-lfs.github.com/"
 
 
 def folder_to_write(
