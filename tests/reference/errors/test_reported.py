@@ -350,3 +350,43 @@ def test_a_context_that_is_not_entered():
 
 def test_nothing_to_save_is_said(tmp_path):
     assert "nothing is saved" in said(lambda: wrapped(lora()).save_pretrained(tmp_path, selected_adapters=[]))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        lora(init_lora_weights=False, modules_to_save=["lm_head"]),
+        lora(init_lora_weights=False, target_modules=["embed_tokens", "q_proj"]),
+        ours.AdaLoraConfig(total_step=9, init_lora_weights=False, **CLM),
+        ours.IA3Config(init_ia3_weights=False, **CLM),
+    ],
+    ids=lambda c: f"{c.peft_type.value}-{c.target_modules}",
+)
+def test_the_state_of_a_model_in_place_of_a_file(config, tmp_path):
+    "Trainers have saved `lora_A.default.weight`, and whole models."
+    model, state = wrapped(config), {}
+    logits = model(IDS).logits
+    state.update(model.state_dict())
+    again = wrapped(config)
+    assert said(lambda: ours.set_peft_model_state_dict(again, state)) == ""
+    assert torch.equal(again(IDS).logits, logits)
+    own = {name: tensor for name, tensor in state.items() if ".default" in name and "ranknum" not in name}
+    model.save_pretrained(tmp_path)
+    (tmp_path / "adapter_model.safetensors").unlink()
+    torch.save(own, tmp_path / "adapter_model.bin")
+    other = ours.PeftModel.from_pretrained(tiny_random("llama"), tmp_path, "another")
+    assert torch.equal(other(IDS).logits, logits)
+
+
+def test_the_state_of_another_base_model():
+    model, state = wrapped(lora()), {}
+    state.update({name: tensor + 1 for name, tensor in model.state_dict().items()})
+    before = model.get_base_model().model.norm.weight.clone()
+    words = said(lambda: ours.set_peft_model_state_dict(model, state))
+    assert "the state is that of another base model" in words
+    assert torch.equal(model.get_base_model().model.norm.weight, before)
+    with pytest.raises(ValueError, match="missing: prompt_embeddings"):
+        ours.set_peft_model_state_dict(wrapped(prompt()), wrapped(prompt()).state_dict())
+    del state["base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight"]
+    with pytest.raises(ValueError, match="missing: .*lora_A.weight"):
+        ours.set_peft_model_state_dict(model, state)
