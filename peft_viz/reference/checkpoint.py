@@ -311,6 +311,7 @@ def config_to_save(
     unknown adapter, TypeError for what is no PeftModel."""
     config, base = copy.copy(_config_of(model, adapter_name)), model.get_base_model()
     config.inference_mode = True
+    config.check()  # (it may have been changed since)
     config.base_model_name_or_path = (
         config.base_model_name_or_path or getattr(base, "name_or_path", None) or None
     )
@@ -333,10 +334,19 @@ def load_peft_weights(
 ) -> dict[str, torch.Tensor]:
     """The tensors in a folder, by their names in the file. Raises ValueError, with the file's name, if there is no
     file, or if it is damaged or holds something else."""
+    _check_device(device)
     folder = folder_to_read(model_id, subfolder)
     with reading(folder):
         tensors = _tensors_in(folder)
     return {name: tensor.to(device or "cpu") for name, tensor in tensors.items()}
+
+
+def _check_device(device):
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        why = str(error).partition(" at start of device string")[0]
+        raise ValueError(f"torch_device={reprlib.repr(device)} cannot be used here: {why}") from None
 
 
 def _tensors_in(folder):
