@@ -15,7 +15,7 @@ import torch
 
 from .base_model import text_config
 from .calls import PACKAGES
-from .values import Losses, written
+from .values import Losses, struck, written
 from .doors import UNSEEN
 from .measured import parts
 from .trace import Grown, Trace, unpack
@@ -120,7 +120,9 @@ def _ends(base) -> dict:
 def _attribute(obj, name: str):
     try:
         return getattr(obj, name, None)
-    except Exception:  # what cannot be asked for it does not have it
+    except Exception as error:  # what cannot be asked for it does not have it
+        if struck(error):
+            raise
         return None
 
 
@@ -265,6 +267,8 @@ def texts(
         try:
             found[str(i)] = _text(tokenizer, i)
         except Exception as error:
+            if struck(error):
+                raise
             losses.add("the text of a token", error)
     return found
 

@@ -1304,7 +1304,7 @@ def method(
     lang: str = "en",  # `"en"` or `"zh"`
 ) -> str:
     "The name of the method for a title; `no adapter` for a plain base model"
-    return marks.method(trace.about.get("peft_type") or None, lang)
+    return marks.method(marks.kind(trace.about), lang)
 
 # %% ../../nbs/recording/02_layout.ipynb #c75e6268
 PHRASES = {

@@ -237,6 +237,26 @@ def test_an_exception_of_a_signal_handler_is_no_loss_of_ours(model, monkeypatch)
     assert not left(model)
 
 
+@pytest.mark.parametrize("asked", ("decode", "pad_token_id"))
+def test_a_timeout_while_a_tokenizer_is_asked_is_the_users(asked, model):
+    def handler(*_):
+        raise Late
+
+    def late(*_):
+        signal.raise_signal(signal.SIGALRM)
+        return "text"
+
+    names = dict(decode=lambda self, ids: "text", pad_token_id=property(lambda self: 0))
+    names[asked] = late if asked == "decode" else property(late)
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        with pytest.raises(Late), told(), record(model, type("Words", (), names)()):
+            model(input_ids=IDS)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert not left(model)
+
+
 @pytest.mark.parametrize("error", (KeyboardInterrupt, SystemExit))
 @pytest.mark.parametrize(
     "config", (peft.PromptTuningConfig(num_virtual_tokens=4, **C), peft.LoraConfig(**C)), ids=type
