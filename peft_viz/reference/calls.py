@@ -15,13 +15,13 @@ from .methods.cpt import as_part_of_batch
 from .place import cache_length, STATES
 
 # %% auto #0
-__all__ = ['FOR_METHODS', 'MEANT', 'WHOLE', 'FITS', 'FLOATS', 'TAKEN_BY', 'named', 'by_name', 'unless_switched_off', 'need',
-           'need_numbers', 'need_tensor', 'can_be_read', 'check_mask', 'check_other_mask', 'check_inputs',
+__all__ = ['FOR_METHODS', 'MEANT', 'WHOLE', 'FITS', 'FLOATS', 'TAKEN_BY', 'PACKED', 'named', 'by_name', 'unless_switched_off',
+           'need', 'need_numbers', 'need_tensor', 'can_be_read', 'check_mask', 'check_other_mask', 'check_inputs',
            'check_is_cache', 'check_embedded', 'check_mask_behind', 'check_use_of_cache', 'warn_of_positions',
-           'warn_of_other_methods', 'warn_of_merged', 'with_copies', 'check_without_virtual', 'check_prompt_inputs',
-           'check_ids', 'check_positions', 'check_labels', 'warn_of_misspelt', 'is_first_call', 'check_call',
-           'check_ranges', 'check_cache', 'check_kinds', 'with_checked_inputs', 'check_beginning',
-           'with_checked_beginning']
+           'warn_of_other_methods', 'warn_of_merged', 'with_copies', 'starts_anew', 'check_one_text_a_row',
+           'check_without_virtual', 'check_prompt_inputs', 'check_ids', 'check_positions', 'check_labels',
+           'warn_of_misspelt', 'is_first_call', 'check_call', 'check_ranges', 'check_cache', 'check_kinds',
+           'with_checked_inputs', 'check_beginning', 'with_checked_beginning']
 
 # %% ../../nbs/reference/03_calls.ipynb #bc01519c
 FOR_METHODS = "adapter_names", "task_ids", "input_type_mask"  # arguments that the base model does not have
@@ -321,6 +321,43 @@ def with_copies(
         kwargs = {**kwargs, **({name: said[0]} if said else {})}
     return kwargs
 
+# %% ../../nbs/reference/03_calls.ipynb #5b1e0ad4
+PACKED = "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx"  # where each text begins
+
+
+def starts_anew(
+    position_ids,  # [batch, sequence], or for several directions, or None
+    attention_mask,  # of any form, or None
+) -> bool:
+    "Do positions begin anew in the middle of a row, behind a token that is no padding?"
+    if not can_be_read(position_ids) or position_ids.dim() != 2:
+        return False
+    again = (position_ids[:, 1:] == 0) & (position_ids[:, :-1] > 0)
+    if isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 2:
+        again = again & (attention_mask[:, : again.shape[1]] != 0)
+    return bool(again.any())
+
+
+def check_one_text_a_row(
+    given: dict,  # the arguments of the call
+):
+    """Raises ValueError where several texts share a row, or a mask has a form of its own: virtual tokens stand before
+    the first text, and have no columns there."""
+    mask = given.get("attention_mask")
+    packed = [name for name in PACKED if given.get(name) is not None]
+    need(
+        not packed and not starts_anew(given.get("position_ids"), mask),
+        f"{packed[0] if packed else 'position_ids begin anew in a row, which'} says that several texts share a row, "
+        "and virtual tokens would stand before the first of them only; give each text a row of its own",
+    )
+    masks = mask.values() if isinstance(mask, dict) else [mask]
+    strange = [type(m).__name__ for m in masks if not isinstance(m, (torch.Tensor, type(None)))]
+    need(
+        not strange,
+        f"attention_mask is a {' and a '.join(strange)}, in which virtual tokens have no columns; pass a mask "
+        "[batch, sequence], and the base model makes its own of it",
+    )
+
 # %% ../../nbs/reference/03_calls.ipynb #5b1e0ad0
 def check_without_virtual(
     setting,  # the model's `Setting`
@@ -342,6 +379,7 @@ def check_without_virtual(
         "adapter_names give each row its own LoRA adapter; with virtual tokens, all rows have the active "
         "adapter's: leave it out",
     )
+    check_one_text_a_row(given)
 
 
 def check_prompt_inputs(

@@ -612,6 +612,7 @@ class PrefixTuningConfig(PromptLearningConfig):
     init_weights: str | None = None  # "zero": keys and values start at zero; None: at random
     encoder_hidden_size: int | None = None  # width of the projection's hidden layer; None: token_dim
     prefix_projection: bool = False  # compute keys and values from a small embedding, by a two-layer network
+    no_effect = {"encoder_hidden_size": lambda self: not self.prefix_projection}
 
     def __post_init__(self):
         self.peft_type = PeftType.PREFIX_TUNING
@@ -661,7 +662,10 @@ class CPTConfig(PromptLearningConfig):
     opt_projection_epsilon: float | None = 0.1  # how far an input token may move
     opt_projection_format_epsilon: float | None = 0.1  # how far a template token may move
     tokenizer_name_or_path: str | None = None  # kept for checkpoints
-    no_effect = {"opt_loss_decay_factor": lambda self: self.opt_weighted_loss_type != "decay"}
+    no_effect = {
+        "opt_loss_decay_factor": lambda self: self.opt_weighted_loss_type != "decay",
+        "cpt_mask": lambda self: 0 in self.cpt_mask,
+    }
 
     def __post_init__(self):
         self.peft_type = PeftType.CPT

@@ -15,7 +15,13 @@ from typing import Any
 import torch
 from torch import nn
 from . import checkpoint
-from .architectures import check_cache_name, dimensions, prefix_layout, takes_prompts
+from peft_viz.reference.architectures import (
+    check_cache_name,
+    dimensions,
+    maximum_length,
+    prefix_layout,
+    takes_prompts,
+)
 from .calls import with_copies
 from peft_viz.reference.config import (
     config_class,
@@ -60,7 +66,7 @@ from .methods.prompt_tuning import PromptEmbedding
 
 # %% auto #0
 __all__ = ['TUNERS', 'OF_LAYERS', 'PROMPT_ENCODERS', 'HUB', 'PLACED', 'LOADING', 'SIZES', 'MOST', 'CLASSES', 'check_config',
-           'register_peft_method', 'fit_to_model', 'uses_checkpointing', 'check_loading', 'NamedAdapters',
+           'register_peft_method', 'check_room', 'fit_to_model', 'uses_checkpointing', 'check_loading', 'NamedAdapters',
            'AroundModel', 'PeftModelWithPromptEncoder', 'PeftModelWithPrompt', 'sizes_of', 'check_numbers',
            'PeftModelWithAdapters', 'as_the_others', 'PeftModelWithMoreAdapters', 'SwitchedOff', 'PeftModelWithForward',
            'PeftModelWithSaving', 'PeftModelFromPretrained', 'PeftModelWithLoading', 'PeftModel', 'model_class',
@@ -150,6 +156,19 @@ def register_peft_method(
         table.pop(key, None)  # (it may have been of the other kind)
     OWN_METHODS[key], CONFIGS[key] = key, config_cls
     (PROMPT_ENCODERS if is_prompt else TUNERS)[key] = model_cls
+
+# %% ../../nbs/reference/04_model.ipynb #7718719e
+def check_room(
+    config: PromptLearningConfig,  # with a number of virtual tokens
+    model: nn.Module,  # the base model
+):
+    "Raises ValueError where the virtual tokens would leave no position for a text."
+    end = maximum_length(model)
+    if end is not None and config.num_virtual_tokens >= end:
+        raise ValueError(
+            f"{config.num_virtual_tokens} virtual tokens leave no room for a text: {type(model).__name__} has "
+            f"positions for {end} tokens; choose fewer"
+        )
 
 # %% ../../nbs/reference/04_model.ipynb #36004260
 def fit_to_model(
@@ -249,10 +268,23 @@ class NamedAdapters(nn.Module):
         self.base_model = model
         self.peft_type: Any = peft_config.peft_type  # a `PeftType`: `check_config` has refused None
         self.peft_config: dict[str, PeftConfig] = {adapter_name: peft_config}
-        self.active_adapter = adapter_name
+        self._active_adapter = adapter_name
         self.vocabulary_at_first = checkpoint.vocabulary(model)
         self.special_peft_forward_args = {"adapter_names"}  # for our hooks, not for the base model
         self._adapters_disabled = False
+
+    @property
+    def active_adapter(self) -> str:
+        "The name of the active adapter. To assign another name is to call `set_adapter`."
+        return self._active_adapter
+
+    @active_adapter.setter
+    def active_adapter(
+        self,
+        adapter_name: str,  # of this model
+    ):
+        "Raises ValueError for an unknown name."
+        self.set_adapter(adapter_name)
 
     @property
     def active_peft_config(self) -> PeftConfig:
@@ -337,6 +369,7 @@ class PeftModelWithPromptEncoder(AroundModel):
                 "layers, such as LoRA"
             )
         word_embeddings = model.get_input_embeddings()
+        check_room(peft_config, model)
         fit_to_model(peft_config, model.config, word_embeddings)
         if self.peft_type == PeftType.PREFIX_TUNING and uses_checkpointing(model):
             raise ValueError(
@@ -486,7 +519,7 @@ class PeftModelWithAdapters(PeftModelWithPrompt):
         """Make this adapter the active one. It is trained, unless it is for inference. Raises ValueError for an unknown
         name."""
         check_known(adapter_name, self.peft_config)
-        self.active_adapter = adapter_name
+        self._active_adapter = adapter_name
         if self.active_peft_config.is_prompt_learning:
             self._activate_saved_modules(inference_mode)
         else:
@@ -680,6 +713,7 @@ class PeftModelWithSaving(PeftModelWithForward):
             raise NotImplementedError(
                 "push_to_hub=True is not implemented in peft_viz; save to a folder and upload that"
             )
+        check_flags(safe_serialization=safe_serialization, is_main_process=is_main_process)
         if path_initial_model_for_weight_conversion is not None:
             raise NotImplementedError(
                 "path_initial_model_for_weight_conversion turns PiSSA, OLoRA and the like "

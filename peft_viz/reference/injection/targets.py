@@ -17,8 +17,8 @@ from ..files import match
 from .layer import AdapterHolder
 
 # %% auto #0
-__all__ = ['name_matches', 'layer_number', 'is_target', 'all_linear', 'fill_targets', 'find_targets', 'fitting_pattern',
-           'without_effect', 'never_called', 'warn_of_no_effect']
+__all__ = ['NO_LAYERS', 'name_matches', 'layer_number', 'is_target', 'all_linear', 'fill_targets', 'parameters_meant',
+           'find_targets', 'fitting_pattern', 'without_effect', 'never_called', 'warn_of_no_effect']
 
 # %% ../../../nbs/reference/injection/00_targets.ipynb #4ba5d95a
 def name_matches(
@@ -94,6 +94,22 @@ def fill_targets(
         if other:
             warn(f"'all-linear' leaves some layers out: {other}")
 
+# %% ../../../nbs/reference/injection/00_targets.ipynb #7ad75481
+NO_LAYERS = "these are parameters and no layers, as mixtures of experts have them"
+
+
+def parameters_meant(
+    config: PeftConfig,  # as the caller wrote it
+    model: nn.Module,  # the base model
+) -> list[str]:  # the last two parts of their names, each once
+    """What the targets name, and no layer is: mixtures of experts have the weights of all experts in one parameter.
+    All linear layers would have been those, too."""
+    is_all = isinstance(config.target_modules, str) and config.target_modules.lower() == "all-linear"
+    found = [name for name, parameter in model.named_parameters() if parameter.dim() == 3]
+    found = [name for name in found if name.split(".")[-1] not in ("weight", "bias")]
+    meant = [name for name in found if is_all or is_target(config, name)]
+    return list(dict.fromkeys(".".join(name.split(".")[-2:]) for name in meant))
+
 # %% ../../../nbs/reference/injection/00_targets.ipynb #8c65ed3e
 def find_targets(
     model: nn.Module,  # a base model, possibly with adapted layers already
@@ -128,9 +144,11 @@ def _nothing_matches(model, config):
         if getattr(config, f) is not None
     ]
     limits = f" (with {', '.join(narrowed)})" if narrowed else ""
+    meant = parameters_meant(config, model)
     return (
         f"target_modules '{wanted}' match no module of {type(model).__name__}{limits}; its "
         f"linear layers are called {said_of_linear(model)}{_hint(config.target_modules)}"
+        f"{f'; {some(meant)}: {NO_LAYERS}' if meant else ''}"
     )
 
 
@@ -242,6 +260,9 @@ def warn_of_no_effect(
         meant = f"; did you mean {', '.join(sorted(set(close)))}?" if close else ""
         said = some([f"{field}: {entry!r}" for field, entry in told])
         warn(f"{type(config).__name__}: {said} fits no layer that is adapted, and has no effect{meant}")
+    meant = parameters_meant(config, model)
+    if meant:
+        warn(f"{type(config).__name__} does not adapt {some(meant)}: {NO_LAYERS}")
     unheard = never_called(model, targets)
     if unheard:
         warn(

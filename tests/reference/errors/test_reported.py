@@ -350,3 +350,139 @@ def test_a_context_that_is_not_entered():
 
 def test_nothing_to_save_is_said(tmp_path):
     assert "nothing is saved" in said(lambda: wrapped(lora()).save_pretrained(tmp_path, selected_adapters=[]))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        lora(init_lora_weights=False, modules_to_save=["lm_head"]),
+        lora(init_lora_weights=False, target_modules=["embed_tokens", "q_proj"]),
+        ours.AdaLoraConfig(total_step=9, init_lora_weights=False, **CLM),
+        ours.IA3Config(init_ia3_weights=False, **CLM),
+    ],
+    ids=lambda c: f"{c.peft_type.value}-{c.target_modules}",
+)
+def test_the_state_of_a_model_in_place_of_a_file(config, tmp_path):
+    "Trainers have saved `lora_A.default.weight`, and whole models."
+    model, state = wrapped(config), {}
+    logits = model(IDS).logits
+    state.update(model.state_dict())
+    again = wrapped(config)
+    assert said(lambda: ours.set_peft_model_state_dict(again, state)) == ""
+    assert torch.equal(again(IDS).logits, logits)
+    own = {name: tensor for name, tensor in state.items() if ".default" in name and "ranknum" not in name}
+    model.save_pretrained(tmp_path)
+    (tmp_path / "adapter_model.safetensors").unlink()
+    torch.save(own, tmp_path / "adapter_model.bin")
+    other = ours.PeftModel.from_pretrained(tiny_random("llama"), tmp_path, "another")
+    assert torch.equal(other(IDS).logits, logits)
+
+
+def test_the_state_of_another_base_model():
+    model, state = wrapped(lora()), {}
+    state.update({name: tensor + 1 for name, tensor in model.state_dict().items()})
+    before = model.get_base_model().model.norm.weight.clone()
+    words = said(lambda: ours.set_peft_model_state_dict(model, state))
+    assert "the state is that of another base model" in words
+    assert torch.equal(model.get_base_model().model.norm.weight, before)
+    with pytest.raises(ValueError, match="missing: prompt_embeddings"):
+        ours.set_peft_model_state_dict(wrapped(prompt()), wrapped(prompt()).state_dict())
+    del state["base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight"]
+    with pytest.raises(ValueError, match="missing: .*lora_A.weight"):
+        ours.set_peft_model_state_dict(model, state)
+
+
+def test_a_name_that_is_assigned_is_a_switch():
+    model = wrapped(lora(init_lora_weights=False))
+    model.add_adapter("other", lora(init_lora_weights=False))
+    first = model(IDS).logits
+    model.active_adapter = "other"
+    assert model.active_adapters == ["other"] and not torch.equal(model(IDS).logits, first)
+    with pytest.raises(ValueError, match="there is no adapter 'x'"):
+        model.active_adapter = "x"
+    assert model.active_adapter == "other"
+    model.set_adapter("default")
+    assert torch.equal(model(IDS).logits, first)
+
+
+@pytest.mark.parametrize("make", [prompt, prefix])
+def test_no_room_for_a_text(make):
+    base = base_model("gpt2")  # 64 positions
+    before = print_of(base)
+    with pytest.raises(ValueError, match="64 virtual tokens leave no room for a text"):
+        ours.get_peft_model(base, make(num_virtual_tokens=64))
+    assert print_of(base) == before
+    assert ours.get_peft_model(base, make(num_virtual_tokens=63))(IDS[:, :1]).logits.isfinite().all()
+
+
+def test_a_configuration_that_was_spoiled_is_not_saved(tmp_path):
+    model = wrapped(lora())
+    model.peft_config["default"].r = "many"
+    with pytest.raises(ValueError, match="r='many'; it must be a whole number"):
+        model.save_pretrained(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_loading_and_saving_with_values_that_mean_nothing(tmp_path):
+    model = wrapped(lora())
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="torch_device='gpu' cannot be used here"):
+        ours.PeftModel.from_pretrained(tiny_random("llama"), tmp_path, torch_device="gpu")
+    with pytest.raises(ValueError, match="safe_serialization='no'; it must be True or False"):
+        model.save_pretrained(tmp_path, safe_serialization="no")
+
+
+def test_fields_that_nothing_reads():
+    assert "encoder_hidden_size=8 has no effect" in said(lambda: prefix(encoder_hidden_size=8))
+    assert said(lambda: prefix(encoder_hidden_size=8, prefix_projection=True)) == ""
+    assert "cpt_mask=[0, 1, 1, 1] has no effect" in said(lambda: ours.CPTConfig(**CPT, cpt_mask=[0, 1, 1, 1]))
+    assert said(lambda: ours.CPTConfig(**CPT, cpt_mask=[1, 1, 1, 1])) == ""
+
+
+@pytest.mark.parametrize("options", [{}, dict(corrected_positions=True)], ids=str)
+@pytest.mark.parametrize("config", [prompt(), prefix()], ids=lambda c: c.peft_type.value)
+def test_texts_that_share_a_row(config, options):
+    "Virtual tokens stand before the first of them."
+    model = wrapped(config, **options)
+    positions = torch.tensor([[0, 1, 2, 0, 1]])
+    for call in model, model.generate:
+        with pytest.raises(ValueError, match="position_ids begin anew.*give each text a row of its own"):
+            call(IDS, position_ids=positions)
+    with pytest.raises(ValueError, match="cu_seq_lens_q says that several texts share a row"):
+        model(IDS, cu_seq_lens_q=torch.tensor([0, 3, 5]))
+    padded = dict(
+        position_ids=torch.tensor([[1, 1, 0, 1, 2]]), attention_mask=torch.tensor([[0, 0, 1, 1, 1]] * 2)
+    )
+    assert model(IDS, **padded).logits.isfinite().all()  # behind padding, they begin anyway
+    assert wrapped(lora())(IDS, position_ids=positions).logits.isfinite().all()
+
+
+@pytest.mark.parametrize("config", [prompt(), prefix()], ids=lambda c: c.peft_type.value)
+def test_a_mask_of_another_form(config):
+    class BlockMask:
+        "As torch's flex attention has it."
+
+    BlockMask.__module__ = "torch.nn.attention.flex_attention"
+    for mask in BlockMask(), {"full_attention": BlockMask()}:
+        with pytest.raises(ValueError, match="a BlockMask, in which virtual tokens have no columns"):
+            wrapped(config)(IDS, attention_mask=mask)
+
+
+def test_experts_that_are_parameters():
+    "In transformers 5 the weights of all experts are one parameter."
+    words = said(
+        lambda: ours.get_peft_model(tiny_model("qwen2_moe"), lora(target_modules=["q_proj", "down_proj"]))
+    )
+    has_layers = any(
+        name.endswith("experts.0.down_proj") for name, _ in tiny_model("qwen2_moe").named_modules()
+    )
+    assert (
+        has_layers
+        or "LoraConfig does not adapt experts.down_proj: these are parameters and no layers" in words
+    )
+    assert said(lambda: ours.get_peft_model(tiny_model("qwen2_moe"), lora(target_modules=["q_proj"]))) == ""
+    if not has_layers:
+        words = said(lambda: ours.get_peft_model(tiny_model("mixtral"), lora(target_modules="all-linear")))
+        assert "experts.gate_up_proj, experts.down_proj" in words
+        with pytest.raises(ValueError, match="match no module.*experts.down_proj: these are parameters"):
+            ours.get_peft_model(tiny_model("mixtral"), lora(target_modules=["down_proj"]))
