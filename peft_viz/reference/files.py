@@ -247,7 +247,7 @@ def _is_protected(path: Path) -> bool:
     "Is it a file that its owner does not want to be written? To put another in its place would take no right to it."
     return path.is_file() and not path.is_symlink() and not os.access(path, os.W_OK)
 
-
+# %% ../../nbs/reference/42_files.ipynb #3901afd3
 def is_stream(
     path: str | os.PathLike,  # of anything
 ) -> bool:
@@ -297,7 +297,7 @@ def folder_to_read(
         )
     return folder
 
-
+# %% ../../nbs/reference/42_files.ipynb #5b1e0a81
 def existing(
     folder: Path,  # where to look
     name: str,  # of a file
