@@ -342,6 +342,23 @@ class AroundModel(NamedAdapters):
         "The transformers model itself."
         return self.base_model if self.active_peft_config.is_prompt_learning else self.base_model.model
 
+    def resize_token_embeddings(
+        self,
+        *args,  # as the base model's method has them
+        **kwargs,  # the same
+    ) -> nn.Module:  # its input embeddings
+        """Give the base model another number of tokens. Raises ValueError, before anything is changed, where an adapter
+        changes the embeddings or trains them in full."""
+        base = self.get_base_model()
+        words = dict(input=base.get_input_embeddings(), output=base.get_output_embeddings())
+        held = [name for name, module in words.items() if isinstance(module, AdapterHolder)]
+        if held and (args or kwargs):
+            raise ValueError(
+                f"the {' and '.join(held)} embeddings are changed or trained in full by an adapter, and cannot be "
+                "resized any more; call resize_token_embeddings on the base model before it gets the adapter"
+            )
+        return base.resize_token_embeddings(*args, **kwargs)
+
     def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)

@@ -486,3 +486,44 @@ def test_experts_that_are_parameters():
         assert "experts.gate_up_proj, experts.down_proj" in words
         with pytest.raises(ValueError, match="match no module.*experts.down_proj: these are parameters"):
             ours.get_peft_model(tiny_model("mixtral"), lora(target_modules=["down_proj"]))
+
+
+def tied():
+    return tf.LlamaForCausalLM(
+        tf.LlamaConfig(
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            vocab_size=20,
+            tie_word_embeddings=True,
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        lora(modules_to_save=["lm_head"]),
+        lora(target_modules=["embed_tokens"]),
+        lora(target_modules=["lm_head"]),
+        prompt(modules_to_save=["lm_head"]),
+    ],
+    ids=lambda c: f"{c.peft_type.value}-{getattr(c, 'target_modules', None)}",
+)
+@pytest.mark.parametrize("make", [tied, lambda: tiny_random("llama")], ids=["tied", "two"])
+def test_more_words_when_an_adapter_holds_the_embeddings(make, config):
+    "transformers would resize one of the two, and then fail."
+    model = ours.get_peft_model(make(), config)
+    before = print_of(model)
+    with pytest.raises(ValueError, match="cannot be resized any more.*before it gets the adapter"):
+        model.resize_token_embeddings(99)
+    assert print_of(model) == before
+    assert model.resize_token_embeddings() is model.get_base_model().get_input_embeddings()
+
+
+def test_more_words_when_no_adapter_holds_them():
+    for config in lora(), prompt():
+        model = wrapped(config)
+        assert model.resize_token_embeddings(99).weight.shape[0] == 99
+        assert model(IDS + 80).logits.shape[-1] == 99
