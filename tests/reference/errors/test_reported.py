@@ -527,3 +527,18 @@ def test_more_words_when_no_adapter_holds_them():
         model = wrapped(config)
         assert model.resize_token_embeddings(99).weight.shape[0] == 99
         assert model(IDS + 80).logits.shape[-1] == 99
+
+
+@pytest.mark.parametrize("config", [lora(), prompt()], ids=lambda c: c.peft_type.value)
+def test_contexts_in_which_no_adapter_can_be_made(config):
+    base = tiny_random("llama")
+    before = print_of(base)
+    with torch.device("meta"), pytest.raises(ValueError, match="the adapter would have no numbers"):
+        ours.get_peft_model(base, config)
+    assert print_of(base) == before
+    with torch.device("meta"):
+        assert (
+            ours.get_peft_model(tiny_model("llama"), config).device.type == "meta"
+        )  # the base model has none
+    with torch.inference_mode():
+        assert "can never be trained" in said(lambda: ours.get_peft_model(base, config))
