@@ -6,7 +6,7 @@
 __all__ = ['UNKNOWN', 'SLIDING_ALONE', 'about', 'without_positions', 'decoder', 'texts']
 
 # %% ../../nbs/recording/14_about.ipynb #3bd3fe88
-import platform, sys
+import platform, re, sys
 from enum import Enum
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version as package_version
@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version as package_version
 import torch
 
 from .base_model import text_config
-from .values import Losses, written
+from .values import Losses, struck, written
 from .survey import package_of, Survey, survey
 from .trace import Grown, Trace, unpack
 
@@ -100,7 +100,9 @@ def _ends(base) -> dict:
 def _attribute(obj, name: str):
     try:
         return getattr(obj, name, None)
-    except Exception:  # what cannot be asked for it does not have it
+    except Exception as error:  # what cannot be asked for it does not have it
+        if struck(error):
+            raise
         return None
 
 
@@ -200,6 +202,8 @@ def texts(
         try:
             found[str(i)] = _text(tokenizer, i)
         except Exception as error:
+            if struck(error):
+                raise
             losses.add("the text of a token", error)
     return found
 
@@ -219,4 +223,20 @@ def _text(tokenizer, i: int) -> str:
     text = text or piece  # a special token, for those that leave them out
     if not isinstance(text, str):
         raise TypeError(f"decode gave {type(text).__name__}, not a text")
-    return written(text)
+    return written(_bytes(tokenizer, i, piece) or text if "\ufffd" in text else text)
+
+
+_SHOWN = [*range(33, 127), *range(161, 173), *range(174, 256)]
+# letters that stand for bytes in GPT-2's vocabulary, and in those like it
+_BYTES = {chr(b): b for b in _SHOWN}
+_BYTES |= {chr(256 + n): b for n, b in enumerate(sorted({*range(256)} - {*_SHOWN}))}
+
+
+def _bytes(tokenizer, i: int, piece) -> str:
+    "A token that is a part of a letter: its bytes, because `decode` gives the same sign for all of them."
+    raw = _attribute(tokenizer, "decode_single_token_bytes")  # tiktoken
+    if raw is None and isinstance(piece, str) and re.fullmatch("<0x[0-9A-F]{2}>", piece):
+        return piece
+    known = isinstance(piece, str) and set(piece) <= _BYTES.keys()
+    found = raw(i) if raw is not None else bytes(map(_BYTES.get, piece)) if known else b""
+    return found.decode("utf-8", "backslashreplace") if isinstance(found, bytes) else ""

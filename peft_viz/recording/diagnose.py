@@ -1395,7 +1395,7 @@ def _state(case: Case) -> Iterator:
             continue
         name, method = (
             case.about.get("active_adapter"),
-            tuple(marks.method(case.kinds[0], lang) for lang in marks.LANGUAGES),
+            tuple(layout.method(case.trace, lang) for lang in marks.LANGUAGES),
         )
         facts = dict(adapter=name, method=method, layers=state.layers, merged=state.merged)
         nowhere = [key for key, is_so in _NOWHERE.items() if is_so(state)]

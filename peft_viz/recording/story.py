@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from . import layout
-from .marks import LANGUAGES
+from .marks import capital, LANGUAGES
 from .sentences import apart, Number, say, TEXTS, wrapped
 from .history import entry, flow_of, item, key_of, Place
 from .layout import last_name
@@ -871,7 +871,7 @@ def _inside(t: _Teller, scene: _Scene):
         else []
     )
     method = tuple(layout.method(t.trace, lang) for lang in LANGUAGES)
-    method = tuple(m[:1].upper() + m[1:] for m in (method[0], apart(method[1]).lstrip()))
+    method = tuple(map(capital, (method[0], apart(method[1]).lstrip())))
     layers = [(a.name, a.ratio) for a in layout.lora(t.trace, scene.base) if isinstance(a.ratio, float)]
     more = [("layer", dict(layer=name, ratio=f"{ratio:.2g}")) for name, ratio in layers[:3]]
     if layers and not any(ratio for _, ratio in layers):
@@ -1430,7 +1430,7 @@ def _title(trace) -> dict:
     ).items():
         method, v = layout.method(trace, lang), about.get("num_virtual_tokens")
         v = Number(v) if type(v) is int else Number(0)
-        method = method[:1].upper() + method[1:]
+        method = capital(method)
         method = apart(method).rstrip() if lang == "zh" else method
         out[lang] = of.format(m=method, c=about.get("model_class"), w=who) + (count.format(v=v) if v else "")
     return out

@@ -508,9 +508,8 @@ class _Reads:
         try:
             head = _decoded(text, _Head)
         except TraceError as e:
-            raise (
-                e if "cut off" in str(e) else TraceError("This is not a trace: it is no JSON object")
-            ) from None
+            whole = str(e).startswith("trace:")
+            raise (TraceError("This is not a trace: it is no JSON object") if whole else e) from None
         if head.format != FORMAT:
             raise TraceError(f'This is not a trace: a trace is a JSON object with "format": "{FORMAT}"')
         if type(head.version) is not int or head.version != VERSION:
@@ -782,7 +781,7 @@ def _check_values(values: list[Value]):
         if v.kind == "tensor" and v.packed is not None:
             if isinstance(v.packed, dict) and "grown" in v.packed:
                 v = values[i] = _linked(values, i, where)
-            _check_finite(v, where)
+            _check_numbers(v, where)
             numbers += _count(v, where)
             if numbers > MAX_ALL_NUMBERS:
                 raise TraceError(f"{where}: there are more than {MAX_ALL_NUMBERS} numbers up to here")
@@ -790,10 +789,14 @@ def _check_values(values: list[Value]):
             sizes[i] = _measure(v, i, sizes, where)
 
 # %% ../../nbs/recording/01_trace.ipynb #4958a11b
-def _check_finite(v: Value, where: str):
+def _check_numbers(v: Value, where: str):
     numbers = next(iter(v.packed.values()), ()) if isinstance(v.packed, dict) else v.packed
-    if str in set(map(type, numbers)) and v.role not in ("loss", "loss_weights"):
+    kinds = set(map(type, numbers))
+    if str in kinds and v.role not in ("loss", "loss_weights"):
         raise TraceError(f"{where}.data is not finite, which only a loss and its weights can be")
+    whole = numbers if kinds <= {int} else [n for n in numbers if type(n) is int]
+    if whole and not -(2**63) <= min(whole) <= max(whole) < 2**64:
+        raise TraceError(f"{where}.data has a number of more than 64 bits, which no tensor holds")
 
 
 def _check_kind(v: Value, where: str):
@@ -850,7 +853,13 @@ def _count(v: Value, where: str) -> int:
         raise TraceError(f"{where} should hold {full} numbers for shape {list(v.shape)}, not {n}")
     if n > MAX_NUMBERS and not _is_large_mask(v):
         raise TraceError(f"{where} stands for {n} numbers; {MAX_NUMBERS} are the most that is read")
+    if v.attended and (set(v.packed["runs"][::2]) if _has_runs(v) else set(unpack(v.packed))) - {0, 1}:
+        raise TraceError(f"{where}.data is a mask over queries and keys, and should hold 0 and 1 alone")
     return n if n <= MAX_NUMBERS else len(v.packed["runs"])
+
+
+def _has_runs(v: Value) -> bool:
+    return isinstance(v.packed, dict) and "runs" in v.packed
 
 
 def _is_large_mask(v: Value) -> bool:
@@ -995,6 +1004,8 @@ def _text(doc, max_bytes: int | None) -> bytes:
         raise TraceError(
             f"This document has {len(doc):,} bytes; more than {max_bytes:,} are only read with max_bytes=None"
         )
+    if doc.startswith(b"\x1f\x8b"):
+        raise TraceError("This is not a trace, but something compressed (gzip): unpack it first")
     return _in_utf8(doc)
 
 

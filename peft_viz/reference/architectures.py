@@ -16,13 +16,14 @@ from torch import nn
 
 # %% auto #0
 __all__ = ['CONFIG_NAMES', 'LIMITED', 'MORE_ROWS', 'KEY_VALUE_HEADS', 'NEEDS_IDS', 'EMBEDS_AGAIN', 'PREPARES_IDS', 'ONE_FIRST',
-           'COUNTS_ANEW', 'NUMBERS_COLUMNS', 'CACHE_LAYERS', 'NO_PREFIX', 'PICTURES', 'FACTS', 'ATTENTION',
-           'FEEDFORWARD', 'LORA_TARGETS', 'ADALORA_TARGETS', 'IA3_TARGETS', 'Dimensions', 'text_config',
+           'COUNTS_ANEW', 'NUMBERS_COLUMNS', 'CACHE_LAYERS', 'NO_PREFIX', 'LEAVES_CACHE_OUT', 'PICTURES', 'FACTS',
+           'ATTENTION', 'FEEDFORWARD', 'LORA_TARGETS', 'ADALORA_TARGETS', 'IA3_TARGETS', 'Dimensions', 'text_config',
            'has_position_table', 'first_row', 'maximum_length', 'KeyValues', 'key_value_shapes', 'causal_lm_class',
            'dimensions', 'accepts', 'takes_positions', 'takes_prompts', 'embeds_again', 'check_cache_name',
            'check_generates', 'first_position', 'counts_anew', 'counts_in_mask', 'encoders', 'prefix_layout',
            'prefix_goes_behind', 'picture_counters', 'marks_pictures', 'needs_positions', 'makes_own_cache',
-           'adds_first', 'KnownFacts', 'BaseModelFacts', 'is_conv1d', 'is_linear', 'linear_names', 'default_targets',
+           'adds_first', 'KnownFacts', 'checkpointed_by_hand', 'BaseModelFacts', 'is_conv1d', 'is_linear',
+           'linear_names', 'is_other_linear', 'class_name', 'other_linear', 'said_of_linear', 'default_targets',
            'lora_targets', 'adalora_targets', 'ia3_targets']
 
 # %% ../../nbs/reference/41_architectures.ipynb #4c65dcbb
@@ -345,6 +346,7 @@ NO_PREFIX = {
         ("prophetnet", "xlm-prophetnet"), "once its cache is filled, it takes one token at a time"
     ),
 }
+LEAVES_CACHE_OUT = {"whisper"}  # families that read no cache, not even a filled one, where use_cache=False
 
 
 @lru_cache
@@ -521,6 +523,18 @@ class KnownFacts:
         ids = input_ids if inputs_embeds is None else None
         return {name: embed(ids, inputs_embeds) for name, embed in self.embeds.items()}
 
+# %% ../../nbs/reference/41_architectures.ipynb #3fed88a1
+def checkpointed_by_hand(
+    module: nn.Module,  # of the base model
+) -> bool:
+    """Has somebody put checkpointing around a module? A wrapper as FSDP's, or `torch.utils.checkpoint.checkpoint`
+    around its forward, as a partial or in a function that names it."""
+    forward = module.forward
+    around = getattr(getattr(forward, "func", None), "__name__", "")  # of a partial
+    code = getattr(forward, "__code__", None)
+    names = code.co_names + code.co_freevars if code else ()
+    return type(module).__name__ == "CheckpointWrapper" or "checkpoint" in (around, *names)
+
 # %% ../../nbs/reference/41_architectures.ipynb #3fed88a2
 class BaseModelFacts(KnownFacts):
     "The facts about a base model, and what they forbid."
@@ -571,14 +585,12 @@ class BaseModelFacts(KnownFacts):
     def check_keeps_cache(self):
         "Raises ValueError when the base model uses gradient checkpointing, because it then drops the cache."
         asked = any(module.training and module.gradient_checkpointing for module in self.checkpointed)
-        wrapped = (
-            m.training and type(m).__name__ == "CheckpointWrapper" for layers in self.layers for m in layers
-        )
-        if asked or any(wrapped):
+        inside = (m for layers in self.layers for layer in layers if layer.training for m in layer.modules())
+        if asked or any(map(checkpointed_by_hand, inside)):
             raise ValueError(
                 "prefix tuning fills the key/value cache, which gradient checkpointing cannot use; "
                 "call model.gradient_checkpointing_disable() first (or leave out the checkpoint_wrapper around the "
-                "layers), or choose a method that needs no cache"
+                "layers, or the checkpoint around their forward), or choose a method that needs no cache"
             )
 
 # %% ../../nbs/reference/41_architectures.ipynb #d25552af
@@ -696,6 +708,42 @@ def _in_decoder(model):
     inside = [name for name in names if name.startswith(prefix)]
     return names, inside or names  # (some models call another part their decoder)
 
+# %% ../../nbs/reference/41_architectures.ipynb #fdf73f10
+def is_other_linear(
+    module: nn.Module,  # any
+) -> bool:
+    "Is it a linear layer that is neither PyTorch's nor transformers', such as a quantized one?"
+    has_sizes = all(isinstance(getattr(module, size, None), int) for size in ("in_features", "out_features"))
+    return has_sizes and not is_linear(module) and not hasattr(type(module), "adapter_layer_names")
+
+
+def class_name(
+    module: nn.Module,  # any
+) -> str:
+    "What kind of module it is; with its package where it is a linear layer of another kind."
+    kind = type(module)
+    return f"{kind.__module__}.{kind.__name__}" if is_other_linear(module) else kind.__name__
+
+
+def other_linear(
+    model: nn.Module,  # a base model
+) -> str:
+    "Linear layers of another kind than those that are adapted, and what to do. Empty where there are none."
+    found = [(name, module) for name, module in model.named_modules() if is_other_linear(module)]
+    if not found:
+        return ""
+    kinds = ", ".join(dict.fromkeys(class_name(module) for _, module in found))
+    names = ", ".join(dict.fromkeys(name.split(".")[-1] for name, _ in found))
+    return f"{names} are {kinds}, which cannot be adapted: load the base model without this quantization"
+
+
+def said_of_linear(
+    model: nn.Module,  # a base model
+) -> str:
+    "The names of the linear layers, for a message."
+    other = other_linear(model)
+    return (", ".join(linear_names(model)) or "none") + (f" ({other})" if other else "")
+
 # %% ../../nbs/reference/41_architectures.ipynb #fdf73f11
 def default_targets(
     model: nn.Module,  # a base model
@@ -715,7 +763,7 @@ def default_targets(
         wanted = "target_modules and feedforward_modules" if feedforward else "target_modules"
         raise ValueError(
             f"no default targets for {type(model).__name__}; pass {wanted}, "
-            f"chosen from its linear layers: {', '.join(linear_names(model))}"
+            f"chosen from its linear layers: {said_of_linear(model)}"
         )
     last = [name for name in feedforward if _all_there(name, inside)][:1]
     targets = {*attention.split(), *last}

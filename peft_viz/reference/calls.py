@@ -10,15 +10,18 @@ from contextlib import nullcontext
 from functools import lru_cache, wraps
 import torch
 from .config import IGNORED, PeftType, warn
-from .architectures import encoders, first_row, maximum_length
+from .architectures import encoders, first_row, LEAVES_CACHE_OUT, maximum_length
+from .methods.cpt import as_part_of_batch
 from .place import cache_length, STATES
 
 # %% auto #0
-__all__ = ['FOR_METHODS', 'MEANT', 'WHOLE', 'FITS', 'FLOATS', 'named', 'by_name', 'unless_switched_off', 'need', 'need_numbers',
-           'need_tensor', 'can_be_read', 'check_mask', 'check_other_mask', 'check_inputs', 'check_embedded',
-           'check_mask_behind', 'check_cross_mask', 'check_prompt_inputs', 'check_ids', 'check_positions',
-           'check_labels', 'warn_of_misspelt', 'is_first_call', 'check_call', 'check_ranges', 'check_cache',
-           'check_kinds', 'with_checked_inputs', 'with_checked_beginning']
+__all__ = ['FOR_METHODS', 'MEANT', 'WHOLE', 'FITS', 'FLOATS', 'TAKEN_BY', 'PACKED', 'named', 'by_name', 'unless_switched_off',
+           'need', 'need_numbers', 'need_tensor', 'can_be_read', 'check_mask', 'check_other_mask', 'check_inputs',
+           'check_is_cache', 'check_embedded', 'check_mask_behind', 'check_use_of_cache', 'warn_of_positions',
+           'warn_of_other_methods', 'warn_of_merged', 'with_copies', 'starts_anew', 'check_one_text_a_row',
+           'check_without_virtual', 'check_prompt_inputs', 'check_ids', 'check_positions', 'check_labels',
+           'warn_of_misspelt', 'is_first_call', 'check_call', 'check_ranges', 'check_cache', 'check_kinds',
+           'with_checked_inputs', 'check_beginning', 'with_checked_beginning']
 
 # %% ../../nbs/reference/03_calls.ipynb #bc01519c
 FOR_METHODS = "adapter_names", "task_ids", "input_type_mask"  # arguments that the base model does not have
@@ -137,16 +140,22 @@ def can_be_read(
 def check_mask(
     attention_mask: torch.Tensor,  # [batch, sequence]
 ):
-    """Raises ValueError for a mask of two dimensions with negative numbers or fractions. Such a mask is meant to be
-    added to the scores, where 0 means seen; in two dimensions 0 means padding."""
+    """Raises ValueError for a mask of two dimensions with other numbers than 0 and 1. One with negative numbers or
+    fractions is meant to be added to the scores, where 0 means seen; in two dimensions 0 means padding. One with
+    larger numbers counts the texts in a row, which would see each other all the same."""
     if attention_mask.dtype == torch.bool or not can_be_read(attention_mask):
         return
-    smallest = float(attention_mask.min())
+    smallest, largest = (float(n) for n in attention_mask.aminmax())
     whole = not attention_mask.is_floating_point() or bool((attention_mask == attention_mask.round()).all())
     if smallest < 0 or not whole:
         raise ValueError(
             "attention_mask must hold 1 for tokens that are seen and 0 for padding; its smallest number is "
             f"{smallest:g}{'' if whole else ', and not all are whole'}"
+        )
+    if largest > 1:
+        raise ValueError(
+            "attention_mask must hold 1 for tokens that are seen and 0 for padding; its largest number is "
+            f"{largest:g} (texts that share a row are kept apart by a mask [batch, 1, query, key])"
         )
 
 # %% ../../nbs/reference/03_calls.ipynb #d4c577f2
@@ -206,6 +215,16 @@ def check_inputs(
         )
         need(rows in (1, batch_size), f"position_ids are for {rows} rows, and the input has {batch_size}")
 
+# %% ../../nbs/reference/03_calls.ipynb #5b1e0ad3
+def check_is_cache(
+    cache,  # that comes with the call, or None
+):
+    "Raises ValueError for what is no cache. (Tuples of keys and values were caches once, and some models take them.)"
+    were_once = isinstance(cache, (tuple, list)) and all(isinstance(layer, (tuple, list)) for layer in cache)
+    if not (cache is None or hasattr(cache, "get_seq_length") or were_once):
+        kind = type(cache).__name__
+        raise ValueError(f"past_key_values is a {kind}; it must be a cache, such as a call before returned")
+
 # %% ../../nbs/reference/03_calls.ipynb #01de2406
 def check_embedded(
     model,  # a PeftModel with virtual tokens
@@ -239,17 +258,128 @@ def check_mask_behind(
         f"attention_mask is for {given} tokens, and there are {so_far}: those in the cache, and {length} new",
     )
 
-# %% ../../nbs/reference/03_calls.ipynb #5b1e0ad0
-def check_cross_mask(
+# %% ../../nbs/reference/03_calls.ipynb #5b1e0ad1
+def check_use_of_cache(
+    setting,  # the model's `Setting`
+    use_cache: bool | None,  # the argument of the call
+    config,  # it counts where the argument is None
+):
+    "Raises ValueError where a prefix stands in the cache, and the base model would leave the cache out."
+    family, config_says = setting.base.model.config.model_type, getattr(config, "use_cache", None)
+    need(
+        not (setting.is_prefix and family in LEAVES_CACHE_OUT)
+        or (config_says if use_cache is None else use_cache) is not False,
+        f"with use_cache=False {type(setting.base.model).__name__} leaves the cache out, and with it the prefix; pass "
+        "use_cache=True",
+    )
+
+# %% ../../nbs/reference/03_calls.ipynb #5b1e0ad2
+def warn_of_positions(
     setting,  # the model's `Setting`
     given: dict,  # the arguments of the call
 ):
-    "Raises ValueError for a mask that says which token sees which picture, where virtual tokens would need rows in it."
+    "Warn of positions that are dropped, as in peft."
+    if given.get("position_ids") is not None and not setting.keeps_positions:
+        warn("Position ids are not supported for parameter efficient tuning. Ignoring position ids.")
+
+
+TAKEN_BY = {  # argument that some methods have -> these methods
+    "task_ids": (PeftType.MULTITASK_PROMPT_TUNING, PeftType.POLY),
+    "input_type_mask": (PeftType.CPT,),
+}
+
+
+def warn_of_other_methods(
+    method,  # of the active adapter
+    given: dict,  # the arguments of the call
+):
+    "Warn of arguments that are for other methods, and are left out."
+    for name, methods in TAKEN_BY.items():
+        if given.get(name) is not None and method in PeftType.__members__ and method not in methods:
+            others = " and ".join(m.value for m in methods)
+            warn(f"{name} is for {others}; {method.value} has no use for it, and leaves it out")
+
+
+def warn_of_merged(
+    model,  # a PeftModel whose method changes layers
+):
+    "Warn of a model in training whose adapters are merged: they get no gradients."
+    if model.training and torch.is_grad_enabled() and any(m.merged for m in model.base_model.tuner_layers()):
+        warn("the model is in training, and its merged adapters learn nothing; call unmerge_adapter() first")
+
+
+def with_copies(
+    model,  # a PeftModel
+    kwargs: dict,  # of `generate`
+) -> dict:  # the same; with `adapter_names` it says how many copies each row has, wherever that was said
+    "What `generate` is told, with the beams and sequences of each row as arguments where adapters belong to rows."
+    if kwargs.get("adapter_names") is None:
+        return kwargs
+    configs = kwargs.get("generation_config"), getattr(model, "generation_config", None)
+    for name in "num_beams", "num_return_sequences":
+        said = [n for n in (kwargs.get(name), *(getattr(c, name, None) for c in configs)) if n is not None]
+        kwargs = {**kwargs, **({name: said[0]} if said else {})}
+    return kwargs
+
+# %% ../../nbs/reference/03_calls.ipynb #5b1e0ad4
+PACKED = "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx"  # where each text begins
+
+
+def starts_anew(
+    position_ids,  # [batch, sequence], or for several directions, or None
+    attention_mask,  # of any form, or None
+) -> bool:
+    "Do positions begin anew in the middle of a row, behind a token that is no padding?"
+    if not can_be_read(position_ids) or position_ids.dim() != 2:
+        return False
+    again = (position_ids[:, 1:] == 0) & (position_ids[:, :-1] > 0)
+    if isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 2:
+        again = again & (attention_mask[:, : again.shape[1]] != 0)
+    return bool(again.any())
+
+
+def check_one_text_a_row(
+    given: dict,  # the arguments of the call
+):
+    """Raises ValueError where several texts share a row, or a mask has a form of its own: virtual tokens stand before
+    the first text, and have no columns there."""
+    mask = given.get("attention_mask")
+    packed = [name for name in PACKED if given.get(name) is not None]
+    need(
+        not packed and not starts_anew(given.get("position_ids"), mask),
+        f"{packed[0] if packed else 'position_ids begin anew in a row, which'} says that several texts share a row, "
+        "and virtual tokens would stand before the first of them only; give each text a row of its own",
+    )
+    masks = mask.values() if isinstance(mask, dict) else [mask]
+    strange = [type(m).__name__ for m in masks if not isinstance(m, (torch.Tensor, type(None)))]
+    need(
+        not strange,
+        f"attention_mask is a {' and a '.join(strange)}, in which virtual tokens have no columns; pass a mask "
+        "[batch, sequence], and the base model makes its own of it",
+    )
+
+# %% ../../nbs/reference/03_calls.ipynb #5b1e0ad0
+def check_without_virtual(
+    setting,  # the model's `Setting`
+    given: dict,  # the arguments of the call
+):
+    "Raises ValueError for arguments that say something of each token or row, and that virtual tokens have no part in."
     need(
         setting.is_prefix or given.get("cross_attention_mask") is None,
         "cross_attention_mask has a row for each token of yours, and none for the virtual tokens; use prefix tuning, "
         "or a method that changes layers, such as LoRA",
     )
+    need(
+        given.get("shift_labels") is None or (setting.is_prefix and not setting.corrected),
+        "shift_labels holds what comes after each token of yours, and nothing for the virtual tokens; pass labels "
+        "alone, [batch, sequence], as the input",
+    )
+    need(
+        given.get("adapter_names") is None,
+        "adapter_names give each row its own LoRA adapter; with virtual tokens, all rows have the active "
+        "adapter's: leave it out",
+    )
+    check_one_text_a_row(given)
 
 
 def check_prompt_inputs(
@@ -262,12 +392,7 @@ def check_prompt_inputs(
     input_ids, inputs_embeds = given.get("input_ids"), given.get("inputs_embeds")
     need(input_ids is None or inputs_embeds is None, "pass input_ids or inputs_embeds, not both")
     setting.base.check_takes(given, setting.keeps_positions)
-    check_cross_mask(setting, given)
-    need(
-        given.get("adapter_names") is None,
-        "adapter_names give each row its own LoRA adapter; with virtual tokens, all rows have the active "
-        "adapter's: leave it out",
-    )
+    check_without_virtual(setting, given)
     if setting.config.peft_type == PeftType.CPT:
         shape = tuple((input_ids if inputs_embeds is None else inputs_embeds).shape[:2])
         fits = shape if is_first_call(given) else (None, None)
@@ -276,8 +401,7 @@ def check_prompt_inputs(
         if types is not None and can_be_read(types):
             whole = types.dtype in (*WHOLE, torch.bool) or bool((types == types.round()).all())
             need(whole and bool((types >= 0).all()), "input_type_mask must hold whole numbers, at least 0")
-    if given.get("position_ids") is not None and not setting.keeps_positions:
-        warn("Position ids are not supported for parameter efficient tuning. Ignoring position ids.")
+    warn_of_positions(setting, given)
     if given.get("token_type_ids") is not None and "token_type_ids" in setting.cut:
         warn("Token type ids are not supported for parameter efficient tuning. Ignoring token type ids")
 
@@ -368,9 +492,7 @@ def check_call(
     setting = model.setting if prompts else None
     warn_of_misspelt(type(base), MEANT, given)
     cache, mask = given.get("past_key_values"), given.get("attention_mask")
-    if not (cache is None or hasattr(cache, "get_seq_length") or isinstance(cache, (tuple, list))):
-        kind = type(cache).__name__
-        raise ValueError(f"past_key_values is a {kind}; it must be a cache, such as a call before returned")
+    check_is_cache(cache)
     names = ["input_ids", "inputs_embeds", "attention_mask", "labels"]
     if setting is None or setting.keeps_positions:  # otherwise they are dropped
         names.append("position_ids")
@@ -389,9 +511,13 @@ def check_call(
     inputs = given["input_ids"] if given.get("inputs_embeds") is None else given["inputs_embeds"]
     virtual = model.active_peft_config.num_virtual_tokens if prompts else 0
     check_mask_behind(cache, mask, inputs.shape[1], virtual)
-    if setting is not None:
+    warn_of_other_methods(model.peft_type, given)
+    if setting is None:
+        warn_of_merged(model)
+    else:
         check_prompt_inputs(setting, given)
         check_embedded(model, given.get("inputs_embeds"))
+        check_use_of_cache(setting, given.get("use_cache"), base.config)
 
 # %% ../../nbs/reference/03_calls.ipynb #5b1e0ab1
 def check_ranges(
@@ -462,13 +588,41 @@ def with_checked_inputs(
         pictures = self.active_peft_config.is_prompt_learning and self.setting.base.counters
         try:
             with self.setting.base.without_old_counts() if pictures else nullcontext():
-                return method(self, *args, **kwargs)
+                output = method(self, *args, **kwargs)
         except (IndexError, RuntimeError, AttributeError):
             check_ranges(self, given)
             check_kinds(self, given)
             raise
+        is_part = given.get("labels") is not None and given.get("num_items_in_batch") is not None
+        if is_part and self.peft_type == PeftType.CPT and is_first_call(given):
+            return as_part_of_batch(output, given["labels"], given["num_items_in_batch"])
+        return output
 
     return checked
+
+# %% ../../nbs/reference/03_calls.ipynb #d87fb6b2
+def check_beginning(
+    model,  # a PeftModel
+    ids: torch.Tensor | None,  # [batch, sequence]
+    embeds: torch.Tensor | None,  # [batch, sequence, hidden], where there are no ids
+    kwargs: dict,  # the arguments of `generate`
+):
+    "Raises ValueError for inputs of `generate` that do not fit together; warns of those that are dropped."
+    setting = model.setting if model.active_peft_config.is_prompt_learning else None
+    keeps = setting is None or setting.keeps_positions
+    positions = kwargs.get("position_ids") if keeps else None
+    check_is_cache(kwargs.get("past_key_values"))
+    inputs = dict(input_ids=ids) if embeds is None else dict(inputs_embeds=embeds)
+    mask, is_first = kwargs.get("attention_mask"), is_first_call(kwargs)
+    check_inputs(**inputs, attention_mask=mask, position_ids=positions, is_first=is_first)
+    check_ids(model, ids)
+    warn_of_other_methods(model.peft_type, kwargs)
+    if setting is not None:
+        check_embedded(model, embeds)
+        check_without_virtual(setting, kwargs)
+        warn_of_positions(setting, kwargs)
+        told = kwargs.get("generation_config") or model.generation_config
+        check_use_of_cache(setting, kwargs.get("use_cache"), told)
 
 # %% ../../nbs/reference/03_calls.ipynb #d87fb6b3
 def with_checked_beginning(
@@ -481,14 +635,10 @@ def with_checked_beginning(
     def checked(self, *args, **kwargs):
         first = args[0] if args else kwargs.get("inputs")
         ids = kwargs.get("input_ids") if first is None else first
-        embeds, mask = kwargs.get("inputs_embeds"), kwargs.get("attention_mask")
+        embeds = kwargs.get("inputs_embeds")
         if ids is not None or embeds is not None:
-            inputs = dict(input_ids=ids) if embeds is None else dict(inputs_embeds=embeds)
-            check_inputs(**inputs, attention_mask=mask, is_first=is_first_call(kwargs))
-            check_ids(self, ids if embeds is None else None)
-            if self.active_peft_config.is_prompt_learning:
-                check_embedded(self, embeds)
-                check_cross_mask(self.setting, kwargs)
+            check_beginning(self, ids if embeds is None else None, embeds, kwargs)
+        kwargs = with_copies(self, kwargs)
         try:
             return generate(self, *args, **kwargs)
         except (IndexError, RuntimeError, AttributeError):

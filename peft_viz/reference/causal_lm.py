@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from .architectures import BaseModelFacts
 from .calls import unless_switched_off, with_checked_beginning, with_checked_inputs
-from .config import PeftConfig, PeftType
+from .config import check_flags, PeftConfig, PeftType
 from .generation import DecodingStep, lent_to_base_model, room_for_virtual_tokens
 from peft_viz.reference.model import (
     check_config,
@@ -262,9 +262,14 @@ def get_peft_model(
     configuration, and NotImplementedError for what is not implemented. Nothing has been changed then.
 
     Source: https://peft-viz.github.io/peft_viz/reference/specification.html#class-6"""
+    flags = dict(autocast_adapter_dtype=autocast_adapter_dtype, corrected_positions=corrected_positions)
+    check_flags(mixed=mixed, low_cpu_mem_usage=low_cpu_mem_usage, **flags)
     if mixed or low_cpu_mem_usage:
         raise NotImplementedError("mixed=True and low_cpu_mem_usage=True are not implemented in peft_viz")
     refuse_second_wrapper(model, "add another one with add_adapter")
+    check_config(peft_config)
+    peft_config = copy.copy(peft_config)
+    peft_config.revision = revision or peft_config.revision
     check_config(peft_config)
     if peft_config.task_type is None and peft_config.is_prompt_learning:
         raise ValueError(f"{type(peft_config).__name__} needs to know the task; pass task_type='CAUSAL_LM'")
@@ -272,9 +277,8 @@ def get_peft_model(
     options = dict(corrected_positions=True) if corrected_positions and peft_config.task_type else {}
     with all_or_nothing(model):
         peft_model = model_class(peft_config.task_type)(
-            model, copy.copy(peft_config), adapter_name, autocast_adapter_dtype, **options
+            model, peft_config, adapter_name, autocast_adapter_dtype, **options
         )
     for config in peft_model.peft_config.values():
         config.base_model_name_or_path = getattr(model, "name_or_path", None) or None
-        config.revision = revision or config.revision
     return peft_model

@@ -52,8 +52,8 @@ from .methods.multitask import read_state_dict
 __all__ = ['NOT_SAVED', 'EMBEDDING_LAYER_NAMES', 'CARD', 'FINISHED', 'own_keys', 'prompt_keys', 'get_prompt_embedding_to_save',
            'bias_keys', 'targets_embeddings', 'vocabulary', 'vocabulary_was_resized', 'embedding_keys',
            'get_peft_model_state_dict', 'config_to_save', 'load_peft_weights', 'card_metadata', 'model_card',
-           'create_or_update_model_card', 'save_pretrained', 'write_adapter', 'expected', 'keys_of_file', 'check_fit',
-           'set_peft_model_state_dict', 'without_weights', 'rehearsal', 'config_to_load']
+           'create_or_update_model_card', 'save_pretrained', 'write_adapter', 'expected', 'keys_of_file', 'as_in_file',
+           'check_fit', 'set_peft_model_state_dict', 'without_weights', 'kept_by_name', 'rehearsal', 'config_to_load']
 
 # %% ../../nbs/reference/30_checkpoint.ipynb #f9f74411
 NOT_SAVED = {"base_layer", "original_module", "ranknum"}
@@ -311,6 +311,7 @@ def config_to_save(
     unknown adapter, TypeError for what is no PeftModel."""
     config, base = copy.copy(_config_of(model, adapter_name)), model.get_base_model()
     config.inference_mode = True
+    config.check()  # (it may have been changed since)
     config.base_model_name_or_path = (
         config.base_model_name_or_path or getattr(base, "name_or_path", None) or None
     )
@@ -333,10 +334,19 @@ def load_peft_weights(
 ) -> dict[str, torch.Tensor]:
     """The tensors in a folder, by their names in the file. Raises ValueError, with the file's name, if there is no
     file, or if it is damaged or holds something else."""
+    _check_device(device)
     folder = folder_to_read(model_id, subfolder)
     with reading(folder):
         tensors = _tensors_in(folder)
     return {name: tensor.to(device or "cpu") for name, tensor in tensors.items()}
+
+
+def _check_device(device):
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        why = str(error).partition(" at start of device string")[0]
+        raise ValueError(f"torch_device={reprlib.repr(device)} cannot be used here: {why}") from None
 
 
 def _tensors_in(folder):
@@ -357,7 +367,7 @@ def _tensors_in(folder):
 
 def _are_tensors(tensors):
     return isinstance(tensors, dict) and all(
-        isinstance(k, str) and isinstance(v, torch.Tensor) and v.layout == torch.strided
+        isinstance(k, str) and isinstance(v, torch.Tensor) and v.layout == torch.strided and not v.is_meta
         for k, v in tensors.items()
     )
 
@@ -455,6 +465,8 @@ def save_pretrained(
     name of a folder, or where something else is in the place of a file or folder."""
     names = list(model.peft_config) if selected_adapters is None else selected_adapters
     check_all_known(names, model.peft_config)
+    if not names:
+        warn("selected_adapters is empty, and nothing is saved; None stands for all")
     contents = {}
     for name in names:
         tensors = get_peft_model_state_dict(
@@ -518,6 +530,36 @@ def keys_of_file(
     "All tensors of an adapter: name in a file -> name in the model's state."
     beside = prompt_keys(model, adapter_name)
     return {**own_keys(model, adapter_name), **bias_keys(model, adapter_name), **beside}
+
+# %% ../../nbs/reference/30_checkpoint.ipynb #875bdf71
+def as_in_file(
+    model: Any,  # a PeftModel
+    tensors: dict[str, torch.Tensor],  # by their names in a file, or in the state of a model
+    adapter_name: str,  # where they are to go
+) -> dict[str, torch.Tensor]:  # by their names in a file
+    """Some trainers save the state of a model, where `lora_A` is `lora_A.default`, and the whole of it. Tensors of the
+    base model are left out; with a warning, if this one has others. (A prompt in a file is finished, one in a state
+    may have a network.)"""
+    if model.peft_config[adapter_name].is_prompt_learning:
+        return tensors
+    keys = {**embedding_keys(model, adapter_name), **keys_of_file(model, adapter_name)}
+    saved_as = {}
+    for saved, key in keys.items():
+        front, _, end = key.rpartition(f".{adapter_name}")
+        saved_as.update({key: saved, f"{front}.default{end}": saved})
+    named = {
+        saved_as[n] if n not in keys and saved_as.get(n) not in (None, *tensors) else n: t
+        for n, t in tensors.items()
+    }
+    state = model.state_dict()
+    base = [n for n in state if n not in keys.values() and f".{adapter_name}" not in n]
+    rest = {n: t for n, t in named.items() if n not in keys and n in state and t.shape == state[n].shape}
+    if not all(n in rest or n in keys for n in base):  # it is not the whole
+        return named
+    other = [n for n, t in rest.items() if not state[n].is_meta and not torch.equal(t.to(state[n]), state[n])]
+    if other:
+        warn(f"the state is that of another base model; {some(other)} stay as they are in this one")
+    return {n: t for n, t in named.items() if n not in rest}
 
 # %% ../../nbs/reference/30_checkpoint.ipynb #875bdf72
 def check_fit(
@@ -595,6 +637,7 @@ def set_peft_model_state_dict(
             "still to produce one; load it under another name, for inference"
         )
     _warn_of_another_base(model, config)
+    peft_model_state_dict = as_in_file(model, peft_model_state_dict, adapter_name)
     if check_fit(model, peft_model_state_dict, adapter_name):
         warn(
             "the checkpoint has no biases, although bias='lora_only'; some versions of peft forget to save "
@@ -633,11 +676,22 @@ def without_weights(
         empty[id(tensor)] = (
             nn.Parameter(meta, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else meta
         )
-    for value in itertools.chain.from_iterable(vars(module).values() for module in model.modules()):
+    kept = list(itertools.chain.from_iterable(vars(module).values() for module in model.modules()))
+    for value in kept:
         if isinstance(value, torch.Tensor):
             # a result that a module keeps cannot be copied with its graph
             empty.setdefault(id(value), value.detach().clone())
+    for value in itertools.chain.from_iterable(kept_by_name(v) for v in kept):
+        empty.setdefault(id(value), torch.empty_like(value, device="meta", requires_grad=False))
     return copy.deepcopy(model, empty)  # deepcopy takes these for copied already
+
+
+def kept_by_name(
+    value,  # an attribute of a module
+) -> list[torch.Tensor]:
+    "What a layer keeps of its weights for each adapter, such as their lengths. (Masks are needed as they are.)"
+    tensors = value.values() if isinstance(value, dict) else ()
+    return [t for t in tensors if isinstance(t, torch.Tensor) and t.is_floating_point()]
 
 
 class _NothingLarge(TorchFunctionMode):

@@ -15,7 +15,8 @@ import re
 import reprlib
 import sys
 import warnings
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -25,11 +26,11 @@ from .files import CONFIG_NAME, existing, folder_to_read, folder_to_write, readi
 __all__ = ['IGNORED', 'BETWEEN', 'Member', 'OWN_METHODS', 'LONGEST', 'FLAG', 'TEXT', 'NAME', 'PATTERN', 'NAMES', 'MODULES',
            'MAPPING', 'FRACTION', 'NOT_NEGATIVE', 'BETWEEN_0_AND_1', 'STEPS', 'FIELDS', 'RULES',
            'INITIALISATIONS_OF_PEFT', 'CONFIGS', 'FORGOTTEN', 'PEFT_FORMAT', 'RUNTIME_ONLY', 'PeftError',
-           'NoMatchingPeftModuleError', 'UnknownAdapterError', 'check_known', 'check_all_known', 'PeftWarning', 'warn',
-           'PeftType', 'TaskType', 'PromptTuningInit', 'MultitaskPromptTuningInit',
-           'PromptEncoderReparameterizationType', 'member', 'OwnMethod', 'method_named', 'Rule', 'whole', 'number',
-           'choice', 'maybe', 'several', 'one_of', 'either', 'is_pattern', 'is_json', 'by_name', 'rules',
-           'check_fields', 'PeftFields', 'PeftConfig', 'PromptLearningConfig', 'PromptTuningConfig',
+           'NoMatchingPeftModuleError', 'UnknownAdapterError', 'check_known', 'check_all_known', 'check_each_once',
+           'check_flags', 'PeftWarning', 'warn', 'PeftType', 'TaskType', 'PromptTuningInit',
+           'MultitaskPromptTuningInit', 'PromptEncoderReparameterizationType', 'member', 'OwnMethod', 'method_named',
+           'Rule', 'whole', 'number', 'choice', 'maybe', 'several', 'one_of', 'either', 'is_pattern', 'is_json',
+           'by_name', 'rules', 'check_fields', 'PeftFields', 'PeftConfig', 'PromptLearningConfig', 'PromptTuningConfig',
            'MultitaskPromptTuningConfig', 'PrefixTuningConfig', 'PromptEncoderConfig', 'CPTConfig', 'LoraConfig',
            'check_initialisation', 'AdaLoraConfig', 'PolyConfig', 'IA3Config', 'config_class', 'get_peft_config',
            'config_to_json', 'write_config', 'read_config', 'some', 'config_from_json']
@@ -51,7 +52,7 @@ class UnknownAdapterError(PeftError, ValueError, KeyError):
 
     __str__ = Exception.__str__  # a KeyError would put its message between quotation marks
 
-
+# %% ../../nbs/reference/40_config.ipynb #3b1f0c4a
 def check_known(
     adapter_name: str,  # what the caller says
     configs: dict[str, Any],  # the adapters that there are
@@ -70,8 +71,30 @@ def check_all_known(
     "Raises UnknownAdapterError if one of the adapters is not there, TypeError for what is no list of names."
     if isinstance(adapter_names, str):
         raise TypeError(f"expected a list of names of adapters; write [{adapter_names!r}]")
+    if not isinstance(adapter_names, Iterable):
+        raise TypeError(f"expected a list of names of adapters, not {reprlib.repr(adapter_names)}")
     for name in adapter_names:
         check_known(name, configs)
+
+
+def check_each_once(
+    adapter_names: list[str],  # what the caller says
+    configs: dict[str, Any],  # the adapters that there are
+):
+    "Raises what `check_all_known` raises, and ValueError for an adapter that is named twice: it would count twice."
+    check_all_known(adapter_names, configs)
+    twice = [name for name, times in Counter(adapter_names).items() if times > 1]
+    if twice:
+        raise ValueError(f"adapter {twice[0]!r} is named more than once; name each once")
+
+
+def check_flags(
+    **flags,  # arguments by name, each True or False; None counts as False
+):
+    "Raises ValueError for an argument that is neither. (A text such as 'no' would count as True.)"
+    for name, value in flags.items():
+        if isinstance(value, (str, bytes)) or value not in (None, 0, 1):
+            raise ValueError(f"{name}={reprlib.repr(value)}; it must be True or False")
 
 
 class PeftWarning(UserWarning):
@@ -589,6 +612,7 @@ class PrefixTuningConfig(PromptLearningConfig):
     init_weights: str | None = None  # "zero": keys and values start at zero; None: at random
     encoder_hidden_size: int | None = None  # width of the projection's hidden layer; None: token_dim
     prefix_projection: bool = False  # compute keys and values from a small embedding, by a two-layer network
+    no_effect = {"encoder_hidden_size": lambda self: not self.prefix_projection}
 
     def __post_init__(self):
         self.peft_type = PeftType.PREFIX_TUNING
@@ -638,7 +662,10 @@ class CPTConfig(PromptLearningConfig):
     opt_projection_epsilon: float | None = 0.1  # how far an input token may move
     opt_projection_format_epsilon: float | None = 0.1  # how far a template token may move
     tokenizer_name_or_path: str | None = None  # kept for checkpoints
-    no_effect = {"opt_loss_decay_factor": lambda self: self.opt_weighted_loss_type != "decay"}
+    no_effect = {
+        "opt_loss_decay_factor": lambda self: self.opt_weighted_loss_type != "decay",
+        "cpt_mask": lambda self: 0 in self.cpt_mask,
+    }
 
     def __post_init__(self):
         self.peft_type = PeftType.CPT
@@ -733,9 +760,14 @@ class LoraConfig(_LoraFields):
     kasa_config: Any = _only(None)  # not implemented
     ensure_weight_tying: bool = _only(False)  # not implemented
 
+    learns_nothing = {"lora_dropout": 1, "lora_alpha": 0}  # no field: values that leave no gradient
+
     def __post_init__(self):
         self.peft_type = PeftType.LORA
         super().__post_init__()
+        for name, value in self.learns_nothing.items():
+            if getattr(self, name) == value and not self.inference_mode:
+                warn(f"with {name}={value} nothing of the adapter is left in training, and it learns nothing")
         _names_as_sets(self, "target_modules", "exclude_modules")
 
     def check(self):
@@ -800,6 +832,7 @@ class AdaLoraConfig(LoraConfig):
     orth_reg_weight: float = 0.5  # weight of the penalty that keeps the factors orthogonal
     total_step: int | None = None  # steps of the whole training
     rank_pattern: dict | None = None  # which singular values are left, by layer; written while it trains
+    learns_nothing = {"lora_dropout": 1}  # (its alpha of 0 stands for the rank)
 
     def __post_init__(self):
         super().__post_init__()
@@ -979,7 +1012,7 @@ def read_config(
             "is in the subfolder of that name"
         )
     try:
-        return config_from_json(found.decode())
+        return config_from_json(found.decode("utf-8-sig"))  # an editor of Windows may put a mark in front
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is not an adapter's configuration: {error}") from error
     except NotImplementedError as error:
@@ -1003,7 +1036,8 @@ def config_from_json(
     if not isinstance(fields, dict):
         raise ValueError(f"it holds no object but {type(fields).__name__}")
     fields = {name: value for name, value in fields.items() if name not in RUNTIME_ONLY}
-    cls = CONFIGS.get(fields.get("peft_type"))
+    kind = fields.get("peft_type")
+    cls = CONFIGS.get(kind) if isinstance(kind, str) else None  # `get_peft_config` says what is wrong
     known = cls.__dataclass_fields__ if cls else fields
     said = {name: value for name, value in fields.items() if name in known or value}
     strangers = [f"{name}={reprlib.repr(value)}" for name, value in said.items() if name not in known]

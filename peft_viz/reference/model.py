@@ -8,14 +8,21 @@ import copy
 import difflib
 import math
 import reprlib
-from contextlib import contextmanager
+from contextlib import contextmanager, ContextDecorator
 from functools import cached_property
 from importlib import import_module
 from typing import Any
 import torch
 from torch import nn
 from . import checkpoint
-from .architectures import check_cache_name, dimensions, prefix_layout, takes_prompts
+from peft_viz.reference.architectures import (
+    check_cache_name,
+    dimensions,
+    maximum_length,
+    prefix_layout,
+    takes_prompts,
+)
+from .calls import with_copies
 from peft_viz.reference.config import (
     config_class,
     CONFIGS,
@@ -24,6 +31,7 @@ from peft_viz.reference.config import (
     PromptLearningConfig,
     TaskType,
     check_all_known,
+    check_flags,
     check_known,
     OWN_METHODS,
     OwnMethod,
@@ -58,9 +66,9 @@ from .methods.prompt_tuning import PromptEmbedding
 
 # %% auto #0
 __all__ = ['TUNERS', 'OF_LAYERS', 'PROMPT_ENCODERS', 'HUB', 'PLACED', 'LOADING', 'SIZES', 'MOST', 'CLASSES', 'check_config',
-           'register_peft_method', 'fit_to_model', 'uses_checkpointing', 'check_loading', 'NamedAdapters',
+           'register_peft_method', 'check_room', 'fit_to_model', 'uses_checkpointing', 'check_loading', 'NamedAdapters',
            'AroundModel', 'PeftModelWithPromptEncoder', 'PeftModelWithPrompt', 'sizes_of', 'check_numbers',
-           'PeftModelWithAdapters', 'as_the_others', 'PeftModelWithMoreAdapters', 'PeftModelWithForward',
+           'PeftModelWithAdapters', 'as_the_others', 'PeftModelWithMoreAdapters', 'SwitchedOff', 'PeftModelWithForward',
            'PeftModelWithSaving', 'PeftModelFromPretrained', 'PeftModelWithLoading', 'PeftModel', 'model_class',
            'check_is_causal_lm', 'refuse_second_wrapper']
 
@@ -148,6 +156,19 @@ def register_peft_method(
         table.pop(key, None)  # (it may have been of the other kind)
     OWN_METHODS[key], CONFIGS[key] = key, config_cls
     (PROMPT_ENCODERS if is_prompt else TUNERS)[key] = model_cls
+
+# %% ../../nbs/reference/04_model.ipynb #7718719e
+def check_room(
+    config: PromptLearningConfig,  # with a number of virtual tokens
+    model: nn.Module,  # the base model
+):
+    "Raises ValueError where the virtual tokens would leave no position for a text."
+    end = maximum_length(model)
+    if end is not None and config.num_virtual_tokens >= end:
+        raise ValueError(
+            f"{config.num_virtual_tokens} virtual tokens leave no room for a text: {type(model).__name__} has "
+            f"positions for {end} tokens; choose fewer"
+        )
 
 # %% ../../nbs/reference/04_model.ipynb #36004260
 def fit_to_model(
@@ -247,10 +268,23 @@ class NamedAdapters(nn.Module):
         self.base_model = model
         self.peft_type: Any = peft_config.peft_type  # a `PeftType`: `check_config` has refused None
         self.peft_config: dict[str, PeftConfig] = {adapter_name: peft_config}
-        self.active_adapter = adapter_name
+        self._active_adapter = adapter_name
         self.vocabulary_at_first = checkpoint.vocabulary(model)
         self.special_peft_forward_args = {"adapter_names"}  # for our hooks, not for the base model
         self._adapters_disabled = False
+
+    @property
+    def active_adapter(self) -> str:
+        "The name of the active adapter. To assign another name is to call `set_adapter`."
+        return self._active_adapter
+
+    @active_adapter.setter
+    def active_adapter(
+        self,
+        adapter_name: str,  # of this model
+    ):
+        "Raises ValueError for an unknown name."
+        self.set_adapter(adapter_name)
 
     @property
     def active_peft_config(self) -> PeftConfig:
@@ -335,6 +369,7 @@ class PeftModelWithPromptEncoder(AroundModel):
                 "layers, such as LoRA"
             )
         word_embeddings = model.get_input_embeddings()
+        check_room(peft_config, model)
         fit_to_model(peft_config, model.config, word_embeddings)
         if self.peft_type == PeftType.PREFIX_TUNING and uses_checkpointing(model):
             raise ValueError(
@@ -484,7 +519,7 @@ class PeftModelWithAdapters(PeftModelWithPrompt):
         """Make this adapter the active one. It is trained, unless it is for inference. Raises ValueError for an unknown
         name."""
         check_known(adapter_name, self.peft_config)
-        self.active_adapter = adapter_name
+        self._active_adapter = adapter_name
         if self.active_peft_config.is_prompt_learning:
             self._activate_saved_modules(inference_mode)
         else:
@@ -516,6 +551,7 @@ class PeftModelWithMoreAdapters(PeftModelWithAdapters):
 
         Raises ValueError for a name that is taken or cannot be used, and for a configuration that does not fit the
         model or its other adapters; NotImplementedError for `low_cpu_mem_usage`."""
+        check_flags(low_cpu_mem_usage=low_cpu_mem_usage, autocast_adapter_dtype=autocast_adapter_dtype)
         check_adapter_name(adapter_name)
         if adapter_name in self.peft_config:
             raise ValueError(
@@ -561,19 +597,48 @@ class PeftModelWithMoreAdapters(PeftModelWithAdapters):
         if adapter_name == self.active_adapter:
             self.set_adapter(next(iter(self.peft_config)))
 
+# %% ../../nbs/reference/04_model.ipynb #79ae7450
+class SwitchedOff(ContextDecorator):
+    "A context in which the adapters of a model are switched off. Dropped without having been entered, it warns."
+
+    def __init__(
+        self,
+        model: Any,  # a PeftModel
+    ):
+        self.model = model
+        self.before: list[bool] = []  # were they off when a context began?
+        self.is_used = False
+
+    def __enter__(self):
+        self.is_used = True
+        self.before.append(self.model._adapters_disabled)
+        self.model._switch(off=True)
+
+    def __exit__(self, *error):
+        self.model._switch(off=self.before.pop())
+
+    def __call__(
+        self,
+        function,  # it will run without the adapters
+    ):
+        "As a decorator: each call of the function is a context."
+        self.is_used = True
+        return super().__call__(function)
+
+    def __del__(self):
+        if not self.is_used:
+            warn(
+                "disable_adapter() alone switches nothing off; write `with model.disable_adapter():`, or call "
+                "disable_adapter_layers()"
+            )
+
 # %% ../../nbs/reference/04_model.ipynb #79ae7451
 class PeftModelWithForward(PeftModelWithMoreAdapters):
     "A base model with adapters that runs, with the adapters or without."
 
-    @contextmanager
-    def disable_adapter(self):
-        "The base model alone, as long as the context lasts."
-        was_disabled = self._adapters_disabled
-        self._switch(off=True)
-        try:
-            yield
-        finally:
-            self._switch(off=was_disabled)
+    def disable_adapter(self) -> SwitchedOff:
+        "The base model alone, as long as the context lasts: `with model.disable_adapter():`."
+        return SwitchedOff(self)
 
     def disable_adapter_layers(self):
         "The base model alone, until `enable_adapter_layers` is called."
@@ -618,6 +683,7 @@ class PeftModelWithForward(PeftModelWithMoreAdapters):
         **kwargs,  # the same, and `adapter_names` for LoRA
     ):  # what the base model's `generate` returns
         "The base model's `generate` with its adapted layers, without virtual tokens."
+        kwargs = with_copies(self, kwargs)
         with self._enable_peft_forward_hooks(*args, **kwargs):
             return self.get_base_model().generate(*args, **self._without_special_args(kwargs))
 
@@ -647,6 +713,7 @@ class PeftModelWithSaving(PeftModelWithForward):
             raise NotImplementedError(
                 "push_to_hub=True is not implemented in peft_viz; save to a folder and upload that"
             )
+        check_flags(safe_serialization=safe_serialization, is_main_process=is_main_process)
         if path_initial_model_for_weight_conversion is not None:
             raise NotImplementedError(
                 "path_initial_model_for_weight_conversion turns PiSSA, OLoRA and the like "
@@ -705,6 +772,11 @@ class PeftModelFromPretrained(PeftModelWithSaving):
         Raises ValueError for an adapter that does not fit the base model, and for a base model with adapters; OSError
         for files that cannot be read; what `check_loading` raises for other arguments."""
         refuse_second_wrapper(model, "load another one with load_adapter")
+        check_flags(
+            is_trainable=is_trainable,
+            autocast_adapter_dtype=autocast_adapter_dtype,
+            corrected_positions=corrected_positions,
+        )
         check_loading(kwargs, model)
         with checkpoint.reading(checkpoint.folder_to_read(model_id, subfolder)):
             loaded = checkpoint.config_to_load(model_id, is_trainable, config, subfolder)
@@ -746,6 +818,7 @@ class PeftModelWithLoading(PeftModelFromPretrained):
 
         Raises ValueError for an adapter that does not fit, OSError for files that cannot be read, and what
         `check_loading` raises for other arguments."""
+        check_flags(is_trainable=is_trainable, autocast_adapter_dtype=autocast_adapter_dtype)
         check_loading(kwargs, self.get_base_model())
         is_new = adapter_name not in self.peft_config
         with checkpoint.reading(checkpoint.folder_to_read(model_id, subfolder)):
@@ -877,3 +950,9 @@ def refuse_second_wrapper(
         )
     if isinstance(model, PeftModel) or any(isinstance(m, AdapterHolder) for m in model.modules()):
         raise ValueError(f"the model has adapters already; {instead}, or start from a fresh base model")
+    foreign = next((type(m) for m in model.modules() if type(m).__module__.partition(".")[0] == "peft"), None)
+    if foreign is not None:
+        raise ValueError(
+            f"the model has adapters of peft already ({foreign.__module__}.{foreign.__name__}); call peft's unload() "
+            "or merge_and_unload(), or start from a fresh base model"
+        )

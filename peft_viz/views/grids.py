@@ -112,10 +112,15 @@ def _weights(trace, call, layer, row, head, words):
     "(weights [query, key] of a head, or the mean of all; a sentence); (None, None) when they were not kept"
     kept = layout.weights(trace, call, layer)
     if kept is None:
+        if head is not None:
+            why = layout.no_weights(trace, call, layer)
+            raise ValueError(
+                f"head {head!r:.40} of layer {layer} cannot be drawn alone without its weights: {why}"
+            )
         return None, None
     heads = np.array(kept[min(row, len(kept) - 1)])
-    if head is not None and not 0 <= head < len(heads):
-        raise ValueError(f"there is no head {head}: layer {layer} has heads 0 to {len(heads) - 1}")
+    if head is not None and head not in range(len(heads)):
+        raise ValueError(f"there is no head {head!r:.40}: layer {layer} has heads 0 to {len(heads) - 1}")
     shown = heads.mean(0) if head is None else heads[head]
     whose = words["heads"].format(n=len(heads)) if head is None else words["head"].format(head=head)
     told = words["weights"].format(most=f"{shown.max():.0%}", layer=layer, head=whose)

@@ -36,7 +36,7 @@ class Importance:
     tokens: dict = field(default_factory=dict)  # number of a virtual token -> loss without it
     heads: dict = field(default_factory=dict)  # (layer, head) -> loss when this head sees no virtual token
     layers: dict = field(default_factory=dict)  # name of an adapted layer -> loss without its adapter
-    method: str | None = None  # the `peft_type`
+    method: str | None = None  # the `peft_type`, or what `marks.kind` says of a LoRA
 
     def __repr__(self):
         counts = f"{len(self.tokens)} tokens, {len(self.heads)} heads, {len(self.layers)} layers"
@@ -193,7 +193,7 @@ def knock_out(
 
     with _at_rest(model):
         with record(model) as trace:
-            found = Importance(_loss(model, batch), method=trace.about.get("peft_type"))
+            found = Importance(_loss(model, batch), method=marks.kind(trace.about))
         base = getattr(model, "get_base_model", lambda: model)()
         grid, virtual, start = _columns(trace)
         count = min(map(len, virtual), default=0)

@@ -156,8 +156,7 @@ def _captions(sheet, model, counts, left, y, words, lang):
 
 def _adapter(model, name, lang):
     "The method of an adapter, and its name where it is not the usual one"
-    kind = getattr(model.peft_config[name], "peft_type", None)
-    said = marks.method(getattr(kind, "value", kind), lang)
+    said = marks.method(marks.kind_of(vars(model.peft_config[name])), lang)
     return said if name == "default" else f"{said} “{name}”"
 
 # %% ../../nbs/views/figures/07_parameters.ipynb #a3f6279b

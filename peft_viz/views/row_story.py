@@ -12,7 +12,7 @@ from itertools import groupby, takewhile
 import matplotlib.pyplot as plt
 from matplotlib.patches import Circle, Rectangle
 
-from ..recording import layout
+from ..recording import layout, marks
 from ..recording.layout import MARKS
 from ..recording.story import moments
 from .sheet import COLUMN, LEGIBLE, Sheet
@@ -51,6 +51,9 @@ STORY = {
 assert STORY["en"].keys() == STORY["zh"].keys()
 FORMULAS = {  # what methods compute that work inside the layers
     "LORA": "W x + (α/r) B A x",
+    "rsLoRA": "W x + (α/√r) B A x",
+    "DoRA": "m ⊙ (W x + (α/r) B A x) / ‖W + (α/r) B A‖",
+    "DoRA+rsLoRA": "m ⊙ (W x + (α/√r) B A x) / ‖W + (α/√r) B A‖",
     "ADALORA": "W x + P Λ Q x",
     "IA3": "l ⊙ W x",
     "POLY": "W x + Σ wᵢ BᵢAᵢ x",
@@ -193,7 +196,7 @@ def _in_words(_b, moment):
 
 
 def _inside_the_layers(b, moment):
-    return _Section(moment.kind, moment.text, FORMULAS.get(b.trace.about.get("peft_type"), ""), [])
+    return _Section(moment.kind, moment.text, FORMULAS.get(marks.kind(b.trace.about), ""), [])
 
 # %% ../../nbs/views/figures/03_row_story.ipynb #c2c70bb9
 _DRAWN = {

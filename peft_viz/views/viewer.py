@@ -128,7 +128,7 @@ def payload(
             "caches": [c.to_dict() for c in _or_none(layout.cache, trace) or []],
         },
         "marks": {name: {k: getattr(mark, k) for k in _MARK} for name, mark in layout.MARKS.items()},
-        "method": {lang: marks.method(trace.about.get("peft_type"), lang) for lang in marks.LANGUAGES},
+        "method": {lang: layout.method(trace, lang) for lang in marks.LANGUAGES},
         "ways": ways(trace),
         "lang": lang,
     }

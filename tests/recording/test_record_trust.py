@@ -237,6 +237,26 @@ def test_an_exception_of_a_signal_handler_is_no_loss_of_ours(model, monkeypatch)
     assert not left(model)
 
 
+@pytest.mark.parametrize("asked", ("decode", "pad_token_id"))
+def test_a_timeout_while_a_tokenizer_is_asked_is_the_users(asked, model):
+    def handler(*_):
+        raise Late
+
+    def late(*_):
+        signal.raise_signal(signal.SIGALRM)
+        return "text"
+
+    names = dict(decode=lambda self, ids: "text", pad_token_id=property(lambda self: 0))
+    names[asked] = late if asked == "decode" else property(late)
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        with pytest.raises(Late), told(), record(model, type("Words", (), names)()):
+            model(input_ids=IDS)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert not left(model)
+
+
 @pytest.mark.parametrize("error", (KeyboardInterrupt, SystemExit))
 @pytest.mark.parametrize(
     "config", (peft.PromptTuningConfig(num_virtual_tokens=4, **C), peft.LoraConfig(**C)), ids=type
@@ -661,6 +681,31 @@ def test_each_id_has_its_text_or_costs_only_itself(words, model):
     with told("x the text of a token (KeyError"), record(model, words) as trace:
         model(input_ids=IDS)
     assert trace.tokens == {"3": "three", "4": "<4>", "5": "\\udcff"} and whole(trace)
+
+
+class Pieces:
+    "Three vocabularies whose tokens are parts of letters; one by one, all are decoded to the same sign."
+
+    def __init__(self, **pieces):
+        vars(self).update(pieces)
+
+    def decode(self, ids):
+        return "a \ufffd"
+
+
+@pytest.mark.parametrize(
+    "pieces, text",
+    (
+        (dict(convert_ids_to_tokens={3: "<0xF0>", 4: "<0x9F>"}.get), ["<0xF0>", "<0x9F>"]),  # Llama 2
+        (dict(convert_ids_to_tokens={3: "Ã©Ġð", 4: "Ł"}.get), ["é \\xf0", "\\x9f"]),  # GPT-2
+        (dict(decode_single_token_bytes={3: b"a\xe0", 4: b"\xb8"}.get), ["a\\xe0", "\\xb8"]),  # tiktoken
+        (dict(convert_ids_to_tokens={3: "水", 4: "\ufffd"}.get), ["a \ufffd"] * 2),
+    ),
+)
+def test_parts_of_a_letter_are_told_apart(pieces, text, model):
+    with record(model, Pieces(**pieces)) as trace:
+        model(input_ids=torch.tensor([[3, 4]]))
+    assert [trace.tokens[i] for i in "34"] == text and whole(trace)
 
 
 def test_a_tokenizer_that_cannot_be_asked_has_no_more_to_it(model):

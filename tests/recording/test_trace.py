@@ -374,6 +374,44 @@ def test_only_a_loss_may_be_no_number(role):
         Trace.from_json(document)
 
 
+@pytest.mark.parametrize("data", ([0, 10**30], [0, -(2**63) - 1], {"runs": [2**64, 2]}))
+def test_a_number_no_tensor_holds_is_refused(data):
+    document = sample().to_dict()
+    document["values"].append(
+        dict(kind="tensor", shape=[2], dtype="int64", device="cpu", role="labels", truncated=False, data=data)
+    )
+    with pytest.raises(TraceError, match="more than 64 bits"):
+        Trace.from_json(document)
+
+
+@pytest.mark.parametrize("data", ([0, 2], [0, 0.5], {"runs": [10**15, 1, 1, 1]}, {"ramps": [1, 2]}))
+def test_a_mask_over_queries_and_keys_holds_bits(data):
+    mask = dict(kind="tensor", shape=[1, 1, 1, 2], dtype="bool", device="cpu", role="attention_mask")
+    document = sample().to_dict()
+    document["values"].append(dict(mask, truncated=False, attended=True, data={"ramps": [0, 2]}))
+    Trace.from_json(document)
+    document["values"].append(dict(mask, truncated=False, attended=True, data=data))
+    with pytest.raises(TraceError, match="0 and 1 alone"):
+        Trace.from_json(document)
+
+
+@pytest.mark.parametrize(
+    "text, told",
+    (
+        (b"[]", "no JSON object"),
+        (b"9" * 5000, "no JSON object"),
+        (b"\x1f\x8b\x08", "something compressed"),
+        (
+            b'{"format": "peft_viz.trace", "version": 1, "about": {"n": ' + b"9" * 5000 + b"}}",
+            r"^trace\.about",
+        ),
+    ),
+)
+def test_what_is_wrong_with_a_document_is_said(text, told):
+    with pytest.raises(TraceError, match=told):
+        Trace.from_json(text)
+
+
 def test_a_page_is_no_recording(tmp_path):
     page = tmp_path / "page.html"
     page.write_text("<!doctype html><html></html>")

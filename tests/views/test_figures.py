@@ -13,7 +13,7 @@ from test_plot import METHODS, TOKENIZER, batch, chips, lines, recorded
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from peft_viz import CPTConfig, LoraConfig, PromptTuningConfig, get_peft_model, layout, plot, record
-from peft_viz.views import sheet, strips
+from peft_viz.views import sheet, strips, viewer
 
 V = 4  # virtual tokens
 SHORT, LONG = [11, 12], [11, 12, 13, 14, 15]
@@ -237,6 +237,37 @@ def test_colours_are_as_strong_as_the_weights(prefix):
     )
     with pytest.raises(ValueError, match="no head 4: layer 0 has heads 0 to 3"):
         plot.attention(prefix, head=4)
+    with pytest.raises(ValueError, match="no head 'all': layer 0 has heads 0 to 3"):
+        plot.attention(prefix, head="all")
+
+
+@pytest.mark.parametrize("head", (0, 99))
+def test_a_head_alone_wants_its_weights(prompt, head):
+    "Without weights the mask is drawn, which is no head's own."
+    with pytest.raises(ValueError, match=f"head {head} of layer 0 cannot be drawn alone.*attention='full'"):
+        plot.attention(prompt, head=head)
+    assert plot.attention(prompt).images
+
+
+@pytest.mark.parametrize(
+    "options, name, formula",
+    (
+        ({}, "LoRA", "W x + (α/r) B A x"),
+        ({"use_rslora": True}, "rsLoRA", "W x + (α/√r) B A x"),
+        ({"use_dora": True}, "DoRA", "m ⊙ (W x + (α/r) B A x) / ‖W + (α/r) B A‖"),
+        (
+            {"use_dora": True, "use_rslora": True},
+            "DoRA + rsLoRA",
+            "m ⊙ (W x + (α/√r) B A x) / ‖W + (α/√r) B A‖",
+        ),
+    ),
+)
+def test_a_form_of_lora_is_called_by_its_name(options, name, formula):
+    trace = watched(LoraConfig(task_type="CAUSAL_LM", **options))
+    assert layout.describe(trace, trace.base_calls[0]).startswith(f"{name}: ")
+    assert f"{name} works inside the layers" in " ".join(str(trace.story()).split())
+    assert formula in texts(plot.story(trace))
+    assert f"<title>{name} on" in viewer.page(trace)
 
 
 def test_the_map_of_shares(prefix):

@@ -8,7 +8,7 @@ import itertools
 from typing import Any
 import torch
 from torch import nn
-from ..architectures import is_linear
+from ..architectures import class_name, is_linear
 from ..config import warn
 
 # %% auto #0
@@ -53,7 +53,7 @@ def check_is_linear(
     if not is_linear(module) and not isinstance(module, layer_cls):
         raise ValueError(
             f"{method} adapts nn.Linear and transformers' Conv1D, but the target {name!r} is "
-            f"{type(module).__name__}; narrow target_modules down"
+            f"{class_name(module)}; narrow target_modules down"
         )
 
 
@@ -63,7 +63,8 @@ def check_changeable(
     what: str,  # what is about to be done
 ):
     "Raises ValueError where a layer has no weights that can be changed, for example quantized ones."
-    weight = getattr(layer, "weight", None)  # (some quantized layers keep it as a buffer)
+    weight = getattr(layer, "weight", None)  # (of some quantized layers it is a buffer, of others a method)
+    weight = weight if isinstance(weight, torch.Tensor) else None
     kept = [*layer.parameters(recurse=False), *([] if weight is None else [weight])]
     dtype = next((tensor.dtype for tensor in kept if not is_for_training(tensor.dtype)), None)
     if dtype is not None or weight is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 from torch import nn
-from ..config import PeftConfig, check_all_known, warn
+from ..config import PeftConfig, check_each_once, warn
 from .layer import AdapterHolder, BaseTunerLayer, check_changeable
 from .saved import ModulesToSaveWrapper, replace
 
@@ -134,7 +134,7 @@ class TunerWithMerging(AroundBaseModel):
                 layer.untie()
 
     def _check_names(self, names):
-        check_all_known(names, self.peft_config)
+        check_each_once(names, self.peft_config)
 
 # %% ../../../nbs/reference/injection/04_merging.ipynb #bb54fff0
 class TunerWithUnloading(TunerWithMerging):

@@ -177,7 +177,7 @@ def check_modules_to_save(
                     f"modules_to_save: {saved!r} is adapted by another adapter; it cannot be trained in full, too"
                 )
             for part, module in parts.named_modules():
-                weight = getattr(module, "weight", None)  # (a parameter, or a buffer)
+                weight = getattr(module, "weight", None)  # (a parameter, a buffer, or a method)
                 if next(module.parameters(recurse=False), weight) is not None:
                     check_changeable(module, f"{saved}.{part}".rstrip("."), "training in full")
             if next(parts.parameters(), None) is None and next(parts.buffers(), None) is not None:

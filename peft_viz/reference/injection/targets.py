@@ -11,14 +11,14 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 from torch import nn
-from ..architectures import is_linear, linear_names
+from ..architectures import is_linear, other_linear, said_of_linear
 from ..config import NoMatchingPeftModuleError, PeftConfig, PeftType, some, warn
 from ..files import match
 from .layer import AdapterHolder
 
 # %% auto #0
-__all__ = ['name_matches', 'layer_number', 'is_target', 'all_linear', 'fill_targets', 'find_targets', 'fitting_pattern',
-           'without_effect', 'never_called', 'warn_of_no_effect']
+__all__ = ['NO_LAYERS', 'name_matches', 'layer_number', 'is_target', 'all_linear', 'fill_targets', 'parameters_meant',
+           'find_targets', 'fitting_pattern', 'without_effect', 'never_called', 'warn_of_no_effect']
 
 # %% ../../../nbs/reference/injection/00_targets.ipynb #4ba5d95a
 def name_matches(
@@ -79,11 +79,36 @@ def fill_targets(
     model: nn.Module,  # a base model
     default,  # function of the base model: the targets where the configuration names none
 ):
-    'Fill in `target_modules`: the default targets for None, the names of all linear layers for "all-linear".'
+    """Fill in `target_modules`: the default targets for None, the names of all linear layers for "all-linear". Raises
+    ValueError where there are none; warns of quantized layers that are not among them."""
     if config.target_modules is None:
         config.target_modules = default(model)
     elif isinstance(config.target_modules, str) and config.target_modules.lower() == "all-linear":
-        config.target_modules = all_linear(model)
+        names, other = all_linear(model), other_linear(model)
+        if not names:
+            raise NoMatchingPeftModuleError(
+                f"{config.target_modules!r}: {type(model).__name__} has no linear layer to adapt; "
+                f"{other or 'name others'}"
+            )
+        config.target_modules = names
+        if other:
+            warn(f"'all-linear' leaves some layers out: {other}")
+
+# %% ../../../nbs/reference/injection/00_targets.ipynb #7ad75481
+NO_LAYERS = "these are parameters and no layers, as mixtures of experts have them"
+
+
+def parameters_meant(
+    config: PeftConfig,  # as the caller wrote it
+    model: nn.Module,  # the base model
+) -> list[str]:  # the last two parts of their names, each once
+    """What the targets name, and no layer is: mixtures of experts have the weights of all experts in one parameter.
+    All linear layers would have been those, too."""
+    is_all = isinstance(config.target_modules, str) and config.target_modules.lower() == "all-linear"
+    found = [name for name, parameter in model.named_parameters() if parameter.dim() == 3]
+    found = [name for name in found if name.split(".")[-1] not in ("weight", "bias")]
+    meant = [name for name in found if is_all or is_target(config, name)]
+    return list(dict.fromkeys(".".join(name.split(".")[-2:]) for name in meant))
 
 # %% ../../../nbs/reference/injection/00_targets.ipynb #8c65ed3e
 def find_targets(
@@ -119,9 +144,11 @@ def _nothing_matches(model, config):
         if getattr(config, f) is not None
     ]
     limits = f" (with {', '.join(narrowed)})" if narrowed else ""
+    meant = parameters_meant(config, model)
     return (
         f"target_modules '{wanted}' match no module of {type(model).__name__}{limits}; its "
-        f"linear layers are called {', '.join(linear_names(model))}{_hint(config.target_modules)}"
+        f"linear layers are called {said_of_linear(model)}{_hint(config.target_modules)}"
+        f"{f'; {some(meant)}: {NO_LAYERS}' if meant else ''}"
     )
 
 
@@ -233,6 +260,9 @@ def warn_of_no_effect(
         meant = f"; did you mean {', '.join(sorted(set(close)))}?" if close else ""
         said = some([f"{field}: {entry!r}" for field, entry in told])
         warn(f"{type(config).__name__}: {said} fits no layer that is adapted, and has no effect{meant}")
+    meant = parameters_meant(config, model)
+    if meant:
+        warn(f"{type(config).__name__} does not adapt {some(meant)}: {NO_LAYERS}")
     unheard = never_called(model, targets)
     if unheard:
         warn(

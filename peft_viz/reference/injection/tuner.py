@@ -6,6 +6,7 @@
 from __future__ import annotations
 import reprlib
 import copy
+from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import replace as replace_fields
 from typing import Any
@@ -26,7 +27,7 @@ from .targets import find_targets, warn_of_no_effect
 from .undo import all_or_nothing
 
 # %% auto #0
-__all__ = ['check_adapter_name', 'TunerWithAdapters', 'TunerWithInjection', 'TunerWithCombining', 'BaseTuner']
+__all__ = ['check_adapter_name', 'as_list', 'TunerWithAdapters', 'TunerWithInjection', 'TunerWithCombining', 'BaseTuner']
 
 # %% ../../../nbs/reference/injection/05_tuner.ipynb #3b1f0d04
 def check_adapter_name(
@@ -53,6 +54,13 @@ def check_adapter_name(
             f"the name of an adapter is the name of its folder, and {name[:20]!r}... is too long for one; {advice}"
         )
 
+
+def as_list(
+    names: Any,  # the name of one adapter, or several
+) -> list:  # of names, if they are some
+    "Several names as they are, in a list; one is a list of one."
+    return list(names) if isinstance(names, Iterable) and not isinstance(names, str) else [names]
+
 # %% ../../../nbs/reference/injection/05_tuner.ipynb #e1623ca5
 class TunerWithAdapters(TunerWithUnloading):
     "A tuner that also activates, switches off and deletes adapters by name."
@@ -63,8 +71,8 @@ class TunerWithAdapters(TunerWithUnloading):
         inference_mode: bool = False,  # True: they compute, and are not trained
     ):
         """Make adapters active, and no others. They are trained, unless it is for inference. Merged adapters are
-        unmerged, with a warning. Raises ValueError for an unknown name."""
-        names = [adapter_name] if isinstance(adapter_name, str) else list(adapter_name)
+        unmerged, with a warning. Raises ValueError for an unknown name, and for one that stands there twice."""
+        names = as_list(adapter_name)
         self._check_names(names)
         self._unmerge_first("another adapter becomes active")
         self.active_adapters = names
@@ -214,6 +222,8 @@ class TunerWithCombining(TunerWithInjection):
 
     def _check_parts(self, adapters, weights):
         self._check_names(adapters)
+        if not hasattr(weights, "__len__"):
+            raise TypeError(f"expected a list with a weight for each adapter, not {reprlib.repr(weights)}")
         if len(adapters) != len(weights) or not adapters:
             raise ValueError(
                 f"there must be a weight for each adapter, but there are {len(weights)} for {len(adapters)}"

@@ -14,7 +14,7 @@ from ..config import CPTConfig, IGNORED, warn
 
 # %% auto #0
 __all__ = ['INPUT_TEMPLATE', 'INPUT', 'ANSWER_TEMPLATE', 'ANSWER', 'is_kind', 'CPTEmbedding', 'token_ids', 'extend_types',
-           'answers_only', 'with_cpt_loss', 'cpt_loss', 'decay']
+           'answers_only', 'with_cpt_loss', 'cpt_loss', 'decay', 'as_part_of_batch']
 
 # %% ../../../nbs/reference/14_cpt.ipynb #eaff3b78
 INPUT_TEMPLATE, INPUT, ANSWER_TEMPLATE, ANSWER = 1, 2, 3, 4
@@ -197,3 +197,21 @@ def decay(
     products = list(accumulate([factor] * len(answers), lambda a, b: a * b, initial=1.0))  # 1, factor, ...
     weights = torch.tensor(products, device=types.device)[later]  # [batch, answers]
     return torch.where(is_answer, (belongs * weights[:, None]).sum(-1), 1.0)
+
+# %% ../../../nbs/reference/14_cpt.ipynb #ae52b3aa
+def as_part_of_batch(
+    output,  # with CPT's loss, a mean over the labels of this call
+    labels: torch.Tensor,  # [batch, sequence], of this call
+    num_items_in_batch,  # labels of all calls whose losses are added up, as transformers' Trainer has them
+):  # the same output, with the part that this call has in the loss of all
+    """The loss of one call of several, as gradient accumulation needs it. Of a call alone, it is the mean as
+    before."""
+    import transformers
+
+    first = 0 if transformers.__version__.startswith("4.") else 1  # that it counts in a row
+    counted = labels[:, first:]
+    part = (counted != IGNORED).sum() / num_items_in_batch
+    if isinstance(output, tuple):
+        return (output[0] * part, *output[1:])
+    output.loss = output.loss * part
+    return output

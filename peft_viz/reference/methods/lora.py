@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
-from ..architectures import is_linear, lora_targets
+from ..architectures import class_name, is_linear, lora_targets
 from ..config import LoraConfig, UnknownAdapterError, maybe, warn, whole
 from .combine import check_recipe, combined, factored
 from peft_viz.reference.injection.layer import (
@@ -429,7 +429,7 @@ class LoraTargets(BaseTuner):
         if not isinstance(module, LoraLayer) and layer_class(module) is None:
             raise ValueError(
                 "LoRA adapts nn.Linear, nn.Embedding and transformers' Conv1D, but the "
-                f"target {name!r} is {type(module).__name__}; narrow target_modules down"
+                f"target {name!r} is {class_name(module)}; narrow target_modules down"
             )
         if config.use_dora:
             check_changeable(getattr(module, "base_layer", module), name, "DoRA")

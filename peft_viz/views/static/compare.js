@@ -1,6 +1,7 @@
 // Two recordings beside each other: the call of the base model of each, what differs marked, and
 // the list of first differences that Python found.
 import { h, reveal } from "./dom.js";
+import { methodName } from "./help.js";
 import { moveBar, showMoveBar } from "./playback.js";
 import { COLUMNS_SHOWN, sheet } from "./sheet.js";
 import { Recording } from "./steps.js";
@@ -30,7 +31,7 @@ export function comparePanel(view) {
   const other = second(view);
   const title = (v, sign) => {
     const a = v.rec.about;
-    const name = `${a.implementation} ${a.implementation_version} · ${a.peft_type || ""}`;
+    const name = `${a.implementation} ${a.implementation_version} · ${methodName(v)}`;
     return h("div", { class: "h4" }, `${sign}: ${name} · ${a.model_class}`);
   };
   $.sides = [h("div", { class: "side" }), h("div", { class: "side" })];
