@@ -11,7 +11,7 @@ __all__ = ['MARKS', 'POSITION_KINDS', 'UNKEPT', 'PHRASES', 'VISIBLE', 'Mark', 'a
            'visible']
 
 # %% ../../nbs/recording/02_layout.ipynb #aefdfcb1
-import unicodedata
+import re, unicodedata
 from bisect import bisect_left
 from dataclasses import dataclass, field
 from functools import wraps
@@ -1357,8 +1357,14 @@ def describe(
 
 # %% ../../nbs/recording/02_layout.ipynb #5a6c0b11
 VISIBLE = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "⏎", "": "∅", "\x7f": "␡"}
-# they turn text round
-_TURNING = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+# they show nothing, and some turn text round
+_BLANK = re.compile(
+    "[\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u2800\ufeff\ufff9-\ufffb\U000e0000-\U000e001f]"
+)
+# they show nothing by themselves, and say how the letter before them is drawn: joiners, variants, tags of a flag
+_SHAPING = re.compile(
+    "[\u00ad\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200c\u200d\u3164\ufe00-\ufe0f\uffa0\U000e0020-\U000e0fff]"
+)
 _JOINER = "\u200d"  # joins the letters or emoji on both sides
 
 
@@ -1367,14 +1373,15 @@ def _sign(c: str) -> str:
     kind = unicodedata.category(c)
     if c < " " or c in VISIBLE:
         return VISIBLE.get(c) or chr(0x2400 + ord(c))
-    if kind in ("Cc", "Cs") or c in _TURNING:
+    if kind in ("Cc", "Cs") or _BLANK.match(c) or _SHAPING.match(c):
         return "▯"
     return {"Zs": "⍽", "Zl": "⏎", "Zp": "⏎"}.get(kind, c)
 
 
 def _extends(c: str) -> bool:
     "Does this character belong to the one before it: an accent, a vowel sign, a joiner, a variant, a colour of skin?"
-    return unicodedata.category(c) in ("Mn", "Mc", "Me") or c == _JOINER or "\U0001f3fb" <= c <= "\U0001f3ff"
+    kind = unicodedata.category(c)
+    return kind in ("Mn", "Mc", "Me") or "\U0001f3fb" <= c <= "\U0001f3ff" or bool(_SHAPING.match(c))
 
 
 def clusters(

@@ -18,9 +18,9 @@ from array import array
 from collections import Counter
 from dataclasses import dataclass, field
 from importlib import import_module
-from itertools import chain, groupby
+from itertools import chain, groupby, islice
 from math import prod
-from operator import sub
+from operator import ne, sub
 from pathlib import Path
 from typing import Annotated, Any, Callable, Literal, TypedDict
 
@@ -71,13 +71,19 @@ def pack(
     "Encode `numbers` where it pays: as runs of equal numbers, or as ramps of numbers that count up by one."
     if numbers and numbers.count(numbers[0]) == len(numbers):  # one run: the most frequent case
         return list(numbers) if len(numbers) <= 2 else {"runs": [numbers[0], len(numbers)]}
-    runs = ramps = _stretches(numbers, numbers)
-    if len(numbers) < len(runs) - 1 and set(map(type, numbers)) == {int}:  # else ramps cannot be shorter
-        ramps = _stretches(numbers, map(sub, numbers, range(len(numbers))))
-    short = min(len(runs), len(ramps))
-    if short >= len(numbers):
+    steps, runs = numbers, 2 * _how_many(numbers)
+    ramps = runs
+    if len(numbers) < runs - 1 and set(map(type, numbers)) == {int}:  # else ramps cannot be shorter
+        steps = list(map(sub, numbers, range(len(numbers))))
+        ramps = 2 * _how_many(steps)
+    if min(runs, ramps) >= len(numbers):
         return list(numbers)
-    return {"runs": runs} if len(runs) == short else {"ramps": ramps}
+    return {"runs": _stretches(numbers, numbers)} if runs <= ramps else {"ramps": _stretches(numbers, steps)}
+
+
+def _how_many(keys: list) -> int:
+    "How many stretches there are in which the keys are equal."
+    return len(keys[:1]) + sum(map(ne, keys, islice(keys, 1, None)))
 
 
 def _stretches(numbers: list, keys) -> list:
@@ -502,9 +508,8 @@ class _Reads:
         try:
             head = _decoded(text, _Head)
         except TraceError as e:
-            raise (
-                e if "cut off" in str(e) else TraceError("This is not a trace: it is no JSON object")
-            ) from None
+            whole = str(e).startswith("trace:")
+            raise (TraceError("This is not a trace: it is no JSON object") if whole else e) from None
         if head.format != FORMAT:
             raise TraceError(f'This is not a trace: a trace is a JSON object with "format": "{FORMAT}"')
         if type(head.version) is not int or head.version != VERSION:
@@ -999,6 +1004,8 @@ def _text(doc, max_bytes: int | None) -> bytes:
         raise TraceError(
             f"This document has {len(doc):,} bytes; more than {max_bytes:,} are only read with max_bytes=None"
         )
+    if doc.startswith(b"\x1f\x8b"):
+        raise TraceError("This is not a trace, but something compressed (gzip): unpack it first")
     return _in_utf8(doc)
 
 

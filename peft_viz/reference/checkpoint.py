@@ -367,7 +367,7 @@ def _tensors_in(folder):
 
 def _are_tensors(tensors):
     return isinstance(tensors, dict) and all(
-        isinstance(k, str) and isinstance(v, torch.Tensor) and v.layout == torch.strided
+        isinstance(k, str) and isinstance(v, torch.Tensor) and v.layout == torch.strided and not v.is_meta
         for k, v in tensors.items()
     )
 

@@ -1012,7 +1012,7 @@ def read_config(
             "is in the subfolder of that name"
         )
     try:
-        return config_from_json(found.decode())
+        return config_from_json(found.decode("utf-8-sig"))  # an editor of Windows may put a mark in front
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is not an adapter's configuration: {error}") from error
     except NotImplementedError as error:
@@ -1036,7 +1036,8 @@ def config_from_json(
     if not isinstance(fields, dict):
         raise ValueError(f"it holds no object but {type(fields).__name__}")
     fields = {name: value for name, value in fields.items() if name not in RUNTIME_ONLY}
-    cls = CONFIGS.get(fields.get("peft_type"))
+    kind = fields.get("peft_type")
+    cls = CONFIGS.get(kind) if isinstance(kind, str) else None  # `get_peft_config` says what is wrong
     known = cls.__dataclass_fields__ if cls else fields
     said = {name: value for name, value in fields.items() if name in known or value}
     strangers = [f"{name}={reprlib.repr(value)}" for name, value in said.items() if name not in known]

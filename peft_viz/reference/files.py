@@ -107,10 +107,19 @@ def _make(path: Path, content: bytes | Callable[[Path], None], old: Path):
         content(path)
     with suppress(OSError):
         found = old.lstat()
-        mode = stat.S_IMODE(found.st_mode) if stat.S_ISREG(found.st_mode) else mode
+        if stat.S_ISREG(found.st_mode):
+            mode = stat.S_IMODE(found.st_mode)
+            _give(path, found)
     with open(path, "r+b") as file:
         os.fsync(file.fileno())
     os.chmod(path, mode)
+
+
+def _give(path: Path, old: os.stat_result):
+    "The new file belongs to whom the old one belonged to, where the system lets us: root may write for others."
+    new = path.stat()
+    if (new.st_uid, new.st_gid) != (old.st_uid, old.st_gid):
+        os.chown(path, old.st_uid, old.st_gid)
 
 # %% ../../nbs/reference/42_files.ipynb #bd5fda68
 JOURNAL = ".peft_viz-journal"  # what is about to be put in place; JSON: "workshop", "files", "removed"
@@ -207,7 +216,7 @@ def write_together(
     """Write files: afterwards all of them are new or all of them are old, and no temporary file is left.
 
     A name that is a link becomes a file; what the link points to stays as it is. Raises OSError where a directory has
-    the name of a file, or where the operating system cannot write, before anything is changed."""
+    the name of a file, or where a file may not or cannot be written, before anything is changed."""
     folder = Path(folder)
     ready = {name: encode(c) if isinstance(c, str) else c for name, c in contents.items()}
     removed = [name for name, content in ready.items() if content is None]
@@ -215,6 +224,10 @@ def write_together(
     for name in ready:
         if (folder / name).is_dir():
             raise IsADirectoryError(f"{folder / name} should be a file, but a directory is there")
+        if _is_protected(folder / name):
+            raise PermissionError(
+                f"{folder / name} may not be written: make it writable, or choose another name"
+            )
     with _workshop(folder) as room:
         for name in files:
             _make(room / name, ready[name], folder / name)
@@ -230,6 +243,11 @@ def write_together(
                     os.replace(room / name, folder / name)
 
 
+def _is_protected(path: Path) -> bool:
+    "Is it a file that its owner does not want to be written? To put another in its place would take no right to it."
+    return path.is_file() and not path.is_symlink() and not os.access(path, os.W_OK)
+
+# %% ../../nbs/reference/42_files.ipynb #3901afd3
 def is_stream(
     path: str | os.PathLike,  # of anything
 ) -> bool:
@@ -279,18 +297,29 @@ def folder_to_read(
         )
     return folder
 
-
+# %% ../../nbs/reference/42_files.ipynb #5b1e0a81
 def existing(
     folder: Path,  # where to look
     name: str,  # of a file
 ) -> Path | None:  # where its content is; None if there is nothing of that name
-    "Where to read a file in a folder. Raises ValueError if something else than a file has its name."
+    """Where to read a file in a folder. Raises ValueError if something else than a file has its name, or if git left a
+    pointer in its place."""
     path = to_read(folder / name)
     if os.path.lexists(path) and not path.is_file():
         raise ValueError(
             f"{path} is not a file but {'a directory' if path.is_dir() else 'a broken link or something else'}"
         )
-    return path if path.is_file() else None
+    if not path.is_file():
+        return None
+    with open(path, "rb") as file:
+        if file.read(len(_POINTER)) == _POINTER:
+            raise ValueError(
+                f"{path} is a pointer to a large file that was not downloaded: run git lfs pull in {folder}"
+            )
+    return path
+
+
+_POINTER = b"version https://git-lfs.github.com/"
 
 
 def folder_to_write(

@@ -63,6 +63,9 @@ test("texts: white space is seen, joined letters stay joined, nothing turns dire
     assert.equal(seen(t), t);
   }
   assert.equal(seen("a\u202eb\u0000"), "a·b·");
+  for (const t of "\u00ad\u200b\u200d\u2063\u3164\ufe0f\u{e0001}\u{e0041}") {
+    assert.equal(seen(t), "·"); // alone it would show nothing
+  }
   assert.equal(seen("\ufffd"), "\ufffd"); // broken bytes: only where the token has them
   assert.equal(seen("👩\u200d👧".repeat(4), 3), "👩\u200d👧👩\u200d👧…"); // cut between letters
   assert.equal(seen("a".repeat(100_000), 7), "aaaaaa…");

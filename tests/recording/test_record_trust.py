@@ -683,6 +683,31 @@ def test_each_id_has_its_text_or_costs_only_itself(words, model):
     assert trace.tokens == {"3": "three", "4": "<4>", "5": "\\udcff"} and whole(trace)
 
 
+class Pieces:
+    "Three vocabularies whose tokens are parts of letters; one by one, all are decoded to the same sign."
+
+    def __init__(self, **pieces):
+        vars(self).update(pieces)
+
+    def decode(self, ids):
+        return "a \ufffd"
+
+
+@pytest.mark.parametrize(
+    "pieces, text",
+    (
+        (dict(convert_ids_to_tokens={3: "<0xF0>", 4: "<0x9F>"}.get), ["<0xF0>", "<0x9F>"]),  # Llama 2
+        (dict(convert_ids_to_tokens={3: "Ã©Ġð", 4: "Ł"}.get), ["é \\xf0", "\\x9f"]),  # GPT-2
+        (dict(decode_single_token_bytes={3: b"a\xe0", 4: b"\xb8"}.get), ["a\\xe0", "\\xb8"]),  # tiktoken
+        (dict(convert_ids_to_tokens={3: "水", 4: "\ufffd"}.get), ["a \ufffd"] * 2),
+    ),
+)
+def test_parts_of_a_letter_are_told_apart(pieces, text, model):
+    with record(model, Pieces(**pieces)) as trace:
+        model(input_ids=torch.tensor([[3, 4]]))
+    assert [trace.tokens[i] for i in "34"] == text and whole(trace)
+
+
 def test_a_tokenizer_that_cannot_be_asked_has_no_more_to_it(model):
     with told("the text of a token"), record(model, Silence()) as trace:
         model(input_ids=IDS)

@@ -395,6 +395,23 @@ def test_a_mask_over_queries_and_keys_holds_bits(data):
         Trace.from_json(document)
 
 
+@pytest.mark.parametrize(
+    "text, told",
+    (
+        (b"[]", "no JSON object"),
+        (b"9" * 5000, "no JSON object"),
+        (b"\x1f\x8b\x08", "something compressed"),
+        (
+            b'{"format": "peft_viz.trace", "version": 1, "about": {"n": ' + b"9" * 5000 + b"}}",
+            r"^trace\.about",
+        ),
+    ),
+)
+def test_what_is_wrong_with_a_document_is_said(text, told):
+    with pytest.raises(TraceError, match=told):
+        Trace.from_json(text)
+
+
 def test_a_page_is_no_recording(tmp_path):
     page = tmp_path / "page.html"
     page.write_text("<!doctype html><html></html>")

@@ -423,6 +423,14 @@ def test_visible():
     assert layout.visible("x" * 50) == "x" * 11 + "…" and layout.visible("\x00\u202e") == "␀▯"
 
 
+@pytest.mark.parametrize(
+    "sign", "\u00ad\u061c\u200b\u200c\u200d\u2060\u2063\u3164\ufe0f\ufeff\ufff9\U000e0001\U000e0041"
+)
+def test_what_shows_nothing_by_itself_has_a_sign(sign):
+    assert layout.visible(sign) == "▯" and layout.visible(sign + "a").startswith("▯")
+    assert layout.visible("a" + sign) in ("a▯", "a" + sign)  # the latter: it may shape the letter
+
+
 def test_what_is_joined_stays_joined():
     whole = [
         "می\u200cرم",
@@ -430,6 +438,7 @@ def test_what_is_joined_stays_joined():
         "👩\u200d👧",
         "🏳\ufe0f\u200d🌈",
         "a\u00adb",
+        "🏴" + "".join(chr(0xE0000 + ord(c)) for c in "gbeng") + "\U000e007f",
         "שלום",
         "e\u0301",
         "\ufffd",

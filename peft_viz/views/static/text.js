@@ -9,10 +9,13 @@ export const range = (n) => Array.from({ length: n }, (_, i) => i);
 const SIGNS = { " ": "␣", "\n": "⏎", "\t": "⇥", "\r": "⏎" };
 const SPACES = /[ \n\t\r]/g;
 // Characters that show nothing or turn the direction of what follows: control characters, line
-// and paragraph separators, marks of direction. Joiners, soft hyphens and variation selectors
-// are not among them: they say how the letters beside them are drawn.
+// and paragraph separators, marks of direction.
 const UNSEEN =
-  /[\u0000-\u001f\u007f-\u009f\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069\ufeff]/g;
+  /[\u0000-\u001f\u007f-\u009f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u2800\ufeff\ufff9-\ufffb\u{e0000}-\u{e001f}]/gu;
+// Joiners, soft hyphens and variation selectors say how the letter before them is drawn; where
+// there is none, they show nothing.
+const SHAPING =
+  /^[\u00ad\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200c\u200d\u3164\ufe00-\ufe0f\uffa0\u{e0020}-\u{e0fff}]/u;
 
 const { Segmenter } = /** @type {any} */ (Intl);
 const SEGMENTER = Segmenter && new Segmenter(undefined, { granularity: "grapheme" });
@@ -42,7 +45,7 @@ export function numberText(x) {
  */
 export function seen(text, limit = 12) {
   if (text === "") return "∅";
-  const shown = text.replace(SPACES, (c) => SIGNS[c]).replace(UNSEEN, "·");
+  const shown = text.replace(SPACES, (c) => SIGNS[c]).replace(UNSEEN, "·").replace(SHAPING, "·");
   if (shown.length <= limit) return shown;
   const parts = letters(shown.slice(0, 40 * limit));
   return parts.length > limit

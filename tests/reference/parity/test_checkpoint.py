@@ -715,6 +715,7 @@ def as_pickle(content, folder):
     return data
 
 
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 12\n"
 CONFIGS = {
     "missing": (None, "there is no adapter_config.json"),
     "directory": ("directory", "is not a file but a directory"),
@@ -727,7 +728,8 @@ CONFIGS = {
     "deep": (b"[" * 100_000, "is not an adapter's configuration"),
     "no method": (b"{}", "'peft_type'"),
     "another method": (b'{"peft_type": "VERA"}', "'VERA' is not a PeftType"),
-    "no name": (b'{"peft_type": ["LORA"]}', "is not an adapter's configuration"),
+    "no name": (b'{"peft_type": ["LORA"]}', r"configuration: \['LORA'\] is not a PeftType"),
+    "git-lfs": (POINTER, "adapter_config.json is a pointer to a large file.*git lfs pull"),
     "wrong type": (b'{"peft_type": "LORA", "r": "8"}', "r='8'; it must be a whole number"),
     "wrong pattern": (b'{"peft_type": "LORA", "rank_pattern": 8}', "is not an adapter's configuration"),
 }
@@ -746,6 +748,13 @@ WEIGHTS = {
     "pickled list": (PICKLE, [torch.ones(1)], "adapter_model.bin does not hold tensors by name"),
     "pickled numbers": (PICKLE, {"a": 1}, "adapter_model.bin does not hold tensors by name"),
     "pickled without names": (PICKLE, {1: torch.ones(1)}, "adapter_model.bin does not hold tensors by name"),
+    "git-lfs": (SAFE, POINTER, "adapter_model.safetensors is a pointer to a large file.*git lfs pull"),
+    "pickle of git-lfs": (PICKLE, POINTER, "adapter_model.bin is a pointer to a large file.*git lfs pull"),
+    "pickled without numbers": (
+        PICKLE,
+        {"a": torch.empty(2, device="meta")},
+        "adapter_model.bin does not hold tensors by name",
+    ),
     "pickled sparse": (
         PICKLE,
         {"a": torch.eye(2).to_sparse()},
@@ -787,6 +796,12 @@ def test_configurations_that_are_none(case, saved):
     content, match = CONFIGS[case]
     spoil(saved, CONFIG, content)
     refused(saved, match)
+
+
+def test_a_configuration_from_an_editor_of_windows(saved):
+    before = our_config.read_config(saved)
+    (saved / CONFIG).write_bytes(b"\xef\xbb\xbf" + (saved / CONFIG).read_bytes())
+    assert our_config.read_config(saved) == before
 
 
 @pytest.mark.parametrize("case", WEIGHTS)

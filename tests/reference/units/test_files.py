@@ -117,6 +117,31 @@ def test_permissions(tmp_path):
         os.umask(before)
 
 
+def test_root_writes_for_others(tmp_path):
+    (tmp_path / "theirs").touch()
+    try:
+        os.chown(tmp_path / "theirs", 1234, 5678)
+    except PermissionError:
+        pytest.skip("root alone may give a file away")
+    (tmp_path / "theirs").chmod(0o640)
+    write(tmp_path / "theirs", "new")
+    found = (tmp_path / "theirs").stat()
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (1234, 5678, 0o640)
+
+
+def test_a_file_that_may_not_be_written_is_not_replaced(tmp_path, monkeypatch):
+    (tmp_path / "kept").write_text("old")
+    (tmp_path / "link").symlink_to("kept")
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: os.path.basename(path) != "kept"
+    )  # as for who is not root
+    for content in ("new", None):
+        with pytest.raises(PermissionError, match="kept may not be written: make it writable"):
+            write_together(tmp_path, {"other": "x", "kept": content})
+    write(tmp_path / "link", "new")  # the link is replaced, and what it points to stays
+    assert sorted(os.listdir(tmp_path)) == ["kept", "link"] and (tmp_path / "kept").read_text() == "old"
+
+
 def test_links_are_replaced_not_followed(tmp_path):
     (tmp_path / "precious").write_text("precious")
     (tmp_path / "link").symlink_to("precious")
