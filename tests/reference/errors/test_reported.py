@@ -542,3 +542,33 @@ def test_contexts_in_which_no_adapter_can_be_made(config):
         )  # the base model has none
     with torch.inference_mode():
         assert "can never be trained" in said(lambda: ours.get_peft_model(base, config))
+
+
+def with_smoothing(model, folder):
+    args = dict(label_smoothing_factor=0.1, report_to=[], use_cpu=True)
+    return tf.Trainer(model, tf.TrainingArguments(output_dir=str(folder), **args))
+
+
+@pytest.mark.parametrize("options", [{}, dict(corrected_positions=True)], ids=str)
+@pytest.mark.parametrize("config", [prompt(), prefix(), lora()], ids=lambda c: c.peft_type.value)
+def test_smoothed_labels_are_those_of_the_next_tokens(config, options, tmp_path):
+    "transformers finds out by a name whether to shift them; a prefix would learn to repeat what it sees."
+    model = wrapped(config, **options)
+    mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
+    given = dict(input_ids=IDS, attention_mask=mask, labels=IDS.masked_fill(mask == 0, -100))
+    logits, labels = model(IDS, attention_mask=mask).logits, given["labels"]
+    more = logits.shape[1] - labels.shape[1]  # virtual tokens
+    labels = torch.cat((labels.new_full((2, more), -100), labels), 1)[:, 1:]
+    chances = logits[:, :-1].log_softmax(-1)[labels != -100]
+    right = chances.gather(1, labels[labels != -100][:, None]).mean()
+    trainer = with_smoothing(model, tmp_path)
+    loss, smoother = trainer.compute_loss(model, dict(given)), trainer.label_smoother
+    assert torch.allclose(loss, -(0.9 * right + 0.1 * chances.mean()), atol=1e-6)
+    assert trainer.label_smoother is smoother and type(smoother).__name__ == "LabelSmoother"
+
+
+def test_smoothed_labels_would_replace_the_loss_of_cpt(tmp_path):
+    model = wrapped(ours.CPTConfig(**CPT))
+    trainer = with_smoothing(model, tmp_path)
+    with pytest.raises(ValueError, match="replace CPT's own loss; set label_smoothing_factor=0"):
+        trainer.compute_loss(model, dict(input_ids=IDS, labels=IDS))
