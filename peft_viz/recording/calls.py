@@ -269,8 +269,9 @@ class Tracer(_Asks):
             if self.struck is not None:
                 self._deliver()
             theirs = None if self.theirs is None else self.ask(self.theirs, frame, event, arg)
-            watches = [w for s in self.sessions if s.listening and (w := s.enter(frame)) is not None]
-            if not watches and not any(s.listening for s in self.sessions):
+            listening = [s for s in self.sessions if s.listening]
+            watches = [w for s in listening if (w := s.enter(frame)) is not None]
+            if not listening:
                 self.settle()
         except BaseException:
             self.fell = (

@@ -188,15 +188,20 @@ def _itself(x):
 def _without_owner(method):
     return lambda _owner, *args, **kwargs: method(*args, **kwargs)
 
-# %% ../../nbs/recording/11_doors.ipynb #adc7d8e7
-_SLOTS, _LOCK = {}, threading.RLock()
-
-
+# %% ../../nbs/recording/11_doors.ipynb #7be1c55d
 def _knows_itself(method) -> bool:
     """Does a method use itself? transformers' layers ask whether they still stand in their class, and leave gradient
     checkpointing out where something else does."""
-    code = getattr(inspect.unwrap(method, stop=lambda f: not hasattr(f, "_slot")), "__code__", None)
+    code = getattr(method, "__code__", None)
     return code is not None and code.co_name in code.co_freevars
+
+
+def _method(kind: type, name: str):
+    "The method itself, without a door of ours."
+    return inspect.unwrap(getattr(kind, name), stop=lambda f: not hasattr(f, "_slot"))
+
+# %% ../../nbs/recording/11_doors.ipynb #adc7d8e7
+_SLOTS, _LOCK = {}, threading.RLock()
 
 
 class Door:
@@ -212,7 +217,7 @@ class Door:
     ):
         self.recorder, self.obj, self.name, self.make = weakref.ref(recorder), obj, name, make
         self.glance = glance
-        alone = name in vars(obj) or _knows_itself(getattr(type(obj), name))
+        alone = name in vars(obj) or _knows_itself(_method(type(obj), name))
         self.owner = obj if alone else type(obj)
 
     def visit(self, args: tuple, kwargs: dict):

@@ -12,9 +12,8 @@ from types import MethodType
 
 import torch
 
-from .about import about, decoder, texts, tuner_layers, UNKNOWN, without_positions
+from .about import about, decoder, texts, UNKNOWN, without_positions
 from peft_viz.recording.base_model import (
-    attention_layers,
     AttentionVisit,
     BaseVisit,
     decoder_blocks,
@@ -23,9 +22,9 @@ from peft_viz.recording.base_model import (
 from .calls import Compiling, Entry, ENTRY_POINTS, PACKAGES, Pause, Watched
 from .values import Reader, struck
 from .doors import Door, is_replaced, Slot, UNSEEN
-from .measured import DigestVisit, LayerVisit, OwnVisit, parts, parts_of
-from .measured import position_places, PositionVisit, WeightsVisit
+from .measured import DigestVisit, LayerVisit, OwnVisit, parts, PositionVisit, WeightsVisit
 from .state import passes, StateVisit
+from .survey import Survey, survey
 from .watch import Ledger
 from .trace import Trace
 
@@ -39,11 +38,6 @@ def _unwrapped(model):
 def _original(model):
     "The model inside `torch.compile(model)`."
     return vars(model).get("_modules", {}).get("_orig_mod", model) if hasattr(model, "__dict__") else model
-
-
-def _is_compiled(walk: list) -> bool:
-    "Does any of these `parts` of a model run compiled?"
-    return any(m._compiled_call_impl is not None or "_orig_mod" in m._modules for _, m in walk)
 
 
 def _has_compiled() -> bool:
@@ -83,14 +77,11 @@ def _count(name: str, given, what: str) -> int:
     return n
 
 # %% ../../nbs/recording/00_recorder.ipynb #5e0a0011
-def _keepers(walk: list, base) -> list:
+def _keepers(own: list, base) -> list:
     """Objects that keep the base model's `forward` as one of their own. What they keep is older than our door, and
     does not pass it: peft's `AdaptionPromptModel`, and a model whose adapter is switched off."""
-    kept = [(m, f) for _, m in walk if (f := vars(m).get("forward")) is not None and m is not base]
-    kept = {
-        id(m): m for m, f in kept if getattr(f, "__self__", None) is base and not hasattr(f.__func__, "_slot")
-    }
-    return list(kept.values())
+    kept = [(m, f) for m in own if (f := vars(m).get("forward")) is not None and m is not base]
+    return [m for m, f in kept if getattr(f, "__self__", None) is base and not hasattr(f.__func__, "_slot")]
 
 
 def _visit_base(recorder, _keeper, base) -> BaseVisit:
@@ -144,7 +135,7 @@ def _doors(recorder, keepers: list, adapted: list) -> list:
         (recorder.base, "forward", StateVisit),
     ]
     found += [(m, "forward", partial(_visit_base, base=recorder.base)) for m in keepers]
-    theirs = inspect.getattr_static(type(recorder.base), "generate", None)
+    theirs = next((vars(k)["generate"] for k in type(recorder.base).__mro__ if "generate" in vars(k)), None)
     if recorder.base is not recorder.model and inspect.isfunction(theirs):
         found.append((recorder.base, "generate", Pause))
     for i, m in recorder.attentions:
@@ -168,10 +159,10 @@ def _doors(recorder, keepers: list, adapted: list) -> list:
     return [*around, *(Door(recorder, *of) for of in found)]
 
 # %% ../../nbs/recording/00_recorder.ipynb #4a29bcd0
-def _describe(recorder, walk: list):
+def _describe(recorder, found: Survey):
     try:
         with UNSEEN:  # no function mode of the user's sees how we look
-            recorder.trace.about.update(about(recorder.model, recorder.base, walk, recorder.tokenizer))
+            recorder.trace.about.update(about(recorder.model, recorder.base, found, recorder.tokenizer))
             if unturned := without_positions(recorder.base, recorder.attentions):
                 recorder.trace.about["layers_without_positions"] = unturned
     except Exception as error:
@@ -323,15 +314,14 @@ class Recorder(PointsToTrace, SwitchOfBase):
     def prepare(self) -> list:  # of doors
         "Look at the model as it is now: what is to be seen of it?"
         self.had, self.replaced = len(self.trace.calls), False  # calls of an earlier block
-        every = parts(self.model)  # once: this is what takes most of the time
-        walk = every if self.base is self.model else parts_of(self.base, every)
-        self.compiled, self.own_forward = self.is_wrapped or _is_compiled(every), _has_own_forward(self.model)
-        self.places, self.attentions = position_places(self.base, walk), attention_layers(self.base, walk)
-        _describe(self, every)
-        layers = tuner_layers(self.base, walk)
-        self.watched.layers = layers[: self.layers]
-        self.adapted = set() if self.compiled else set(map(id, layers))
-        return _doors(self, _keepers(every, self.base), layers)
+        self.found = found = survey(self.model, self.base)
+        self.compiled = self.is_wrapped or found.compiled
+        self.own_forward = _has_own_forward(self.model)
+        self.places, self.attentions = found.places, found.attentions
+        _describe(self, found)
+        self.watched.layers = found.layers[: self.layers]
+        self.adapted = set() if self.compiled else set(map(id, found.layers))
+        return _doors(self, _keepers(found.own, self.base), found.layers)
 
     def stop(
         self,

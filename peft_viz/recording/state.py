@@ -9,7 +9,7 @@ __all__ = ['state_of', 'StateVisit', 'passes']
 import torch
 
 from . import layout
-from .about import _package, tuner_layers
+from .survey import package_of, tuner_layers
 from .values import guarded
 from .measured import base_here, Inside, parts
 from .trace import Adapters
@@ -32,13 +32,13 @@ def _has_active(m) -> bool:
     "Does the layer have weights of an adapter that is active?"
     active = m.active_adapters
     active = [active] if isinstance(active, str) else active
-    held = [getattr(m, name, None) for name in m.adapter_layer_names]
+    held = (getattr(m, name, None) for name in m.adapter_layer_names)  # the first of them mostly tells
     return any(name in names for names in held if hasattr(names, "keys") for name in active)
 
 # %% ../../nbs/recording/08_state.ipynb #c6e93b94
 def _takes_their_place(base) -> bool:
     "Are there modules of an adapter that are no adapted layers? Those of peft's adaption prompt hold an attention."
-    return any(_package(m) and m._parameters for _, m in parts(base))
+    return any(package_of(m) and m._parameters for _, m in parts(base))
 
 
 class StateVisit(Inside):
@@ -60,7 +60,7 @@ class StateVisit(Inside):
         if soft and not self.recorder.adapted:
             return
         # looking at every module takes its time: once for a call from outside
-        layers = tuner_layers(self.module)
+        layers = self.recorder.found.now().layers
         if not layers and (soft or not trace.about.get("adapters") or _takes_their_place(self.module)):
             return
         self.state = call.measured.adapters = state_of(layers)

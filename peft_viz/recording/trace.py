@@ -18,9 +18,9 @@ from array import array
 from collections import Counter
 from dataclasses import dataclass, field
 from importlib import import_module
-from itertools import chain, groupby
+from itertools import chain, groupby, islice
 from math import prod
-from operator import sub
+from operator import ne, sub
 from pathlib import Path
 from typing import Annotated, Any, Callable, Literal, TypedDict
 
@@ -71,13 +71,19 @@ def pack(
     "Encode `numbers` where it pays: as runs of equal numbers, or as ramps of numbers that count up by one."
     if numbers and numbers.count(numbers[0]) == len(numbers):  # one run: the most frequent case
         return list(numbers) if len(numbers) <= 2 else {"runs": [numbers[0], len(numbers)]}
-    runs = ramps = _stretches(numbers, numbers)
-    if len(numbers) < len(runs) - 1 and set(map(type, numbers)) == {int}:  # else ramps cannot be shorter
-        ramps = _stretches(numbers, map(sub, numbers, range(len(numbers))))
-    short = min(len(runs), len(ramps))
-    if short >= len(numbers):
+    steps, runs = numbers, 2 * _how_many(numbers)
+    ramps = runs
+    if len(numbers) < runs - 1 and set(map(type, numbers)) == {int}:  # else ramps cannot be shorter
+        steps = list(map(sub, numbers, range(len(numbers))))
+        ramps = 2 * _how_many(steps)
+    if min(runs, ramps) >= len(numbers):
         return list(numbers)
-    return {"runs": runs} if len(runs) == short else {"ramps": ramps}
+    return {"runs": _stretches(numbers, numbers)} if runs <= ramps else {"ramps": _stretches(numbers, steps)}
+
+
+def _how_many(keys: list) -> int:
+    "How many stretches there are in which the keys are equal."
+    return len(keys[:1]) + sum(map(ne, keys, islice(keys, 1, None)))
 
 
 def _stretches(numbers: list, keys) -> list:

@@ -241,6 +241,9 @@ def _stretches(t: torch.Tensor, step: int) -> torch.Tensor:
     return torch.cat([first, t[1:] != t[:-1] + step]).nonzero().flatten()
 
 
+_READ = READABLE | {"loss"}  # roles whose numbers may be kept
+
+
 def _readable(t: torch.Tensor, role: str) -> bool:
     "Is `t` of the shape and sort that its role promises?"
     if t.device.type == "meta" or t.is_complex() or t.layout is not torch.strided or t.is_quantized:
@@ -424,6 +427,8 @@ class _Shelf:
         self._plain = {}  # (class, object) -> index
         self.growing = Growing(values)
         self._bare = {}  # class whose objects are known by nothing else -> index
+        self._shapes = {}  # role, shape, type and device of a tensor whose numbers are not kept -> index
+        self._maps = {}  # class, length and entries of a dict -> index
         self._far = []  # (copy of a tensor, what is done with it on the host): not read yet
 
     def _intern(self, v: Value) -> int:
@@ -485,8 +490,6 @@ class _Describes(_Far):
 
     def _describe(self, obj, name, depth) -> Value:
         kind = type(obj).__name__
-        if type(obj) is dict and depth:
-            return self._mapping(obj, depth)
         if is_a(obj, torch.Tensor):
             return self._tensor(obj, name)
         if is_cache(type(obj)):
@@ -500,12 +503,18 @@ class _Describes(_Far):
             first, n = base.__getitem__(obj, slice(16)), base.__len__(obj)
             items = [self.add(o, name, depth - 1) for o in first]
             return Value("sequence", type=kind, length=n, items=items, truncated=n > 16)
-        return self._mapping(obj, depth) if is_a(obj, dict) and depth else Value("object", type=kind)
+        if is_a(obj, dict) and depth:
+            return self.values[self._mapping(obj, depth)]
+        return Value("object", type=kind)
 
-    def _mapping(self, obj, depth) -> Value:
+    def _mapping(self, obj, depth) -> int:
         n, entries = dict.__len__(obj), list(dict.items(obj))[:32]
         items = {k: self.add(v, k, depth - 1) for k, (_, v) in zip(_keys(entries), entries)}
-        return Value("mapping", type=type(obj).__name__, length=n, items=items, truncated=n > 32)
+        made_of = type(obj), n, *items, *items.values()
+        if (index := self._maps.get(made_of)) is None:
+            value = Value("mapping", type=type(obj).__name__, length=n, items=items, truncated=n > 32)
+            index = self._maps[made_of] = self._intern(value)
+        return index
 
     def _tensor(self, t, name) -> Value:
         try:
@@ -516,8 +525,39 @@ class _Describes(_Far):
             self.losses.add(f"the numbers of {written(name) or 'a tensor'}", error)
             return _tensor(t, role_of(name), numbers=False)
 
+# %% ../../nbs/recording/15_values.ipynb #b41f7a20
+class _Meets(_Describes):
+    "Tensors and caches: one that was met before, and did not change since, is not described again."
+
+    def met(
+        self,
+        obj,  # a tensor or a cache
+        mark,  # its stamp
+        name: str,  # what it goes by
+    ) -> int | None:
+        "Index of its description, where it was described with this stamp, in the role that the name gives it."
+        ref, index = self._seen.get((id(obj), mark, role_of(name)), (None, None))
+        return index if ref is not None and ref() is obj else None  # an address may have had another tenant
+
+    def _look(self, obj, name, depth) -> int:
+        "Describe a tensor or a cache that was not met before, or changed."
+        if type(obj) in _USUAL and (role := role_of(name)) not in _READ:
+            known = role, obj.dtype, obj.device, None if obj.is_nested else obj.shape
+            if (index := self._shapes.get(known)) is None:
+                index = self._shapes[known] = self._look_into(obj, name, depth)
+            return index
+        return self._look_into(obj, name, depth)
+
+    def _look_into(self, obj, name, depth) -> int:
+        if not is_a(obj, torch.Tensor):
+            return self._intern(self._describe(obj, name, depth))
+        if waits(obj.device):
+            return self._later(obj, name)
+        with self.lock:
+            return self.growing.keep(self._tensor(obj, name), self._intern)
+
 # %% ../../nbs/recording/15_values.ipynb #43b79896
-class Album(_Describes):
+class Album(_Meets):
     """Describes objects as `Value`s; equal descriptions are kept once. What cannot be described is an object of its
     class, and a loss."""
 
@@ -543,6 +583,8 @@ class Album(_Describes):
     def _add(self, cls, obj, name, depth) -> int:
         if (index := self._bare.get(cls)) is not None:
             return index
+        if cls is dict and depth:
+            return self._mapping(obj, depth)
         read = _watches(cls)
         if read is not None and (mark := read(obj)) is not None:
             index = self.met(obj, mark, name)
@@ -554,25 +596,6 @@ class Album(_Describes):
         if self.values[index].kind == "object" and not is_a(obj, _HOLDERS):
             self._bare[cls] = index
         return index
-
-    def met(
-        self,
-        obj,  # a tensor or a cache
-        mark,  # its stamp
-        name: str,  # what it goes by
-    ) -> int | None:
-        "Index of its description, where it was described with this stamp, in the role that the name gives it."
-        ref, index = self._seen.get((id(obj), mark, role_of(name)), (None, None))
-        return index if ref is not None and ref() is obj else None  # an address may have had another tenant
-
-    def _look(self, obj, name, depth) -> int:
-        "Describe a tensor or a cache that was not met before, or changed."
-        if not is_a(obj, torch.Tensor):
-            return self._intern(self._describe(obj, name, depth))
-        if waits(obj.device):
-            return self._later(obj, name)
-        with self.lock:
-            return self.growing.keep(self._tensor(obj, name), self._intern)
 
 # %% ../../nbs/recording/15_values.ipynb #d42eb7ba
 _NAMED = torch.dtype, torch.device, complex  # few, small, and compared by their text

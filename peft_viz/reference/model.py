@@ -67,10 +67,10 @@ from .methods.prompt_tuning import PromptEmbedding
 # %% auto #0
 __all__ = ['TUNERS', 'OF_LAYERS', 'PROMPT_ENCODERS', 'HUB', 'PLACED', 'LOADING', 'SIZES', 'MOST', 'CLASSES', 'check_config',
            'register_peft_method', 'check_room', 'fit_to_model', 'uses_checkpointing', 'check_loading', 'NamedAdapters',
-           'AroundModel', 'PeftModelWithPromptEncoder', 'PeftModelWithPrompt', 'sizes_of', 'check_numbers',
-           'PeftModelWithAdapters', 'as_the_others', 'PeftModelWithMoreAdapters', 'SwitchedOff', 'PeftModelWithForward',
-           'PeftModelWithSaving', 'PeftModelFromPretrained', 'PeftModelWithLoading', 'PeftModel', 'model_class',
-           'check_is_causal_lm', 'refuse_second_wrapper']
+           'AroundModel', 'PeftModelWithPromptEncoder', 'PeftModelWithPrompt', 'check_surroundings', 'sizes_of',
+           'check_numbers', 'PeftModelWithAdapters', 'as_the_others', 'PeftModelWithMoreAdapters', 'SwitchedOff',
+           'PeftModelWithForward', 'PeftModelWithSaving', 'PeftModelFromPretrained', 'PeftModelWithLoading',
+           'PeftModel', 'model_class', 'check_is_causal_lm', 'refuse_second_wrapper']
 
 # %% ../../nbs/reference/04_model.ipynb #a8bbe6c5
 TUNERS = {  # methods that put layers into the base model
@@ -342,6 +342,23 @@ class AroundModel(NamedAdapters):
         "The transformers model itself."
         return self.base_model if self.active_peft_config.is_prompt_learning else self.base_model.model
 
+    def resize_token_embeddings(
+        self,
+        *args,  # as the base model's method has them
+        **kwargs,  # the same
+    ) -> nn.Module:  # its input embeddings
+        """Give the base model another number of tokens. Raises ValueError, before anything is changed, where an adapter
+        changes the embeddings or trains them in full."""
+        base = self.get_base_model()
+        words = dict(input=base.get_input_embeddings(), output=base.get_output_embeddings())
+        held = [name for name, module in words.items() if isinstance(module, AdapterHolder)]
+        if held and (args or kwargs):
+            raise ValueError(
+                f"the {' and '.join(held)} embeddings are changed or trained in full by an adapter, and cannot be "
+                "resized any more; call resize_token_embeddings on the base model before it gets the adapter"
+            )
+        return base.resize_token_embeddings(*args, **kwargs)
+
     def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
@@ -438,6 +455,21 @@ class PeftModelWithPrompt(PeftModelWithPromptEncoder):
         "The virtual tokens of an adapter as a checkpoint holds them, on the CPU."
         return checkpoint.get_prompt_embedding_to_save(self, adapter_name).detach().cpu()
 
+# %% ../../nbs/reference/04_model.ipynb #1c4fcf6d
+def check_surroundings(
+    model: nn.Module,  # with or without adapters
+    config: PeftConfig,  # of one more
+):
+    """Raises ValueError where what is made now would have no numbers, and the model has; warns where it could not be
+    trained."""
+    if torch.empty(0).is_meta and not any(p.is_meta for p in model.parameters()):
+        raise ValueError(
+            "this runs inside of torch.device('meta'), or of another context without memory: the adapter would have no "
+            "numbers; make it outside"
+        )
+    if torch.is_inference_mode_enabled() and not config.inference_mode:
+        warn("what is made inside of torch.inference_mode() can never be trained; make the adapter outside")
+
 # %% ../../nbs/reference/04_model.ipynb #1c4fcf6c
 SIZES = (
     "r init_r n_skills n_tasks num_virtual_tokens encoder_hidden_size encoder_num_layers num_ranks num_tasks"
@@ -490,6 +522,7 @@ class PeftModelWithAdapters(PeftModelWithPrompt):
         make_known(NamedAdapters)
         check_config(peft_config)
         check_adapter_name(adapter_name)
+        check_surroundings(model, peft_config)
         check_numbers(model, peft_config, lambda shadow, config: type(self)(shadow, config, adapter_name))
         super().__init__(model, peft_config, adapter_name)
         with all_or_nothing(model):
@@ -566,6 +599,7 @@ class PeftModelWithMoreAdapters(PeftModelWithAdapters):
             )
         if low_cpu_mem_usage:
             raise NotImplementedError("add_adapter(low_cpu_mem_usage=True) is not implemented in peft_viz")
+        check_surroundings(self, peft_config)
         check_numbers(self, peft_config, lambda shadow, c: shadow.add_adapter(adapter_name, c) or shadow)
         peft_config, were_there = copy.copy(peft_config), set(self.modules())
         with all_or_nothing(self):

@@ -25,7 +25,7 @@ def is_plain(
 # %% auto #0
 __all__ = ['TYPES', 'MADE_WITHOUT', 'STATES', 'is_plain', 'InFront', 'BehindPadding', 'Setting', 'Past', 'cache_length',
            'with_columns', 'only_mask', 'count_positions', 'PlaceWithMask', 'Place', 'InSequence', 'InCache',
-           'take_columns', 'take_attentions', 'PrefixInSequence', 'find_place']
+           'InCacheWithPositions', 'take_columns', 'take_attentions', 'PrefixInSequence', 'find_place']
 
 # %% ../../nbs/reference/01_place.ipynb #b6fb0fd9
 class InFront:
@@ -130,6 +130,11 @@ class Setting:
         "Arguments that are dropped. The types are kept where they mark pictures, and no prefix comes before."
         keeps_types = not self.is_prefix and self.base.marks_pictures
         return MADE_WITHOUT[:1] if keeps_types else MADE_WITHOUT
+
+    @property
+    def in_cache(self) -> type["InCache"]:
+        "The kind of place for virtual tokens that are in the cache."
+        return InCacheWithPositions if self.base.first_position else InCache
 
     @cached_property
     def counts_positions(self) -> bool:
@@ -407,23 +412,18 @@ class InCache(Place):
         inputs_embeds: torch.Tensor | None,  # [batch, sequence, hidden], instead of `input_ids`
         **kwargs,  # passed on
     ):  # what the base model returns
-        """What the base model returns, for the caller's tokens.
+        "What the base model returns, for the caller's tokens."
+        return base_model(input_ids=input_ids, inputs_embeds=inputs_embeds, **kwargs)
 
-        RoBERTa and its kin count positions behind the cache for ids, but not for embeddings."""
-        return base_model(
-            input_ids=input_ids,
-            inputs_embeds=inputs_embeds,
-            **(
-                kwargs if inputs_embeds is None or not self.setting.base.first_position else self.told(kwargs)
-            ),
-        )
 
-    def told(
-        self,
-        kwargs: dict,  # of a call with embeddings
-    ) -> dict:  # the same, with positions
-        "With positions: the caller's, shifted, or else counted in the cache."
-        return {"position_ids": self.counted(None), **kwargs}
+class InCacheWithPositions(InCache):
+    """The same, for RoBERTa and its kin: they count positions behind the cache for ids, but not for
+    embeddings. Then they are told: the caller's, shifted, or else those counted in the cache."""
+
+    def output(self, base_model, input_ids, inputs_embeds, **kwargs):
+        if inputs_embeds is not None:
+            kwargs = {"position_ids": self.counted(None), **kwargs}
+        return super().output(base_model, input_ids, inputs_embeds, **kwargs)
 
 # %% ../../nbs/reference/01_place.ipynb #1f88b115
 def take_columns(
@@ -508,10 +508,10 @@ def find_place(
     "The place of the virtual tokens in this call."
     order = setting.order(attention_mask) if setting.corrected else InFront()
     if past:
-        return InCache(setting, order, batch_size, tokens, past.length, is_past=True)
+        return setting.in_cache(setting, order, batch_size, tokens, past.length, is_past=True)
     elif not setting.is_prefix:
         return InSequence(setting, order, batch_size, tokens)
     elif isinstance(order, BehindPadding):
         return PrefixInSequence(setting, order, batch_size, tokens)
     else:
-        return InCache(setting, order, batch_size, tokens, past=setting.virtual)
+        return setting.in_cache(setting, order, batch_size, tokens, past=setting.virtual)

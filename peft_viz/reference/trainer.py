@@ -7,10 +7,50 @@ from __future__ import annotations
 import importlib.abc
 import importlib.util
 import sys
+from functools import wraps
 from typing import Any
+import torch
+from .config import PeftType
 
 # %% auto #0
-__all__ = ['ASKING', 'teach', 'TeachOnImport', 'make_known']
+__all__ = ['ASKING', 'smoothed', 'with_smoothing', 'teach', 'TeachOnImport', 'make_known']
+
+# %% ../../nbs/reference/31_trainer.ipynb #3c00010a
+def smoothed(
+    smoother,  # transformers' `LabelSmoother`
+):  # function as it, for a model with virtual tokens
+    "Label smoothing where virtual tokens may have logits: each token predicts the next one, virtual ones nothing."
+
+    def loss(output, labels, shift_labels=True, **kwargs):  # noqa: ARG001
+        logits = output["logits"] if isinstance(output, dict) else output[0]
+        virtual = labels.new_full((len(labels), logits.shape[1] - labels.shape[1]), smoother.ignore_index)
+        return smoother(output, torch.cat((virtual, labels), dim=1), shift_labels=True, **kwargs)
+
+    return loss
+
+
+def with_smoothing(
+    compute_loss,  # of transformers' `Trainer`
+):  # the same, which knows models of ours with virtual tokens
+    """`Trainer` finds out by a name whether labels are to be shifted, and finds it nowhere in a model with virtual
+    tokens: a prefix would learn to repeat the token it sees. Raises ValueError for CPT, which has a loss of its own."""
+
+    @wraps(compute_loss)
+    def computed(self, model, *args, **kwargs):
+        smoother, own = self.label_smoother, self.accelerator.unwrap_model(model)
+        ours = getattr(sys.modules["transformers.trainer"].PeftModel, "ours", ())
+        if smoother is None or not isinstance(own, ours) or not own.active_peft_config.is_prompt_learning:
+            return compute_loss(self, model, *args, **kwargs)
+        if own.active_peft_config.peft_type == PeftType.CPT:
+            raise ValueError("label smoothing would replace CPT's own loss; set label_smoothing_factor=0")
+        self.label_smoother = smoothed(smoother)
+        try:
+            return compute_loss(self, model, *args, **kwargs)
+        finally:
+            self.label_smoother = smoother
+
+    computed.knows_virtual_tokens = True
+    return computed
 
 # %% ../../nbs/reference/31_trainer.ipynb #3c000104
 ASKING = (  # modules of transformers that ask whether a model has adapters, as far as a version has them
@@ -42,6 +82,8 @@ def teach(
             module._is_peft_model = either(module._is_peft_model)
     trainer.PeftModel = EitherKind("PeftModel", (), {"ours": ours})
     trainer.is_peft_available = lambda: True  # here it stands for: there can be models with adapters
+    if not hasattr(getattr(trainer.Trainer, "compute_loss", None), "knows_virtual_tokens"):
+        trainer.Trainer.compute_loss = with_smoothing(trainer.Trainer.compute_loss)
 
 # %% ../../nbs/reference/31_trainer.ipynb #3c000106
 class TeachOnImport(importlib.abc.MetaPathFinder):

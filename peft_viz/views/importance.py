@@ -108,7 +108,7 @@ def _bare(layer):
 
 def _adapted(base):
     "Name -> adapted layer. Raises ValueError when one is merged."
-    from peft_viz.recording.about import tuner_layers
+    from peft_viz.recording.survey import tuner_layers
 
     names = {id(m): name for name, m in base.named_modules()}
     found = {names[id(layer)]: layer for layer in tuner_layers(base)}

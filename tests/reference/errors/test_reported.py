@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 import peft_viz as ours
 from damage import print_of
-from families import tiny_model
+from families import tiny_model, V5
 from peft_viz import tiny_random
 from peft_viz.reference.config import PeftWarning
 from small import base_model
@@ -199,7 +199,7 @@ def test_gradients_of_cpt_that_are_added_up_are_those_of_one_batch():
     model = wrapped(ours.CPTConfig(**CPT))
     given = dict(input_ids=IDS, labels=IDS, input_type_mask=torch.tensor([[1, 2, 3, 4, 4]] * 2))
     whole = model(**given).loss
-    all_labels = IDS[:, 1:].numel()  # as transformers counts them
+    all_labels = (IDS[:, 1:] if V5 else IDS).numel()  # as transformers counts them
     rows = [{name: tensor[i : i + 1] for name, tensor in given.items()} for i in range(2)]
     parts = [model(**row, num_items_in_batch=torch.tensor(all_labels)).loss for row in rows]
     assert torch.allclose(sum(parts), whole)
@@ -486,3 +486,89 @@ def test_experts_that_are_parameters():
         assert "experts.gate_up_proj, experts.down_proj" in words
         with pytest.raises(ValueError, match="match no module.*experts.down_proj: these are parameters"):
             ours.get_peft_model(tiny_model("mixtral"), lora(target_modules=["down_proj"]))
+
+
+def tied():
+    return tf.LlamaForCausalLM(
+        tf.LlamaConfig(
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            vocab_size=20,
+            tie_word_embeddings=True,
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        lora(modules_to_save=["lm_head"]),
+        lora(target_modules=["embed_tokens"]),
+        lora(target_modules=["lm_head"]),
+        prompt(modules_to_save=["lm_head"]),
+    ],
+    ids=lambda c: f"{c.peft_type.value}-{getattr(c, 'target_modules', None)}",
+)
+@pytest.mark.parametrize("make", [tied, lambda: tiny_random("llama")], ids=["tied", "two"])
+def test_more_words_when_an_adapter_holds_the_embeddings(make, config):
+    "transformers would resize one of the two, and then fail."
+    model = ours.get_peft_model(make(), config)
+    before = print_of(model)
+    with pytest.raises(ValueError, match="cannot be resized any more.*before it gets the adapter"):
+        model.resize_token_embeddings(99)
+    assert print_of(model) == before
+    assert model.resize_token_embeddings() is model.get_base_model().get_input_embeddings()
+
+
+def test_more_words_when_no_adapter_holds_them():
+    for config in lora(), prompt():
+        model = wrapped(config)
+        assert model.resize_token_embeddings(99).weight.shape[0] == 99
+        assert model(IDS + 80).logits.shape[-1] == 99
+
+
+@pytest.mark.parametrize("config", [lora(), prompt()], ids=lambda c: c.peft_type.value)
+def test_contexts_in_which_no_adapter_can_be_made(config):
+    base = tiny_random("llama")
+    before = print_of(base)
+    with torch.device("meta"), pytest.raises(ValueError, match="the adapter would have no numbers"):
+        ours.get_peft_model(base, config)
+    assert print_of(base) == before
+    with torch.device("meta"):
+        assert (
+            ours.get_peft_model(tiny_model("llama"), config).device.type == "meta"
+        )  # the base model has none
+    with torch.inference_mode():
+        assert "can never be trained" in said(lambda: ours.get_peft_model(base, config))
+
+
+def with_smoothing(model, folder):
+    args = dict(label_smoothing_factor=0.1, report_to=[], use_cpu=True)
+    return tf.Trainer(model, tf.TrainingArguments(output_dir=str(folder), **args))
+
+
+@pytest.mark.parametrize("options", [{}, dict(corrected_positions=True)], ids=str)
+@pytest.mark.parametrize("config", [prompt(), prefix(), lora()], ids=lambda c: c.peft_type.value)
+def test_smoothed_labels_are_those_of_the_next_tokens(config, options, tmp_path):
+    "transformers finds out by a name whether to shift them; a prefix would learn to repeat what it sees."
+    model = wrapped(config, **options)
+    mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
+    given = dict(input_ids=IDS, attention_mask=mask, labels=IDS.masked_fill(mask == 0, -100))
+    logits, labels = model(IDS, attention_mask=mask).logits, given["labels"]
+    more = logits.shape[1] - labels.shape[1]  # virtual tokens
+    labels = torch.cat((labels.new_full((2, more), -100), labels), 1)[:, 1:]
+    chances = logits[:, :-1].log_softmax(-1)[labels != -100]
+    right = chances.gather(1, labels[labels != -100][:, None]).mean()
+    trainer = with_smoothing(model, tmp_path)
+    loss, smoother = trainer.compute_loss(model, dict(given)), trainer.label_smoother
+    assert torch.allclose(loss, -(0.9 * right + 0.1 * chances.mean()), atol=1e-6)
+    assert trainer.label_smoother is smoother and type(smoother).__name__ == "LabelSmoother"
+
+
+def test_smoothed_labels_would_replace_the_loss_of_cpt(tmp_path):
+    model = wrapped(ours.CPTConfig(**CPT))
+    trainer = with_smoothing(model, tmp_path)
+    with pytest.raises(ValueError, match="replace CPT's own loss; set label_smoothing_factor=0"):
+        trainer.compute_loss(model, dict(input_ids=IDS, labels=IDS))
