@@ -78,6 +78,8 @@ class AroundBaseModel(nn.Module):
 class TunerWithMerging(AroundBaseModel):
     "A tuner that merges adapters into the base model's weights."
 
+    has_merged = False  # did `merge_adapter` merge some, which are still merged?
+
     def merge_adapter(
         self,
         adapter_names: list[str] | None = None,  # None: the active ones
@@ -115,6 +117,7 @@ class TunerWithMerging(AroundBaseModel):
 
             for layer in tqdm(layers, disable=not progressbar, desc="Merging"):
                 layer.merge(safe_merge=safe_merge, adapter_names=adapter_names)
+            self.has_merged = True
         except Exception:
             for layer, state in before:
                 layer.restore(state)
@@ -146,7 +149,7 @@ class TunerWithUnloading(TunerWithMerging):
             warn("nothing is merged; there is nothing to do")
 
     def _unmerge_all(self):
-        merged = [layer for layer in self.tuner_layers() if layer.merged]
+        merged, self.has_merged = [layer for layer in self.tuner_layers() if layer.merged], False
         for layer in merged:
             layer.unmerge()
         return merged
