@@ -21,6 +21,7 @@ class AroundBaseModel(nn.Module):
 
     tuner_layer_cls: type[BaseTunerLayer]
     prefix: str = ""  # what the names of the method's own parts begin with
+    has_merged = False  # did `merge_adapter` merge adapters that are merged still?
 
     def __init__(
         self,
@@ -77,8 +78,6 @@ class AroundBaseModel(nn.Module):
 # %% ../../../nbs/reference/injection/04_merging.ipynb #b7e42950
 class TunerWithMerging(AroundBaseModel):
     "A tuner that merges adapters into the base model's weights."
-
-    has_merged = False  # did `merge_adapter` merge some, which are still merged?
 
     def merge_adapter(
         self,
