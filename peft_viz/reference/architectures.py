@@ -246,6 +246,9 @@ def takes_prompts(
     needs, purpose = NEEDS_IDS.get(part.model_type, (lambda _config: False, ""))
     if not accepts(model, "inputs_embeds"):
         return False, "takes no inputs_embeds"
+    ids = inspect.signature(model.forward).parameters.get("input_ids")
+    if ids is not None and ids.default is ids.empty:
+        return False, "cannot do without input_ids"
     return not needs(part), purpose
 
 # %% ../../nbs/reference/41_architectures.ipynb #5e0a2017

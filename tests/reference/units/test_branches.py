@@ -418,6 +418,25 @@ def test_a_prompt_needs_a_base_that_takes_embeddings():
     assert model(IDS).logits.shape == (2, 5, VOCABULARY)
 
 
+def test_a_prompt_needs_a_base_that_does_without_ids():
+    "BLIP-2 takes embeddings, and wants the ids, too."
+    base = base_model("llama")
+
+    class WithIds(type(base)):
+        def forward(self, input_ids, attention_mask=None, inputs_embeds=None, **kwargs):
+            return super().forward(input_ids, attention_mask, inputs_embeds=inputs_embeds, **kwargs)
+
+    base.__class__ = WithIds
+    names = list(base.state_dict())
+    with pytest.raises(
+        ValueError, match="WithIds cannot do without input_ids; use a method that changes layers"
+    ):
+        ours.get_peft_model(base, PromptTuningConfig(num_virtual_tokens=V, **CLM))
+    assert list(base.state_dict()) == names and all(p.requires_grad for p in base.parameters())
+    model = ours.get_peft_model(base, PrefixTuningConfig(num_virtual_tokens=V, **CLM))
+    assert model(IDS).logits.shape == (2, 5, VOCABULARY)
+
+
 def test_a_prefix_needs_a_cache():
     from transformers import MambaConfig, MambaForCausalLM
 
