@@ -304,7 +304,7 @@ def warn_of_merged(
     model,  # a PeftModel whose method changes layers
 ):
     "Warn of a model in training whose adapters are merged: they get no gradients."
-    if model.training and torch.is_grad_enabled() and any(m.merged for m in model.base_model.tuner_layers()):
+    if model.training and torch.is_grad_enabled() and getattr(model.base_model, "has_merged", False):
         warn("the model is in training, and its merged adapters learn nothing; call unmerge_adapter() first")
 
 

@@ -12,7 +12,7 @@ from .layer import AdapterHolder, BaseTunerLayer, check_changeable
 from .saved import ModulesToSaveWrapper, replace
 
 # %% auto #0
-__all__ = ['AroundBaseModel', 'TunerWithMerging', 'TunerWithUnloading']
+__all__ = ['AroundBaseModel', 'untie', 'TunerWithMerging', 'TunerWithUnloading']
 
 # %% ../../../nbs/reference/injection/04_merging.ipynb #90b33ba4
 class AroundBaseModel(nn.Module):
@@ -21,6 +21,7 @@ class AroundBaseModel(nn.Module):
 
     tuner_layer_cls: type[BaseTunerLayer]
     prefix: str = ""  # what the names of the method's own parts begin with
+    has_merged = False  # did `merge_adapter` merge adapters that are merged still?
 
     def __init__(
         self,
@@ -74,6 +75,22 @@ class AroundBaseModel(nn.Module):
         "All layers that stand around a layer of the base model."
         return [m for m in self.model.modules() if isinstance(m, BaseTunerLayer)]
 
+# %% ../../../nbs/reference/injection/04_merging.ipynb #3b7742d1
+def untie(
+    model: nn.Module,  # with these layers
+    layers: list[BaseTunerLayer],  # into which adapters are merged
+):
+    "Give each of these layers that shares its weight with another one a weight of its own. Warns of it."
+    users = Counter(id(p) for m in model.modules() for p in m._parameters.values())
+    for layer in layers:
+        if users[id(layer.weight)] > 1:
+            warn(
+                "a layer to merge into shares its weight with another one (tie_word_embeddings); "
+                "it gets a weight of its own, until it is unmerged"
+            )
+            users[id(layer.weight)] -= 1
+            layer.untie()
+
 # %% ../../../nbs/reference/injection/04_merging.ipynb #b7e42950
 class TunerWithMerging(AroundBaseModel):
     "A tuner that merges adapters into the base model's weights."
@@ -101,37 +118,25 @@ class TunerWithMerging(AroundBaseModel):
         layers = self.tuner_layers()
         if not all(layer.mergeable for layer in layers):
             raise NotImplementedError(
-                f"{type(self).__name__} cannot be merged: what it adds is no fixed change of "
-                "the weights. unload() gives the base model back"
+                f"{type(self).__name__} cannot be merged: what it adds is no fixed change of the weights. "
+                "unload() gives the base model back"
             )
         wanted = self.active_adapters if adapter_names is None else adapter_names
         for name, module in self.model.named_modules():
-            if isinstance(module, BaseTunerLayer) and any(module.has_adapter(n) for n in wanted):
+            if isinstance(module, BaseTunerLayer) and any(map(module.has_adapter, wanted)):
                 check_changeable(module.base_layer, name, "merging an adapter")
         before = [(layer, layer.merge_state()) for layer in layers] if safe_merge else []
         try:
-            self._untie([layer for layer in layers if any(layer.has_adapter(name) for name in wanted)])
+            untie(self.model, [layer for layer in layers if any(map(layer.has_adapter, wanted))])
             from transformers.utils.logging import tqdm
 
             for layer in tqdm(layers, disable=not progressbar, desc="Merging"):
                 layer.merge(safe_merge=safe_merge, adapter_names=adapter_names)
+            self.has_merged = True
         except Exception:
             for layer, state in before:
                 layer.restore(state)
             raise
-
-    def _untie(self, layers):
-        "Give each of these layers that shares its weight a weight of its own."
-        users = Counter(id(p) for m in self.model.modules() for p in m._parameters.values())
-        for layer in layers:
-            if users[id(layer.weight)] > 1:
-                warn(
-                    "a layer to merge into shares its weight with another one "
-                    "(tie_word_embeddings); it gets a weight of its own, until it is "
-                    "unmerged"
-                )
-                users[id(layer.weight)] -= 1
-                layer.untie()
 
     def _check_names(self, names):
         check_each_once(names, self.peft_config)
@@ -146,7 +151,7 @@ class TunerWithUnloading(TunerWithMerging):
             warn("nothing is merged; there is nothing to do")
 
     def _unmerge_all(self):
-        merged = [layer for layer in self.tuner_layers() if layer.merged]
+        merged, self.has_merged = [layer for layer in self.tuner_layers() if layer.merged], False
         for layer in merged:
             layer.unmerge()
         return merged
