@@ -104,7 +104,8 @@ def parameters_meant(
 ) -> list[str]:  # the last two parts of their names, each once
     """What the targets name, and no layer is: mixtures of experts have the weights of all experts in one parameter.
     All linear layers would have been those, too."""
-    is_all = isinstance(config.target_modules, str) and config.target_modules.lower() == "all-linear"
+    targets = getattr(config, "target_modules", None)
+    is_all = isinstance(targets, str) and targets.lower() == "all-linear"
     found = [name for name, parameter in model.named_parameters() if parameter.dim() == 3]
     found = [name for name in found if name.split(".")[-1] not in ("weight", "bias")]
     meant = [name for name in found if is_all or is_target(config, name)]
