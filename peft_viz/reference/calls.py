@@ -329,12 +329,13 @@ def starts_anew(
     position_ids,  # [batch, sequence], or for several directions, or None
     attention_mask,  # of any form, or None
 ) -> bool:
-    "Do positions begin anew in the middle of a row, behind a token that is no padding?"
+    "Do positions begin anew in the middle of a row, between two tokens? (Padding may have any positions.)"
     if not can_be_read(position_ids) or position_ids.dim() != 2:
         return False
     again = (position_ids[:, 1:] == 0) & (position_ids[:, :-1] > 0)
     if isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 2:
-        again = again & (attention_mask[:, : again.shape[1]] != 0)
+        seen = attention_mask[:, -position_ids.shape[1] :] != 0
+        again = again & seen[:, :-1] & seen[:, 1:]
     return bool(again.any())
 
 

@@ -766,7 +766,8 @@ class LoraConfig(_LoraFields):
         self.peft_type = PeftType.LORA
         super().__post_init__()
         for name, value in self.learns_nothing.items():
-            if getattr(self, name) == value and not self.inference_mode:
+            others = self.alpha_pattern.values() if name == "lora_alpha" else ()
+            if {getattr(self, name), *others} == {value} and not self.inference_mode:
                 warn(f"with {name}={value} nothing of the adapter is left in training, and it learns nothing")
         _names_as_sets(self, "target_modules", "exclude_modules")
 

@@ -348,16 +348,21 @@ class AroundModel(NamedAdapters):
         **kwargs,  # the same
     ) -> nn.Module:  # its input embeddings
         """Give the base model another number of tokens. Raises ValueError, before anything is changed, where an adapter
-        changes the embeddings or trains them in full."""
+        changes the embeddings or trains them in full, unless they have this number already."""
         base = self.get_base_model()
         words = dict(input=base.get_input_embeddings(), output=base.get_output_embeddings())
         held = [name for name, module in words.items() if isinstance(module, AdapterHolder)]
-        if held and (args or kwargs):
+        if held and not self._has_rows(words["input"], *args, **kwargs):
             raise ValueError(
                 f"the {' and '.join(held)} embeddings are changed or trained in full by an adapter, and cannot be "
                 "resized any more; call resize_token_embeddings on the base model before it gets the adapter"
             )
-        return base.resize_token_embeddings(*args, **kwargs)
+        return words["input"] if held else base.resize_token_embeddings(*args, **kwargs)
+
+    def _has_rows(self, embeddings, new_num_tokens=None, pad_to_multiple_of=None, *_, **__):
+        rows = len(embeddings.weight)
+        multiple = pad_to_multiple_of or 1
+        return rows == math.ceil((new_num_tokens or rows) / multiple) * multiple
 
     def __getattr__(self, name: str) -> Any:
         try:

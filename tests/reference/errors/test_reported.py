@@ -176,6 +176,8 @@ def test_quantized_layers_that_are_named():
 def test_settings_with_which_nothing_is_learned(fields):
     assert "it learns nothing" in said(lambda: lora(**fields))
     assert said(lambda: lora(**fields, inference_mode=True)) == ""
+    said_of_one = said(lambda: lora(**fields, alpha_pattern={"q_proj": 8}))
+    assert ("it learns nothing" in said_of_one) == ("lora_dropout" in fields)
     assert (
         said(lambda: ours.AdaLoraConfig(total_step=9, lora_alpha=0, **CLM)) == ""
     )  # there, it stands for the rank
@@ -454,6 +456,10 @@ def test_texts_that_share_a_row(config, options):
         position_ids=torch.tensor([[1, 1, 0, 1, 2]]), attention_mask=torch.tensor([[0, 0, 1, 1, 1]] * 2)
     )
     assert model(IDS, **padded).logits.isfinite().all()  # behind padding, they begin anyway
+    padded = dict(
+        position_ids=torch.tensor([[0, 1, 2, 0, 0]]), attention_mask=torch.tensor([[1, 1, 1, 0, 0]] * 2)
+    )
+    assert model(IDS, **padded).logits.isfinite().all()  # and padding may have any positions
     assert wrapped(lora())(IDS, position_ids=positions).logits.isfinite().all()
 
 
@@ -519,7 +525,11 @@ def test_more_words_when_an_adapter_holds_the_embeddings(make, config):
     with pytest.raises(ValueError, match="cannot be resized any more.*before it gets the adapter"):
         model.resize_token_embeddings(99)
     assert print_of(model) == before
-    assert model.resize_token_embeddings() is model.get_base_model().get_input_embeddings()
+    words = model.get_base_model().get_input_embeddings()
+    rows = len(words.weight)
+    for as_before in {}, dict(new_num_tokens=rows), dict(new_num_tokens=rows - 1, pad_to_multiple_of=rows):
+        assert model.resize_token_embeddings(**as_before) is words
+    assert print_of(model) == before
 
 
 def test_more_words_when_no_adapter_holds_them():
