@@ -105,7 +105,7 @@ def parameters_meant(
     """What the targets name, and no layer is: mixtures of experts have the weights of all experts in one parameter.
     All linear layers would have been those, too. (A vector that a model keeps in this form is none of them.)"""
     is_all = isinstance(config.target_modules, str) and config.target_modules.lower() == "all-linear"
-    found = [name for name, parameter in model.named_parameters() if parameter.dim() == 3 and 1 not in parameter.shape[:2]]
+    found = [n for n, p in model.named_parameters() if p.dim() == 3 and 1 not in p.shape[:2]]
     found = [name for name in found if name.split(".")[-1] not in ("weight", "bias")]
     meant = [name for name in found if is_all or is_target(config, name)]
     return list(dict.fromkeys(".".join(name.split(".")[-2:]) for name in meant))

@@ -582,3 +582,36 @@ def test_smoothed_labels_would_replace_the_loss_of_cpt(tmp_path):
     trainer = with_smoothing(model, tmp_path)
     with pytest.raises(ValueError, match="replace CPT's own loss; set label_smoothing_factor=0"):
         trainer.compute_loss(model, dict(input_ids=IDS, labels=IDS))
+
+
+@pytest.mark.parametrize("config", [lora(), ours.IA3Config(**CLM)], ids=lambda c: c.peft_type.value)
+def test_weights_of_adapters_in_tensors(config):
+    def combined(weights):
+        model = wrapped(config)
+        model.add_adapter("b", config)
+        model.add_weighted_adapter(["default", "b"], weights, "c")
+        model.set_adapter("c")
+        return model(IDS).logits
+
+    expected = combined([0.5, 0.25])
+    for weights in torch.tensor([0.5, 0.25]), [torch.tensor(0.5), torch.tensor(0.25)]:
+        assert torch.equal(combined(weights), expected)
+    with pytest.raises(ValueError, match="a weight must be a number, not tensor"):
+        combined(torch.ones(2, 1))
+
+
+def test_the_width_that_peft_writes_for_a_network_that_is_not_there():
+    model = peft.get_peft_model(tiny_random("llama"), peft.PrefixTuningConfig(num_virtual_tokens=2, **CLM))
+    written = model.peft_config["default"]
+    width = dict(encoder_hidden_size=written.encoder_hidden_size, token_dim=written.token_dim)
+    assert said(lambda: prefix(**width)) == ""
+    assert "encoder_hidden_size=7 has no effect" in said(lambda: prefix(encoder_hidden_size=7))
+
+
+def test_a_base_model_that_subtracts_the_mask():
+    for config in prompt(), lora(target_modules=["ff.layer_1"]):
+        model = ours.get_peft_model(tiny_model("xlnet"), config).eval()
+        mask = torch.tensor([[0, 1, 1, 1, 1]] * 2)
+        with pytest.raises(ValueError, match="holds torch.bool.*pass attention_mask.long()"):
+            model(IDS, attention_mask=mask.bool())
+        assert model(IDS, attention_mask=mask).logits.isfinite().all()
