@@ -48,6 +48,12 @@ def _names(held: list) -> list:
     return list(chain.from_iterable([d.keys() for d in held if d]))
 
 
+def _parts_of(modules: list) -> list:
+    "How many parts each module has, and which these are."
+    children = [m._modules for m in modules]
+    return [list(map(len, children)), list(map(id, _values(children)))]
+
+
 _OF_ITS_OWN = "forward", "_compiled_call_impl"  # what stands in an object instead of its class
 
 
@@ -57,13 +63,12 @@ def _made_of(modules: list) -> list:
     children = [d["_modules"] for d in held]
     parameters = [d["_parameters"] for d in held]
     return [
+        *_parts_of(modules),
         list(map(type, modules)),
         list(map(len, held)),
         *([name in d for d in held] for name in _OF_ITS_OWN),
         [len(d["_buffers"]) for d in held],
-        list(map(len, children)),
         _names(children),
-        list(map(id, _values(children))),
         list(map(len, parameters)),
         _names(parameters),
     ]
@@ -129,12 +134,6 @@ class _Named:
         return self.adapters == tuple(adapters) and self.ids == list(map(id, found))
 
 # %% ../../nbs/recording/17_survey.ipynb #da62c584
-def _parts_of(modules: list) -> list:
-    "How many parts each module has, and which these are."
-    children = [m._modules for m in modules]
-    return [list(map(len, children)), list(map(id, _values(children)))]
-
-
 class Survey:
     "What a model is made of at this moment."
 
@@ -144,7 +143,6 @@ class Survey:
         facts: _Facts,  # what was found in them
     ):
         self.modules, self._facts = modules, facts
-        self._parts = _parts_of(modules)
         self.places = [(modules[i], *how) for i, *how in facts.places]  # as `position_places`
         self.attentions = [(layer, modules[i]) for layer, i in facts.attentions]  # as `attention_layers`
         self.layers = [modules[i] for i in facts.layers]  # as `tuner_layers`
@@ -154,7 +152,8 @@ class Survey:
     def now(self) -> "Survey":
         "The same, unless a module was put in, exchanged or taken out since: then the model is looked at again."
         model, base = (ref() for ref in self._facts.models)
-        return self if self._parts == _parts_of(self.modules) else survey(model, base)
+        same = self._facts.made_of is not None and self._facts.made_of[:2] == _parts_of(self.modules)
+        return self if same else survey(model, base)
 
     def trains(
         self,
@@ -193,5 +192,6 @@ def survey(
         if (modules := facts.modules(model, base)) is not None:
             return Survey(modules, facts)
     facts = _Facts(model, base)
-    _KEPT[:] = [facts, *(f for f in _KEPT if f.models[0]() not in (None, model))][:4]
+    others = [f for f in _KEPT if (known := f.models[0]()) is not None and known is not model]
+    _KEPT[:] = [facts, *others[:3]]
     return Survey([ref() for ref in facts.refs], facts)

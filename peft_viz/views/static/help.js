@@ -11,7 +11,8 @@ export function methodName(view) {
   const type = view.rec.about.peft_type || "?";
   const known = view.rec.payload.method || { en: type, zh: type };
   const name = known[view.language ? "zh" : "en"];
-  return /^[a-z]+[A-Z]/.test(name) ? name : name.slice(0, 1).toUpperCase() + name.slice(1); // rsLoRA
+  if (/^[a-z]+[A-Z]/.test(name)) return name; // rsLoRA
+  return name.slice(0, 1).toUpperCase() + name.slice(1);
 }
 
 /** What one looks at, and the ways to look. @param {View} view @param {any} tabs */

@@ -10,12 +10,18 @@ const SIGNS = { " ": "␣", "\n": "⏎", "\t": "⇥", "\r": "⏎" };
 const SPACES = /[ \n\t\r]/g;
 // Characters that show nothing or turn the direction of what follows: control characters, line
 // and paragraph separators, marks of direction.
-const UNSEEN =
-  /[\u0000-\u001f\u007f-\u009f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u2800\ufeff\ufff9-\ufffb\u{e0000}-\u{e001f}]/gu;
+const UNSEEN = new RegExp(
+  "[\\u0000-\\u001f\\u007f-\\u009f\\u061c\\u200b\\u200e\\u200f\\u2028-\\u202e\\u2060-\\u206f" +
+    "\\u2800\\ufeff\\ufff9-\\ufffb\\u{e0000}-\\u{e001f}]",
+  "gu",
+);
 // Joiners, soft hyphens and variation selectors say how the letter before them is drawn; where
 // there is none, they show nothing.
-const SHAPING =
-  /^[\u00ad\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200c\u200d\u3164\ufe00-\ufe0f\uffa0\u{e0020}-\u{e0fff}]/u;
+const SHAPING = new RegExp(
+  "^[\\u00ad\\u034f\\u115f\\u1160\\u17b4\\u17b5\\u180b-\\u180f\\u200c\\u200d" +
+    "\\u3164\\ufe00-\\ufe0f\\uffa0\\u{e0020}-\\u{e0fff}]",
+  "u",
+);
 
 const { Segmenter } = /** @type {any} */ (Intl);
 const SEGMENTER = Segmenter && new Segmenter(undefined, { granularity: "grapheme" });
