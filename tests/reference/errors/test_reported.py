@@ -615,3 +615,18 @@ def test_a_base_model_that_subtracts_the_mask():
         with pytest.raises(ValueError, match="holds torch.bool.*pass attention_mask.long()"):
             model(IDS, attention_mask=mask.bool())
         assert model(IDS, attention_mask=mask).logits.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        lora(target_modules="all-linear", exclude_modules=["q_proj"]),
+        ours.IA3Config(exclude_modules=["k_proj"], **CLM),
+    ],
+    ids=lambda c: c.peft_type.value,
+)
+def test_a_file_names_what_is_excluded_among_the_targets(config, tmp_path):
+    assert said(lambda: wrapped(config).save_pretrained(tmp_path)) == ""
+    assert said(lambda: ours.PeftModel.from_pretrained(tiny_random("llama"), tmp_path)) == ""
+    strange = lora(target_modules=["q_proj", "v_porj"], exclude_modules=["k_proj"])
+    assert "target_modules: 'v_porj' fits no layer" in said(lambda: wrapped(strange))
