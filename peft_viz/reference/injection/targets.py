@@ -175,7 +175,7 @@ def without_effect(
     targets: list[str],  # of those that are adapted
 ) -> list[tuple[str, str | int]]:  # such as ("target_modules", "v_porj")
     "Field and entry of all that a configuration names and no module of the model fits."
-    excluded = getattr(config, "exclude_modules", None)  # (a file may name what is excluded among the targets)
+    excluded = getattr(config, "exclude_modules", None)  # (a file may name it among the targets)
     told, found = [], targets + [name for name in names if excluded and name_matches(excluded, name)]
     for field, among in (
         ("target_modules", found),
