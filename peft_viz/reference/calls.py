@@ -21,7 +21,7 @@ __all__ = ['FOR_METHODS', 'MEANT', 'WHOLE', 'FITS', 'FLOATS', 'TAKEN_BY', 'PACKE
            'warn_of_other_methods', 'warn_of_merged', 'with_copies', 'starts_anew', 'check_one_text_a_row',
            'check_without_virtual', 'check_prompt_inputs', 'check_ids', 'check_positions', 'check_labels',
            'warn_of_misspelt', 'is_first_call', 'check_call', 'check_ranges', 'check_cache', 'check_kinds',
-           'with_checked_inputs', 'check_beginning', 'with_checked_beginning']
+           'check_calculates', 'with_checked_inputs', 'check_beginning', 'with_checked_beginning']
 
 # %% ../../nbs/reference/03_calls.ipynb #bc01519c
 FOR_METHODS = "adapter_names", "task_ids", "input_type_mask"  # arguments that the base model does not have
@@ -329,12 +329,13 @@ def starts_anew(
     position_ids,  # [batch, sequence], or for several directions, or None
     attention_mask,  # of any form, or None
 ) -> bool:
-    "Do positions begin anew in the middle of a row, behind a token that is no padding?"
+    "Do positions begin anew in the middle of a row, between two tokens? (Padding may have any positions.)"
     if not can_be_read(position_ids) or position_ids.dim() != 2:
         return False
     again = (position_ids[:, 1:] == 0) & (position_ids[:, :-1] > 0)
     if isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 2:
-        again = again & (attention_mask[:, : again.shape[1]] != 0)
+        seen = attention_mask[:, -position_ids.shape[1] :] != 0
+        again = again & seen[:, :-1] & seen[:, 1:]
     return bool(again.any())
 
 
@@ -573,6 +574,16 @@ def check_kinds(
         need(labels.dtype == torch.int64, said)
 
 # %% ../../nbs/reference/03_calls.ipynb #f88082d9
+def check_calculates(
+    attention_mask,  # of a call that failed
+    error: Exception,  # with which it failed
+):
+    "Raises ValueError for a mask of True and False, where the base model subtracts it from a number."
+    if "with a bool tensor is not supported" in str(error):
+        said = "attention_mask holds torch.bool, and this base model subtracts it; pass attention_mask.long()"
+        need(getattr(attention_mask, "dtype", None) != torch.bool, said)
+
+
 def with_checked_inputs(
     method,  # `forward` of the PEFT model
 ):
@@ -589,9 +600,10 @@ def with_checked_inputs(
         try:
             with self.setting.base.without_old_counts() if pictures else nullcontext():
                 output = method(self, *args, **kwargs)
-        except (IndexError, RuntimeError, AttributeError):
+        except (IndexError, RuntimeError, AttributeError) as error:
             check_ranges(self, given)
             check_kinds(self, given)
+            check_calculates(given.get("attention_mask"), error)
             raise
         is_part = given.get("labels") is not None and given.get("num_items_in_batch") is not None
         if is_part and self.peft_type == PeftType.CPT and is_first_call(given):
@@ -641,9 +653,10 @@ def with_checked_beginning(
         kwargs = with_copies(self, kwargs)
         try:
             return generate(self, *args, **kwargs)
-        except (IndexError, RuntimeError, AttributeError):
+        except (IndexError, RuntimeError, AttributeError) as error:
             given = dict(input_ids=ids, inputs_embeds=embeds, past_key_values=kwargs.get("past_key_values"))
             check_kinds(self, given, kwargs.get("max_new_tokens") or 0)
+            check_calculates(kwargs.get("attention_mask"), error)
             raise
 
     return checked

@@ -612,7 +612,11 @@ class PrefixTuningConfig(PromptLearningConfig):
     init_weights: str | None = None  # "zero": keys and values start at zero; None: at random
     encoder_hidden_size: int | None = None  # width of the projection's hidden layer; None: token_dim
     prefix_projection: bool = False  # compute keys and values from a small embedding, by a two-layer network
-    no_effect = {"encoder_hidden_size": lambda self: not self.prefix_projection}
+    no_effect = {  # (peft writes the width that it would have into its files)
+        "encoder_hidden_size": lambda self: (
+            not self.prefix_projection and self.encoder_hidden_size != self.token_dim
+        )
+    }
 
     def __post_init__(self):
         self.peft_type = PeftType.PREFIX_TUNING
@@ -766,7 +770,8 @@ class LoraConfig(_LoraFields):
         self.peft_type = PeftType.LORA
         super().__post_init__()
         for name, value in self.learns_nothing.items():
-            if getattr(self, name) == value and not self.inference_mode:
+            others = self.alpha_pattern.values() if name == "lora_alpha" else ()
+            if {getattr(self, name), *others} == {value} and not self.inference_mode:
                 warn(f"with {name}={value} nothing of the adapter is left in training, and it learns nothing")
         _names_as_sets(self, "target_modules", "exclude_modules")
 

@@ -66,11 +66,11 @@ from .methods.prompt_tuning import PromptEmbedding
 
 # %% auto #0
 __all__ = ['TUNERS', 'OF_LAYERS', 'PROMPT_ENCODERS', 'HUB', 'PLACED', 'LOADING', 'SIZES', 'MOST', 'CLASSES', 'check_config',
-           'register_peft_method', 'check_room', 'fit_to_model', 'uses_checkpointing', 'check_loading', 'NamedAdapters',
-           'AroundModel', 'PeftModelWithPromptEncoder', 'PeftModelWithPrompt', 'check_surroundings', 'sizes_of',
-           'check_numbers', 'PeftModelWithAdapters', 'as_the_others', 'PeftModelWithMoreAdapters', 'SwitchedOff',
-           'PeftModelWithForward', 'PeftModelWithSaving', 'PeftModelFromPretrained', 'PeftModelWithLoading',
-           'PeftModel', 'model_class', 'check_is_causal_lm', 'refuse_second_wrapper']
+           'register_peft_method', 'has_rows', 'check_room', 'fit_to_model', 'uses_checkpointing', 'check_loading',
+           'NamedAdapters', 'AroundModel', 'PeftModelWithPromptEncoder', 'PeftModelWithPrompt', 'check_surroundings',
+           'sizes_of', 'check_numbers', 'PeftModelWithAdapters', 'as_the_others', 'PeftModelWithMoreAdapters',
+           'SwitchedOff', 'PeftModelWithForward', 'PeftModelWithSaving', 'PeftModelFromPretrained',
+           'PeftModelWithLoading', 'PeftModel', 'model_class', 'check_is_causal_lm', 'refuse_second_wrapper']
 
 # %% ../../nbs/reference/04_model.ipynb #a8bbe6c5
 TUNERS = {  # methods that put layers into the base model
@@ -158,6 +158,18 @@ def register_peft_method(
     (PROMPT_ENCODERS if is_prompt else TUNERS)[key] = model_cls
 
 # %% ../../nbs/reference/04_model.ipynb #7718719e
+def has_rows(
+    embeddings: nn.Module,  # of a base model
+    new_num_tokens: int | None = None,  # as in transformers
+    pad_to_multiple_of: int | None = None,  # the same
+    *_,  # how the base model would make new rows
+    **__,  # the same
+) -> bool:
+    "Have they the number of rows already that `resize_token_embeddings` is asked for?"
+    rows, multiple = len(embeddings.weight), pad_to_multiple_of or 1
+    return rows == math.ceil((new_num_tokens or rows) / multiple) * multiple
+
+
 def check_room(
     config: PromptLearningConfig,  # with a number of virtual tokens
     model: nn.Module,  # the base model
@@ -348,16 +360,16 @@ class AroundModel(NamedAdapters):
         **kwargs,  # the same
     ) -> nn.Module:  # its input embeddings
         """Give the base model another number of tokens. Raises ValueError, before anything is changed, where an adapter
-        changes the embeddings or trains them in full."""
+        changes the embeddings or trains them in full, unless they have this number already."""
         base: Any = self.get_base_model()
         words = dict(input=base.get_input_embeddings(), output=base.get_output_embeddings())
         held = [name for name, module in words.items() if isinstance(module, AdapterHolder)]
-        if held and (args or kwargs):
+        if held and not has_rows(words["input"], *args, **kwargs):
             raise ValueError(
                 f"the {' and '.join(held)} embeddings are changed or trained in full by an adapter, and cannot be "
                 "resized any more; call resize_token_embeddings on the base model before it gets the adapter"
             )
-        return base.resize_token_embeddings(*args, **kwargs)
+        return words["input"] if held else base.resize_token_embeddings(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         try:

@@ -103,10 +103,10 @@ def parameters_meant(
     model: nn.Module,  # the base model
 ) -> list[str]:  # the last two parts of their names, each once
     """What the targets name, and no layer is: mixtures of experts have the weights of all experts in one parameter.
-    All linear layers would have been those, too."""
+    All linear layers would have been those, too. (A vector that a model keeps in this form is none of them.)"""
     targets = getattr(config, "target_modules", None)
     is_all = isinstance(targets, str) and targets.lower() == "all-linear"
-    found = [name for name, parameter in model.named_parameters() if parameter.dim() == 3]
+    found = [n for n, p in model.named_parameters() if p.dim() == 3 and 1 not in p.shape[:2]]
     found = [name for name in found if name.split(".")[-1] not in ("weight", "bias")]
     meant = [name for name in found if is_all or is_target(config, name)]
     return list(dict.fromkeys(".".join(name.split(".")[-2:]) for name in meant))
@@ -176,10 +176,11 @@ def without_effect(
     targets: list[str],  # of those that are adapted
 ) -> list[tuple[str, str | int]]:  # such as ("target_modules", "v_porj")
     "Field and entry of all that a configuration names and no module of the model fits."
-    told = []
+    excluded = getattr(config, "exclude_modules", None)  # (a file may name it among the targets)
+    told, found = [], targets + [name for name in names if excluded and name_matches(excluded, name)]
     for field, among in (
-        ("target_modules", targets),
-        ("feedforward_modules", targets),
+        ("target_modules", found),
+        ("feedforward_modules", found),
         ("exclude_modules", names),
     ):
         said = getattr(config, field, None) or ()

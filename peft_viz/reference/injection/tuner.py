@@ -221,6 +221,8 @@ class TunerWithCombining(TunerWithInjection):
         raise TypeError(f"{type(self).__name__} cannot combine adapters; LoRA and IA3 can")
 
     def _check_parts(self, adapters, weights):
+        """The weights as Python's numbers (one may be in a tensor). Raises ValueError or TypeError unless there is one
+        for each adapter."""
         self._check_names(adapters)
         if not hasattr(weights, "__len__"):
             raise TypeError(f"expected a list with a weight for each adapter, not {reprlib.repr(weights)}")
@@ -228,9 +230,11 @@ class TunerWithCombining(TunerWithInjection):
             raise ValueError(
                 f"there must be a weight for each adapter, but there are {len(weights)} for {len(adapters)}"
             )
+        weights = [w.item() if getattr(w, "shape", None) == () else w for w in weights]
         for weight in weights:
             if not number().allows(weight):
                 raise ValueError(f"a weight must be a number, not {reprlib.repr(weight)}")
+        return weights
 
     def _add_combined(self, adapters, adapter_name, **fields):
         """Put in an adapter whose targets are those of all the others together; its values are to follow. It

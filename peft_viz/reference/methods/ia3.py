@@ -139,7 +139,7 @@ class IA3Model(BaseTuner):
         if adapter_name in self.peft_config:
             warn(f"there is an adapter {adapter_name!r} already; nothing is combined")
             return
-        self._check_parts(adapters, weights)
+        weights = self._check_parts(adapters, weights)
         self._add_combined(adapters, adapter_name)
         for layer in self.tuner_layers():
             present = [

@@ -519,7 +519,7 @@ class LoraModel(LoraWithMixedBatches):
             warn(f"there is an adapter {adapter_name!r} already; nothing is combined")
             return
         check_recipe(combination_type, density, majority_sign_method)
-        self._check_parts(adapters, weights)
+        weights = self._check_parts(adapters, weights)
         if not maybe(whole(1)).allows(svd_rank):
             raise ValueError(f"svd_rank={reprlib.repr(svd_rank)}; it must be {whole(1).words}, or None")
         if any(self.peft_config[name].use_dora for name in adapters):

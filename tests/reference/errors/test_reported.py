@@ -176,6 +176,8 @@ def test_quantized_layers_that_are_named():
 def test_settings_with_which_nothing_is_learned(fields):
     assert "it learns nothing" in said(lambda: lora(**fields))
     assert said(lambda: lora(**fields, inference_mode=True)) == ""
+    said_of_one = said(lambda: lora(**fields, alpha_pattern={"q_proj": 8}))
+    assert ("it learns nothing" in said_of_one) == ("lora_dropout" in fields)
     assert (
         said(lambda: ours.AdaLoraConfig(total_step=9, lora_alpha=0, **CLM)) == ""
     )  # there, it stands for the rank
@@ -454,6 +456,10 @@ def test_texts_that_share_a_row(config, options):
         position_ids=torch.tensor([[1, 1, 0, 1, 2]]), attention_mask=torch.tensor([[0, 0, 1, 1, 1]] * 2)
     )
     assert model(IDS, **padded).logits.isfinite().all()  # behind padding, they begin anyway
+    padded = dict(
+        position_ids=torch.tensor([[0, 1, 2, 0, 0]]), attention_mask=torch.tensor([[1, 1, 1, 0, 0]] * 2)
+    )
+    assert model(IDS, **padded).logits.isfinite().all()  # and padding may have any positions
     assert wrapped(lora())(IDS, position_ids=positions).logits.isfinite().all()
 
 
@@ -519,7 +525,11 @@ def test_more_words_when_an_adapter_holds_the_embeddings(make, config):
     with pytest.raises(ValueError, match="cannot be resized any more.*before it gets the adapter"):
         model.resize_token_embeddings(99)
     assert print_of(model) == before
-    assert model.resize_token_embeddings() is model.get_base_model().get_input_embeddings()
+    words = model.get_base_model().get_input_embeddings()
+    rows = len(words.weight)
+    for as_before in {}, dict(new_num_tokens=rows), dict(new_num_tokens=rows - 1, pad_to_multiple_of=rows):
+        assert model.resize_token_embeddings(**as_before) is words
+    assert print_of(model) == before
 
 
 def test_more_words_when_no_adapter_holds_them():
@@ -572,3 +582,51 @@ def test_smoothed_labels_would_replace_the_loss_of_cpt(tmp_path):
     trainer = with_smoothing(model, tmp_path)
     with pytest.raises(ValueError, match="replace CPT's own loss; set label_smoothing_factor=0"):
         trainer.compute_loss(model, dict(input_ids=IDS, labels=IDS))
+
+
+@pytest.mark.parametrize("config", [lora(), ours.IA3Config(**CLM)], ids=lambda c: c.peft_type.value)
+def test_weights_of_adapters_in_tensors(config):
+    def combined(weights):
+        model = wrapped(config)
+        model.add_adapter("b", config)
+        model.add_weighted_adapter(["default", "b"], weights, "c")
+        model.set_adapter("c")
+        return model(IDS).logits
+
+    expected = combined([0.5, 0.25])
+    for weights in torch.tensor([0.5, 0.25]), [torch.tensor(0.5), torch.tensor(0.25)]:
+        assert torch.equal(combined(weights), expected)
+    with pytest.raises(ValueError, match="a weight must be a number, not tensor"):
+        combined(torch.ones(2, 1))
+
+
+def test_the_width_that_peft_writes_for_a_network_that_is_not_there():
+    model = peft.get_peft_model(tiny_random("llama"), peft.PrefixTuningConfig(num_virtual_tokens=2, **CLM))
+    written = model.peft_config["default"]
+    width = dict(encoder_hidden_size=written.encoder_hidden_size, token_dim=written.token_dim)
+    assert said(lambda: prefix(**width)) == ""
+    assert "encoder_hidden_size=7 has no effect" in said(lambda: prefix(encoder_hidden_size=7))
+
+
+def test_a_base_model_that_subtracts_the_mask():
+    for config in prompt(), lora(target_modules=["ff.layer_1"]):
+        model = ours.get_peft_model(tiny_model("xlnet"), config).eval()
+        mask = torch.tensor([[0, 1, 1, 1, 1]] * 2)
+        with pytest.raises(ValueError, match="holds torch.bool.*pass attention_mask.long()"):
+            model(IDS, attention_mask=mask.bool())
+        assert model(IDS, attention_mask=mask).logits.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        lora(target_modules="all-linear", exclude_modules=["q_proj"]),
+        ours.IA3Config(exclude_modules=["k_proj"], **CLM),
+    ],
+    ids=lambda c: c.peft_type.value,
+)
+def test_a_file_names_what_is_excluded_among_the_targets(config, tmp_path):
+    assert said(lambda: wrapped(config).save_pretrained(tmp_path)) == ""
+    assert said(lambda: ours.PeftModel.from_pretrained(tiny_random("llama"), tmp_path)) == ""
+    strange = lora(target_modules=["q_proj", "v_porj"], exclude_modules=["k_proj"])
+    assert "target_modules: 'v_porj' fits no layer" in said(lambda: wrapped(strange))
