@@ -15,6 +15,7 @@ import torch
 
 from .base_model import text_config
 from .values import Losses, struck, written
+from .doors import first_of
 from .survey import package_of, Survey, survey
 from .trace import Grown, Trace, unpack
 
@@ -43,7 +44,7 @@ def about(
         active_adapter=", ".join(active) or None,
         adapters={written(name): _plain(c.to_dict()) for name, c in configs.items()},
         peft_type="+".join(kinds) or None,
-        num_virtual_tokens=next((n for c in current if (n := getattr(c, "num_virtual_tokens", None))), 0),
+        num_virtual_tokens=first_of([n for c in current if (n := getattr(c, "num_virtual_tokens", None))], 0),
         trains=found.trains(configs),
         **_checkpointed(model, found.modules),
         **_padding(tokenizer),
@@ -66,7 +67,7 @@ UNKNOWN = dict(
 
 def _checkpointed(model, modules: list) -> dict:
     "Is gradient checkpointing on? It counts in training alone, and is not written down where it is off."
-    on = model.training and any(vars(m).get("gradient_checkpointing") for m in modules)
+    on = model.training and any([vars(m).get("gradient_checkpointing") for m in modules])
     return dict(checkpointed=True) if on else {}
 
 # %% ../../nbs/recording/14_about.ipynb #9b4e34f6

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 from .calls import ENTRY_POINTS, HERE, Visit
+from .doors import first_of
 from .values import Causal, MAX_SCAN, guarded, may_attend, Unmasked, written
 from .measured import base_here, bind, Inside, Notes, OTHER_SENSES, parts
 
@@ -71,7 +72,7 @@ def is_of_watched(
     _kwargs,
 ) -> bool:
     "Is the call made by the model that is watched, or directly? Another PEFT model may stand around the base model."
-    if recorder.model is base or any(s.stack for s in HERE.tracer.sessions if s.recorder is recorder):
+    if recorder.model is base or any([s.stack for s in HERE.tracer.sessions if s.recorder is recorder]):
         return True
     frame = sys._getframe(1)
     while frame is not None:
@@ -116,7 +117,7 @@ class _SDPA(TorchFunctionMode):
 def _sdpa_grid(query, key, _value=None, attn_mask=None, _dropout=0.0, is_causal=False, **_):
     """[batch or 1, 1, query, key] bool, by the rules of PyTorch's documentation. A mask that the model does not have
     is not made either: then an `Unmasked`, or a `Causal`."""
-    q, k = query.shape[-2], key.shape[-2]
+    q, k = int(query.shape[-2]), int(key.shape[-2])  # while torch traces, they are tensors
     if attn_mask is not None:
         attn_mask = attn_mask[(None,) * (4 - attn_mask.ndim)] if attn_mask.ndim < 4 else attn_mask
         return _grid(attn_mask[..., -k:] if attn_mask.shape[-1] != k else attn_mask)
@@ -196,7 +197,7 @@ def decoder_blocks(
     lists = [(name, m) for name, m in lists if len(m) == n]
     own = [m for name, m in lists if not OTHER_SENSES.search(name)]  # whose attention: the language model's
     found = [list(m) for m in own or [m for _, m in lists]]
-    return next((blocks for blocks in found if any(map(_has_attention, blocks))), (found or [[]])[0])
+    return first_of([blocks for blocks in found if any(map(_has_attention, blocks))], (found or [[]])[0])
 
 
 def attention_layers(
@@ -209,15 +210,20 @@ def attention_layers(
 
 
 def _attention_of(block):
-    waiting, seen = [block], set()
+    "The first part that is one; not the block itself, and none that looks at a picture or another sequence."
+    waiting, seen = list(reversed(_inside(block))), set()
     while waiting:  # it is found early: no walk through the rest
         m = waiting.pop()
-        if "Attention" in type(m).__name__:
+        if "Attention" in type(m).__name__ and "Cross" not in type(m).__name__:
             return m
         if id(m) not in seen:
             seen.add(id(m))
-            waiting += [inner for inner in reversed(m._modules.values()) if inner is not None]
+            waiting += reversed(_inside(m))
     return None
+
+
+def _inside(m) -> list:
+    return [inner for inner in m._modules.values() if inner is not None]
 
 
 def _has_attention(block) -> bool:

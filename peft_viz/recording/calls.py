@@ -14,6 +14,8 @@ from pathlib import Path
 
 import torch
 
+from .doors import first_of
+from .values import struck
 from .watch import Ledger, note_error, Watch
 from .trace import Call
 
@@ -54,7 +56,7 @@ class Watched:
         verdict = self.verdicts.get(frame.f_code)
         if verdict is None:
             verdict = self._verdict(frame)
-            if any(name.startswith(_COMPILED) for name in frame.f_code.co_names):
+            if any([name.startswith(_COMPILED) for name in frame.f_code.co_names]):
                 self.compiled = True  # each recording is told
             else:
                 self.verdicts[frame.f_code] = verdict
@@ -71,7 +73,7 @@ class Watched:
     def _now(self, verdict: str, frame, top) -> bool:
         if verdict == "entry":
             owner = frame.f_locals.get("self")
-            if owner is self.model or any(owner is m for m in self._objects()):
+            if owner is self.model or any([owner is m for m in self._objects()]):
                 return True
         inside = isinstance(top, Watch) and frame.f_back is top.frame
         return inside and frame.f_code.co_filename.startswith(self.home)
@@ -175,6 +177,8 @@ class Session(Stack):
         try:
             return self._watch(frame, watched)
         except Exception as error:
+            if struck(error):
+                raise
             self.ledger.losses.add(f"a call of {frame.f_code.co_name}", error)
 
     def _watch(self, frame, watched) -> Watch:
@@ -182,7 +186,7 @@ class Session(Stack):
         name = f"{type(owner).__name__}.{code.co_name}" if owner is not None else code.co_name
         source = self.ledger.source(code)
         layers = watched.layers
-        call = self.open("layer" if layers and any(owner is m for m in layers) else "peft", name)
+        call = self.open("layer" if layers and any([owner is m for m in layers]) else "peft", name)
         call.source = source
         self.stack[-1] = watch = Watch(self, self.ledger, call, frame)
         return watch
@@ -240,7 +244,7 @@ class Tracer(_Asks):
 
     def settle(self):
         "Take the place when a session listens, else give it back."
-        wanted, now = not self.compiling and any(s.listening for s in self.sessions), sys.gettrace()
+        wanted, now = not self.compiling and any([s.listening for s in self.sessions]), sys.gettrace()
         if wanted and now is not self.function:
             if not self.fell:
                 self.theirs = now
@@ -395,7 +399,7 @@ class Visit:
     def begin(self):
         "The call begins: open it in the session of this thread."
         tracer = HERE.tracer
-        session = next((s for s in tracer.sessions if s.recorder is self.recorder), None)
+        session = first_of([s for s in tracer.sessions if s.recorder is self.recorder])
         self.first = session is None
         session = session or Session(self.recorder)
         self.tracer, self.before = tracer, (session.paused, session.base, len(session.stack))

@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from . import layout
 from .calls import HERE, Visit
+from .doors import first_of, UNSEEN
 from .values import guarded, Reader, written
 from .trace import Adapted, Digest, Fractions, Measured, NextTokens, Positions, Weights
 
@@ -60,9 +61,9 @@ def parts_of(
     every: list,  # the `parts` of a model that it is in
 ) -> list:
     "Its own `parts`, cut out of those of the model where that can be: walking takes time."
-    at = next((i for i, (_, m) in enumerate(every) if m is inner), None)
+    at = first_of([i for i, (_, m) in enumerate(every) if m is inner])
     front = f"{every[at or 0][0]}."
-    if at is None or any(name and not front.startswith(f"{name}.") for name, _ in every[:at]):
+    if at is None or any([name and not front.startswith(f"{name}.") for name, _ in every[:at]]):
         return parts(inner)  # something else comes first, and may hold a part of it
     return [("", inner), *((name[len(front) :], m) for name, m in every[at + 1 :] if name.startswith(front))]
 
@@ -165,7 +166,7 @@ def _place(name: str, m) -> tuple | None:
 # %% ../../nbs/recording/07_measured.ipynb #9bdca8eb
 def _is_of_transformers(kind: type) -> bool:
     "Is it a class of transformers, or made from one of its models?"
-    return any(k.__module__.startswith("transformers.models.") for k in kind.__mro__)
+    return any([k.__module__.startswith("transformers.models.") for k in kind.__mro__])
 
 
 def _axis(t: torch.Tensor) -> int | None:
@@ -187,7 +188,7 @@ def _is_table(t) -> bool:
 
 def _named_rotary(m) -> tuple:
     "The arguments of a module that turns queries and keys itself."
-    turns = any("rotary" in n or "rope" in n for n in (*vars(m), *m._modules))
+    turns = any(["rotary" in n or "rope" in n for n in (*vars(m), *m._modules)])
     return _parameters(type(m)) if turns else ()
 
 # %% ../../nbs/recording/07_measured.ipynb #dbb0733c
@@ -207,7 +208,7 @@ class _Lookup(TorchFunctionMode):
     @guarded("the positions")
     def note(self, func, args, kwargs):
         table, index = _LOOKUPS[func](*args, **kwargs)
-        if any(_is_same_table(table, getattr(self.module, n, None)) for n in self.tables):
+        if any([_is_same_table(table, getattr(self.module, n, None)) for n in self.tables]):
             axis = _axis(table)
             parts = [i for i in index if i is not None] if isinstance(index, tuple) else [index]
             index = parts[axis] if axis < len(parts) else None
@@ -487,7 +488,7 @@ def layer_facts(
     parts = {
         f"{kind}.{a}": shape for kind, shapes in _parts(layer) for a, shape in shapes.items() if a in active
     }
-    shape = lambda wanted: next((s for n, s in parts.items() if wanted.search(n)), None)
+    shape = lambda wanted: first_of([s for n, s in parts.items() if wanted.search(n)])
     a, b = shape(_A), shape(_B)
     product = [b[0], a[1]] if a and b and len(a) == len(b) == 2 else None
     chosen = lambda found: {n: _short(float(found[n])) for n in active if n in found}
@@ -531,7 +532,7 @@ class LayerVisit(Visit):
 
     def look(self, args, kwargs):
         "Its input is the first tensor of `args` and `kwargs`."
-        self.input = next((t for t in (*args[1:], *kwargs.values()) if isinstance(t, torch.Tensor)), None)
+        self.input = first_of([t for t in (*args[1:], *kwargs.values()) if isinstance(t, torch.Tensor)])
         self.rows = kwargs.get("adapter_names")
 
     def look_back(self, out, error):
@@ -557,12 +558,13 @@ class OwnVisit(Inside):
 
     def look(self, args, kwargs):
         "Its input is the first tensor of `args` and `kwargs`."
-        self.input = next((t for t in (*args[1:], *kwargs.values()) if isinstance(t, torch.Tensor)), None)
+        self.input = first_of([t for t in (*args[1:], *kwargs.values()) if isinstance(t, torch.Tensor)])
 
     def look_back(self, out, error):
         "Keep a copy of `out`, unless there is an `error`."
         if self.base is not None and error is None and isinstance(out, torch.Tensor):
-            self.base.notes.own[id(self.layer)] = self.input, out.detach().clone()
+            with UNSEEN:
+                self.base.notes.own[id(self.layer)] = self.input, out.detach().clone()
         self.input = None
 
 # %% ../../nbs/recording/07_measured.ipynb #37ef367f

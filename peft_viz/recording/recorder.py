@@ -6,7 +6,7 @@
 __all__ = ['Lent', 'Switch', 'PointsToTrace', 'SwitchOfBase', 'Recorder', 'record']
 
 # %% ../../nbs/recording/00_recorder.ipynb #cfc3983d
-import inspect, operator, sys
+import inspect, operator, sys, weakref
 from functools import partial
 from types import MethodType
 
@@ -21,7 +21,7 @@ from peft_viz.recording.base_model import (
 )
 from .calls import Compiling, Entry, ENTRY_POINTS, PACKAGES, Pause, Watched
 from .values import Reader, struck
-from .doors import Door, is_replaced, Slot, UNSEEN
+from .doors import Door, first_of, is_replaced, Slot, UNSEEN
 from .measured import DigestVisit, LayerVisit, OwnVisit, parts, PositionVisit, WeightsVisit
 from .state import passes, StateVisit
 from .survey import Survey, survey
@@ -91,9 +91,9 @@ def _visit_base(recorder, _keeper, base) -> BaseVisit:
 def _has_own_forward(model) -> bool:
     "Does the user's own code put inputs together? Then it is to be measured where the virtual tokens stand."
     places = vars(model), *map(vars, type(model).__mro__)
-    found = [next((place[name] for place in places if name in place), None) for name in ENTRY_POINTS]
+    found = [first_of([place[name] for place in places if name in place]) for name in ENTRY_POINTS]
     homes = [getattr(inspect.unwrap(f), "__module__", None) or "" for f in found if f is not None]
-    return any(home.partition(".")[0] not in (*PACKAGES, "transformers", "torch") for home in homes)
+    return any([home.partition(".")[0] not in (*PACKAGES, "transformers", "torch") for home in homes])
 
 # %% ../../nbs/recording/00_recorder.ipynb #bcdd5fc9
 class Lent:
@@ -123,7 +123,7 @@ def _doors(recorder, keepers: list, adapted: list) -> list:
     "Everything that is looked at while the recording is on."
     places = vars(recorder.model), *map(vars, type(recorder.model).__mro__)
     # not what a PEFT model passes on to its base model
-    names = [name for name in ENTRY_POINTS if any(name in place for place in places)]
+    names = [name for name in ENTRY_POINTS if any([name in place for place in places])]
     entries = [
         (recorder.model, name, partial(Entry, name=name))
         for name in names
@@ -135,7 +135,7 @@ def _doors(recorder, keepers: list, adapted: list) -> list:
         (recorder.base, "forward", StateVisit),
     ]
     found += [(m, "forward", partial(_visit_base, base=recorder.base)) for m in keepers]
-    theirs = next((vars(k)["generate"] for k in type(recorder.base).__mro__ if "generate" in vars(k)), None)
+    theirs = first_of([vars(k)["generate"] for k in type(recorder.base).__mro__ if "generate" in vars(k)])
     if recorder.base is not recorder.model and inspect.isfunction(theirs):
         found.append((recorder.base, "generate", Pause))
     for i, m in recorder.attentions:
@@ -186,7 +186,7 @@ def _note_compiled(recorder):
     "Compiled code has no lines and no doors: say so where something is missing."
     calls = recorder.trace.calls[recorder.had :]
     unseen = not calls and (recorder.compiled or _has_compiled())
-    blind = recorder.compiled and any(c.kind == "base" and not c.attention for c in calls)
+    blind = recorder.compiled and any([c.kind == "base" and not c.attention for c in calls])
     if unseen or blind or recorder.watched.compiled:
         advice = "record before torch.compile, or use torch.compiler.set_stance('force_eager')"
         recorder.ledger.losses.add("what runs compiled", advice)
@@ -195,7 +195,7 @@ def _note_compiled(recorder):
 def _note_replaced(recorder):
     "Who replaces the base model's `forward` in the block may call ours, or not."
     calls = recorder.trace.calls[recorder.had :]
-    if recorder.replaced and calls and all(c.kind != "base" for c in calls):
+    if recorder.replaced and calls and all([c.kind != "base" for c in calls]):
         recorder.ledger.losses.add("what reached the base model", "its forward was replaced in the block")
 
 
@@ -208,6 +208,18 @@ def _tell(losses, error: BaseException | None, stacklevel: int):
             raise
 
 # %% ../../nbs/recording/00_recorder.ipynb #5159231f
+def _shut(ledger: Ledger, sessions: list, doors: list):
+    "No call is written any more, and no door is open. Twice changes nothing."
+    with ledger.lock:
+        ledger.on = False
+        if any([session.stack for session in sessions]):
+            ledger.losses.add("the rest of a call that went on after the recording")
+        sessions.clear()
+    while doors:
+        doors[-1].close()
+        doors.pop()
+
+
 class Switch:
     """Something that is on from `start` to `stop`, or in a `with` block. What was opened is closed, however it ends.
     A class of this kind says what to open (`prepare`), and how it ends (`stop`)."""
@@ -217,6 +229,7 @@ class Switch:
         ledger: Ledger,  # the trace that is written
     ):
         self.ledger, self.doors, self.sessions = ledger, [], []
+        self.forgotten = None  # what happens when it is dropped while it is on
 
     @property
     def on(self) -> bool:
@@ -229,6 +242,7 @@ class Switch:
             raise RuntimeError("this recording is on already")
         try:
             doors = self.prepare()
+            self.forgotten = weakref.finalize(self, _shut, self.ledger, self.sessions, self.doors)
             self.ledger.on = True
             for door in doors:
                 self.doors.append(door)  # first: what is in the list will be closed
@@ -239,14 +253,9 @@ class Switch:
             raise
 
     def _close(self):
-        with self.ledger.lock:  # no call is written any more
-            self.ledger.on = False
-            if any(session.stack for session in self.sessions):
-                self.ledger.losses.add("the rest of a call that went on after the recording")
-            self.sessions.clear()
-        while self.doors:
-            self.doors[-1].close()
-            self.doors.pop()
+        _shut(self.ledger, self.sessions, self.doors)
+        if self.forgotten is not None:
+            self.forgotten.detach()  # else it would run when a stopped one is dropped, and lose a timeout there
 
     def __enter__(self) -> Trace:
         try:
@@ -259,10 +268,6 @@ class Switch:
 
     def __exit__(self, kind, error, traceback):
         self.stop(error, stacklevel=3)
-
-    def __del__(self):
-        if getattr(self, "doors", None):
-            self._close()
 
 # %% ../../nbs/recording/00_recorder.ipynb #5ad00010
 class PointsToTrace:
@@ -279,7 +284,8 @@ class SwitchOfBase(Switch):
     replaced = False
 
     def _close(self):
-        self.replaced |= any(is_replaced(d) for d in self.doors if isinstance(d, Door) and d.obj is self.base)
+        doors = [d for d in self.doors if isinstance(d, Door) and d.obj is self.base]
+        self.replaced |= any(map(is_replaced, doors))
         super()._close()
 
 # %% ../../nbs/recording/00_recorder.ipynb #7b176d66

@@ -24,7 +24,7 @@ def state_of(
         off=sum(bool(m.disable_adapters) for m in layers),
         merged=sum(bool(getattr(m, "merged", False)) for m in layers),
         without=sum(not _has_active(m) for m in layers),
-        learning=torch.is_grad_enabled() and any(m.training for m in layers),
+        learning=torch.is_grad_enabled() and any([m.training for m in layers]),
     )
 
 
@@ -32,13 +32,16 @@ def _has_active(m) -> bool:
     "Does the layer have weights of an adapter that is active?"
     active = m.active_adapters
     active = [active] if isinstance(active, str) else active
-    held = (getattr(m, name, None) for name in m.adapter_layer_names)  # the first of them mostly tells
-    return any(name in names for names in held if hasattr(names, "keys") for name in active)
+    for name in m.adapter_layer_names:  # the first of them mostly tells
+        held = getattr(m, name, None)
+        if hasattr(held, "keys") and any([adapter in held for adapter in active]):
+            return True
+    return False
 
 # %% ../../nbs/recording/08_state.ipynb #c6e93b94
 def _takes_their_place(base) -> bool:
     "Are there modules of an adapter that are no adapted layers? Those of peft's adaption prompt hold an attention."
-    return any(package_of(m) and m._parameters for _, m in parts(base))
+    return any([package_of(m) and m._parameters for _, m in parts(base)])
 
 
 class StateVisit(Inside):

@@ -14,7 +14,7 @@ import torch
 
 from .base_model import attention_layers
 from .calls import PACKAGES
-from .doors import UNSEEN
+from .doors import first_of, UNSEEN
 from .measured import parts, parts_of, position_places
 from .values import written
 
@@ -29,7 +29,7 @@ def package_of(
 @lru_cache(1024)
 def _home(kind: type) -> str | None:
     homes = (cls.__module__.partition(".")[0] for cls in kind.__mro__)
-    return next((home for home in homes if home in PACKAGES), None)
+    return first_of([home for home in homes if home in PACKAGES])
 
 
 def tuner_layers(
@@ -89,8 +89,8 @@ class _Facts:
         self.attentions = [(layer, number[id(m)]) for layer, m in attention_layers(base, walk)]
         self.layers = [number[id(m)] for m in tuner_layers(base, walk)]
         self.own = [i for i, (_, m) in enumerate(every) if "forward" in vars(m)]
-        self.compiled = any("_compiled_call_impl" in vars(m) or "_orig_mod" in m._modules for _, m in every)
-        self.inside = all(id(m) in number and number[id(m)] < len(every) for _, m in walk)
+        self.compiled = any(["_compiled_call_impl" in vars(m) or "_orig_mod" in m._modules for _, m in every])
+        self.inside = all([id(m) in number and number[id(m)] < len(every) for _, m in walk])
         self.made_of, self.parameters = self._look(list(known.values())), None
 
     def _look(self, modules: list) -> list | None:
@@ -170,7 +170,8 @@ class Survey:
             known = self._facts.parameters = _Named(self.modules, self._facts.names, found, configs)
         with UNSEEN:  # no function mode of the user's sees that we ask
             trained = [(name, own) for i, name, own in known.slots if found[i].requires_grad]
-        biases = any(getattr(c, "bias", None) in ("all", "lora_only", "poly_only") for c in configs.values())
+        asked = {getattr(c, "bias", None) for c in configs.values()}
+        biases = not asked.isdisjoint(("all", "lora_only", "poly_only"))
         theirs = [name for name, own in trained if not own and not (biases and name.endswith(".bias"))]
         return dict(
             adapter=sum(own for _, own in trained),

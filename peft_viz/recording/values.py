@@ -18,7 +18,7 @@ from itertools import chain
 import msgspec
 import torch
 
-from .doors import UNSEEN
+from .doors import first_of, UNSEEN
 from .trace import Grown, MAX_VALUES, pack, READABLE, unpack, Value
 
 # %% ../../nbs/recording/15_values.ipynb #a41878a9
@@ -193,7 +193,7 @@ def role_of(
     name: str,  # a variable's name, an argument's name or a dict key
 ) -> str:  # one of `peft_viz.recording.trace.ROLES`
     "The role of a tensor that goes by `name`."
-    return next((role for pattern, role in _ROLE_BY_NAME if pattern.search(name)), "other")
+    return first_of([role for pattern, role in _ROLE_BY_NAME if pattern.search(name)], "other")
 
 # %% ../../nbs/recording/15_values.ipynb #25b31cdf
 def may_attend(
@@ -404,7 +404,7 @@ def _beginning(rows: list, held: list) -> tuple:  # index, number of columns
     best = None, 0
     for index, old in held:
         n = len(old[0])
-        if best[1] < n <= len(rows[0]) and all(row[:n] == was for row, was in zip(rows, old)):
+        if best[1] < n <= len(rows[0]) and all([row[:n] == was for row, was in zip(rows, old)]):
             best = index, n
     return best
 
@@ -664,8 +664,8 @@ def _one_head(mask: torch.Tensor) -> torch.Tensor:
     "One head of a 4-D mask when all agree; no second mask is made to find out."
     if mask.shape[1] == 1:
         return mask
-    first = mask[:, :1]
-    same = mask.stride(1) == 0 or all(torch.equal(first, mask[:, i : i + 1]) for i in range(1, mask.shape[1]))
+    first, *others = mask.split(1, dim=1)
+    same = mask.stride(1) == 0 or all(map(partial(torch.equal, first), others))
     return first if same else mask
 
 # %% ../../nbs/recording/15_values.ipynb #9e02b6f4

@@ -369,7 +369,8 @@ def _returns(frame) -> bool:
     return dis.opname[frame.f_code.co_code[frame.f_lasti]].startswith("RETURN")
 
 # %% ../../nbs/recording/10_watch.ipynb #fcae3fdb
-_function_modes = torch._C._len_torch_function_stack
+_function_modes, _dispatch_modes = torch._C._len_torch_function_stack, torch._C._len_torch_dispatch_stack
+_graph = torch._C._get_tracing_state
 
 
 class _Following:
@@ -401,8 +402,9 @@ class _Following:
         if left and (branch := self.conditions.get(step.line)) is not None:
             step.branch = _outcome(branch, next_line)
         try:
-            # Where the user has function modes, they see nothing of it; asked, because not to be seen takes time
-            found = self._look(frame) if _function_modes() else self.names.look(frame.f_locals)
+            # Where the user has modes, they see nothing of it; asked, because not to be seen takes time
+            seen = _function_modes() or _dispatch_modes() or _graph() is not None
+            found = self._look(frame) if seen else self.names.look(frame.f_locals)
             if found:
                 with UNSEEN:
                     step.changes += self.names.note(found)

@@ -176,7 +176,7 @@ def check_room(
 ):
     "Raises ValueError where the virtual tokens would leave no position for a text."
     end = maximum_length(model)
-    if end is not None and config.num_virtual_tokens >= end:
+    if end is not None and (config.num_virtual_tokens or 0) >= end:
         raise ValueError(
             f"{config.num_virtual_tokens} virtual tokens leave no room for a text: {type(model).__name__} has "
             f"positions for {end} tokens; choose fewer"
@@ -269,6 +269,7 @@ class NamedAdapters(nn.Module):
 
     base_model: Any  # the base model itself or, for methods that change layers, the tuner around it
     prompt_encoder: Any  # by adapter name: the modules that compute the virtual tokens
+    set_adapter: Any  # of the classes below
 
     def __init__(
         self,
@@ -280,10 +281,9 @@ class NamedAdapters(nn.Module):
         self.base_model = model
         self.peft_type: Any = peft_config.peft_type  # a `PeftType`: `check_config` has refused None
         self.peft_config: dict[str, PeftConfig] = {adapter_name: peft_config}
-        self._active_adapter = adapter_name
+        self._active_adapter, self._adapters_disabled = adapter_name, False
         self.vocabulary_at_first = checkpoint.vocabulary(model)
         self.special_peft_forward_args = {"adapter_names"}  # for our hooks, not for the base model
-        self._adapters_disabled = False
 
     @property
     def active_adapter(self) -> str:
@@ -361,7 +361,7 @@ class AroundModel(NamedAdapters):
     ) -> nn.Module:  # its input embeddings
         """Give the base model another number of tokens. Raises ValueError, before anything is changed, where an adapter
         changes the embeddings or trains them in full, unless they have this number already."""
-        base = self.get_base_model()
+        base: Any = self.get_base_model()
         words = dict(input=base.get_input_embeddings(), output=base.get_output_embeddings())
         held = [name for name, module in words.items() if isinstance(module, AdapterHolder)]
         if held and not has_rows(words["input"], *args, **kwargs):

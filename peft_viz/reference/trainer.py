@@ -49,7 +49,7 @@ def with_smoothing(
         finally:
             self.label_smoother = smoother
 
-    computed.knows_virtual_tokens = True
+    vars(computed).update(knows_virtual_tokens=True)
     return computed
 
 # %% ../../nbs/reference/31_trainer.ipynb #3c000104

@@ -638,7 +638,10 @@ def test_what_does_not_fit_is_refused(change):
 
 
 class Reads(TorchDispatchMode):
-    "Counts what is read from a device while a recording looks, and each copy of everything together."
+    """Counts what is read from a device while a recording looks, and each copy of everything together. A user's mode
+    would see nothing of it; one of torch's own kind does."""
+
+    is_infra_mode = classmethod(lambda _: True)
 
     def __init__(self, monkeypatch):
         super().__init__()

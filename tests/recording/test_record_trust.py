@@ -1,17 +1,40 @@
 "With or without a recording: the same bits and exceptions, the same process afterwards; what was lost is said."
 
-import asyncio, copy, dis, enum, gc, pickle, random, signal, sys, threading, time, warnings, weakref
+import ast, asyncio, copy, dis, enum, gc, inspect, pickle, random, signal, sys, threading, time, warnings, weakref
 from contextlib import contextmanager, nullcontext
 from functools import cache
 from itertools import pairwise
 
 import peft, pytest, torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack, TorchDispatchMode
 
 from conftest import run_async
 import peft_viz
-from peft_viz import get_peft_model, LoraConfig, PeftModelForCausalLM, PromptTuningConfig, record, tiny_random
-from peft_viz.recording import base_model, describe, doors
+from peft_viz import (
+    get_peft_model,
+    LoraConfig,
+    PeftModelForCausalLM,
+    PrefixTuningConfig,
+    PromptTuningConfig,
+    record,
+)
+from peft_viz import tiny_random
+from peft_viz.recording import (
+    about,
+    base_model,
+    calls,
+    describe,
+    doors,
+    layout,
+    measured,
+    recorder,
+    state,
+    survey,
+    values,
+    watch,
+)
 from peft_viz.recording.calls import HERE, Tracer, Visit
 from peft_viz.recording.recorder import Recorder
 from peft_viz.recording.trace import Trace
@@ -518,6 +541,122 @@ def test_function_modes_of_the_user_see_no_more(model):
     assert counts[0] == counts[1] > 0
 
 
+class Noise(TorchDispatchMode):
+    "Changes each number a little, with random numbers: who computes beside the model would be noticed."
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ARG002
+        self.seen.append(str(func))
+        out = func(*args, **(kwargs or {}))
+        moved = isinstance(out, torch.Tensor) and out.is_floating_point()
+        return out + 0.01 * torch.rand(()) if moved else out
+
+
+METHODS = dict(soft=make, lora=lora, prefix=lambda: make(PrefixTuningConfig(num_virtual_tokens=3, **C)))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("options", (dict(), dict(attention="full", digests=True, layers=2)))
+def test_dispatch_modes_of_the_user_see_no_more(method, options):
+    model, found = METHODS[method](), []
+    for block in (nullcontext(), record(model, **options)):
+        torch.manual_seed(0)
+        with block as trace, torch.no_grad(), Noise() as outer, Noise() as inner:
+            logits = [model(IDS, labels=IDS).logits, model.generate(input_ids=IDS, **GREEDY)]
+        assert not _get_current_dispatch_mode_stack()
+        found.append((logits, torch.get_rng_state(), outer.seen, inner.seen))
+    (plain, state, *seen), (watched, state_after, *seen_after) = found
+    assert all(map(torch.equal, plain, watched)) and torch.equal(state, state_after)
+    assert seen == seen_after and len(trace.base_calls) == 1 + GREEDY["max_new_tokens"]
+    assert not left(model)
+
+
+def test_tensors_without_memory_keep_their_mode():
+    "A mode of torch's own, which gives tensors without memory their meaning, stays while one looks."
+    mode, model = FakeTensorMode(allow_non_fake_inputs=True), lora()
+    with mode:
+        with record(model) as trace:
+            out = model(torch.ones(1, 4, dtype=torch.long))
+        assert _get_current_dispatch_mode_stack() == [mode]
+    assert out.logits.shape[:2] == (1, 4) and len(trace.base_calls) == 1 and whole(trace)
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+def test_a_recording_of_what_torch_traces_can_be_read():
+    model = lora()
+
+    class Logits(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, ids):
+            return self.model(input_ids=ids).logits
+
+    torch.jit.trace(Logits(), IDS, check_trace=False)  # the first one has another graph
+    plain = torch.jit.trace(Logits(), IDS, check_trace=False)
+    with record(model) as trace:
+        watched = torch.jit.trace(Logits(), IDS, check_trace=False)
+    kinds = [[node.kind() for node in traced.inlined_graph.nodes()] for traced in (plain, watched)]
+    assert kinds[0] == kinds[1]
+    assert len(trace.base_calls) == 1 and whole(trace)
+    (seen,) = trace.base_calls[0].attention
+    assert trace.value(seen["value"]).shape[-2:] == (4, 4)
+
+
+def test_a_timeout_while_one_begins_to_follow_a_call(model, monkeypatch):
+    "An exception of a signal handler is the user's, wherever it strikes."
+
+    def out(*_):
+        raise Timeout
+
+    class Timeout(Exception):
+        pass
+
+    def begin(watch, frame):
+        if not done:
+            done.append(True)
+            signal.raise_signal(signal.SIGUSR1)
+        as_before(watch, frame)
+
+    done, as_before = [], calls.Watch._begin
+    monkeypatch.setattr(calls.Watch, "_begin", begin)
+    before = signal.signal(signal.SIGUSR1, out)
+    try:
+        with told(), pytest.raises(Timeout), record(model):
+            model(IDS)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert done and not left(model)
+
+
+LOOKING = (about, base_model, calls, doors, measured, recorder, state, survey, values, watch)
+
+
+@pytest.mark.parametrize("module", LOOKING, ids=lambda m: m.__name__.rpartition(".")[2])
+def test_no_generator_is_left_unfinished(module):
+    """`any(... for ...)` drops its generator unfinished. Python runs it once more then, and loses the exception of a
+    signal handler that strikes there. Lists have no such end."""
+    tree = ast.parse(inspect.getsource(module))
+    asked = [
+        n
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Call) and getattr(n.func, "id", "") in ("any", "all", "next")
+    ]
+    assert not [n.lineno for n in asked if n.args and isinstance(n.args[0], ast.GeneratorExp)]
+
+
+def test_a_recorder_that_is_dropped_while_it_is_on_leaves_nothing(model):
+    begun = record(model)
+    begun.start()
+    del begun
+    gc.collect()
+    assert not left(model)
+
+
 @pytest.mark.parametrize(
     "how", (copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))), ids=("deepcopy", "pickle")
 )
@@ -761,6 +900,49 @@ def test_compiled_models_say_so(model, monkeypatch):
         with told("what runs compiled"), record(run):
             run(input_ids=IDS)
     assert not left(model)
+
+
+def test_a_layer_that_looks_at_a_picture_has_no_mask_of_the_text():
+    from transformers.models.mllama import configuration_mllama as configs, MllamaForConditionalGeneration
+
+    eyes = configs.MllamaVisionConfig(
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_global_layers=1,
+        attention_heads=2,
+        image_size=8,
+        patch_size=4,
+        vision_output_dim=64,
+        intermediate_layers_indices=[0],
+        max_num_tiles=1,
+        supported_aspect_ratios=[[1, 1]],
+    )
+    text = configs.MllamaTextConfig(
+        vocab_size=160,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        cross_attention_layers=[1],
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        rope_parameters=dict(rope_type="default", rope_theta=1e4),
+    )
+    config = configs.MllamaConfig(vision_config=eyes, text_config=text, image_token_index=150)
+    model = MllamaForConditionalGeneration(config).eval()
+    ones = lambda *shape: torch.ones(shape, dtype=torch.long)
+    picture = dict(pixel_values=torch.randn(1, 1, 1, 3, 8, 8), aspect_ratio_ids=ones(1, 1))
+    masks = dict(aspect_ratio_mask=ones(1, 1, 1), cross_attention_mask=ones(1, 7, 1, 1))
+    with record(model, attention="full") as trace, torch.no_grad():
+        model(input_ids=torch.tensor([[5, 150, 7, 8, 9, 10, 11]]), **picture, **masks)
+    call = trace.base_calls[0]
+    assert [a["layers"] for a in call.attention] == [[0, 2]] and whole(trace)
+    assert [(w.layer, w.full.shape) for w in call.measured.weights] == [(0, (1, 4, 7, 7)), (2, (1, 4, 7, 7))]
+    with pytest.raises(ValueError, match="layers \\[0, 2\\] were measured"):
+        layout.attention(trace, layer=1)
 
 
 def test_the_attention_is_the_language_models():
