@@ -22,9 +22,9 @@ __all__ = ['CONFIG_NAMES', 'LIMITED', 'MORE_ROWS', 'KEY_VALUE_HEADS', 'NEEDS_IDS
            'dimensions', 'accepts', 'takes_positions', 'takes_prompts', 'embeds_again', 'check_cache_name',
            'check_generates', 'first_position', 'counts_anew', 'counts_in_mask', 'encoders', 'prefix_layout',
            'prefix_goes_behind', 'picture_counters', 'marks_pictures', 'needs_positions', 'makes_own_cache',
-           'adds_first', 'KnownFacts', 'checkpointed_by_hand', 'BaseModelFacts', 'is_conv1d', 'is_linear',
-           'linear_names', 'is_other_linear', 'class_name', 'other_linear', 'said_of_linear', 'default_targets',
-           'lora_targets', 'adalora_targets', 'ia3_targets']
+           'adds_first', 'KnownFacts', 'checkpointed_by_hand', 'takes_cache', 'BaseModelFacts', 'is_conv1d',
+           'is_linear', 'linear_names', 'is_other_linear', 'class_name', 'other_linear', 'said_of_linear',
+           'default_targets', 'lora_targets', 'adalora_targets', 'ia3_targets']
 
 # %% ../../nbs/reference/41_architectures.ipynb #4c65dcbb
 @dataclass(frozen=True)
@@ -531,12 +531,27 @@ def checkpointed_by_hand(
     module: nn.Module,  # of the base model
 ) -> bool:
     """Has somebody put checkpointing around a module? A wrapper as FSDP's, or `torch.utils.checkpoint.checkpoint`
-    around its forward, as a partial or in a function that names it."""
+    around its forward, as a partial or in a function that names it, unless a flag of the module there is False."""
     forward = module.forward
-    around = getattr(getattr(forward, "func", None), "__name__", "")  # of a partial
-    code = getattr(forward, "__code__", None)
-    names = code.co_names + code.co_freevars if code else ()
-    return type(module).__name__ == "CheckpointWrapper" or "checkpoint" in (around, *names)
+    found = [type(module).__name__ == "CheckpointWrapper"]
+    found.append(getattr(getattr(forward, "func", None), "__name__", "") == "checkpoint")  # a partial
+    while forward is not None:
+        code = getattr(forward, "__code__", None)
+        names = code.co_names + code.co_freevars if code else ()
+        flags = [getattr(module, name, None) for name in names if "checkpoint" in name]
+        flags = [flag for flag in flags if isinstance(flag, bool)]
+        found.append("checkpoint" in names and (any(flags) or not flags))
+        forward = getattr(forward, "__wrapped__", None)
+    return any(found)
+
+
+def takes_cache(
+    module: nn.Module,  # of the base model, or a `CheckpointWrapper` around one
+) -> bool:
+    "May the module get keys and values? (A feed-forward network does not.)"
+    inner = getattr(module, "_checkpoint_wrapped_module", module)
+    parameters = inspect.signature(type(inner).forward).parameters.values()
+    return any(p.kind is p.VAR_KEYWORD or "past" in p.name or "cache" in p.name for p in parameters)
 
 # %% ../../nbs/reference/41_architectures.ipynb #3fed88a2
 class BaseModelFacts(KnownFacts):
@@ -589,7 +604,7 @@ class BaseModelFacts(KnownFacts):
         "Raises ValueError when the base model uses gradient checkpointing, because it then drops the cache."
         asked = any(module.training and module.gradient_checkpointing for module in self.checkpointed)
         inside = (m for layers in self.layers for layer in layers if layer.training for m in layer.modules())
-        if asked or any(map(checkpointed_by_hand, inside)):
+        if asked or any(takes_cache(module) for module in inside if checkpointed_by_hand(module)):
             raise ValueError(
                 "prefix tuning fills the key/value cache, which gradient checkpointing cannot use; "
                 "call model.gradient_checkpointing_disable() first (or leave out the checkpoint_wrapper around the "

@@ -98,6 +98,44 @@ def test_checkpointing_by_hand_around_layers(how, part):
     assert model.eval()(IDS).logits.isfinite().all()
 
 
+def mention_it(base, flag):
+    "Layers whose own code checkpoints, if a flag says so, or if there is none."
+
+    class Layer(type(base.model.layers[0])):
+        checkpoints = flag
+
+        def forward(self, *args, **kwargs):
+            if self.checkpoints and self.training:
+                return checkpoint(super().forward, *args, use_reentrant=False, **kwargs)
+            return super().forward(*args, **kwargs)
+
+    class Always(type(base.model.layers[0])):
+        def forward(self, *args, **kwargs):
+            return checkpoint(super().forward, *args, use_reentrant=False, **kwargs)
+
+    for layer in base.model.layers:
+        layer.__class__ = Always if flag is None else Layer
+    return base
+
+
+def test_checkpointing_that_does_not_touch_the_cache():
+    plain = wrapped(prefix())
+    expected, state = plain(IDS, labels=IDS).loss, plain.state_dict()
+    around = wrapped(prefix()).train()
+    for layer in around.get_base_model().model.layers:
+        layer.mlp.forward = functools.partial(checkpoint, layer.mlp.forward, use_reentrant=False)
+    off = ours.get_peft_model(mention_it(tiny_random("llama"), False), prefix()).train()
+    for model in around, off:
+        model.load_state_dict(state)
+        loss = model(IDS, labels=IDS).loss
+        loss.backward()
+        assert torch.equal(loss, expected)
+    for flag in True, None:
+        on = ours.get_peft_model(mention_it(tiny_random("llama"), flag), prefix()).train()
+        with pytest.raises(ValueError, match="the checkpoint around their forward"):
+            on(IDS, labels=IDS)
+
+
 def test_checkpointing_around_the_whole_model_keeps_the_prefix():
     model = wrapped(prefix())
     model(IDS, labels=IDS).loss.backward()
