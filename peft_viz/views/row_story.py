@@ -55,7 +55,7 @@ FORMULAS = {  # what methods compute that work inside the layers
     "DoRA": "m ⊙ (W x + (α/r) B A x) / ‖W + (α/r) B A‖",
     "DoRA+rsLoRA": "m ⊙ (W x + (α/√r) B A x) / ‖W + (α/√r) B A‖",
     "ADALORA": "W x + P Λ Q x",
-    "IA3": "l ⊙ W x",
+    "IA3": "l ⊙ W x, W (l ⊙ x)",  # of most layers, of a feed-forward one
     "POLY": "W x + Σ wᵢ BᵢAᵢ x",
 }
 
