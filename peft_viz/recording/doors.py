@@ -42,7 +42,7 @@ class _Computing:
         if self.stack:
             _put_on([])
 
-    def __exit__(self):
+    def __exit__(self, *_):
         if self.stack:
             _put_on(self.stack)
             self.stack = []
@@ -68,12 +68,13 @@ class Unseen(threading.local):
         self.blocks = []
 
     def __enter__(self):
-        self.blocks.append(_Computing())
+        there = torch._C._len_torch_dispatch_stack() or torch._C._get_tracing_state() is not None
+        self.blocks.append(_Computing() if there else torch._C.DisableTorchFunction())
         self.blocks[-1].__enter__()
 
     def __exit__(self, *_):
         if self.blocks:
-            self.blocks[-1].__exit__()  # before it leaves the list; twice changes nothing
+            self.blocks[-1].__exit__(None, None, None)  # before it leaves the list; twice changes nothing
             self.blocks.pop()
 
     def end(

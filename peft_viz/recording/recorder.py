@@ -161,7 +161,7 @@ def _doors(recorder, keepers: list, adapted: list) -> list:
 # %% ../../nbs/recording/00_recorder.ipynb #4a29bcd0
 def _describe(recorder, found: Survey):
     try:
-        with UNSEEN:  # no function mode of the user's sees how we look
+        with UNSEEN:  # no mode of the user's sees how we look
             recorder.trace.about.update(about(recorder.model, recorder.base, found, recorder.tokenizer))
             if unturned := without_positions(recorder.base, recorder.attentions):
                 recorder.trace.about["layers_without_positions"] = unturned

@@ -168,7 +168,7 @@ class Survey:
         known = self._facts.parameters
         if known is None or not self._facts.inside or not known.hold(found, configs):
             known = self._facts.parameters = _Named(self.modules, self._facts.names, found, configs)
-        with UNSEEN:  # no function mode of the user's sees that we ask
+        with UNSEEN:  # no mode of the user's sees that we ask
             trained = [(name, own) for i, name, own in known.slots if found[i].requires_grad]
         asked = {getattr(c, "bias", None) for c in configs.values()}
         biases = not asked.isdisjoint(("all", "lora_only", "poly_only"))

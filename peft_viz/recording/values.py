@@ -93,7 +93,7 @@ def guarded(
     what: str,  # what is lost when it fails
 ):
     """For methods that look at something of the user's: an error in there is a loss (of `self.losses`), never an error
-    of the run. No function mode of the user's sees what they compute."""
+    of the run. No mode of the user's sees what they compute."""
 
     def decorate(look):
         @wraps(look)

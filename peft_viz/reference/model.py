@@ -159,7 +159,7 @@ def register_peft_method(
 
 # %% ../../nbs/reference/04_model.ipynb #7718719e
 def has_rows(
-    embeddings: nn.Module,  # of a base model
+    embeddings: Any,  # the module of a base model
     new_num_tokens: int | None = None,  # as in transformers
     pad_to_multiple_of: int | None = None,  # the same
     *_,  # how the base model would make new rows
