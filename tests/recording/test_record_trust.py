@@ -5,7 +5,7 @@ from contextlib import contextmanager, nullcontext
 from functools import cache
 from itertools import pairwise
 
-import peft, pytest, torch
+import peft, pytest, torch, transformers
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack, TorchDispatchMode
@@ -905,6 +905,7 @@ def test_compiled_models_say_so(model, monkeypatch):
 def test_a_layer_that_looks_at_a_picture_has_no_mask_of_the_text():
     from transformers.models.mllama import configuration_mllama as configs, MllamaForConditionalGeneration
 
+    rope = "rope_scaling" if transformers.__version__.startswith("4.") else "rope_parameters"
     eyes = configs.MllamaVisionConfig(
         hidden_size=32,
         intermediate_size=32,
@@ -929,7 +930,7 @@ def test_a_layer_that_looks_at_a_picture_has_no_mask_of_the_text():
         pad_token_id=0,
         bos_token_id=1,
         eos_token_id=2,
-        rope_parameters=dict(rope_type="default", rope_theta=1e4),
+        **{rope: dict(rope_type="default", rope_theta=1e4)},
     )
     config = configs.MllamaConfig(vision_config=eyes, text_config=text, image_token_index=150)
     model = MllamaForConditionalGeneration(config).eval()
