@@ -247,7 +247,8 @@ def get_peft_model_state_dict(
     | str = "auto",  # the base model's embeddings too? "auto": if they were changed
 ) -> dict[str, torch.Tensor]:
     """An adapter's tensors, by their names in a file. Raises TypeError for what is no PeftModel, ValueError for an
-    unknown adapter, where `state_dict` lacks something, or where an adapter is merged into the embeddings to save."""
+    unknown adapter, one that was unloaded, or one that is merged into the embeddings to save, and where `state_dict`
+    lacks something."""
     if unwrap_compiled:
         model = getattr(model, "_orig_mod", model)
     config = _config_of(model, adapter_name)
@@ -255,7 +256,13 @@ def get_peft_model_state_dict(
         raise ValueError(
             f"save_embedding_layers={reprlib.repr(save_embedding_layers)}; it must be True, False or 'auto'"
         )
-    keys = {**own_keys(model, adapter_name), **bias_keys(model, adapter_name)}
+    own = own_keys(model, adapter_name)
+    if not own and not config.is_prompt_learning:
+        raise ValueError(
+            f"the model has no weights of adapter {adapter_name!r} any more: unload() or merge_and_unload() took it "
+            "out; save before that, or save the model that these returned"
+        )
+    keys = {**own, **bias_keys(model, adapter_name)}
     if save_embedding_layers == "auto":
         save_embedding_layers = targets_embeddings(model, adapter_name) or vocabulary_was_resized(
             model, adapter_name

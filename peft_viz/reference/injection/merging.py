@@ -184,6 +184,7 @@ class TunerWithUnloading(TunerWithMerging):
             elif isinstance(module, ModulesToSaveWrapper):
                 copies = [module.modules_to_save[n] for n in kept if n in module.modules_to_save]
                 replace(self.model, name, (copies or [module.original_module])[0])
+        self.has_merged = False  # another adapter may come
         return self.model
 
 

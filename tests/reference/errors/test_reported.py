@@ -668,3 +668,28 @@ def test_a_file_names_what_is_excluded_among_the_targets(config, tmp_path):
     assert said(lambda: ours.PeftModel.from_pretrained(tiny_random("llama"), tmp_path)) == ""
     strange = lora(target_modules=["q_proj", "v_porj"], exclude_modules=["k_proj"])
     assert "target_modules: 'v_porj' fits no layer" in said(lambda: wrapped(strange))
+
+
+@pytest.mark.parametrize("bias", ["none", "all"])
+@pytest.mark.parametrize("how", ["unload", "merge_and_unload"])
+def test_what_was_unloaded_is_not_saved_over_an_adapter(how, bias, tmp_path):
+    "The file would hold no weights, and the good one would be gone."
+    model = wrapped(lora(init_lora_weights=False, bias=bias))
+    expected = model(IDS).logits
+    model.save_pretrained(tmp_path)
+    getattr(model, how)()
+    for save in ours.get_peft_model_state_dict, lambda m: m.save_pretrained(tmp_path):
+        with pytest.raises(
+            ValueError, match="no weights of adapter 'default' any more.*save the model that these"
+        ):
+            save(model)
+    again = ours.PeftModel.from_pretrained(tiny_random("llama"), tmp_path).eval()
+    assert torch.equal(again(IDS).logits, expected)
+
+
+def test_another_adapter_after_the_merged_one_is_trained():
+    model = wrapped(lora(init_lora_weights=False))
+    model.merge_and_unload()
+    model.add_adapter("b", lora())
+    model.set_adapter("b")
+    assert said(lambda: model.train()(IDS, labels=IDS).loss.backward()) == ""
