@@ -265,10 +265,11 @@ def check_use_of_cache(
     config,  # it counts where the argument is None
 ):
     "Raises ValueError where a prefix stands in the cache, and the base model would leave the cache out."
-    family, config_says = setting.base.model.config.model_type, getattr(config, "use_cache", None)
+    if not setting.is_prefix or setting.base.model.config.model_type not in LEAVES_CACHE_OUT:
+        return
+    config_says = getattr(config, "use_cache", None)
     need(
-        not (setting.is_prefix and family in LEAVES_CACHE_OUT)
-        or (config_says if use_cache is None else use_cache) is not False,
+        (config_says if use_cache is None else use_cache) is not False,
         f"with use_cache=False {type(setting.base.model).__name__} leaves the cache out, and with it the prefix; pass "
         "use_cache=True",
     )
@@ -346,18 +347,18 @@ def check_one_text_a_row(
     the first text, and have no columns there."""
     mask = given.get("attention_mask")
     packed = [name for name in PACKED if given.get(name) is not None]
-    need(
-        not packed and not starts_anew(given.get("position_ids"), mask),
-        f"{packed[0] if packed else 'position_ids begin anew in a row, which'} says that several texts share a row, "
-        "and virtual tokens would stand before the first of them only; give each text a row of its own",
-    )
+    if packed or starts_anew(given.get("position_ids"), mask):
+        raise ValueError(
+            f"{packed[0] if packed else 'position_ids begin anew in a row, which'} says that several texts share a "
+            "row, and virtual tokens would stand before the first of them only; give each text a row of its own"
+        )
     masks = mask.values() if isinstance(mask, dict) else [mask]
     strange = [type(m).__name__ for m in masks if not isinstance(m, (torch.Tensor, type(None)))]
-    need(
-        not strange,
-        f"attention_mask is a {' and a '.join(strange)}, in which virtual tokens have no columns; pass a mask "
-        "[batch, sequence], and the base model makes its own of it",
-    )
+    if strange:
+        raise ValueError(
+            f"attention_mask is a {' and a '.join(strange)}, in which virtual tokens have no columns; pass a mask "
+            "[batch, sequence], and the base model makes its own of it"
+        )
 
 # %% ../../nbs/reference/03_calls.ipynb #5b1e0ad0
 def check_without_virtual(
