@@ -578,7 +578,7 @@ row(
 S, F = "forward", CLASS + "forward"
 MPT = "if self.base_model.config.model_type == 'mpt'"
 INTO_CACHE = "_['past_key_values'] = self.get_prompt("
-WARN = "calls:check_prompt_inputs"
+WARN, WARN_OF_POSITIONS = "calls:check_prompt_inputs", "calls:warn_of_positions"
 MASK_OF, OTHER_MASK, PLAIN = "place:Place.mask", "place:Place._other_mask", "if getattr(_, 'ndim', None) != 2"
 NO_LENGTH = (
     "`get_prompt` has no `max_cache_len`: the cache of a prefix grows, and where `generate` makes one "
@@ -773,7 +773,7 @@ row(
     S,
     "`position_ids` are given: a warning",
     'kwargs.get("position_ids") is not None',
-    WARN,
+    WARN_OF_POSITIONS,
     "if _.get('position_ids')",
     True,
     PARITY + "given_positions_are_dropped_before_a_prompt[llama]",
@@ -809,7 +809,7 @@ row(
     S,
     "no `position_ids` are given: no warning",
     'kwargs.get("position_ids") is None',
-    WARN,
+    WARN_OF_POSITIONS,
     "if _.get('position_ids')",
     False,
     PARITY + "no_warning_without_a_reason[prompt]",

@@ -279,7 +279,9 @@ def warn_of_positions(
     setting,  # the model's `Setting`
     given: dict,  # the arguments of the call
 ):
-    "Warn of positions that are dropped, as in peft."
+    """Warn of positions that are dropped, as in peft.
+
+    Source: https://peft-viz.github.io/peft_viz/reference/specification.html#forward-17"""
     if given.get("position_ids") is not None and not setting.keeps_positions:
         warn("Position ids are not supported for parameter efficient tuning. Ignoring position ids.")
 
