@@ -344,7 +344,7 @@ def _changes_the_mask(s):
 
     def spoilt(*args, attention_mask=None, **kwargs):
         if attention_mask is not None:
-            attention_mask += 1
+            attention_mask.fill_(1)  # also where padding was
         return forward(*args, attention_mask=attention_mask, **kwargs)
 
     s.model.forward = spoilt
