@@ -304,7 +304,16 @@ def existing(
 ) -> Path | None:  # where its content is; None if there is nothing of that name
     """Where to read a file in a folder. Raises ValueError if something else than a file has its name, or if git left a
     pointer in its place."""
-    path = to_read(folder / name)
+    while True:
+        path = to_read(folder / name)
+        try:
+            return _file_at(path, folder)
+        except (OSError, ValueError):
+            if path.parent == folder or path.exists():
+                raise  # else its writer has just put it in its place: look there
+
+
+def _file_at(path: Path, folder: Path) -> Path | None:
     if os.path.lexists(path) and not path.is_file():
         raise ValueError(
             f"{path} is not a file but {'a directory' if path.is_dir() else 'a broken link or something else'}"

@@ -7,9 +7,11 @@ import stat
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
+from peft_viz.reference import files
 from peft_viz.reference.files import is_stream, JOURNAL, match, to_read, write, write_together
 
 PARENT = "import sys; from peft_viz.reference.files import write, write_together; import os; folder = sys.argv[1]\n"
@@ -229,3 +231,20 @@ def test_where_nothing_can_be_written_the_folder_is_named(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(NotADirectoryError, match="file'$"):
         write(tmp_path / "file" / "a.json", "{}")
+
+
+@pytest.mark.parametrize("moment", ("before it is looked at", "before it is opened"))
+def test_a_file_that_its_writer_puts_in_place_while_one_looks_for_it(tmp_path, monkeypatch, moment):
+    "It was in the workshop a moment ago; now it stands in its place."
+    there, workshop = tmp_path / "a.json", tmp_path / ".workshop"
+    workshop.mkdir()
+    there.write_text("new")
+    answers = [workshop / "a.json", there]
+    monkeypatch.setattr(files, "to_read", lambda _: answers.pop(0))
+    if moment == "before it is looked at":
+        monkeypatch.setattr(files.os.path, "lexists", lambda _: True)
+    else:
+        as_before = Path.is_file
+        there_still = lambda path: path.parent == workshop or as_before(path)
+        monkeypatch.setattr(Path, "is_file", there_still)
+    assert files.existing(tmp_path, "a.json") == there and not answers
