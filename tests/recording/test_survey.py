@@ -45,6 +45,27 @@ def rename(base):
     parts["another"] = parts.pop("default")
 
 
+def to_the_next(base):
+    "The last part of a module becomes a part of the module that follows: the same parts, in the same order."
+    layer = layer_of(base)
+    layer.input_layernorm._modules["extra"] = layer.mlp._modules.pop("extra")
+
+
+def parameter_to_the_next(base):
+    mlp = layer_of(base, 1).mlp
+    assert list(mlp._modules)[-2:] == ["down_proj", "act_fn"]
+    mlp.act_fn._parameters["weight"] = mlp.down_proj._parameters.pop("weight")
+
+
+def parameter_renamed(base):
+    held = layer_of(base, 1).mlp.down_proj._parameters
+    held["another"] = held.pop("weight")
+
+
+def another_class(base):
+    layer_of(base).self_attn.__class__ = torch.nn.Identity
+
+
 def own_forward(base):
     del layer_of(base).mlp.some_note
     layer_of(base).mlp.forward = layer_of(base).mlp.forward
@@ -70,11 +91,14 @@ CHANGES = dict(
     a_layer_less=lambda _, base: base.model.layers.pop(1),
     own_forward=lambda _, base: own_forward(base),
     compiled=lambda _, base: layer_of(base).compile(),
-    table=lambda _, base: setattr(base.model, "position_table", torch.randn(9, 4)),
-    buffer=lambda _, base: base.model.register_buffer("position_table", torch.randn(9, 4)),
-    parameter=lambda _, base: base.model.register_parameter("position", torch.nn.Parameter(torch.ones(9, 4))),
+    to_the_next=lambda _, base: to_the_next(base),
+    parameter_to_the_next=lambda _, base: parameter_to_the_next(base),
+    parameter_renamed=lambda _, base: parameter_renamed(base),
+    table=lambda _, base: setattr(layer_of(base).mlp, "position_table", torch.randn(9, 4)),
+    buffer=lambda _, base: layer_of(base).mlp.register_buffer("position_table", torch.randn(9, 4)),
+    parameter=lambda _, base: setattr(layer_of(base).mlp, "position", torch.nn.Parameter(torch.ones(9, 4))),
     attention=lambda _, base: setattr(layer_of(base), "self_attn", torch.nn.Identity()),
-    another_class=lambda _, base: setattr(layer_of(base).mlp, "__class__", torch.nn.Identity),
+    another_class=lambda _, base: another_class(base),
     parametrized=lambda _, base: parametrize.register_parametrization(
         base.lm_head, "weight", torch.nn.Identity()
     ),
@@ -88,6 +112,9 @@ CHANGES = dict(
     evaluated=lambda model, _: model.eval(),
 )
 
+# nothing that a survey tells depends on them
+WITHOUT_EFFECT = "second_adapter another_active deleted merged tied half parametrized pruned".split()
+
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_after_a_change_one_finds_what_is_there(change, monkeypatch):
@@ -95,12 +122,17 @@ def test_after_a_change_one_finds_what_is_there(change, monkeypatch):
     model = lora()
     base = model.get_base_model()
     layer_of(base).mlp.some_note = 1
+    layer_of(base).mlp.extra = torch.nn.Linear(2, 2, bias=False)
+    down = layer_of(base, 1).mlp.down_proj
+    down.weight.requires_grad_(True)
+    del down._parameters["bias"]  # its weight is all it has
     before = found(model, base)
     assert found(model, base) == before and len(surveys._KEPT) == 1
     CHANGES[change](model, base)
     remembered = found(model, base)
     surveys._KEPT.clear()
     assert remembered == found(model, base)
+    assert (remembered == before) == (change in WITHOUT_EFFECT)
 
 
 def test_a_model_is_looked_at_once(monkeypatch):
@@ -152,3 +184,12 @@ def test_two_models_share_a_base():
         seen = survey(model, base)
         assert seen.modules[0] is model
         assert seen.trains(model.peft_config)["adapter"] == 1
+
+
+def test_whose_parameters_they_are_depends_on_the_adapters_names():
+    model = lora()
+    seen = survey(model, model.get_base_model())
+    assert seen.trains(model.peft_config)["adapter"] == 8
+    others = seen.trains(dict(another=LORA))
+    assert (others["adapter"], others["base"]) == (0, 8)
+    assert seen.trains(model.peft_config)["adapter"] == 8
