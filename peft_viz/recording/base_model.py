@@ -117,7 +117,7 @@ class _SDPA(TorchFunctionMode):
 def _sdpa_grid(query, key, _value=None, attn_mask=None, _dropout=0.0, is_causal=False, **_):
     """[batch or 1, 1, query, key] bool, by the rules of PyTorch's documentation. A mask that the model does not have
     is not made either: then an `Unmasked`, or a `Causal`."""
-    q, k = int(query.shape[-2]), int(key.shape[-2])  # while torch traces, they are tensors
+    q, k = query.shape[-2], key.shape[-2]
     if attn_mask is not None:
         attn_mask = attn_mask[(None,) * (4 - attn_mask.ndim)] if attn_mask.ndim < 4 else attn_mask
         return _grid(attn_mask[..., -k:] if attn_mask.shape[-1] != k else attn_mask)

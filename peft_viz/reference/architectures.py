@@ -22,7 +22,7 @@ __all__ = ['CONFIG_NAMES', 'LIMITED', 'MORE_ROWS', 'KEY_VALUE_HEADS', 'NEEDS_IDS
            'dimensions', 'accepts', 'takes_positions', 'takes_prompts', 'embeds_again', 'check_cache_name',
            'check_generates', 'first_position', 'counts_anew', 'counts_in_mask', 'encoders', 'prefix_layout',
            'prefix_goes_behind', 'picture_counters', 'marks_pictures', 'needs_positions', 'makes_own_cache',
-           'adds_first', 'KnownFacts', 'names_checkpoint', 'parts', 'checkpointed_by_hand', 'takes_cache',
+           'adds_first', 'KnownFacts', 'names_in', 'names_checkpoint', 'parts', 'checkpointed_by_hand', 'takes_cache',
            'BaseModelFacts', 'is_conv1d', 'is_linear', 'linear_names', 'is_other_linear', 'class_name', 'other_linear',
            'said_of_linear', 'default_targets', 'lora_targets', 'adalora_targets', 'ia3_targets']
 
@@ -527,18 +527,26 @@ class KnownFacts:
         return {name: embed(ids, inputs_embeds) for name, embed in self.embeds.items()}
 
 # %% ../../nbs/reference/41_architectures.ipynb #3fed88a1
+def names_in(
+    forward,  # a method
+) -> list[tuple]:  # of the method, and of each one that it wraps
+    "The names that a method's code speaks of."
+    found = []
+    while forward is not None:
+        code = getattr(forward, "__code__", None)
+        found.append(code.co_names + code.co_freevars if code else ())
+        forward = getattr(forward, "__wrapped__", None)
+    return found
+
+
 @lru_cache(1024)
 def names_checkpoint(
     forward,  # of a class of modules
     name: str,  # of that class
 ) -> bool:
     "May modules of a class be checkpointed by hand? Found out once: each step of a training asks."
-    found = [name == "CheckpointWrapper", hasattr(forward, "func")]
-    while forward is not None:
-        code = getattr(forward, "__code__", None)
-        found.append(code is not None and "checkpoint" in code.co_names + code.co_freevars)
-        forward = getattr(forward, "__wrapped__", None)
-    return any(found)
+    is_made = name == "CheckpointWrapper" or hasattr(forward, "func")  # a wrapper, or a partial
+    return is_made or any("checkpoint" in names for names in names_in(forward))
 
 
 def parts(
@@ -561,13 +569,10 @@ def checkpointed_by_hand(
     forward = module.forward
     found = [type(module).__name__ == "CheckpointWrapper"]
     found.append(getattr(getattr(forward, "func", None), "__name__", "") == "checkpoint")  # a partial
-    while forward is not None:
-        code = getattr(forward, "__code__", None)
-        names = code.co_names + code.co_freevars if code else ()
+    for names in names_in(forward):
         flags = [getattr(module, name, None) for name in names if "checkpoint" in name]
         flags = [flag for flag in flags if isinstance(flag, bool)]
         found.append("checkpoint" in names and (any(flags) or not flags))
-        forward = getattr(forward, "__wrapped__", None)
     return any(found)
 
 

@@ -287,6 +287,8 @@ def test_merged_adapters_in_training(make):
     assert "merged adapters learn nothing" in said(lambda: model(IDS))
     with torch.no_grad():
         assert said(lambda: model(IDS)) == ""
+    model.unmerge_adapter()
+    assert said(lambda: model(IDS)) == ""
 
 
 @pytest.mark.parametrize("config", [lora(), prompt()], ids=lambda c: c.peft_type.value)
@@ -690,6 +692,7 @@ def test_what_was_unloaded_is_not_saved_over_an_adapter(how, bias, tmp_path):
 def test_another_adapter_after_the_merged_one_is_trained():
     model = wrapped(lora(init_lora_weights=False))
     model.merge_and_unload()
+    assert said(lambda: model.train()(IDS)) == ""  # none is left to be taken out again
     model.add_adapter("b", lora())
     model.set_adapter("b")
     assert said(lambda: model.train()(IDS, labels=IDS).loss.backward()) == ""
