@@ -24,8 +24,7 @@ def first_of(
 
 # %% ../../nbs/recording/11_doors.ipynb #2c6106e9
 class _Computing:
-    """A block in which no mode of the user's sees what is computed, nor `torch.jit.trace`. Dispatch modes of torch's
-    own stay: tensors without memory have no meaning without theirs."""
+    "A block in which no mode sees what is computed, nor `torch.jit.trace`."
 
     def __init__(self):
         self.block = torch._C.DisableTorchFunction()
@@ -36,9 +35,7 @@ class _Computing:
         self.block.__enter__()
         if self.graph is not None:
             torch._C._set_tracing_state(None)
-        if torch._C._len_torch_dispatch_stack():
-            stack = _get_current_dispatch_mode_stack()
-            self.stack = [] if any([mode.is_infra_mode() for mode in stack]) else stack
+        self.stack = _get_current_dispatch_mode_stack()
         if self.stack:
             _put_on([])
 

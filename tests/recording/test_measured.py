@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import families
 import peft_viz
 from peft_viz import layout, record, tiny_random, Trace
-from peft_viz.recording import measured, values
+from peft_viz.recording import doors, measured, values
 from peft_viz.recording.base_model import attention_layers
 from peft_viz.recording.trace import pack, TraceError, unpack
 from test_record_trust import left, strike
@@ -638,10 +638,8 @@ def test_what_does_not_fit_is_refused(change):
 
 
 class Reads(TorchDispatchMode):
-    """Counts what is read from a device while a recording looks, and each copy of everything together. A user's mode
-    would see nothing of it; one of torch's own kind does."""
-
-    is_infra_mode = classmethod(lambda _: True)
+    """Counts what is read from a device while a recording looks, and each copy of everything together. (Other modes
+    than this one see nothing of it.)"""
 
     def __init__(self, monkeypatch):
         super().__init__()
@@ -656,6 +654,7 @@ class Reads(TorchDispatchMode):
                 self.here = False
 
         monkeypatch.setattr(values.Reader, "_done", on_the_host)
+        monkeypatch.setattr(doors, "_get_current_dispatch_mode_stack", list)  # it is not taken away
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ARG002
         if not self.here and func in (

@@ -544,15 +544,15 @@ def test_function_modes_of_the_user_see_no_more(model):
 class Noise(TorchDispatchMode):
     "Changes each number a little, with random numbers: who computes beside the model would be noticed."
 
-    def __init__(self):
+    def __init__(self, by=0.01):
         super().__init__()
-        self.seen = []
+        self.seen, self.by = [], by
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ARG002
         self.seen.append(str(func))
         out = func(*args, **(kwargs or {}))
-        moved = isinstance(out, torch.Tensor) and out.is_floating_point()
-        return out + 0.01 * torch.rand(()) if moved else out
+        moved = self.by and isinstance(out, torch.Tensor) and out.is_floating_point()
+        return out + self.by * torch.rand(()) if moved else out
 
 
 METHODS = dict(soft=make, lora=lora, prefix=lambda: make(PrefixTuningConfig(num_virtual_tokens=3, **C)))
@@ -574,8 +574,19 @@ def test_dispatch_modes_of_the_user_see_no_more(method, options):
     assert not left(model)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_dispatch_modes_do_not_see_how_long_a_cache_is(method):
+    "A cache of fixed length counts in tensors."
+    model, seen = METHODS[method](), []
+    for block in (nullcontext(), nullcontext(), record(model)):  # the first one makes the cache
+        with block, torch.no_grad(), Noise(by=0) as mode:
+            model.generate(input_ids=IDS, cache_implementation="static", pad_token_id=0, **GREEDY)
+        seen.append(mode.seen)
+    assert seen[1] == seen[2]
+
+
 def test_tensors_without_memory_keep_their_mode():
-    "A mode of torch's own, which gives tensors without memory their meaning, stays while one looks."
+    "A mode of torch's own, which gives tensors without memory their meaning, is there again after one has looked."
     mode, model = FakeTensorMode(allow_non_fake_inputs=True), lora()
     with mode:
         with record(model) as trace:
@@ -585,8 +596,9 @@ def test_tensors_without_memory_keep_their_mode():
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
-def test_a_recording_of_what_torch_traces_can_be_read():
-    model = lora()
+@pytest.mark.parametrize("method", METHODS)
+def test_a_recording_of_what_torch_traces_can_be_read(method):
+    model = METHODS[method]()
 
     class Logits(torch.nn.Module):
         def __init__(self):
@@ -604,7 +616,8 @@ def test_a_recording_of_what_torch_traces_can_be_read():
     assert kinds[0] == kinds[1]
     assert len(trace.base_calls) == 1 and whole(trace)
     (seen,) = trace.base_calls[0].attention
-    assert trace.value(seen["value"]).shape[-2:] == (4, 4)
+    rows, columns = trace.value(seen["value"]).shape[-2:]
+    assert (rows, columns) == dict(soft=(8, 8), lora=(4, 4), prefix=(4, 7))[method]
 
 
 def test_a_timeout_while_one_begins_to_follow_a_call(model, monkeypatch):

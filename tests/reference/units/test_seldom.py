@@ -79,7 +79,9 @@ def test_a_prefix_before_embeddings_is_one_before_their_ids(family):
     assert torch.equal(given, model(IDS, position_ids=where).logits)
     padded = torch.cat((IDS, torch.full_like(IDS[:, :1], model.config.pad_token_id)), 1)
     seen = []
-    hook = model.base_model.register_forward_pre_hook(lambda _, __, given: seen.append(given), with_kwargs=True)
+    hook = model.base_model.register_forward_pre_hook(
+        lambda _, __, given: seen.append(given), with_kwargs=True
+    )
     model(padded)  # the base model counts by itself, past the padding
     hook.remove()
     assert seen[0].get("position_ids") is None
