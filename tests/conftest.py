@@ -25,7 +25,7 @@ os.environ.update(
 # Small models gain nothing from threads, and the sum of floats then has one order.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import asyncio, functools, gc, pathlib, shutil, signal, sys, warnings
+import asyncio, functools, gc, pathlib, re, shutil, signal, sys, warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -73,6 +73,17 @@ def pytest_xdist_make_scheduler(config, log):
             return f"{file} {first}" if is_broad(file) else file
 
     return ByFileOrFamily(config, log)
+
+
+# a set of texts, whose order differs from process to process, or an address
+OF_ONE_PROCESS = re.compile(r"\{'[^':]*'(?:, '[^':]*')+\}| at 0x[0-9a-f]+")
+
+
+def pytest_collection_modifyitems(items):
+    "A test is called the same in each process; where it is not, pytest-xdist's workers refuse to begin, now and then."
+    unsteady = [item.nodeid for item in items if OF_ONE_PROCESS.search(item.nodeid)]
+    if unsteady:
+        raise pytest.UsageError(f"Give these tests other `ids`, without a set or an address: {unsteady}")
 
 
 def find_chromium():

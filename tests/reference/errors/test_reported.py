@@ -402,7 +402,7 @@ def test_nothing_to_save_is_said(tmp_path):
         ours.AdaLoraConfig(total_step=9, init_lora_weights=False, **CLM),
         ours.IA3Config(init_ia3_weights=False, **CLM),
     ],
-    ids=lambda c: f"{c.peft_type.value}-{c.target_modules}",
+    ids=["LORA", "LORA-embeddings", "ADALORA", "IA3"],
 )
 def test_the_state_of_a_model_in_place_of_a_file(config, tmp_path):
     "Trainers have saved `lora_A.default.weight`, and whole models."
