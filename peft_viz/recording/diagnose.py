@@ -1461,13 +1461,13 @@ TEXTS |= {
         level="note",
         en=(
             "The update is zero in every layer that was followed ({layers}): the answer is that of the base "
-            "model. A new LoRA begins like this, because B is zero.",
+            "model. A new adapter begins like this (in LoRA, because B is zero).",
             "Train it. If it was trained: were its weights loaded? load_adapter and from_pretrained warn of "
             "names that did not fit.",
         ),
         zh=(
-            "在跟踪的全部 {layers} 层中更新都为零：得到的是基础模型自己的答案。新的 LoRA 都是这样开始的，因为"
-            " B 为零。",
+            "在跟踪的全部 {layers} 层中更新都为零：得到的是基础模型自己的答案。新的适配器都是这样开始的（LoRA "
+            "中是因为 B 为零）。",
             "训练它。如果已经训练过：权重是否加载了？名称不符时 load_adapter 和 from_pretrained 会给出警告。",
         ),
     ),

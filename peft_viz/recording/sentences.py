@@ -317,8 +317,8 @@ TEXTS |= {
         "{method}在基础模型的层内工作；带适配器的是 {targets}。",
     ),
     "inside_": (
-        "{method} works inside the base model, where no line was followed.",
-        "{method}在基础模型内部工作，那里没有逐行记录。",
+        "{method} works inside the base model.",
+        "{method}在基础模型内部工作。",
     ),
     "off": (
         "{method} is switched off: "

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from . import layout
+from . import marks
 from .marks import capital, LANGUAGES
 from .sentences import apart, Number, say, TEXTS, wrapped
 from .history import entry, flow_of, item, key_of, Place
@@ -858,18 +859,9 @@ def _filled_cache(t: _Teller, scene: _Scene):
 # %% ../../nbs/recording/03_story.ipynb #c3b95743
 def _inside(t: _Teller, scene: _Scene):
     "Methods that put nothing among the tokens work inside the layers: the configuration says where."
-    about = t.trace.about
-    adapters, active = about.get("adapters"), about.get("active_adapter")
-    config = adapters.get(active) if isinstance(adapters, dict) else None
-    config = config if isinstance(config, dict) else {}
-    targets = config.get("target_modules")
-    targets = (
-        [targets]
-        if isinstance(targets, str)
-        else sorted(map(str, targets))
-        if isinstance(targets, list)
-        else []
-    )
+    asked = [config.get("target_modules") for config in marks.active_configs(t.trace.about)]
+    asked = [[targets] if isinstance(targets, str) else targets for targets in asked]
+    targets = sorted({str(target) for targets in asked if isinstance(targets, list) for target in targets})
     method = tuple(layout.method(t.trace, lang) for lang in LANGUAGES)
     method = tuple(map(capital, (method[0], apart(method[1]).lstrip())))
     layers = [(a.name, a.ratio) for a in layout.lora(t.trace, scene.base) if isinstance(a.ratio, float)]

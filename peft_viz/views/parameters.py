@@ -187,6 +187,9 @@ assert UPDATES["en"].keys() == UPDATES["zh"].keys()
 
 def _facts(one, words):
     "Shapes, scaling and adapters of a followed layer"
+    rows = [words["rows"]] * bool(one.rows)
+    if len(one.adapters) > 1:
+        return " · ".join([_of_adapter(one, name, words) for name in one.adapters] + rows)
     facts = []
     if one.a and one.b:
         facts.append(f"B {list(one.b)} · A {list(one.a)}")
@@ -194,7 +197,14 @@ def _facts(one, words):
         facts.append(words["scaling"].format(s=", ".join(scalings)))
     if one.adapters and one.adapters != ["default"]:
         facts.append(words["adapters"].format(names=", ".join(one.adapters)))
-    return " · ".join(facts + [words["rows"]] * bool(one.rows))
+    return " · ".join(facts + rows)
+
+
+def _of_adapter(one, name, words):
+    "Of one of several adapters: its name, rank and scaling"
+    rank = [f"r {shape[0]}" for part, shape in one.parts.items() if part == f"lora_A.{name}"]
+    scaling = [words["scaling"].format(s=f"{one.scaling[name]:.3g}")] if name in one.scaling else []
+    return f"{name}: {', '.join(rank + scaling)}"
 
 # %% ../../nbs/views/figures/07_parameters.ipynb #7e90dec9
 def lora(

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import peft_viz
-from peft_viz import load_tiny, record
+from peft_viz import load_tiny, plot, record
 from peft_viz.recording import layout
 from peft_viz.recording.sentences import KINDS, Number, TEXTS
 from peft_viz.recording.story import moments
@@ -831,3 +831,18 @@ def test_sentences_that_count_say_one_and_several():
     assert told["off"] == "x is switched off: the only adapted layer does what it does without it."
     several = defaultdict(lambda: Number(4)) | dict.fromkeys(texts, "x")
     assert TEXTS["off"][0].format_map(several).endswith("all 4 adapted layers do what they do without it.")
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_two_active_adapters_work_where_either_is(side):
+    model, _ = made(side, "lora")
+    second = SIDES[side].LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["up_proj", "v_proj"])
+    model.add_adapter("second", second)
+    model.base_model.set_adapter(["default", "second"])
+    with torch.no_grad(), record(model, layers=2) as trace:
+        model(**BATCH)
+    (inside,) = told(trace.story(), "inside")
+    assert "; adapted: q_proj, up_proj, v_proj." in inside.text
+    assert "The update is 0 in all 2 layers that were followed." in inside.text
+    ax = plot.story(trace)
+    assert "Σ (αᵢ/rᵢ) BᵢAᵢ x" in " ".join(text.get_text() for text in ax.texts)

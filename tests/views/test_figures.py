@@ -383,6 +383,15 @@ def test_bars_of_updates(lora):
         plot.lora(watched(small.config("LORA")))
 
 
+def test_each_of_several_adapters_has_its_rank_and_scaling():
+    model = get_peft_model(llama(), LoraConfig(task_type="CAUSAL_LM", r=4))
+    model.add_adapter("second", LoraConfig(task_type="CAUSAL_LM", r=2))
+    model.base_model.set_adapter(["default", "second"])
+    with torch.no_grad(), record(model, layers=1) as trace:
+        model(torch.arange(6)[None])
+    assert "default: r 4, scaling 2 · second: r 2, scaling 4" in texts(plot.lora(trace))
+
+
 # ---- comparison
 
 
