@@ -512,6 +512,6 @@ if __name__ == "__main__":
     commands = dict(
         demo=demo, run=run, pictures=pictures, test=test, outputs=outputs, export=export, check=check
     )
-    if len(sys.argv) < 2 or sys.argv[1] not in commands:
+    if len(sys.argv) < 2 or sys.argv[1] not in commands or {"-h", "--help"} & set(sys.argv):
         sys.exit(__doc__)
     commands[sys.argv[1]](*sys.argv[2:])

@@ -17,10 +17,10 @@ from .trace import Call, Trace, Value
 # %% ../../nbs/recording/16_outline.ipynb #2c0c5ba6
 _SAID = {
     "en": dict(
-        forward="the base model's forward",
+        forward="base model",
         prefill="prefill",
         decode="decoding step {step}",
-        made_by="{function}, called by {caller} (call {id})",
+        made_by="{function}, from call {id}, {caller}",
         got="got",
         gave="gave",
         cache="cache",
@@ -44,10 +44,10 @@ _SAID = {
         comma=", ",
     ),
     "zh": dict(
-        forward="基础模型的前向传播",
+        forward="基础模型",
         prefill="预填充",
         decode="解码第 {step} 步",
-        made_by="{function}，由 {caller} 调用（调用 {id}）",
+        made_by="{function}，来自调用 {id}，{caller}",
         got="收到",
         gave="返回",
         cache="缓存",
