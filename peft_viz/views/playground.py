@@ -60,6 +60,7 @@ _SIZES = "hidden_size num_hidden_layers num_attention_heads num_key_value_heads 
 @cache
 def _packed() -> tuple:  # (facts, weights): plain data, base64
     from peft_viz.zoo.learned import KINDS, learned_tasks
+    from peft_viz.zoo.letters import LENGTHS
 
     tensors = _base_tensors()
     for task in learned_tasks():
@@ -71,6 +72,7 @@ def _packed() -> tuple:  # (facts, weights): plain data, base64
         "config": {name: config[name] for name in _SIZES}
         | {"rope_theta": config["rope_parameters"]["rope_theta"]},
         "vocabulary": sorted(vocabulary, key=vocabulary.get),
+        "lengths": LENGTHS,
         "tensors": [[name, list(tensor.shape)] for name, tensor in tensors.items()],
         "methods": {kind: _method(kind) for kind in KINDS},
         "tasks": learned_tasks(),

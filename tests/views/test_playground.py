@@ -241,6 +241,40 @@ def test_an_address_brings_back_what_was_shown(file, new_page):
     assert again.problems == []
 
 
+WORDS = {  # a word -> what is said of it, and the verdict of the first answer
+    "": ("There is no word yet: type one.", ""),
+    "pizza": ("learned vectors in front of it do (384 numbers).", "✓ right"),
+    "Über": ("The model has no token for Ü: it reads <unk> there, and cannot write it.", "✗ should be rebÜ"),
+    "abcdefghijk": ("words of 3 to 10 letters, a to z; this one is different.", ""),
+    "abcdefghijkl": ("this one is different. No more than 12 letters fit here.", ""),
+    "Ab": ("this one is different.", ""),
+}
+
+
+@pytest.mark.browser
+def test_what_the_model_cannot_read_or_did_not_learn_is_said(file, page):
+    opened(page, file)
+    for word, (said, verdict) in WORDS.items():
+        page.fill(f"{TAG} .word input", word)
+        assert page.locator(f"{TAG} .told-now").inner_text().strip().endswith(said), word
+        verdicts = page.locator(f"{TAG} .verdict").all_inner_texts()
+        assert len(verdicts) == (2 if word else 0) and (not verdict or verdicts[0] == verdict), word
+    page.click(f"{TAG} [role=switch]")
+    assert "this one is different." in page.locator(f"{TAG} .told-now").inner_text()
+
+
+@pytest.mark.browser
+def test_rows_are_named_on_a_phone(file, new_page):
+    page = opened(new_page(viewport={"width": 390, "height": 800}), file)
+    names = page.locator(f"{TAG} .lane:not(.beside) .strip-name")
+    assert names.all_inner_texts() == ["tokens", "mask", "position"]
+    tops = [name.bounding_box() for name in names.all()]
+    cells = [
+        page.locator(f"{TAG} .lane:not(.beside) .{row} .cell").first for row in ("tokens", "mask", "position")
+    ]
+    assert all(a["y"] + a["height"] <= c.bounding_box()["y"] for a, c in zip(tops, cells))
+
+
 SHOWN = {  # an address on the page -> the answer that the text beside it speaks of
     "on=0": "?",
     "word=planets&at=g2": "stenalp",

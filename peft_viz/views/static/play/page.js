@@ -293,10 +293,10 @@ export class PeftVizPlayground extends HTMLElement {
   _verdict(answered) {
     const right = TASKS[this.state.task](this.state.word);
     const good = answered.answer === right;
-    const text = answered.answer || this.say("nothing");
+    const shown = h("output", { class: "answer" }, answered.answer || this.say("nothing"));
+    if (!this.state.word) return [shown]; // nothing was asked
     const judged = good ? `✓ ${this.say("right")}` : `✗ ${this.say("wrong", right)}`;
     const kind = good ? "good" : "bad";
-    const shown = h("output", { class: "answer" }, text);
     return [shown, h("span", { class: `verdict ${kind}` }, judged)];
   }
 

@@ -105,6 +105,16 @@ export const PHRASES = {
     "The adapter is off. The model was not told the task, and it learned to answer ? then.",
     "适配器已关闭。模型不知道任务，它学过在这种情况下回答 ?。",
   ],
+  say_empty: ["There is no word yet: type one.", "还没有单词：请输入一个。"],
+  say_unknown: [
+    "The model has no token for {0}: it reads <unk> there, and cannot write it.",
+    "模型没有 {0} 对应的词元：它在那里读到的是 <unk>，也写不出它。",
+  ],
+  say_unlike: [
+    "The model learned from words of {0} to {1} letters, a to z; this one is different.",
+    "模型学习用的单词由 {0} 到 {1} 个 a 到 z 的字母组成；这个单词不一样。",
+  ],
+  say_full: ["No more than {0} letters fit here.", "这里最多输入 {0} 个字母。"],
   say_masked: ["No token can see {0} now: {1}.", "现在没有词元能看到 {0}：{1}。"],
   say_seen: [
     "The padding {0} can be seen now, as if it were text: {1}.",

@@ -15,15 +15,25 @@ export class Tokens {
     return this.ids.get(text) ?? this.ids.get("<unk>");
   }
 
-  /** @param {string} text @returns {number[]} */
-  encode(text) {
+  /** @param {string} text @returns {string[]} a piece for each token */
+  split(text) {
     const out = [];
     while (text) {
       const name = this.special.find((x) => text.startsWith(x)) || [...text][0];
-      out.push(this.id(name));
+      out.push(name);
       text = text.slice(name.length);
     }
     return out;
+  }
+
+  /** @param {string} text @returns {number[]} */
+  encode(text) {
+    return this.split(text).map((piece) => this.id(piece));
+  }
+
+  /** The letters that have no token, each once. @param {string} text @returns {string[]} */
+  unknown(text) {
+    return [...new Set(this.split(text))].filter((piece) => !this.ids.has(piece));
   }
 
   /** The letters, without the special tokens. @param {number[]} ids */

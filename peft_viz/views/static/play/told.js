@@ -1,13 +1,15 @@
 // What is seen, in a sentence or two. Each says what was computed: the answer is compared with that
 // of the same question without the change.
 import { nameOf } from "./figure.js";
+import { MOST_LETTERS } from "./state.js";
 
 /** @typedef {import("./page.js").PeftVizPlayground} View */
 
 /** @param {View} view @returns {string[]} */
 export function sentences(view) {
   const { state, answers } = view;
-  if (!state.on) return [view.say("say_off")];
+  if (!state.word) return [view.say("say_empty")];
+  if (!state.on) return [view.say("say_off"), ...aboutTheWord(view)];
   const { virtual, modules } = view.facts.methods[state.method];
   const numbers = view.number(view.countOf(state.method));
   const out = [view.say(`say_${state.method}`, virtual || modules.length, numbers)];
@@ -32,6 +34,19 @@ export function sentences(view) {
   } else if (state.pad && !shown.length) {
     out.push(view.say("say_padded", against({ pad: 0 }, "_begin")));
   }
+  return [...out, ...aboutTheWord(view)];
+}
+
+/** What of the word the model cannot read, or did not learn. @param {View} view */
+function aboutTheWord(view) {
+  const { word } = view.state;
+  const [least, most] = view.facts.lengths;
+  const unknown = view.tokens.unknown(word);
+  const learned = /^[a-z]*$/.test(word) && word.length >= least && word.length <= most;
+  const out = [];
+  if (unknown.length) out.push(view.say("say_unknown", unknown.join(view.say("comma"))));
+  else if (!learned) out.push(view.say("say_unlike", least, most));
+  if ([...word].length >= MOST_LETTERS) out.push(view.say("say_full", MOST_LETTERS));
   return out;
 }
 
