@@ -11,17 +11,17 @@ from functools import lru_cache, wraps
 import torch
 from .config import IGNORED, PeftType, warn
 from .architectures import encoders, first_row, LEAVES_CACHE_OUT, maximum_length
-from .methods.cpt import as_part_of_batch
-from .place import cache_length, STATES
+from .place import cache_length, is_plain, Past, STATES
 
 # %% auto #0
 __all__ = ['FOR_METHODS', 'MEANT', 'WHOLE', 'FITS', 'FLOATS', 'TAKEN_BY', 'PACKED', 'named', 'by_name', 'unless_switched_off',
            'need', 'need_numbers', 'need_tensor', 'can_be_read', 'check_mask', 'check_other_mask', 'check_inputs',
-           'check_is_cache', 'check_embedded', 'check_mask_behind', 'check_use_of_cache', 'warn_of_positions',
+           'check_is_cache', 'check_embedded', 'seen', 'check_mask_behind', 'check_use_of_cache', 'warn_of_positions',
            'warn_of_other_methods', 'warn_of_merged', 'with_copies', 'starts_anew', 'check_one_text_a_row',
            'check_without_virtual', 'check_prompt_inputs', 'check_ids', 'check_positions', 'check_labels',
-           'warn_of_misspelt', 'is_first_call', 'check_call', 'check_ranges', 'check_cache', 'check_kinds',
-           'check_calculates', 'with_checked_inputs', 'check_beginning', 'with_checked_beginning']
+           'warn_of_misspelt', 'brings_cache', 'is_first_call', 'check_mask_of_three', 'check_mask_of_four',
+           'check_call', 'check_ranges', 'check_cache', 'check_kinds', 'check_calculates', 'with_checked_inputs',
+           'check_beginning', 'with_checked_beginning']
 
 # %% ../../nbs/reference/03_calls.ipynb #bc01519c
 FOR_METHODS = "adapter_names", "task_ids", "input_type_mask"  # arguments that the base model does not have
@@ -199,7 +199,7 @@ def check_inputs(
     if not batch_size or not length:
         raise ValueError(f"the input has shape {list(inputs.shape)}: there is no token in it")
     need_tensor("labels", labels, (batch_size, length), "[batch, sequence], as the input")
-    if isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 2:
+    if is_plain(attention_mask):
         longer = not is_first and attention_mask.shape[1] > length
         shape = batch_size, (None if longer else length)
         need_tensor("attention_mask", attention_mask, shape, "[batch, sequence], as the input", "numbers")
@@ -236,6 +236,20 @@ def check_embedded(
         need_tensor("inputs_embeds", inputs_embeds, shape, "[batch, sequence, hidden]", FLOATS)
 
 
+def seen(
+    cache,  # of any form, or None
+) -> int | None:
+    "How many tokens it holds. None where it is not asked: one of fixed length has to count, one of states has none."
+    if cache is None:
+        return 0
+    if not hasattr(cache, "get_seq_length") or getattr(cache, "is_compileable", False):
+        return None
+    try:
+        return cache_length(cache)
+    except ValueError:  # it holds recurrent states, and no tokens
+        return None
+
+
 def check_mask_behind(
     cache,  # that comes with the call, or None
     attention_mask,  # of any form, or None
@@ -243,16 +257,11 @@ def check_mask_behind(
     virtual: int,  # tokens in the cache that the mask may leave out
 ):
     """Raises ValueError for a mask that is shorter than the tokens so far: transformers takes what is missing at its
-    end for padding, and the newest tokens would not be seen. (A cache of fixed size is not asked: it has to count.)"""
-    if not hasattr(cache, "get_seq_length") or getattr(cache, "is_compileable", False):
+    end for padding, and the newest tokens would not be seen."""
+    kept = seen(cache)
+    if cache is None or kept is None or not is_plain(attention_mask):
         return
-    if not isinstance(attention_mask, torch.Tensor) or attention_mask.dim() != 2:
-        return
-    try:
-        so_far = cache_length(cache) - virtual + length
-    except ValueError:  # it holds recurrent states, and no tokens
-        return
-    given = attention_mask.shape[1]
+    so_far, given = kept - virtual + length, attention_mask.shape[1]
     need(
         given >= so_far,
         f"attention_mask is for {given} tokens, and there are {so_far}: those in the cache, and {length} new",
@@ -469,24 +478,62 @@ def _names(kind: type) -> frozenset:
 
 def warn_of_misspelt(
     kind: type,  # of the base model
-    known: tuple[str, ...],  # arguments that the PEFT model takes
     given: dict,  # the arguments of the call
 ):
     "Warn of unknown arguments that look like a known one. transformers ignores them without a warning."
-    unknown = [name for name in given if name not in known and name not in _names(kind)]
+    unknown = [name for name in given if name not in MEANT and name not in _names(kind)]
     for name in unknown:
         close = difflib.get_close_matches(name, MEANT, n=1, cutoff=0.75)
         if close and not name.endswith(f"_{close[0]}"):  # (others have a `decoder_attention_mask`)
             warn(f"the base model has no argument {name!r}, and leaves it out; did you mean {close[0]!r}?")
 
 # %% ../../nbs/reference/03_calls.ipynb #5018562a
+def brings_cache(
+    given: dict,  # the arguments of a call
+) -> bool:
+    "Does a cache or a state come with it, which a call that fails may have changed?"
+    return bool([name for name in ("past_key_values", *STATES) if given.get(name) is not None])
+
+
 def is_first_call(
     given: dict,  # the arguments of a call
 ) -> bool:
-    "Does no cache come with it?"
-    return not [name for name in ("past_key_values", *STATES) if given.get(name) is not None]
+    "Has the base model seen nothing so far? False, too, where its cache does not say it."
+    states = {name: given.get(name) for name in STATES}
+    return seen(given.get("past_key_values")) == 0 and not Past(states)
 
 # %% ../../nbs/reference/03_calls.ipynb #5b1e0ab0
+def check_mask_of_three(
+    model,  # a PeftModel
+    attention_mask,  # of any form, or None
+):
+    "Raises ValueError for a mask of three dimensions, unless the base model is an encoder and there is no prompt."
+    if isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 3:
+        is_encoder = model.get_base_model().config.model_type in encoders()
+        need(
+            is_encoder and not model.active_peft_config.is_prompt_learning,
+            f"attention_mask has shape {list(attention_mask.shape)}; it must be [batch, sequence]",
+        )
+
+
+def check_mask_of_four(
+    model,  # a PeftModel
+    attention_mask,  # of any form, or None
+    position_ids: torch.Tensor | None,  # [..., sequence]
+):
+    "Raises ValueError for a mask of four dimensions where the base model has to count positions in it."
+    if not isinstance(attention_mask, torch.Tensor) or attention_mask.dim() != 4:
+        return
+    setting = model.setting if model.active_peft_config.is_prompt_learning else None
+    counted = setting is not None and setting.counts_positions
+    told = position_ids is not None and (setting is None or setting.keeps_positions)
+    need(
+        counted or told or not model.base_model_facts.counts_in_mask,
+        f"{type(model.get_base_model()).__name__} counts positions in the mask, so it must be [batch, sequence]; the "
+        f"attention_mask has shape {list(attention_mask.shape)}",
+    )
+
+
 def check_call(
     model,  # a PeftModel
     given: dict,  # the arguments of a forward
@@ -494,24 +541,15 @@ def check_call(
     "Raises ValueError for arguments that do not fit together; warns of misspelt ones and of those that are dropped."
     base, prompts = model.get_base_model(), model.active_peft_config.is_prompt_learning
     setting = model.setting if prompts else None
-    warn_of_misspelt(type(base), MEANT, given)
+    warn_of_misspelt(type(base), given)
     cache, mask = given.get("past_key_values"), given.get("attention_mask")
     check_is_cache(cache)
     names = ["input_ids", "inputs_embeds", "attention_mask", "labels"]
     if setting is None or setting.keeps_positions:  # otherwise they are dropped
         names.append("position_ids")
     check_inputs(**{name: given.get(name) for name in names}, is_first=is_first_call(given))
-    if isinstance(mask, torch.Tensor) and mask.dim() == 3:
-        fits = not prompts and base.config.model_type in encoders()
-        need(fits, f"attention_mask has shape {list(mask.shape)}; it must be [batch, sequence]")
-    if isinstance(mask, torch.Tensor) and mask.dim() == 4:
-        counted = setting is not None and setting.counts_positions
-        told = given.get("position_ids") is not None and (setting is None or setting.keeps_positions)
-        need(
-            counted or told or not model.base_model_facts.counts_in_mask,
-            f"{type(base).__name__} counts positions in the mask, so it must be [batch, sequence]; the attention_mask "
-            f"has shape {list(mask.shape)}",
-        )
+    check_mask_of_three(model, mask)
+    check_mask_of_four(model, mask, given.get("position_ids"))
     inputs = given["input_ids"] if given.get("inputs_embeds") is None else given["inputs_embeds"]
     virtual = model.active_peft_config.num_virtual_tokens if prompts else 0
     check_mask_behind(cache, mask, inputs.shape[1], virtual)
@@ -597,21 +635,17 @@ def with_checked_inputs(
     def checked(self, *args, **kwargs):
         given = by_name(method, args, kwargs)[1]
         check_call(self, given)
-        if not is_first_call(given):
+        if brings_cache(given):
             check_ranges(self, given)
         pictures = self.active_peft_config.is_prompt_learning and self.setting.base.counters
         try:
             with self.setting.base.without_old_counts() if pictures else nullcontext():
-                output = method(self, *args, **kwargs)
+                return method(self, *args, **kwargs)
         except (IndexError, RuntimeError, AttributeError) as error:
             check_ranges(self, given)
             check_kinds(self, given)
             check_calculates(given.get("attention_mask"), error)
             raise
-        is_part = given.get("labels") is not None and given.get("num_items_in_batch") is not None
-        if is_part and self.peft_type == PeftType.CPT and is_first_call(given):
-            return as_part_of_batch(output, given["labels"], given["num_items_in_batch"])
-        return output
 
     return checked
 
@@ -648,8 +682,8 @@ def with_checked_beginning(
 
     @wraps(generate)
     def checked(self, *args, **kwargs):
-        first = args[0] if args else kwargs.get("inputs")
-        ids = kwargs.get("input_ids") if first is None else first
+        args, kwargs = by_name(type(self.get_base_model()).generate, args, kwargs)
+        ids = kwargs.get("input_ids") if kwargs.get("inputs") is None else kwargs["inputs"]
         embeds = kwargs.get("inputs_embeds")
         if ids is not None or embeds is not None:
             check_beginning(self, ids if embeds is None else None, embeds, kwargs)

@@ -19,7 +19,13 @@ from peft_viz.reference.model import (
     refuse_second_wrapper,
 )
 from .place import find_place, Past, Setting
-from .methods.cpt import ANSWER, answers_only, extend_types, with_cpt_loss
+from peft_viz.reference.methods.cpt import (
+    ANSWER,
+    answers_only,
+    as_part_of_batch,
+    extend_types,
+    with_cpt_loss,
+)
 from .injection.undo import all_or_nothing
 
 # %% auto #0
@@ -79,21 +85,23 @@ class CausalLMWithCPT(CausalLM):
             input_type_mask = torch.full(
                 (place.batch_size, place.tokens), ANSWER, device=self.word_embeddings.weight.device
             )
+        cpt_labels = None
         if labels is not None:
             insert, shape = place.order.insert, (place.batch_size, place.tokens)
             # both [batch, virtual + sequence]
             cpt_type_mask = extend_types(input_type_mask, peft_config, shape, insert)
-            labels = answers_only(labels, cpt_type_mask, peft_config, insert)
+            cpt_labels = answers_only(labels, cpt_type_mask, peft_config, insert)
         kwargs.update(place.embeds_again(input_ids, inputs_embeds))
         if inputs_embeds is None:
             inputs_embeds = self.word_embeddings(input_ids)  # [batch, sequence, hidden]
         prompts = self.get_prompt(place.batch_size)  # [batch, virtual, hidden]
         inputs_embeds = place.embeds(prompts, inputs_embeds)  # [batch, virtual + sequence, hidden]
-        base_model_output = self.base_model(inputs_embeds=inputs_embeds, labels=labels, **kwargs)
+        base_model_output = self.base_model(inputs_embeds=inputs_embeds, labels=cpt_labels, **kwargs)
         if labels is None:
             return base_model_output
         else:
-            return with_cpt_loss(base_model_output, labels, cpt_type_mask, peft_config)
+            output = with_cpt_loss(base_model_output, cpt_labels, cpt_type_mask, peft_config)
+            return as_part_of_batch(output, labels, kwargs.get("num_items_in_batch"))
 
 # %% ../../nbs/reference/00_causal_lm.ipynb #8845ebbb
 class CausalLMWithForward(CausalLMWithCPT):
@@ -270,7 +278,6 @@ def get_peft_model(
     check_config(peft_config)
     peft_config = copy.copy(peft_config)
     peft_config.revision = revision or peft_config.revision
-    check_config(peft_config)
     if peft_config.task_type is None and peft_config.is_prompt_learning:
         raise ValueError(f"{type(peft_config).__name__} needs to know the task; pass task_type='CAUSAL_LM'")
     # (without a task there are no virtual tokens)

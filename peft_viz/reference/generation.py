@@ -24,7 +24,7 @@ from peft_viz.reference.place import (
 
 # %% auto #0
 __all__ = ['LENT', 'SLICES_BY_LENGTH', 'lent_to_base_model', 'room_for_virtual_tokens', 'empty_where_cropped', 'count_new_tokens',
-           'StepWithPlace', 'DecodingStep', 'fit']
+           'StepWithPlace', 'DecodingStep', 'as_many_positions_as_tokens']
 
 # %% ../../nbs/reference/02_generation.ipynb #769f851d
 LENT = "prepare_inputs_for_generation", "_prepare_cache_for_generation", "generation_config"
@@ -57,13 +57,15 @@ _LOCK, _LOANS = RLock(), {}  # id of a base model -> (its own methods and settin
 
 def _give_back(transformer, loan):
     with _LOCK:
-        own, loans = _LOANS.get(id(transformer), ({}, {loan, None}))
+        if id(transformer) not in _LOANS:  # given back already
+            return
+        own, loans = _LOANS[id(transformer)]
         loans.discard(loan)
         if not loans:  # no other thread needs what was lent
             for name in LENT:
                 vars(transformer).pop(name, None)
             vars(transformer).update(own)
-            _LOANS.pop(id(transformer))
+            del _LOANS[id(transformer)]
 
 # %% ../../nbs/reference/02_generation.ipynb #43f93046
 # transformers 5 tells a step how many tokens are new. We look into its source: an import would take a second
@@ -225,7 +227,8 @@ class DecodingStep(StepWithPlace):
         wrong = dict(cache_position=not self.cache_position_stays, position_ids="position_ids" not in told)
         prepared = {name: value for name, value in model_kwargs.items() if not wrong.get(name)}
         if prepared.get("position_ids") is None and self.setting.base.takes_positions:  # some lose them
-            prepared |= {name: told[name] for name in told if name == "position_ids" and fit(told, prepared)}
+            if "position_ids" in told and as_many_positions_as_tokens(told, prepared):
+                prepared["position_ids"] = told["position_ids"]
         if (
             wrong["position_ids"]
             and self.setting.base.counts_in_mask
@@ -251,10 +254,10 @@ class DecodingStep(StepWithPlace):
         return dict(input_ids=self.input_ids[:, -self.tokens :])
 
 # %% ../../nbs/reference/02_generation.ipynb #5ad00020
-def fit(
+def as_many_positions_as_tokens(
     told: dict,  # what the base model was told
     prepared: dict,  # what it prepared
 ) -> bool:
-    "Are there as many positions as tokens? XLM adds a token of its own, and counts by itself."
+    "XLM adds a token of its own, and counts by itself."
     ids, positions = prepared.get("input_ids"), told.get("position_ids")
     return ids is None or positions is None or positions.shape[-1] == ids.shape[-1]

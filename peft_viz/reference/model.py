@@ -9,8 +9,7 @@ import difflib
 import math
 import reprlib
 from contextlib import contextmanager, ContextDecorator
-from functools import cached_property
-from importlib import import_module
+from functools import cached_property, partial
 from typing import Any
 import torch
 from torch import nn
@@ -22,7 +21,7 @@ from peft_viz.reference.architectures import (
     prefix_layout,
     takes_prompts,
 )
-from .calls import with_copies
+from .calls import by_name, named, with_copies
 from peft_viz.reference.config import (
     config_class,
     CONFIGS,
@@ -65,7 +64,7 @@ from .methods.prefix_tuning import PrefixEncoder, split_key_values, to_cache
 from .methods.prompt_tuning import PromptEmbedding
 
 # %% auto #0
-__all__ = ['TUNERS', 'OF_LAYERS', 'PROMPT_ENCODERS', 'HUB', 'PLACED', 'LOADING', 'SIZES', 'MOST', 'CLASSES', 'check_config',
+__all__ = ['TUNERS', 'OF_LAYERS', 'PROMPT_ENCODERS', 'HUB', 'PLACED', 'LOADING', 'SIZES', 'MOST', 'check_config',
            'register_peft_method', 'has_rows', 'check_room', 'fit_to_model', 'uses_checkpointing', 'check_loading',
            'NamedAdapters', 'AroundModel', 'PeftModelWithPromptEncoder', 'PeftModelWithPrompt', 'check_surroundings',
            'sizes_of', 'check_numbers', 'PeftModelWithAdapters', 'as_the_others', 'PeftModelWithMoreAdapters',
@@ -237,16 +236,15 @@ LOADING = {  # arguments of other loaders, and what becomes of them here
 
 
 def check_loading(
-    kwargs: dict,  # arguments that loading has no parameter for
+    loader,  # the method that loads
+    kwargs: dict,  # arguments that it has no parameter for
     model: nn.Module,  # the base model
 ):
     """Raises NotImplementedError for an argument that is not implemented, TypeError for one that does not exist; warns
     of one that has no effect."""
     for name, value in kwargs.items():
         if name not in LOADING:
-            close = difflib.get_close_matches(
-                name, [*LOADING, "is_trainable", "torch_device", "subfolder", "config"], n=1
-            )
+            close = difflib.get_close_matches(name, [*LOADING, *named(loader)], n=1)
             raise TypeError(
                 f"there is no loading argument {name!r}" + (f"; did you mean {close[0]!r}?" if close else "")
             )
@@ -345,10 +343,12 @@ class AroundModel(NamedAdapters):
     @cached_property
     def _way_to_embeddings(self) -> list[str]:
         """The names from the base model down to its input embeddings: following them is ten times as fast as
-        `get_input_embeddings`. Empty where they stand in several places."""
+        `get_input_embeddings`. Empty where they stand in several places, or in a module that each adapter has of
+        its own."""
         words = self.base_model.get_input_embeddings()
         ways = [name for name, m in self.base_model.named_modules(remove_duplicate=False) if m is words]
-        return ways[0].split(".") if len(ways) == 1 else []
+        way = ways[0].split(".") if len(ways) == 1 else []
+        return way if {"modules_to_save", "original_module"}.isdisjoint(way) else []
 
     def get_base_model(self) -> nn.Module:
         "The transformers model itself."
@@ -420,6 +420,7 @@ class PeftModelWithPromptEncoder(AroundModel):
         self.prompt_tokens[adapter_name] = torch.arange(peft_config.num_virtual_tokens)
         add_modules_to_save(model, peft_config.modules_to_save, adapter_name)
         self._activate_saved_modules(self.active_peft_config.inference_mode)
+        vars(self).pop("_way_to_embeddings", None)  # a module on it may have copies now
 
     def _saved_modules(self):
         return [m for m in self.base_model.modules() if isinstance(m, ModulesToSaveWrapper)]
@@ -582,6 +583,11 @@ def as_the_others(
             module.enable_adapters(False)
 
 # %% ../../nbs/reference/04_model.ipynb #02fd7094
+def _with_one_more(adapter_name, model, peft_config):
+    model.add_adapter(adapter_name, peft_config)
+    return model
+
+
 class PeftModelWithMoreAdapters(PeftModelWithAdapters):
     "A base model to which adapters can be added, and from which they can be deleted."
 
@@ -612,7 +618,7 @@ class PeftModelWithMoreAdapters(PeftModelWithAdapters):
         if low_cpu_mem_usage:
             raise NotImplementedError("add_adapter(low_cpu_mem_usage=True) is not implemented in peft_viz")
         check_surroundings(self, peft_config)
-        check_numbers(self, peft_config, lambda shadow, c: shadow.add_adapter(adapter_name, c) or shadow)
+        check_numbers(self, peft_config, partial(_with_one_more, adapter_name))
         peft_config, were_there = copy.copy(peft_config), set(self.modules())
         with all_or_nothing(self):
             self.peft_config[adapter_name] = peft_config
@@ -628,20 +634,25 @@ class PeftModelWithMoreAdapters(PeftModelWithAdapters):
         self,
         adapter_name: str,  # of this model
     ):
-        """Delete an adapter. If it was active, the first of the others becomes active. Raises ValueError for an
-        unknown name, and for the only adapter."""
+        """Delete an adapter. If no other one was active, the first of the others becomes active. Raises ValueError
+        for an unknown name, and for the only adapter."""
         check_known(adapter_name, self.peft_config)
         if len(self.peft_config) == 1:
             raise ValueError(f"{adapter_name!r} is the only adapter; add another one first")
         if self.active_peft_config.is_prompt_learning:
-            for parts in self.peft_config, self.prompt_encoder, self.prompt_tokens:
-                del parts[adapter_name]
-            for module in self._saved_modules():
-                module.delete_adapter(adapter_name)
+            self._delete_prompt_encoder(adapter_name)
         else:
             self.base_model.delete_adapter(adapter_name)
+            self._active_adapter = self.base_model.active_adapters[0]
+
+    def _delete_prompt_encoder(self, adapter_name):
+        for parts in self.peft_config, self.prompt_encoder, self.prompt_tokens:
+            del parts[adapter_name]
+        for module in self._saved_modules():
+            module.delete_adapter(adapter_name)
         if adapter_name == self.active_adapter:
-            self.set_adapter(next(iter(self.peft_config)))
+            name, config = next(iter(self.peft_config.items()))
+            self.set_adapter(name, config.inference_mode)
 
 # %% ../../nbs/reference/04_model.ipynb #79ae7450
 class SwitchedOff(ContextDecorator):
@@ -729,6 +740,7 @@ class PeftModelWithForward(PeftModelWithMoreAdapters):
         **kwargs,  # the same, and `adapter_names` for LoRA
     ):  # what the base model's `generate` returns
         "The base model's `generate` with its adapted layers, without virtual tokens."
+        args, kwargs = by_name(type(self.get_base_model()).generate, args, kwargs)
         kwargs = with_copies(self, kwargs)
         with self._enable_peft_forward_hooks(*args, **kwargs):
             return self.get_base_model().generate(*args, **self._without_special_args(kwargs))
@@ -823,7 +835,7 @@ class PeftModelFromPretrained(PeftModelWithSaving):
             autocast_adapter_dtype=autocast_adapter_dtype,
             corrected_positions=corrected_positions,
         )
-        check_loading(kwargs, model)
+        check_loading(cls.from_pretrained, kwargs, model)
         with checkpoint.reading(checkpoint.folder_to_read(model_id, subfolder)):
             loaded = checkpoint.config_to_load(model_id, is_trainable, config, subfolder)
             tensors = checkpoint.load_peft_weights(model_id, torch_device, subfolder)
@@ -865,7 +877,7 @@ class PeftModelWithLoading(PeftModelFromPretrained):
         Raises ValueError for an adapter that does not fit, OSError for files that cannot be read, and what
         `check_loading` raises for other arguments."""
         check_flags(is_trainable=is_trainable, autocast_adapter_dtype=autocast_adapter_dtype)
-        check_loading(kwargs, self.get_base_model())
+        check_loading(type(self).load_adapter, kwargs, self.get_base_model())
         is_new = adapter_name not in self.peft_config
         with checkpoint.reading(checkpoint.folder_to_read(model_id, subfolder)):
             config = (
@@ -911,33 +923,25 @@ class PeftModel(PeftModelWithLoading):
     ):
         """Train adapters in the base model's layers, active or not. Raises ValueError for an unknown name, and
         TypeError for virtual tokens, which are always trained."""
-        self._needs_layers("set_requires_grad")
+        if self.active_peft_config.is_prompt_learning:
+            raise TypeError(
+                "set_requires_grad is for adapters in the base model's layers, which "
+                f"{self.peft_type.value} does not have"
+            )
         names = [adapter_names] if isinstance(adapter_names, str) else adapter_names
         check_all_known(names, self.peft_config)
         for module in self.base_model.adapted():
-            is_saved = isinstance(module, ModulesToSaveWrapper)
-            for attribute in ("modules_to_save",) if is_saved else module.adapter_layer_names:
-                for name, part in getattr(module, attribute).items():
-                    if name in names:
-                        part.requires_grad_(requires_grad)
+            module.set_requires_grad(names, requires_grad)
 
     def get_layer_status(self) -> LayerStatusList:  # of `TunerLayerStatus`
         """A table of the adapted layers: their adapters, and which of them are active, merged, trained. Raises
         TypeError where the adapters are virtual tokens."""
-        self._needs_layers("get_layer_status")
         return get_layer_status(self)
 
     def get_model_status(self) -> TunerModelStatus:
         """The same for the model as a whole; what differs from layer to layer is called irregular. Raises TypeError
         where the adapters are virtual tokens."""
-        self._needs_layers("get_model_status")
         return get_model_status(self)
-
-    def _needs_layers(self, what):
-        if self.active_peft_config.is_prompt_learning:
-            raise TypeError(
-                f"{what} is for adapters in the base model's layers, which {self.peft_type.value} does not have"
-            )
 
     def supports_lora_conversion(
         self,
@@ -958,19 +962,14 @@ class PeftModel(PeftModelWithLoading):
         print(f"trainable params: {trainable:,d} || all params: {total:,d} || trainable%: {share:.4f}")
 
 # %% ../../nbs/reference/04_model.ipynb #7a198d88
-CLASSES: dict[Any, str] = {  # task -> its class, by name: that module is built on this one
-    TaskType.CAUSAL_LM: "peft_viz.reference.causal_lm:PeftModelForCausalLM",
-}
-
-
 def model_class(
     task_type: TaskType | None,  # of a configuration
 ) -> type[PeftModel]:
     "The class that wraps a base model for a task."
-    if task_type not in CLASSES:  # `check_config` refuses tasks that are not here
-        return PeftModel
-    module, name = CLASSES[task_type].split(":")
-    return getattr(import_module(module), name)
+    from peft_viz.reference.causal_lm import PeftModelForCausalLM  # built on this module
+
+    # (`check_config` refuses tasks that are not here)
+    return PeftModelForCausalLM if task_type == TaskType.CAUSAL_LM else PeftModel
 
 
 def check_is_causal_lm(

@@ -417,8 +417,9 @@ class InCache(Place):
 
 
 class InCacheWithPositions(InCache):
-    """The same, for RoBERTa and its kin: they count positions behind the cache for ids, but not for
-    embeddings. Then they are told: the caller's, shifted, or else those counted in the cache."""
+    """The same, for base models whose first position is not 0, such as RoBERTa: they count positions behind the
+    cache for ids, but not for embeddings. Then they are told: the caller's, shifted, or else those counted in the
+    cache."""
 
     def output(self, base_model, input_ids, inputs_embeds, **kwargs):
         if inputs_embeds is not None:

@@ -104,6 +104,27 @@ class AdapterHolder(nn.Module):
         "Are there trained parts of this adapter here?"
         return any(name in getattr(self, attribute) for attribute in self.adapter_layer_names)
 
+    def parts(self) -> list[tuple[str, list[nn.Parameter]]]:
+        "The trained parts here: the name of the adapter of each, and its parameters."
+        parts = [pair for attribute in self.adapter_layer_names for pair in getattr(self, attribute).items()]
+        return [
+            (n, [part] if isinstance(part, nn.Parameter) else list(part.parameters())) for n, part in parts
+        ]
+
+    def set_requires_grad(
+        self,
+        names: list[str],  # of adapters, with or without parts here
+        requires_grad: bool = True,  # False: freeze them
+    ):
+        "Train adapters, active or not. While the adapters are off, this holds from when they are on again."
+        asked = [p for name, parameters in self.parts() if name in names for p in parameters]
+        if self.disable_adapters:
+            others = [p for p in self._resting if id(p) not in set(map(id, asked))]
+            self._resting = others + asked * requires_grad
+            return
+        for parameter in asked:
+            parameter.requires_grad_(requires_grad)
+
     def set_adapter(
         self,
         names: list[str],  # of adapters, with or without parts here
@@ -128,9 +149,9 @@ class AdapterHolder(nn.Module):
         self.disable_adapters = not enabled
 
     def _train_only(self, names):
-        for attribute in self.adapter_layer_names:
-            for name, part in getattr(self, attribute).items():
-                part.requires_grad_(name in names)
+        for name, parameters in self.parts():
+            for parameter in parameters:
+                parameter.requires_grad_(name in names)
 
     def delete_adapter(
         self,

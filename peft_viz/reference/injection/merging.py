@@ -132,11 +132,12 @@ class TunerWithMerging(AroundBaseModel):
 
             for layer in tqdm(layers, disable=not progressbar, desc="Merging"):
                 layer.merge(safe_merge=safe_merge, adapter_names=adapter_names)
-            self.has_merged = True
         except Exception:
             for layer, state in before:
                 layer.restore(state)
             raise
+        finally:
+            self.has_merged = any(layer.merged for layer in layers)
 
     def _check_names(self, names):
         check_each_once(names, self.peft_config)

@@ -144,12 +144,7 @@ def _tuner_of(model):
 
 
 def _layer_status(name, module):
-    trained = [
-        (adapter, part)
-        for attribute in module.adapter_layer_names
-        for adapter, part in getattr(module, attribute).items()
-    ]
-    parameters = _gathered({adapter: _parameters(part)} for adapter, part in trained)
+    parameters = _gathered({adapter: own} for adapter, own in module.parts())
     flat = {adapter: [p for some in parts for p in some] for adapter, parts in parameters.items()}
     return TunerLayerStatus(
         name=name,
@@ -164,10 +159,6 @@ def _layer_status(name, module):
         devices={adapter: sorted({p.device.type for p in parts}) for adapter, parts in flat.items()},
         quantization_backend=None,
     )
-
-
-def _parameters(part):
-    return [part] if isinstance(part, nn.Parameter) else list(part.parameters())
 
 
 def _gathered(dicts):

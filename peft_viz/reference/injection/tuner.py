@@ -193,12 +193,6 @@ def _train_biases(model, which, targets):
             module.bias.requires_grad_(True)
 
 
-def _to_float32(part):
-    for parameter in [part] if isinstance(part, nn.Parameter) else part.parameters():
-        if parameter.dtype in (torch.float16, torch.bfloat16):
-            parameter.data = parameter.data.to(torch.float32)
-
-
 def _all_names(field, lists):
     if len({isinstance(names, str) for names in lists}) > 1:
         raise ValueError(
@@ -254,11 +248,7 @@ class TunerWithCombining(TunerWithInjection):
             if hasattr(configs[0], field):
                 fields[field] = _all_names(field, [getattr(config, field) for config in configs])
         self.peft_config[adapter_name] = replace_fields(configs[0], **fields)
-        try:
-            self.inject_adapter(adapter_name)
-        except Exception:
-            del self.peft_config[adapter_name]
-            raise
+        self.inject_adapter(adapter_name)
 
 # %% ../../../nbs/reference/injection/05_tuner.ipynb #fefa44b6
 class BaseTuner(TunerWithCombining):
@@ -280,10 +270,10 @@ class BaseTuner(TunerWithCombining):
     ):
         "Turn an adapter's float16 or bfloat16 parameters into float32, as stable training needs."
         for layer in self.tuner_layers():
-            for attribute in layer.adapter_layer_names:
-                parts = getattr(layer, attribute)
-                if adapter_name in parts:
-                    _to_float32(parts[adapter_name])
+            parts = [parameters for name, parameters in layer.parts() if name == adapter_name]
+            for parameter in [p for parameters in parts for p in parameters]:
+                if parameter.dtype in (torch.float16, torch.bfloat16):
+                    parameter.data = parameter.data.to(torch.float32)
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *args, adapter_names: list[str] | None = None, **kwargs):  # noqa: ARG002

@@ -41,7 +41,7 @@ def _contents(value):
 
 
 def _put_back(value, contents):
-    if contents is None or value == contents:
+    if contents is None:
         return
     value.clear()
     value.extend(contents) if isinstance(value, list) else value.update(contents)

@@ -17,6 +17,7 @@ from peft_viz.reference.injection.layer import (
 )
 from ..injection.targets import fill_targets, name_matches
 from ..injection.tuner import BaseTuner
+from ..injection.undo import all_or_nothing
 
 # %% auto #0
 __all__ = ['IA3Parts', 'IA3Layer', 'rescaled', 'IA3Model']
@@ -140,10 +141,9 @@ class IA3Model(BaseTuner):
             warn(f"there is an adapter {adapter_name!r} already; nothing is combined")
             return
         weights = self._check_parts(adapters, weights)
-        self._add_combined(adapters, adapter_name)
-        for layer in self.tuner_layers():
-            present = [
-                (layer.ia3_l[name], weight) for name, weight in zip(adapters, weights) if name in layer.ia3_l
-            ]
-            if present:
-                layer.ia3_l[adapter_name].data = sum(factors.data * weight for factors, weight in present)
+        with all_or_nothing(self):
+            self._add_combined(adapters, adapter_name)
+            for layer in self.tuner_layers():
+                there = [(layer.ia3_l[n], w) for n, w in zip(adapters, weights) if n in layer.ia3_l]
+                if there:
+                    layer.ia3_l[adapter_name].data = sum(factors.data * weight for factors, weight in there)

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from ..architectures import class_name, is_linear, lora_targets
-from ..config import LoraConfig, UnknownAdapterError, maybe, warn, whole
+from ..config import FRACTION, LoraConfig, UnknownAdapterError, maybe, warn, whole
 from .combine import check_recipe, combined, factored
 from peft_viz.reference.injection.layer import (
     BaseTunerLayer,
@@ -27,6 +27,7 @@ from peft_viz.reference.injection.layer import (
 from ..injection.saved import rows_by_adapter
 from ..injection.targets import fill_targets, fitting_pattern
 from ..injection.tuner import BaseTuner
+from ..injection.undo import all_or_nothing
 
 # %% auto #0
 __all__ = ['INITIALISATIONS', 'LoraWeight', 'Magnitude', 'by_pattern', 'LoraParts', 'LoraWithForward', 'LoraWithWeight',
@@ -522,17 +523,20 @@ class LoraModel(LoraWithMixedBatches):
         weights = self._check_parts(adapters, weights)
         if not maybe(whole(1)).allows(svd_rank):
             raise ValueError(f"svd_rank={reprlib.repr(svd_rank)}; it must be {whole(1).words}, or None")
+        if not maybe(FRACTION).allows(svd_clamp):
+            raise ValueError(f"svd_clamp={reprlib.repr(svd_clamp)}; it must be {FRACTION.words}, or None")
         if any(self.peft_config[name].use_dora for name in adapters):
             raise ValueError("DoRA adapters are no sums that could be combined")
         kind = "linear" if len(adapters) == 1 else combination_type
         rank = self._combined_rank(adapters, kind, svd_rank)
         fields = dict(r=rank, lora_alpha=rank, rank_pattern={}, alpha_pattern={}, use_rslora=False)
-        self._add_combined(adapters, adapter_name, **fields)
         svd = dict(clamp=svd_clamp, full_matrices=svd_full_matrices, driver=svd_driver)
-        for layer in self.tuner_layers():
-            present = {name: weight for name, weight in zip(adapters, weights) if layer.has_adapter(name)}
-            if present:
-                layer.combine(present, adapter_name, kind, rank, density, majority_sign_method, svd)
+        with all_or_nothing(self):
+            self._add_combined(adapters, adapter_name, **fields)
+            for layer in self.tuner_layers():
+                present = {n: weight for n, weight in zip(adapters, weights) if layer.has_adapter(n)}
+                if present:
+                    layer.combine(present, adapter_name, kind, rank, density, majority_sign_method, svd)
 
     def _combined_rank(self, adapters, kind, svd_rank):
         ranks = [max(c.r, *c.rank_pattern.values(), 1) for c in map(self.peft_config.get, adapters)]

@@ -518,3 +518,183 @@ def test_a_cache_that_does_not_fit_is_said(method):
         model(three[:, :1], past_key_values=cache)
     with pytest.raises(ValueError, match="past_key_values holds 2 rows, and the input 3"):
         model.generate(three, past_key_values=cache, max_new_tokens=1, pad_token_id=0)
+
+
+# --- what was changed is changed back, or decided in one place ----------------------------------------------------
+
+
+def test_a_replaced_parameter_is_put_back():
+    module = nn.Linear(2, 2)
+    weight, values = module.weight, module.weight.detach().clone()
+    with pytest.raises(KeyError):
+        with injection.undo.all_or_nothing(module):
+            module.weight = nn.Parameter(torch.zeros(2, 2))
+            module.extra = nn.Linear(1, 1)
+            raise KeyError
+    assert module.weight is weight and torch.equal(weight, values)
+    assert torch.equal(module(torch.ones(1, 2)), F.linear(torch.ones(1, 2), weight, module.bias))
+    assert not list(module.children())
+
+
+def lora(**fields):
+    return ours.LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False, **fields, **CLM)
+
+
+def with_adapters(*names, **fields):
+    torch.manual_seed(0)
+    model = ours.get_peft_model(ours.tiny_random("llama"), lora(), names[0])
+    for name in names[1:]:
+        model.add_adapter(name, lora(**fields))
+    return model.eval()
+
+
+@pytest.mark.parametrize("fields", [dict(svd_clamp=5), dict(svd_clamp="a"), dict(svd_rank=0)], ids=str)
+def test_a_combination_that_is_refused_leaves_no_adapter(fields):
+    model = with_adapters("a", "b")
+    before = state(model)
+    with pytest.raises(ValueError, match=f"{next(iter(fields))}="):
+        model.base_model.add_weighted_adapter(["a", "b"], [1.0, 1.0], "c", **fields)
+    assert state(model) == before and list(model.peft_config) == ["a", "b"]
+
+
+@pytest.mark.parametrize("method", ["lora", "ia3"])
+def test_a_combination_that_fails_leaves_no_adapter(method, monkeypatch):
+    model = ours.get_peft_model(ours.tiny_random("llama"), small.config(method), "a")
+    model.add_adapter("b", small.config(method))
+    before = state(model)
+    put_in = model.base_model._add_combined
+
+    def put_in_and_fail(*names, **told):
+        put_in(*names, **told)
+        raise MemoryError
+
+    monkeypatch.setattr(model.base_model, "_add_combined", put_in_and_fail)
+    with pytest.raises(MemoryError):
+        model.base_model.add_weighted_adapter(["a", "b"], [1.0, 1.0], "c")
+    monkeypatch.undo()
+    assert state(model) == before and list(model.peft_config) == ["a", "b"]
+
+
+def broken_after(calls, method):
+    left = iter(range(calls))
+
+    def limited(*args, **kwargs):
+        if next(left, None) is None:
+            raise MemoryError
+        return method(*args, **kwargs)
+
+    return limited
+
+
+def test_the_other_active_adapters_stay_active_when_one_is_deleted():
+    model = with_adapters("a", "b", "c")
+    model.base_model.set_adapter(["b", "c"])
+    model.delete_adapter("b")
+    assert model.active_adapters == ["c"] and model.active_adapter == "c"
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trained and all(".c." in name for name in trained)
+    model.delete_adapter("c")
+    assert model.active_adapters == ["a"] == [model.active_adapter]
+
+
+@pytest.mark.parametrize("method", ["lora", "prompt"])
+def test_an_adapter_for_inference_is_not_trained_because_another_was_deleted(method):
+    model = ours.get_peft_model(ours.tiny_random("llama"), small.config(method, inference_mode=True), "a")
+    model.add_adapter("b", small.config(method))
+    model.set_adapter("b")
+    model.delete_adapter("b")
+    assert model.active_adapters == ["a"]
+    if method == "lora":
+        assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_what_is_merged_is_what_the_layers_say(monkeypatch):
+    model = with_adapters("a")
+    model.merge_adapter([])
+    assert not model.base_model.has_merged
+    second = model.base_model.tuner_layers()[1]
+    monkeypatch.setattr(second, "merge", broken_after(0, second.merge))
+    with pytest.raises(MemoryError):
+        model.merge_adapter()
+    assert model.base_model.has_merged  # the first layer is
+    model.unmerge_adapter()
+    assert not model.base_model.has_merged
+
+
+def test_an_adapter_that_is_trained_while_all_are_off_is_trained_when_they_are_on():
+    model = with_adapters("a", "b")
+    of = lambda name: [p.requires_grad for n, p in model.named_parameters() if f".{name}." in n]
+    model.base_model.disable_adapter_layers()
+    model.set_requires_grad("a", False)
+    model.set_requires_grad("b", True)
+    assert not any(of("a") + of("b"))
+    model.base_model.enable_adapter_layers()
+    assert not any(of("a")) and all(of("b"))
+
+
+def test_words_are_looked_up_in_the_active_adapters_own_table():
+    model = ours.get_peft_model(
+        ours.tiny_random("llama"), small.config("prompt", modules_to_save=["model"]), "a"
+    )
+    model.eval()(IDS)
+    model.add_adapter("b", small.config("prompt", modules_to_save=["model"]))
+    for name in "b", "a", "b":
+        model.set_adapter(name)
+        assert model.word_embeddings is model.base_model.get_input_embeddings()
+        model(IDS)
+    model.delete_adapter("a")
+    model(IDS)
+
+
+def test_a_module_on_the_way_to_the_words_may_be_saved_later():
+    model = ours.get_peft_model(ours.tiny_random("llama"), small.config("prompt"), "a").eval()
+    model(IDS)
+    model.add_adapter("b", small.config("prompt", modules_to_save=["model"]))
+    model.set_adapter("b")
+    assert model.word_embeddings is model.base_model.get_input_embeddings()
+    model(IDS)
+
+
+def test_a_setting_of_generate_may_come_by_position():
+    from transformers import GenerationConfig
+
+    model = with_adapters("a", "b")
+    told = GenerationConfig(num_beams=2, max_new_tokens=2, pad_token_id=0)
+    names = dict(adapter_names=["a", "b"])
+    want = model.generate(IDS, generation_config=told, **names)
+    assert torch.equal(model.generate(IDS, told, **names), want)
+    assert torch.equal(ours.PeftModel.generate(model, IDS, told, **names), want)
+
+
+@pytest.mark.parametrize("method", ["prompt", "prefix", "lora"])
+def test_an_empty_cache_is_no_past(method):
+    from transformers import DynamicCache
+
+    model = ours.get_peft_model(ours.tiny_random("llama"), small.config(method)).eval()
+    config = model.get_base_model().config
+    for cache in None, DynamicCache(config=config):
+        with pytest.raises(ValueError, match="attention_mask has shape"):
+            model(IDS, attention_mask=torch.ones(2, 9), past_key_values=cache)
+    assert torch.equal(model(IDS).logits, model(IDS, past_key_values=DynamicCache(config=config)).logits)
+
+
+CPT = ours.CPTConfig(cpt_token_ids=[5, 6, 7, 8], cpt_mask=[1] * 4, cpt_tokens_type_mask=[1, 2, 3, 4], **CLM)
+
+
+def test_the_loss_of_cpt_is_a_part_of_the_batch_with_an_empty_cache_too():
+    from transformers import DynamicCache
+
+    model = ours.get_peft_model(ours.tiny_random("llama"), CPT).eval()
+    told = dict(labels=IDS, num_items_in_batch=torch.tensor(24))
+    loss = model(IDS, **told).loss
+    again = model(IDS, past_key_values=DynamicCache(config=model.base_model.config), **told).loss
+    assert torch.equal(loss, again) and loss < model(IDS, labels=IDS).loss
+
+
+def test_a_misspelt_argument_of_a_loader_is_compared_with_its_own(tmp_path):
+    model = with_adapters("a")
+    model.save_pretrained(tmp_path)
+    with pytest.raises(TypeError, match="no loading argument 'config'$"):
+        model.load_adapter(tmp_path / "a", "x", config=model.peft_config["a"])
+    with pytest.raises(TypeError, match="did you mean 'config'"):
+        ours.PeftModel.from_pretrained(ours.tiny_random("llama"), tmp_path / "a", confg=None)

@@ -472,7 +472,7 @@ def test_reports_are_for_layers():
     for report in prompt.get_layer_status, prompt.get_model_status:
         with pytest.raises(
             TypeError,
-            match=f"{report.__name__} is for adapters in the base model's layers, which PROMPT_TUNING does not have",
+            match="get_model_status are for adapters in the base model's layers, which PROMPT_TUNING does not have",
         ):
             report()
 

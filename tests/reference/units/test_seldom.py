@@ -12,7 +12,7 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoi
 import peft_viz
 from families import tiny_model
 from peft_viz import checkpoint, helpers, tiny_random, trainer
-from peft_viz.reference.generation import fit
+from peft_viz.reference.generation import as_many_positions_as_tokens
 from peft_viz.reference.place import find_place, Past
 
 CLM = dict(task_type="CAUSAL_LM")
@@ -186,8 +186,9 @@ def test_teaching_where_a_version_has_no_such_module(monkeypatch):
 def test_positions_are_given_back_only_where_they_fit_the_tokens():
     "XLM adds a token of its own to those that it is given."
     told, three = dict(position_ids=torch.zeros(2, 3)), torch.zeros(2, 3)
-    assert fit(told, dict(input_ids=three)) and fit(told, {}) and fit({}, dict(input_ids=three))
-    assert not fit(told, dict(input_ids=torch.zeros(2, 4)))
+    assert as_many_positions_as_tokens(told, dict(input_ids=three)) and as_many_positions_as_tokens(told, {})
+    assert as_many_positions_as_tokens({}, dict(input_ids=three))
+    assert not as_many_positions_as_tokens(told, dict(input_ids=torch.zeros(2, 4)))
 
 
 @pytest.mark.parametrize("places", [1, 2])
