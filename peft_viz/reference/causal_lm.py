@@ -74,7 +74,7 @@ class CausalLM(PeftModel):
 
 # %% ../../nbs/reference/00_causal_lm.ipynb #dfddb119
 class CausalLMWithCPT(CausalLM):
-    "With `_cpt_forward`."
+    "A base model and CPT's pass through it, `_cpt_forward`: examples in front, and a loss over answers."
 
     def _cpt_forward(self, input_ids, inputs_embeds, place, labels=None, input_type_mask=None, **kwargs):
         """Embeddings, types and labels get the virtual tokens put in; the loss counts answers only.
@@ -105,7 +105,7 @@ class CausalLMWithCPT(CausalLM):
 
 # %% ../../nbs/reference/00_causal_lm.ipynb #8845ebbb
 class CausalLMWithForward(CausalLMWithCPT):
-    "With `forward`."
+    "A base model and one pass through it, `forward`."
 
     @unless_switched_off
     @with_checked_inputs
@@ -167,7 +167,7 @@ class CausalLMWithForward(CausalLMWithCPT):
 
 # %% ../../nbs/reference/00_causal_lm.ipynb #2d7231d5
 class CausalLMWithGenerate(CausalLMWithForward):
-    "With `generate`."
+    "A base model and `generate`, which calls it once for each new token."
 
     @unless_switched_off
     @with_checked_beginning

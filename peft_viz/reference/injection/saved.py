@@ -99,7 +99,8 @@ def saved_names(
     names: list[str] | None,  # ends of module names
 ) -> list[str]:  # full names
     """The modules that `modules_to_save` means: as for peft, "norm" is the end of "input_layernorm", too. Parts of
-    adapters are not among them."""
+    adapters are not among them. A part of a module that is saved as a whole is: as in peft, it gets a copy of its own,
+    which computes nothing."""
     return [n for n, _ in _own_modules(model) if n.endswith(tuple(names or ()))]
 
 
