@@ -426,8 +426,6 @@ class PeftFields:
     def __post_init__(self):
         if self.task_type is not None:
             self.task_type = member(TaskType, self.task_type)
-        if self.peft_type is not None:
-            self.peft_type = method_named(self.peft_type)
         self.check()
         self._warn_of_no_effect()
 
@@ -447,7 +445,10 @@ class PeftFields:
                 )
 
     def check(self):
-        "Raises ValueError unless every field is what `FIELDS` says, and they go together."
+        """Raises ValueError unless every field is what `FIELDS` says, and they go together. The name of a method, also
+        one that was set later, becomes the member of `PeftType`."""
+        if self.peft_type is not None:
+            self.peft_type = method_named(self.peft_type)
         check_fields(self)
 
     @property
@@ -547,13 +548,13 @@ class PromptTuningConfig(PromptLearningConfig):
 
     def __post_init__(self):
         self.peft_type = PeftType.PROMPT_TUNING
-        self.prompt_tuning_init = member(self.init_kind, self.prompt_tuning_init)
         super().__post_init__()
 
     def check(self):
-        "Raises ValueError also for an initialisation from a text that lacks something."
+        "Raises ValueError also for an initialisation that there is not, or one from a text that lacks something."
+        self.prompt_tuning_init = member(self.init_kind, self.prompt_tuning_init)
         super().check()
-        if member(self.init_kind, self.prompt_tuning_init).value == "TEXT":
+        if self.prompt_tuning_init == "TEXT":
             for needed in "tokenizer_name_or_path", "prompt_tuning_init_text":
                 if not getattr(self, needed):
                     raise ValueError(
@@ -562,7 +563,7 @@ class PromptTuningConfig(PromptLearningConfig):
         elif self.tokenizer_kwargs:
             raise ValueError("tokenizer_kwargs only make sense with prompt_tuning_init='TEXT'")
 
-    no_effect = {"prompt_tuning_init_text": lambda self: _for_json(self.prompt_tuning_init) != "TEXT"}
+    no_effect = {"prompt_tuning_init_text": lambda self: self.prompt_tuning_init != "TEXT"}
 
 # %% ../../nbs/reference/40_config.ipynb #460b08da
 @dataclass(repr=False)
@@ -586,14 +587,14 @@ class MultitaskPromptTuningConfig(PromptTuningConfig):
         super().check()
         if self.loads_source and not self.prompt_tuning_init_state_dict_path:
             raise ValueError(
-                f"prompt_tuning_init={_for_json(self.prompt_tuning_init)!r} begins with prompts "
+                f"prompt_tuning_init={self.prompt_tuning_init.value!r} begins with prompts "
                 "that were trained before; prompt_tuning_init_state_dict_path must name "
                 "their file"
             )
 
     no_effect = PromptTuningConfig.no_effect | {
         "prompt_tuning_init_state_dict_path": lambda self: not self.loads_source,
-        "prompt_tuning_init_task": lambda self: _for_json(self.prompt_tuning_init) != "EXACT_SOURCE_TASK",
+        "prompt_tuning_init_task": lambda self: self.prompt_tuning_init != "EXACT_SOURCE_TASK",
     }
 
     @property
@@ -639,18 +640,17 @@ class PromptEncoderConfig(PromptLearningConfig):
     @property
     def is_lstm(self) -> bool:
         "Is the network an LSTM?"
-        return _for_json(self.encoder_reparameterization_type) == "LSTM"
+        return self.encoder_reparameterization_type == "LSTM"
 
     def __post_init__(self):
         self.peft_type = PeftType.P_TUNING
-        kind = member(PromptEncoderReparameterizationType, self.encoder_reparameterization_type)
-        self.encoder_reparameterization_type = kind
         super().__post_init__()
 
     def check(self):
         "Raises ValueError also for a network that there is not."
+        kind = member(PromptEncoderReparameterizationType, self.encoder_reparameterization_type)
+        self.encoder_reparameterization_type = kind
         super().check()
-        member(PromptEncoderReparameterizationType, self.encoder_reparameterization_type)
 
 # %% ../../nbs/reference/40_config.ipynb #a0eae25d
 @dataclass(repr=False)

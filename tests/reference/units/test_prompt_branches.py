@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+import peft_viz as ours
 from peft_viz.reference.config import (
     CPTConfig,
     MultitaskPromptTuningConfig,
@@ -336,6 +337,13 @@ def test_multitask_refuses_other_shapes(words, source):
         match=r"prefix_task_rows: the file's prompts give \[1, 2, 5\], but the configuration makes it \[1, 2, 4\]",
     ):
         multitask.MultitaskPromptEmbedding(config, words)
+
+
+def test_a_start_that_is_set_later_is_refused_in_words_too(source):
+    config = ours.MultitaskPromptTuningConfig(num_virtual_tokens=2, num_tasks=2, task_type="CAUSAL_LM")
+    config.prompt_tuning_init, config.prompt_tuning_init_state_dict_path = "AVERAGE_SOURCE_TASKS", source()
+    with pytest.raises(ValueError, match="'AVERAGE_SOURCE_TASKS' begins one task, but num_tasks=2"):
+        ours.get_peft_model(ours.tiny_random("llama"), config)
 
 
 def test_multitask_prompts_are_products(words):
