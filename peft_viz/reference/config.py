@@ -29,8 +29,8 @@ __all__ = ['IGNORED', 'BETWEEN', 'Member', 'OWN_METHODS', 'LONGEST', 'FLAG', 'TE
            'NoMatchingPeftModuleError', 'UnknownAdapterError', 'check_known', 'check_all_known', 'check_each_once',
            'check_flags', 'PeftWarning', 'warn', 'PeftType', 'TaskType', 'PromptTuningInit',
            'MultitaskPromptTuningInit', 'PromptEncoderReparameterizationType', 'member', 'OwnMethod', 'method_named',
-           'Rule', 'whole', 'number', 'choice', 'maybe', 'several', 'one_of', 'either', 'is_pattern', 'is_json',
-           'by_name', 'rules', 'check_fields', 'PeftFields', 'PeftConfig', 'PromptLearningConfig', 'PromptTuningConfig',
+           'Rule', 'whole', 'number', 'choice', 'maybe', 'several', 'one_of', 'either', 'by_name', 'rules',
+           'check_fields', 'PeftFields', 'PeftConfig', 'PromptLearningConfig', 'PromptTuningConfig',
            'MultitaskPromptTuningConfig', 'PrefixTuningConfig', 'PromptEncoderConfig', 'CPTConfig', 'LoraConfig',
            'check_initialisation', 'AdaLoraConfig', 'PolyConfig', 'IA3Config', 'config_class', 'get_peft_config',
            'config_to_json', 'write_config', 'read_config', 'some', 'config_from_json']
@@ -289,29 +289,10 @@ def either(
 LONGEST = 2**16  # letters of a pattern, entries of a list; to try a longer one takes seconds
 
 
-def is_pattern(
-    value: Any,  # perhaps a text
-) -> bool:
-    "Is the value a regular expression that also works as a part of another one?"
-    try:
-        return (
-            isinstance(value, str)
-            and value == value
-            and 0 < len(value) < LONGEST  # (some cannot be compared)
-            and bool(re.compile(value) and re.compile(f"(?:{value})"))
-        )
-    except (re.error, OverflowError, RecursionError):
-        return False
-
-
-def is_json(
-    value: Any,  # perhaps a dictionary
-) -> bool:
-    "Can the value stand in `adapter_config.json`, and come back as it was?"
-    try:
-        return json.loads(json.dumps(value)) == value
-    except (TypeError, ValueError, RecursionError):
-        return False
+def _is_pattern(v):  # (it may raise: for a `Rule`, that is a no)
+    "Is the value a regular expression that also works as a part of another one, and can be compared?"
+    is_text = isinstance(v, str) and 0 < len(v) < LONGEST and v == v
+    return is_text and re.compile(v) and re.compile(f"(?:{v})")
 
 
 def by_name(
@@ -321,17 +302,19 @@ def by_name(
     "A dictionary from (ends of) module names, or regular expressions, to values."
     return Rule(
         f"a dictionary from names or regular expressions to {words}",
-        lambda v: isinstance(v, dict) and all(map(is_pattern, v)) and all(map(rule.allows, v.values())),
+        lambda v: isinstance(v, dict) and all(map(PATTERN.allows, v)) and all(map(rule.allows, v.values())),
     )
 
 
 FLAG = choice(True, False)
 TEXT = Rule("a text", lambda v: isinstance(v, str))
 NAME = Rule("a name", lambda v: isinstance(v, str) and bool(v))
-PATTERN = Rule("a regular expression", is_pattern)
+PATTERN = Rule("a regular expression", _is_pattern)
 NAMES = several(NAME, "a list of names")
 MODULES = maybe(either(NAMES, PATTERN))
-MAPPING = Rule("a dictionary that JSON can hold", lambda v: isinstance(v, dict) and is_json(v))
+MAPPING = Rule(
+    "a dictionary that JSON can hold", lambda v: isinstance(v, dict) and json.loads(json.dumps(v)) == v
+)
 FRACTION = number("a number from 0 to 1", lambda v: 0 <= v <= 1)
 NOT_NEGATIVE = number("a number, at least 0", lambda v: v >= 0)
 BETWEEN_0_AND_1 = number("a number between 0 and 1", lambda v: 0 < v < 1)
