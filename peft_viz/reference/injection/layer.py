@@ -153,7 +153,8 @@ class AdapterHolder(nn.Module):
 # %% ../../../nbs/reference/injection/01_layer.ipynb #75407afe
 class LayerAround(AdapterHolder):
     """A layer around a layer of the base model: what it is made of, and what merging would make of it.
-    Subclasses add trained parts, `forward`, and `get_delta_weight` or the two `..._parameters`."""
+    Subclasses add trained parts, `forward`, and the two `..._parameters` or `get_delta_weight`, which raises
+    NotImplementedError here."""
 
     mergeable = True  # can the base layer alone compute what base layer and adapter compute together?
     base_layer: Any  # nn.Linear, transformers' Conv1D or nn.Embedding
