@@ -31,8 +31,8 @@ _Content = Union[str, bytes, Callable[[Path], None]]  # of a file; a function wr
 
 # %% auto #0
 __all__ = ['CONFIG_NAME', 'SAFETENSORS_WEIGHTS_NAME', 'WEIGHTS_NAME', 'CARD_NAME', 'WORKSHOP', 'JOURNAL', 'encode', 'to_read',
-           'reading', 'write_together', 'is_stream', 'write', 'need_folder', 'folder_to_read', 'existing',
-           'folder_to_write', 'adapter_folder', 'match']
+           'reading', 'write_together', 'is_stream', 'write', 'read_state_dict', 'need_folder', 'folder_to_read',
+           'existing', 'folder_to_write', 'adapter_folder', 'match']
 
 # %% ../../nbs/reference/42_files.ipynb #2d970d5d
 WORKSHOP = re.compile(r"\.peft_viz-[0-9a-f]{32}\.tmp")  # names of workshops
@@ -270,6 +270,31 @@ def write(
         path.write_bytes(encode(content) if isinstance(content, str) else content)
     else:
         write_together(path.parent, {path.name: content})
+
+# %% ../../nbs/reference/42_files.ipynb #b3e1c0a2
+def read_state_dict(
+    path: str | os.PathLike,  # a `.safetensors` file, or a pickle
+) -> dict:  # name -> tensor, in main memory; in a pickle, also numbers and other plain data
+    """What a file holds by name. Raises ValueError, with the file's name, if it is damaged or holds something else,
+    FileNotFoundError if there is none."""
+    import torch
+    from safetensors.torch import load_file
+
+    try:
+        if os.fspath(path).endswith(".safetensors"):
+            found = load_file(path)
+        else:  # a checkpoint must not run code
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # what a damaged file makes its reader raise can be anything
+        raise ValueError(
+            f"{path} cannot be read; it may be damaged, cut off, or hold something else than tensors: "
+            f"{' '.join(repr(error).split())[:200]}"
+        ) from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} does not hold tensors by name")
+    return found
 
 # %% ../../nbs/reference/42_files.ipynb #81956c30
 def need_folder(
