@@ -32,7 +32,6 @@ class Dimensions:
     "The sizes of a causal language model that a PEFT method has to know."
 
     num_layers: int  # decoder layers
-    hidden_size: int  # width of the residual stream
     num_attention_heads: int  # query heads; 0 in a model without attention
     num_key_value_heads: int  # heads in the key/value cache, in the layer that has most
     head_dim: int  # width of one of them, the widest
@@ -162,7 +161,7 @@ def _shape(config, sliding, compressed):
     if compressed:
         return KeyValues(1, config.kv_lora_rank, config.qk_rope_head_dim)
     query_heads = _first(config, "num_attention_heads")
-    head_dim = _first(config, "head_dim", _first(config, "hidden_size") // query_heads)
+    head_dim = _first(config, "head_dim", 0) or _first(config, "hidden_size") // query_heads
     heads = getattr(config, "num_key_value_heads", None) or query_heads
     if config.model_type in KEY_VALUE_HEADS:
         heads = KEY_VALUE_HEADS[config.model_type](config, sliding)
@@ -203,7 +202,6 @@ def dimensions(
     shapes = key_value_shapes(config) if heads else [KeyValues(0, 0, 0)]
     return Dimensions(
         num_layers=_first(part, "num_layers"),
-        hidden_size=_first(part, "hidden_size"),
         num_attention_heads=heads,
         num_key_value_heads=max(s.heads for s in shapes),
         head_dim=max(max(s.key_dim, s.value_dim) for s in shapes),

@@ -443,11 +443,11 @@ def model_card(
 def create_or_update_model_card(
     model: Any,  # a PeftModel
     output_dir: str | os.PathLike,  # it is made if it is not there
-    adapter_name: str | None = None,  # None: the active one
 ):
-    "Write `README.md`, or update the head of the one that is there. Raises ValueError where it cannot be written."
+    """Write the `README.md` of the active adapter, or update the head of the one that is there. Raises ValueError where
+    it cannot be written."""
     folder = folder_to_write(output_dir, CARD_NAME)
-    text = model_card(model, adapter_name or model.active_adapters[0], folder)
+    text = model_card(model, model.active_adapters[0], folder)
     if text is not None:
         write(folder / CARD_NAME, text)
 
