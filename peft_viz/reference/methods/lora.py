@@ -68,8 +68,8 @@ def by_pattern(
 
 # %% ../../../nbs/reference/15_lora.ipynb #5a499263
 class LoraParts(LoraWeight):
-    """What each adapter has in a layer: A and B, its scaling and dropout and, with DoRA, its magnitudes. Subclasses
-    fill in `add_factors` and `factors`, which raise NotImplementedError here."""
+    """What each adapter has in a layer: A and B, its scaling and dropout and, with DoRA, its magnitudes.
+    Subclasses fill in `add_factors` and `factors`, which raise NotImplementedError here."""
 
     other_param_names = ("r", "lora_alpha", "scaling", "use_dora", "lora_dropout", "merged_norms")
     parts_type: type = nn.ModuleDict  # what keeps A and B, by adapter name
@@ -128,8 +128,8 @@ class LoraParts(LoraWeight):
 
 # %% ../../../nbs/reference/15_lora.ipynb #9687a5fc
 class LoraWithForward(LoraParts):
-    """LoRA's parts, and the way of the input through them. Subclasses fill in `detour` and `dora`, which raise
-    NotImplementedError here."""
+    """LoRA's parts, and the way of the input through them. Subclasses fill in `detour` and `dora`, which
+    raise NotImplementedError here."""
 
     def detour(
         self,
