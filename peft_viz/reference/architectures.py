@@ -11,20 +11,21 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 import torch
 from torch import nn
+from .gradient_checkpointing import checkpointed_by_hand, parts, takes_cache
 
 # (what is large in transformers is imported when it is needed: `import peft_viz` stays quick)
 
 # %% auto #0
 __all__ = ['CONFIG_NAMES', 'LIMITED', 'MORE_ROWS', 'KEY_VALUE_HEADS', 'NEEDS_IDS', 'EMBEDS_AGAIN', 'PREPARES_IDS', 'ONE_FIRST',
-           'COUNTS_ANEW', 'NUMBERS_COLUMNS', 'CACHE_LAYERS', 'NO_PREFIX', 'LEAVES_CACHE_OUT', 'PICTURES', 'FACTS',
-           'ATTENTION', 'FEEDFORWARD', 'LORA_TARGETS', 'ADALORA_TARGETS', 'IA3_TARGETS', 'Dimensions', 'text_config',
+           'COUNTS_ANEW', 'NUMBERS_COLUMNS', 'CACHE_LAYERS', 'NO_PREFIX', 'LEAVES_CACHE_OUT', 'PICTURES', 'ATTENTION',
+           'FEEDFORWARD', 'LORA_TARGETS', 'ADALORA_TARGETS', 'IA3_TARGETS', 'Dimensions', 'text_config',
            'has_position_table', 'first_row', 'maximum_length', 'KeyValues', 'key_value_shapes', 'causal_lm_class',
            'dimensions', 'accepts', 'takes_positions', 'takes_prompts', 'embeds_again', 'check_cache_name',
            'check_generates', 'first_position', 'counts_anew', 'counts_in_mask', 'encoders', 'prefix_layout',
            'prefix_goes_behind', 'picture_counters', 'marks_pictures', 'needs_positions', 'makes_own_cache',
-           'adds_first', 'KnownFacts', 'names_in', 'names_checkpoint', 'parts', 'checkpointed_by_hand', 'takes_cache',
-           'BaseModelFacts', 'is_conv1d', 'is_linear', 'linear_names', 'is_other_linear', 'class_name', 'other_linear',
-           'said_of_linear', 'default_targets', 'lora_targets', 'adalora_targets', 'ia3_targets']
+           'adds_first', 'KnownFacts', 'BaseModelFacts', 'is_conv1d', 'is_linear', 'linear_names', 'is_other_linear',
+           'class_name', 'other_linear', 'said_of_linear', 'default_targets', 'lora_targets', 'adalora_targets',
+           'ia3_targets']
 
 # %% ../../nbs/reference/41_architectures.ipynb #4c65dcbb
 @dataclass(frozen=True)
@@ -32,7 +33,6 @@ class Dimensions:
     "The sizes of a causal language model that a PEFT method has to know."
 
     num_layers: int  # decoder layers
-    hidden_size: int  # width of the residual stream
     num_attention_heads: int  # query heads; 0 in a model without attention
     num_key_value_heads: int  # heads in the key/value cache, in the layer that has most
     head_dim: int  # width of one of them, the widest
@@ -162,7 +162,7 @@ def _shape(config, sliding, compressed):
     if compressed:
         return KeyValues(1, config.kv_lora_rank, config.qk_rope_head_dim)
     query_heads = _first(config, "num_attention_heads")
-    head_dim = _first(config, "head_dim", _first(config, "hidden_size") // query_heads)
+    head_dim = _first(config, "head_dim", 0) or _first(config, "hidden_size") // query_heads
     heads = getattr(config, "num_key_value_heads", None) or query_heads
     if config.model_type in KEY_VALUE_HEADS:
         heads = KEY_VALUE_HEADS[config.model_type](config, sliding)
@@ -203,7 +203,6 @@ def dimensions(
     shapes = key_value_shapes(config) if heads else [KeyValues(0, 0, 0)]
     return Dimensions(
         num_layers=_first(part, "num_layers"),
-        hidden_size=_first(part, "hidden_size"),
         num_attention_heads=heads,
         num_key_value_heads=max(s.heads for s in shapes),
         head_dim=max(max(s.key_dim, s.value_dim) for s in shapes),
@@ -472,39 +471,31 @@ def adds_first(
     "What it adds to the positions in a step of `generate`, which counts from 0."
     return int(getattr(model.config, "model_type", None) in ONE_FIRST)
 
-
-FACTS = (  # each is found out once, by its name
-    takes_positions,
-    counts_in_mask,
-    counts_anew,
-    first_position,
-    adds_first,
-    maximum_length,
-    marks_pictures,
-    needs_positions,
-    makes_own_cache,
-)
-
 # %% ../../nbs/reference/41_architectures.ipynb #97c5f783
-@dataclass(frozen=True, eq=False)
 class KnownFacts:
-    """What a call has to know about its base model. `BaseModelFacts.of(model)` finds it out once, when the model gets
-    its adapter."""
+    "What a call has to know about its base model. It is found out once, when the model gets its adapter."
 
-    model: nn.Module  # the base model
-    embeds: dict  # see `embeds_again`
-    checkpointed: list  # the modules in which gradient checkpointing can be switched on
-    layers: list  # the lists of layers, in which FSDP and others may put a wrapper around each
-    counters: list  # see `picture_counters`; what follows is what the functions in `FACTS` say
-    takes_positions: bool  # see `takes_positions`
-    counts_in_mask: bool  # see `counts_in_mask`
-    counts_anew: bool  # see `counts_anew`
-    first_position: int  # see `first_position`
-    adds_first: int  # see `adds_first`
-    maximum_length: int | None  # see `maximum_length`
-    marks_pictures: bool  # see `marks_pictures`
-    needs_positions: bool  # see `needs_positions`
-    makes_own_cache: bool  # see `makes_own_cache`
+    def __init__(
+        self,
+        model: nn.Module,  # a base model
+    ):
+        modules = list(model.modules())
+        self.model = model
+        # where gradient checkpointing can be switched on, and the lists of layers, around each of which FSDP and
+        # others may put a wrapper
+        self.checkpointed = [module for module in modules if hasattr(module, "gradient_checkpointing")]
+        self.layers = [module for module in modules if isinstance(module, nn.ModuleList)]
+        self.embeds = embeds_again(model)
+        self.counters = picture_counters(model)
+        self.takes_positions = takes_positions(model)
+        self.counts_in_mask = counts_in_mask(model)
+        self.counts_anew = counts_anew(model)
+        self.first_position = first_position(model)
+        self.adds_first = adds_first(model)
+        self.maximum_length = maximum_length(model)
+        self.marks_pictures = marks_pictures(model)
+        self.needs_positions = needs_positions(model)
+        self.makes_own_cache = makes_own_cache(model)
 
     @classmethod
     def of(
@@ -512,10 +503,7 @@ class KnownFacts:
         model: nn.Module,  # a base model
     ):  # an object of this class
         "The facts about a base model."
-        checkpointed = [module for module in model.modules() if hasattr(module, "gradient_checkpointing")]
-        asked: dict[str, Any] = {fact.__name__: fact(model) for fact in FACTS}
-        layers = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
-        return cls(model, embeds_again(model), checkpointed, layers, picture_counters(model), **asked)
+        return cls(model)
 
     def embed_again(
         self,
@@ -525,64 +513,6 @@ class KnownFacts:
         "What the base model embeds once more (see `embeds_again`). Empty in most families."
         ids = input_ids if inputs_embeds is None else None
         return {name: embed(ids, inputs_embeds) for name, embed in self.embeds.items()}
-
-# %% ../../nbs/reference/41_architectures.ipynb #3fed88a1
-def names_in(
-    forward,  # a method
-) -> list[tuple]:  # of the method, and of each one that it wraps
-    "The names that a method's code speaks of."
-    found = []
-    while forward is not None:
-        code = getattr(forward, "__code__", None)
-        found.append(code.co_names + code.co_freevars if code else ())
-        forward = getattr(forward, "__wrapped__", None)
-    return found
-
-
-@lru_cache(1024)
-def names_checkpoint(
-    forward,  # of a class of modules
-    name: str,  # of that class
-) -> bool:
-    "May modules of a class be checkpointed by hand? Found out once: each step of a training asks."
-    is_made = name == "CheckpointWrapper" or hasattr(forward, "func")  # a wrapper, or a partial
-    return is_made or any("checkpoint" in names for names in names_in(forward))
-
-
-def parts(
-    modules: list[nn.Module],  # layers
-) -> list[nn.Module]:  # these, and all that is inside
-    "What layers are made of, in a tenth of the time that `modules()` takes."
-    found = list(modules)
-    for module in found:  # it grows
-        found += [inner for inner in module._modules.values() if inner is not None]
-    return found
-
-
-def checkpointed_by_hand(
-    module: nn.Module,  # of the base model
-) -> bool:
-    """Has somebody put checkpointing around a module? A wrapper as FSDP's, or `torch.utils.checkpoint.checkpoint`
-    around its forward, as a partial or in a function that names it, unless a flag of the module there is False."""
-    if "forward" not in vars(module) and not names_checkpoint(type(module).forward, type(module).__name__):
-        return False
-    forward = module.forward
-    found = [type(module).__name__ == "CheckpointWrapper"]
-    found.append(getattr(getattr(forward, "func", None), "__name__", "") == "checkpoint")  # a partial
-    for names in names_in(forward):
-        flags = [getattr(module, name, None) for name in names if "checkpoint" in name]
-        flags = [flag for flag in flags if isinstance(flag, bool)]
-        found.append("checkpoint" in names and (any(flags) or not flags))
-    return any(found)
-
-
-def takes_cache(
-    module: nn.Module,  # of the base model, or a `CheckpointWrapper` around one
-) -> bool:
-    "May the module get keys and values? (A feed-forward network does not.)"
-    inner = getattr(module, "_checkpoint_wrapped_module", module)
-    parameters = inspect.signature(type(inner).forward).parameters.values()
-    return any(p.kind is p.VAR_KEYWORD or "past" in p.name or "cache" in p.name for p in parameters)
 
 # %% ../../nbs/reference/41_architectures.ipynb #3fed88a2
 class BaseModelFacts(KnownFacts):

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.nn.modules.module import _IncompatibleKeys
+from .architectures import text_config
 from peft_viz.reference.config import (
     config_to_json,
     PEFT_FORMAT,
@@ -37,6 +38,7 @@ from peft_viz.reference.files import (
     existing,
     folder_to_read,
     folder_to_write,
+    read_state_dict,
     reading,
     SAFETENSORS_WEIGHTS_NAME,
     WEIGHTS_NAME,
@@ -46,14 +48,14 @@ from peft_viz.reference.files import (
 from .injection.layer import BaseTunerLayer
 from .injection.saved import ModulesToSaveWrapper
 from .injection.targets import name_matches
-from .methods.multitask import read_state_dict
 
 # %% auto #0
 __all__ = ['NOT_SAVED', 'EMBEDDING_LAYER_NAMES', 'CARD', 'FINISHED', 'own_keys', 'prompt_keys', 'get_prompt_embedding_to_save',
            'bias_keys', 'targets_embeddings', 'vocabulary', 'vocabulary_was_resized', 'embedding_keys',
            'get_peft_model_state_dict', 'config_to_save', 'load_peft_weights', 'card_metadata', 'model_card',
-           'create_or_update_model_card', 'save_pretrained', 'write_adapter', 'expected', 'keys_of_file', 'as_in_file',
-           'check_fit', 'set_peft_model_state_dict', 'without_weights', 'kept_by_name', 'rehearsal', 'config_to_load']
+           'create_or_update_model_card', 'save_pretrained', 'write_adapter', 'expected', 'keys_of_file',
+           'keys_allowed', 'as_in_file', 'check_fit', 'set_peft_model_state_dict', 'without_weights', 'kept_by_name',
+           'rehearsal', 'config_to_load']
 
 # %% ../../nbs/reference/30_checkpoint.ipynb #f9f74411
 NOT_SAVED = {"base_layer", "original_module", "ranknum"}
@@ -189,7 +191,7 @@ def vocabulary(
 ) -> int | None:  # None: it does not say
     "The number of tokens that a base model has."
     config = getattr(model, "config", None)
-    config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    config = text_config(config) if hasattr(config, "get_text_config") else config
     return getattr(config, "vocab_size", None)
 
 
@@ -360,13 +362,7 @@ def _tensors_in(folder):
     path = existing(folder, SAFETENSORS_WEIGHTS_NAME) or existing(folder, WEIGHTS_NAME)
     if path is None:
         raise ValueError(f"there is neither {SAFETENSORS_WEIGHTS_NAME} nor {WEIGHTS_NAME} in {folder}")
-    try:
-        tensors = read_state_dict(str(path))
-    except Exception as error:  # what a damaged file makes its reader raise can be anything
-        raise ValueError(
-            f"{path} cannot be read; it may be damaged, cut off, or hold something else than tensors: "
-            f"{' '.join(repr(error).split())[:200]}"
-        ) from error
+    tensors = read_state_dict(path)
     if not _are_tensors(tensors):
         raise ValueError(f"{path} does not hold tensors by name")
     return tensors
@@ -447,11 +443,11 @@ def model_card(
 def create_or_update_model_card(
     model: Any,  # a PeftModel
     output_dir: str | os.PathLike,  # it is made if it is not there
-    adapter_name: str | None = None,  # None: the active one
 ):
-    "Write `README.md`, or update the head of the one that is there. Raises ValueError where it cannot be written."
+    """Write the `README.md` of the active adapter, or update the head of the one that is there. Raises ValueError where
+    it cannot be written."""
     folder = folder_to_write(output_dir, CARD_NAME)
-    text = model_card(model, adapter_name or model.active_adapters[0], folder)
+    text = model_card(model, model.active_adapters[0], folder)
     if text is not None:
         write(folder / CARD_NAME, text)
 
@@ -538,6 +534,14 @@ def keys_of_file(
     beside = prompt_keys(model, adapter_name)
     return {**own_keys(model, adapter_name), **bias_keys(model, adapter_name), **beside}
 
+
+def keys_allowed(
+    model: Any,  # a PeftModel
+    adapter_name: str,  # which adapter
+) -> dict[str, str]:
+    "All tensors that a file for an adapter may hold, its own and the embeddings: name there -> name in the state."
+    return {**embedding_keys(model, adapter_name), **keys_of_file(model, adapter_name)}
+
 # %% ../../nbs/reference/30_checkpoint.ipynb #875bdf71
 def as_in_file(
     model: Any,  # a PeftModel
@@ -549,7 +553,7 @@ def as_in_file(
     may have a network.)"""
     if model.peft_config[adapter_name].is_prompt_learning:
         return tensors
-    keys = {**embedding_keys(model, adapter_name), **keys_of_file(model, adapter_name)}
+    keys = keys_allowed(model, adapter_name)
     saved_as = {}
     for saved, key in keys.items():
         front, _, end = key.rpartition(f".{adapter_name}")
@@ -576,7 +580,7 @@ def check_fit(
 ) -> bool:  # are there biases of `bias="lora_only"` that the file does not have?
     "Raises ValueError unless the tensors fit the adapter; the message names those that do not."
     places, state = expected(model, adapter_name), model.state_dict()
-    allowed = {**{saved: state[key] for saved, key in embedding_keys(model, adapter_name).items()}, **places}
+    allowed = {saved: state[key] for saved, key in keys_allowed(model, adapter_name).items()} | places
     biases = (
         bias_keys(model, adapter_name).keys()
         if getattr(model.peft_config[adapter_name], "bias", "none") == "lora_only"
@@ -652,7 +656,7 @@ def set_peft_model_state_dict(
         )
     if _rank_pattern(model, adapter_name):
         model.resize_modules_by_rank_pattern(config.rank_pattern, adapter_name)
-    keys = {**embedding_keys(model, adapter_name), **keys_of_file(model, adapter_name)}
+    keys = keys_allowed(model, adapter_name)
     state = model.state_dict()
     for saved, tensor in peft_model_state_dict.items():
         state[keys[saved]].copy_(tensor)

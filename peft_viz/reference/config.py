@@ -29,8 +29,8 @@ __all__ = ['IGNORED', 'BETWEEN', 'Member', 'OWN_METHODS', 'LONGEST', 'FLAG', 'TE
            'NoMatchingPeftModuleError', 'UnknownAdapterError', 'check_known', 'check_all_known', 'check_each_once',
            'check_flags', 'PeftWarning', 'warn', 'PeftType', 'TaskType', 'PromptTuningInit',
            'MultitaskPromptTuningInit', 'PromptEncoderReparameterizationType', 'member', 'OwnMethod', 'method_named',
-           'Rule', 'whole', 'number', 'choice', 'maybe', 'several', 'one_of', 'either', 'is_pattern', 'is_json',
-           'by_name', 'rules', 'check_fields', 'PeftFields', 'PeftConfig', 'PromptLearningConfig', 'PromptTuningConfig',
+           'Rule', 'whole', 'number', 'choice', 'maybe', 'several', 'one_of', 'either', 'by_name', 'rules',
+           'check_fields', 'PeftFields', 'PeftConfig', 'PromptLearningConfig', 'PromptTuningConfig',
            'MultitaskPromptTuningConfig', 'PrefixTuningConfig', 'PromptEncoderConfig', 'CPTConfig', 'LoraConfig',
            'check_initialisation', 'AdaLoraConfig', 'PolyConfig', 'IA3Config', 'config_class', 'get_peft_config',
            'config_to_json', 'write_config', 'read_config', 'some', 'config_from_json']
@@ -289,29 +289,10 @@ def either(
 LONGEST = 2**16  # letters of a pattern, entries of a list; to try a longer one takes seconds
 
 
-def is_pattern(
-    value: Any,  # perhaps a text
-) -> bool:
-    "Is the value a regular expression that also works as a part of another one?"
-    try:
-        return (
-            isinstance(value, str)
-            and value == value
-            and 0 < len(value) < LONGEST  # (some cannot be compared)
-            and bool(re.compile(value) and re.compile(f"(?:{value})"))
-        )
-    except (re.error, OverflowError, RecursionError):
-        return False
-
-
-def is_json(
-    value: Any,  # perhaps a dictionary
-) -> bool:
-    "Can the value stand in `adapter_config.json`, and come back as it was?"
-    try:
-        return json.loads(json.dumps(value)) == value
-    except (TypeError, ValueError, RecursionError):
-        return False
+def _is_pattern(v):  # (it may raise: for a `Rule`, that is a no)
+    "Is the value a regular expression that also works as a part of another one, and can be compared?"
+    is_text = isinstance(v, str) and 0 < len(v) < LONGEST and v == v
+    return is_text and re.compile(v) and re.compile(f"(?:{v})")
 
 
 def by_name(
@@ -321,17 +302,19 @@ def by_name(
     "A dictionary from (ends of) module names, or regular expressions, to values."
     return Rule(
         f"a dictionary from names or regular expressions to {words}",
-        lambda v: isinstance(v, dict) and all(map(is_pattern, v)) and all(map(rule.allows, v.values())),
+        lambda v: isinstance(v, dict) and all(map(PATTERN.allows, v)) and all(map(rule.allows, v.values())),
     )
 
 
 FLAG = choice(True, False)
 TEXT = Rule("a text", lambda v: isinstance(v, str))
 NAME = Rule("a name", lambda v: isinstance(v, str) and bool(v))
-PATTERN = Rule("a regular expression", is_pattern)
+PATTERN = Rule("a regular expression", _is_pattern)
 NAMES = several(NAME, "a list of names")
 MODULES = maybe(either(NAMES, PATTERN))
-MAPPING = Rule("a dictionary that JSON can hold", lambda v: isinstance(v, dict) and is_json(v))
+MAPPING = Rule(
+    "a dictionary that JSON can hold", lambda v: isinstance(v, dict) and json.loads(json.dumps(v)) == v
+)
 FRACTION = number("a number from 0 to 1", lambda v: 0 <= v <= 1)
 NOT_NEGATIVE = number("a number, at least 0", lambda v: v >= 0)
 BETWEEN_0_AND_1 = number("a number between 0 and 1", lambda v: 0 < v < 1)
@@ -426,8 +409,6 @@ class PeftFields:
     def __post_init__(self):
         if self.task_type is not None:
             self.task_type = member(TaskType, self.task_type)
-        if self.peft_type is not None:
-            self.peft_type = method_named(self.peft_type)
         self.check()
         self._warn_of_no_effect()
 
@@ -447,7 +428,10 @@ class PeftFields:
                 )
 
     def check(self):
-        "Raises ValueError unless every field is what `FIELDS` says, and they go together."
+        """Raises ValueError unless every field is what `FIELDS` says, and they go together. The name of a method, also
+        one that was set later, becomes the member of `PeftType`."""
+        if self.peft_type is not None:
+            self.peft_type = method_named(self.peft_type)
         check_fields(self)
 
     @property
@@ -547,13 +531,13 @@ class PromptTuningConfig(PromptLearningConfig):
 
     def __post_init__(self):
         self.peft_type = PeftType.PROMPT_TUNING
-        self.prompt_tuning_init = member(self.init_kind, self.prompt_tuning_init)
         super().__post_init__()
 
     def check(self):
-        "Raises ValueError also for an initialisation from a text that lacks something."
+        "Raises ValueError also for an initialisation that there is not, or one from a text that lacks something."
+        self.prompt_tuning_init = member(self.init_kind, self.prompt_tuning_init)
         super().check()
-        if member(self.init_kind, self.prompt_tuning_init).value == "TEXT":
+        if self.prompt_tuning_init == "TEXT":
             for needed in "tokenizer_name_or_path", "prompt_tuning_init_text":
                 if not getattr(self, needed):
                     raise ValueError(
@@ -562,7 +546,7 @@ class PromptTuningConfig(PromptLearningConfig):
         elif self.tokenizer_kwargs:
             raise ValueError("tokenizer_kwargs only make sense with prompt_tuning_init='TEXT'")
 
-    no_effect = {"prompt_tuning_init_text": lambda self: _for_json(self.prompt_tuning_init) != "TEXT"}
+    no_effect = {"prompt_tuning_init_text": lambda self: self.prompt_tuning_init != "TEXT"}
 
 # %% ../../nbs/reference/40_config.ipynb #460b08da
 @dataclass(repr=False)
@@ -586,14 +570,14 @@ class MultitaskPromptTuningConfig(PromptTuningConfig):
         super().check()
         if self.loads_source and not self.prompt_tuning_init_state_dict_path:
             raise ValueError(
-                f"prompt_tuning_init={_for_json(self.prompt_tuning_init)!r} begins with prompts "
+                f"prompt_tuning_init={self.prompt_tuning_init.value!r} begins with prompts "
                 "that were trained before; prompt_tuning_init_state_dict_path must name "
                 "their file"
             )
 
     no_effect = PromptTuningConfig.no_effect | {
         "prompt_tuning_init_state_dict_path": lambda self: not self.loads_source,
-        "prompt_tuning_init_task": lambda self: _for_json(self.prompt_tuning_init) != "EXACT_SOURCE_TASK",
+        "prompt_tuning_init_task": lambda self: self.prompt_tuning_init != "EXACT_SOURCE_TASK",
     }
 
     @property
@@ -639,18 +623,17 @@ class PromptEncoderConfig(PromptLearningConfig):
     @property
     def is_lstm(self) -> bool:
         "Is the network an LSTM?"
-        return _for_json(self.encoder_reparameterization_type) == "LSTM"
+        return self.encoder_reparameterization_type == "LSTM"
 
     def __post_init__(self):
         self.peft_type = PeftType.P_TUNING
-        kind = member(PromptEncoderReparameterizationType, self.encoder_reparameterization_type)
-        self.encoder_reparameterization_type = kind
         super().__post_init__()
 
     def check(self):
         "Raises ValueError also for a network that there is not."
+        kind = member(PromptEncoderReparameterizationType, self.encoder_reparameterization_type)
+        self.encoder_reparameterization_type = kind
         super().check()
-        member(PromptEncoderReparameterizationType, self.encoder_reparameterization_type)
 
 # %% ../../nbs/reference/40_config.ipynb #a0eae25d
 @dataclass(repr=False)

@@ -31,8 +31,8 @@ _Content = Union[str, bytes, Callable[[Path], None]]  # of a file; a function wr
 
 # %% auto #0
 __all__ = ['CONFIG_NAME', 'SAFETENSORS_WEIGHTS_NAME', 'WEIGHTS_NAME', 'CARD_NAME', 'WORKSHOP', 'JOURNAL', 'encode', 'to_read',
-           'reading', 'write_together', 'is_stream', 'write', 'need_folder', 'folder_to_read', 'existing',
-           'folder_to_write', 'adapter_folder', 'match']
+           'reading', 'write_together', 'is_stream', 'write', 'read_state_dict', 'need_folder', 'folder_to_read',
+           'existing', 'folder_to_write', 'adapter_folder', 'match']
 
 # %% ../../nbs/reference/42_files.ipynb #2d970d5d
 WORKSHOP = re.compile(r"\.peft_viz-[0-9a-f]{32}\.tmp")  # names of workshops
@@ -194,10 +194,10 @@ def _alone(folder: Path):
 @contextmanager
 def reading(
     folder: str | os.PathLike,  # with files that belong together
-    seconds: float = 1.0,  # how long to wait for a writer
 ):
-    "As long as the context lasts, no writer of this package puts files in place here: what is read is of one age."
-    descriptor, end = _open(os.path.realpath(folder)), time.monotonic() + seconds
+    """As long as the context lasts, no writer of this package puts files in place here: what is read is of one age.
+    A writer is waited for, for a second at most."""
+    descriptor, end = _open(os.path.realpath(folder)), time.monotonic() + 1
     try:
         while descriptor is not None and not _lock(descriptor, wait=False, shared=True):
             if fcntl is None or time.monotonic() > end:
@@ -215,8 +215,9 @@ def write_together(
 ):
     """Write files: afterwards all of them are new or all of them are old, and no temporary file is left.
 
-    A name that is a link becomes a file; what the link points to stays as it is. Raises OSError where a directory has
-    the name of a file, or where a file may not or cannot be written, before anything is changed."""
+    A name that is a link becomes a file; what the link points to stays as it is. Raises, before anything is changed,
+    IsADirectoryError where a directory has the name of a file, PermissionError where a file may not be written, and
+    OSError where it cannot be."""
     folder = Path(folder)
     ready = {name: encode(c) if isinstance(c, str) else c for name, c in contents.items()}
     removed = [name for name, content in ready.items() if content is None]
@@ -266,10 +267,37 @@ def write(
     """Write one file: afterwards it is the old one or the new one, and complete. Where the path is a pipe or a device,
     the content goes into it. Raises what `write_together` raises."""
     path = Path(path)
-    if is_stream(path) and not callable(content):
-        path.write_bytes(encode(content) if isinstance(content, str) else content)
-    else:
+    if not is_stream(path):
         write_together(path.parent, {path.name: content})
+    elif callable(content):
+        content(path)
+    else:
+        path.write_bytes(encode(content) if isinstance(content, str) else content)
+
+# %% ../../nbs/reference/42_files.ipynb #b3e1c0a2
+def read_state_dict(
+    path: str | os.PathLike,  # a `.safetensors` file, or a pickle
+) -> dict:  # name -> tensor, in main memory; in a pickle, also numbers and other plain data
+    """What a file holds by name. Raises ValueError, with the file's name, if it is damaged or holds something else,
+    FileNotFoundError if there is none."""
+    import torch
+    from safetensors.torch import load_file
+
+    try:
+        if os.fspath(path).endswith(".safetensors"):
+            found = load_file(path)
+        else:  # a checkpoint must not run code
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # what a damaged file makes its reader raise can be anything
+        raise ValueError(
+            f"{path} cannot be read; it may be damaged, cut off, or hold something else than tensors: "
+            f"{' '.join(repr(error).split())[:200]}"
+        ) from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} does not hold tensors by name")
+    return found
 
 # %% ../../nbs/reference/42_files.ipynb #81956c30
 def need_folder(
@@ -363,13 +391,12 @@ def match(
     pattern: str,  # a regular expression
     name: str,  # of a module
     whole: bool = True,  # must it match the whole name? False: its beginning
-    seconds: float = 0.2,  # time that it may take
 ):  # regex.Match | None
-    "Match a name. Raises ValueError for a pattern that is no regular expression, or takes longer than `seconds`."
+    "Match a name. Raises ValueError for a pattern that is no regular expression, or takes longer than 0.2 seconds."
     import regex
 
     try:
-        return (regex.fullmatch if whole else regex.match)(pattern, name, timeout=seconds)
+        return (regex.fullmatch if whole else regex.match)(pattern, name, timeout=0.2)
     except TimeoutError:
         raise ValueError(
             f"the regular expression {pattern!r:.200} takes too long on {name!r}; write it without repetitions "

@@ -12,8 +12,8 @@ from ..architectures import class_name, is_linear
 from ..config import warn
 
 # %% auto #0
-__all__ = ['is_for_training', 'new_parts_like', 'features', 'check_is_linear', 'check_changeable', 'of_dtype', 'AdapterHolder',
-           'LayerAround', 'LayerAroundWithState', 'BaseTunerLayer']
+__all__ = ['is_for_training', 'new_parts_like', 'features', 'check_is_linear', 'check_changeable', 'of_dtype', 'new_dropout',
+           'AdapterHolder', 'LayerAround', 'LayerAroundWithState', 'BaseTunerLayer', 'MatrixTunerLayer']
 
 # %% ../../../nbs/reference/injection/01_layer.ipynb #3b1f0d07
 def is_for_training(
@@ -81,6 +81,13 @@ def of_dtype(
 ) -> torch.Tensor:
     "The tensor in a dtype: itself where it has this dtype already. (`to` would find out more slowly.)"
     return tensor if tensor.dtype is dtype else tensor.to(dtype)
+
+
+def new_dropout(
+    p: float,  # how much of the input is left out, from 0 to 1
+) -> nn.Module:
+    "Dropout on the way into a detour; with a probability of 0, a module that does nothing."
+    return nn.Dropout(p) if p > 0 else nn.Identity()
 
 # %% ../../../nbs/reference/injection/01_layer.ipynb #2668bead
 class AdapterHolder(nn.Module):
@@ -167,7 +174,8 @@ class AdapterHolder(nn.Module):
 # %% ../../../nbs/reference/injection/01_layer.ipynb #75407afe
 class LayerAround(AdapterHolder):
     """A layer around a layer of the base model: what it is made of, and what merging would make of it.
-    Subclasses add trained parts, `forward`, and `get_delta_weight` or the two `..._parameters`."""
+    Subclasses add trained parts, `forward`, and the two `..._parameters` or `get_delta_weight`, which raises
+    NotImplementedError here."""
 
     mergeable = True  # can the base layer alone compute what base layer and adapter compute together?
     base_layer: Any  # nn.Linear, transformers' Conv1D or nn.Embedding
@@ -306,3 +314,22 @@ class BaseTunerLayer(LayerAroundWithState):
         if self._shared_weight:
             (self.base_layer.weight,) = self._shared_weight
             self._shared_weight = ()
+
+# %% ../../../nbs/reference/injection/01_layer.ipynb #a7d1f0b2
+class MatrixTunerLayer(BaseTunerLayer):
+    "A layer around a layer whose weight is a matrix, of one of three kinds: its widths, and its orientation."
+
+    def __init__(
+        self,
+        base_layer: nn.Module,  # nn.Linear, transformers' Conv1D or nn.Embedding
+    ):
+        super().__init__(base_layer)
+        self.fan_in_fan_out = not isinstance(base_layer, nn.Linear)
+        self.in_features, self.out_features = features(base_layer)
+
+    def oriented(
+        self,
+        weight: torch.Tensor,  # in the base layer's layout, or [out_features, in_features]
+    ) -> torch.Tensor:  # in the other one of the two
+        "From the base layer's layout to (out, in), or back."
+        return weight.T if self.fan_in_fan_out else weight

@@ -7,12 +7,12 @@ from __future__ import annotations
 import reprlib
 import torch
 from torch import nn
-from ..architectures import adalora_targets, is_conv1d
+from ..architectures import adalora_targets
 from ..config import AdaLoraConfig, STEPS, whole
 from peft_viz.reference.injection.layer import (
-    BaseTunerLayer,
     check_is_linear,
-    features,
+    MatrixTunerLayer,
+    new_dropout,
     new_parts_like,
     of_dtype,
 )
@@ -32,7 +32,7 @@ PARTS = {
 }  # the trained parts of a detour, and the dimension along which the triplets lie
 
 # %% ../../../nbs/reference/16_adalora.ipynb #34264632
-class AdaLoraParts(BaseTunerLayer):
+class AdaLoraParts(MatrixTunerLayer):
     "What each adapter has in a layer: triplets, their scaling and dropout."
 
     adapter_layer_names = tuple(PARTS)
@@ -44,8 +44,6 @@ class AdaLoraParts(BaseTunerLayer):
         base_layer: nn.Module,  # W, and perhaps a bias
     ):
         super().__init__(base_layer)
-        self.fan_in_fan_out = is_conv1d(base_layer)
-        self.in_features, self.out_features = features(base_layer)
         self.r: dict[str, int] = {}  # triplets that are there
         self.lora_alpha: dict[str, float] = {}
         self.scaling: dict[str, float] = {}
@@ -68,9 +66,7 @@ class AdaLoraParts(BaseTunerLayer):
         self.lora_alpha[adapter_name] = config.lora_alpha
         self.scaling[adapter_name] = config.lora_alpha if config.lora_alpha > 0 else float(r)
         self.held[adapter_name] = torch.ones(r, dtype=torch.bool)
-        self.lora_dropout[adapter_name] = (
-            nn.Dropout(config.lora_dropout) if config.lora_dropout > 0 else nn.Identity()
-        )
+        self.lora_dropout[adapter_name] = new_dropout(config.lora_dropout)
         A, E, B = torch.randn(r, self.in_features), torch.randn(r, 1), torch.randn(self.out_features, r)
         # drawn and overwritten, as in peft: otherwise all later layers would start with other numbers
         ranknum = torch.randn(1).fill_(r)
@@ -124,9 +120,7 @@ class AdaLoraWithForward(AdaLoraParts):
     def get_delta_weight(self, adapter_name: str) -> torch.Tensor:
         "The change of the weight that does what the detour does, in the base layer's layout."
         delta = self.lora_B[adapter_name] @ (self.lora_A[adapter_name] * self.lora_E[adapter_name])
-        if self.fan_in_fan_out:
-            delta = delta.T
-        return delta * self.scaling[adapter_name] / (self.ranknum[adapter_name] + 1e-5)
+        return self.oriented(delta) * self.scaling[adapter_name] / (self.ranknum[adapter_name] + 1e-5)
 
 # %% ../../../nbs/reference/16_adalora.ipynb #2938e73c
 def check_length(

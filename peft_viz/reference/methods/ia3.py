@@ -6,15 +6,9 @@
 from __future__ import annotations
 import torch
 from torch import nn
-from ..architectures import is_conv1d, ia3_targets
+from ..architectures import ia3_targets
 from ..config import IA3Config, warn
-from peft_viz.reference.injection.layer import (
-    BaseTunerLayer,
-    check_is_linear,
-    features,
-    new_parts_like,
-    of_dtype,
-)
+from ..injection.layer import check_is_linear, MatrixTunerLayer, new_parts_like, of_dtype
 from ..injection.targets import fill_targets, name_matches
 from ..injection.tuner import BaseTuner
 from ..injection.undo import all_or_nothing
@@ -23,7 +17,7 @@ from ..injection.undo import all_or_nothing
 __all__ = ['IA3Parts', 'IA3Layer', 'rescaled', 'IA3Model']
 
 # %% ../../../nbs/reference/17_ia3.ipynb #28c6a31e
-class IA3Parts(BaseTunerLayer):
+class IA3Parts(MatrixTunerLayer):
     "What each adapter has in a layer: a vector of factors."
 
     adapter_layer_names = ("ia3_l",)
@@ -36,7 +30,6 @@ class IA3Parts(BaseTunerLayer):
     ):
         super().__init__(base_layer)
         self.is_feedforward = is_feedforward
-        self.in_features, self.out_features = features(base_layer)
         self.ia3_l = nn.ParameterDict()
 
     def update_layer(
@@ -78,7 +71,7 @@ class IA3Layer(IA3Parts):
     def _factors(self, adapter_name):
         "An adapter's factors, in shapes that fit weight and bias. The bias belongs to the output."
         factors = self.ia3_l[adapter_name].data
-        by_name = {"weight": factors.T if is_conv1d(self.base_layer) else factors}
+        by_name = {"weight": self.oriented(factors)}
         if self.bias is not None and not self.is_feedforward:
             by_name["bias"] = factors.flatten()
         return by_name

@@ -18,9 +18,9 @@ from ..architectures import class_name, is_linear, lora_targets
 from ..config import FRACTION, LoraConfig, UnknownAdapterError, maybe, warn, whole
 from .combine import check_recipe, combined, factored
 from peft_viz.reference.injection.layer import (
-    BaseTunerLayer,
     check_changeable,
-    features,
+    MatrixTunerLayer,
+    new_dropout,
     new_parts_like,
     of_dtype,
 )
@@ -35,23 +35,8 @@ __all__ = ['INITIALISATIONS', 'LoraWeight', 'Magnitude', 'by_pattern', 'LoraPart
            'LoraModel']
 
 # %% ../../../nbs/reference/15_lora.ipynb #5bcc5512
-class LoraWeight(BaseTunerLayer):
-    "A base layer of one of three kinds, and the orientation and row lengths of its weight."
-
-    def __init__(
-        self,
-        base_layer: nn.Module,  # W, and perhaps a bias
-    ):
-        super().__init__(base_layer)
-        self.fan_in_fan_out = not isinstance(base_layer, nn.Linear)
-        self.in_features, self.out_features = features(base_layer)
-
-    def oriented(
-        self,
-        weight: torch.Tensor,  # in the base layer's layout, or [out_features, in_features]
-    ) -> torch.Tensor:  # in the other one of the two
-        "From the base layer's layout to (out, in), or back."
-        return weight.T if self.fan_in_fan_out else weight
+class LoraWeight(MatrixTunerLayer):
+    "A base layer of one of three kinds, and the lengths of the rows of its weight."
 
     @torch.no_grad()
     def row_norms(
@@ -84,7 +69,8 @@ def by_pattern(
 
 # %% ../../../nbs/reference/15_lora.ipynb #5a499263
 class LoraParts(LoraWeight):
-    "What each adapter has in a layer: A and B, its scaling and dropout and, with DoRA, its magnitudes."
+    """What each adapter has in a layer: A and B, its scaling and dropout and, with DoRA, its magnitudes.
+    Subclasses fill in `add_factors` and `factors`, which raise NotImplementedError here."""
 
     other_param_names = ("r", "lora_alpha", "scaling", "use_dora", "lora_dropout", "merged_norms")
     parts_type: type = nn.ModuleDict  # what keeps A and B, by adapter name
@@ -117,9 +103,7 @@ class LoraParts(LoraWeight):
         self.r[adapter_name] = r
         self.lora_alpha[adapter_name] = alpha
         self.scaling[adapter_name] = alpha / (math.sqrt(r) if config.use_rslora else r)
-        self.lora_dropout[adapter_name] = (
-            nn.Dropout(config.lora_dropout) if config.lora_dropout > 0 else nn.Identity()
-        )
+        self.lora_dropout[adapter_name] = new_dropout(config.lora_dropout)
         self.add_factors(adapter_name, r, config.init_lora_weights)
         self.use_dora[adapter_name] = config.use_dora
         if config.use_dora:
@@ -145,7 +129,8 @@ class LoraParts(LoraWeight):
 
 # %% ../../../nbs/reference/15_lora.ipynb #9687a5fc
 class LoraWithForward(LoraParts):
-    "LoRA's parts, and the way of the input through them."
+    """LoRA's parts, and the way of the input through them. Subclasses fill in `detour` and `dora`, which
+    raise NotImplementedError here."""
 
     def detour(
         self,

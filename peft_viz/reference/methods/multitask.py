@@ -8,11 +8,11 @@ from functools import wraps
 import torch
 from torch import nn
 from ..config import MultitaskPromptTuningConfig, MultitaskPromptTuningInit
+from ..files import read_state_dict
 from .prompt_tuning import PromptEmbedding
 
 # %% auto #0
-__all__ = ['SOURCE_NAMES', 'check_task_ids', 'with_checked_tasks', 'MultitaskPromptEmbedding', 'source_prompts',
-           'read_state_dict']
+__all__ = ['SOURCE_NAMES', 'check_task_ids', 'with_checked_tasks', 'MultitaskPromptEmbedding', 'source_prompts']
 
 # %% ../../../nbs/reference/12_multitask.ipynb #dd594c3d
 def check_task_ids(
@@ -115,7 +115,7 @@ def source_prompts(
     config: MultitaskPromptTuningConfig,  # which file, and what to take from it
 ) -> dict[str, torch.Tensor]:
     """The tensors of an earlier training, by the names of the encoder's parameters. Raises ValueError when
-    the file holds something else, or other tasks."""
+    the file is damaged or holds something else, or other tasks; FileNotFoundError when there is none."""
     init, path = config.prompt_tuning_init, config.prompt_tuning_init_state_dict_path
     state = read_state_dict(path)
     wanted = (
@@ -148,14 +148,3 @@ def _one_task(factors, config):
             f"prompt_tuning_init_task={task}, but the file has {len(factors)} tasks; they are counted from 0"
         )
     return factors[task][None]
-
-
-def read_state_dict(
-    path: str,  # a `.safetensors` file, or a pickle that holds nothing but tensors
-) -> dict[str, torch.Tensor]:
-    "The tensors in a file, by name."
-    if path.endswith(".safetensors"):
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)  # a checkpoint must not run code

@@ -6,7 +6,7 @@
 from __future__ import annotations
 import torch
 from torch import nn
-from ..config import PromptEncoderConfig, PromptEncoderReparameterizationType
+from ..config import PromptEncoderConfig
 
 # %% auto #0
 __all__ = ['PromptEncoder', 'lstm', 'mlp']
@@ -28,7 +28,7 @@ class PromptEncoder(nn.Module):
         self.lstm_head = self.mlp_head = None
         if config.inference_mode:  # the table will be loaded
             return
-        if config.encoder_reparameterization_type == PromptEncoderReparameterizationType.LSTM:
+        if config.is_lstm:
             self.lstm_head = lstm(config)
             width = 2 * config.encoder_hidden_size  # from both ends
             self.mlp_head = mlp(width, width, config.token_dim)

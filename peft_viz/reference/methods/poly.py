@@ -14,9 +14,9 @@ from torch.distributions.relaxed_bernoulli import RelaxedBernoulli
 from ..architectures import lora_targets
 from ..config import PolyConfig
 from peft_viz.reference.injection.layer import (
-    BaseTunerLayer,
     check_is_linear,
     features,
+    MatrixTunerLayer,
     new_parts_like,
     of_dtype,
 )
@@ -62,7 +62,7 @@ class PolyRouter(nn.Module):
         return weights / (weights.sum(dim=-1, keepdim=True) + 1e-12)
 
 # %% ../../../nbs/reference/18_poly.ipynb #324b8077
-class PolyParts(BaseTunerLayer):
+class PolyParts(MatrixTunerLayer):
     "What each adapter has in a layer: a stock of skills and a router."
 
     adapter_layer_names = ("poly_lora_A", "poly_lora_B", "poly_router")
@@ -75,7 +75,6 @@ class PolyParts(BaseTunerLayer):
         base_layer: nn.Module,  # W, and perhaps a bias
     ):
         super().__init__(base_layer)
-        self.in_features, self.out_features = features(base_layer)
         self.task_ids: torch.Tensor | None = None  # [batch], while a call lasts
         self.r: dict[str, int] = {}
         self.poly_router = nn.ModuleDict()

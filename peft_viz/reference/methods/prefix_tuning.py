@@ -65,7 +65,7 @@ def first_heads(
     width: int,  # of one head there
 ) -> torch.Tensor:  # [batch, heads, virtual, width]
     "The numbers that a layer has room for: fewer where its heads are fewer or narrower than another layer's."
-    return tensor if tensor.shape[1::2] == (heads, width) else tensor[:, :heads, :, :width]
+    return tensor[:, :heads, :, :width]
 
 # %% ../../../nbs/reference/13_prefix_tuning.ipynb #5b220d00
 def to_cache(

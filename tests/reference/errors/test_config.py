@@ -381,6 +381,29 @@ def test_what_is_changed_later_still_fits_together():
     config.check()
 
 
+@pytest.mark.parametrize(
+    "kind, name, value",
+    [
+        (c.PromptTuningConfig, "prompt_tuning_init", c.PromptTuningInit.SAMPLE_VOCAB),
+        (c.MultitaskPromptTuningConfig, "prompt_tuning_init", c.MultitaskPromptTuningInit.RANDOM),
+        (
+            c.PromptEncoderConfig,
+            "encoder_reparameterization_type",
+            c.PromptEncoderReparameterizationType.LSTM,
+        ),
+        (c.LoraConfig, "peft_type", c.PeftType.LORA),
+    ],
+)
+def test_a_name_that_is_set_later_becomes_a_member(kind, name, value):
+    config = kind()
+    setattr(config, name, value.value)
+    config.check()
+    assert getattr(config, name) is value
+    setattr(config, name, "x")
+    with pytest.raises(ValueError, match=f"'x' is not a {type(value).__name__}; it must be one of"):
+        config.check()
+
+
 def test_a_pattern_has_an_end():
     with pytest.raises(ValueError, match="target_modules=.*; it must be"):
         c.LoraConfig(target_modules="a" * c.LONGEST)

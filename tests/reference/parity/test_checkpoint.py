@@ -18,7 +18,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import CONFIG_MAPPING, LlamaConfig, LlamaForCausalLM
 from torch import nn
 
 import peft_viz.reference.causal_lm as ours
@@ -465,6 +465,13 @@ def test_what_the_base_model_says_of_its_vocabulary(written, tmp_path):
     if written is not None:
         (tmp_path / "config.json").write_text(written)
     assert checkpoint.vocabulary_was_resized(model, "default") == ("60" in (written or ""))
+
+
+def test_the_vocabulary_is_the_decoders():
+    "A configuration of several models may describe several texts; a model may have no configuration."
+    several = SimpleNamespace(config=CONFIG_MAPPING["musicgen"]())
+    assert checkpoint.vocabulary(several) == several.config.decoder.vocab_size
+    assert checkpoint.vocabulary(torch.nn.Linear(1, 1)) is None
 
 
 def test_a_base_model_without_a_name_is_not_looked_for_here(tmp_path, monkeypatch):

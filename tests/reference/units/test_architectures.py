@@ -231,19 +231,19 @@ def test_every_family_has_sizes(family):
             dimensions(config)
         return
     size = dimensions(config)
-    assert size.num_layers > 0 and size.hidden_size > 0
+    assert size.num_layers > 0
     assert [n > 0 for n in (size.num_attention_heads, size.num_key_value_heads, size.head_dim)] == [
         family not in RECURRENT
     ] * 3
 
 
 def test_sizes_of_known_models():
-    assert dimensions(FalconConfig()) == Dimensions(32, 4544, 71, 1, 64)
+    assert dimensions(FalconConfig()) == Dimensions(32, 71, 1, 64)
     assert dimensions(FalconConfig(multi_query=False)).num_key_value_heads == 71
     assert dimensions(FalconConfig(new_decoder_architecture=True)).num_key_value_heads == 71
     assert dimensions(GPTBigCodeConfig(multi_query=False)).num_key_value_heads == 12
     assert dimensions(LlamaConfig(num_key_value_heads=8)).num_key_value_heads == 8
-    assert dimensions(CONFIG_MAPPING["mpt"]()) == Dimensions(24, 2048, 16, 16, 128)
+    assert dimensions(CONFIG_MAPPING["mpt"]()) == Dimensions(24, 16, 16, 128)
     assert dimensions(CONFIG_MAPPING["gemma"]()).head_dim == 256
     assert dimensions(CONFIG_MAPPING["bart"](decoder_layers=3, encoder_layers=5)).num_layers == 3
 
@@ -289,7 +289,7 @@ def test_a_family_of_ones_own():
     if V5:
         config.num_hidden_layers = 2
     assert causal_lm_class(config) is None
-    assert dimensions(config) == Dimensions(2, 24, 3, 3, 7)
+    assert dimensions(config) == Dimensions(2, 3, 3, 7)
     config.num_hidden_layers = 2
     assert prefix_layout(config) == [KeyValues(3, 6, 7)] * 2
     del config.model_dim
@@ -298,6 +298,8 @@ def test_a_family_of_ones_own():
         match="MyConfig has none of hidden_size, n_embd, d_model, model_dim, embedding_dim; set one of them",
     ):
         dimensions(config)
+    config.head_dim = 6
+    assert dimensions(config) == Dimensions(2, 3, 3, 7)  # the width of the model is asked for nothing else
 
 
 # --- the cache -------------------------------------------------------------------------------------------------

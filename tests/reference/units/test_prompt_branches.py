@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+import peft_viz as ours
 from peft_viz.reference.config import (
     CPTConfig,
     MultitaskPromptTuningConfig,
@@ -17,6 +18,7 @@ from peft_viz.reference.config import (
     PromptTuningConfig,
 )
 from peft_viz.reference.architectures import prefix_layout
+from peft_viz.reference.files import read_state_dict
 from peft_viz.reference.place import BehindPadding, InFront
 from peft_viz.reference.methods import cpt, multitask, p_tuning, prompt_tuning as soft_prompt
 from peft_viz.reference.methods import prefix_tuning as prefix
@@ -245,16 +247,33 @@ def source(tmp_path):
 
 @pytest.mark.parametrize("name", ["source.safetensors", "source.bin"])
 def test_multitask_reads_both_kinds_of_files(source, name):
-    read = multitask.read_state_dict(source(name=name))
+    read = read_state_dict(source(name=name))
     assert read.keys() == SOURCE.keys() and all(torch.equal(read[k], SOURCE[k]) for k in SOURCE)
 
 
 def test_multitask_unpickles_tensors_only(tmp_path):
-    import pickle
-
     torch.save({"prompt_embeddings": types.SimpleNamespace()}, tmp_path / "source.bin")
-    with pytest.raises(pickle.UnpicklingError):
-        multitask.read_state_dict(str(tmp_path / "source.bin"))
+    with pytest.raises(ValueError, match="source.bin cannot be read; .*UnpicklingError"):
+        read_state_dict(str(tmp_path / "source.bin"))
+
+
+@pytest.mark.parametrize("start", ["ONLY_SOURCE_SHARED", "AVERAGE_SOURCE_TASKS"])
+def test_a_source_that_cannot_be_read_is_named(words, tmp_path, start):
+    def begin(path):
+        named = dict(prompt_tuning_init=start, prompt_tuning_init_state_dict_path=str(path))
+        return multitask.MultitaskPromptEmbedding(multitask_config(1, **named), words)
+
+    torch.save(SOURCE | dict(epoch=3), tmp_path / "training.bin")  # with what is no tensor besides
+    assert torch.equal(begin(tmp_path / "training.bin").embedding.weight, SOURCE["prompt_embeddings"])
+    torch.save(list(SOURCE.values()), tmp_path / "list.bin")
+    with pytest.raises(ValueError, match="list.bin does not hold tensors by name"):
+        begin(tmp_path / "list.bin")
+    for name in "cut.safetensors", "cut.bin":
+        (tmp_path / name).write_bytes(b"PK")
+        with pytest.raises(ValueError, match=f"{name} cannot be read; it may be damaged"):
+            begin(tmp_path / name)
+        with pytest.raises(FileNotFoundError, match="nowhere"):
+            begin(tmp_path / f"nowhere{name}")
 
 
 STARTS = {"ONLY_SOURCE_SHARED": None, "AVERAGE_SOURCE_TASKS": (3.0, 5.0), "EXACT_SOURCE_TASK": (5.0, 8.0)}
@@ -336,6 +355,13 @@ def test_multitask_refuses_other_shapes(words, source):
         match=r"prefix_task_rows: the file's prompts give \[1, 2, 5\], but the configuration makes it \[1, 2, 4\]",
     ):
         multitask.MultitaskPromptEmbedding(config, words)
+
+
+def test_a_start_that_is_set_later_is_refused_in_words_too(source):
+    config = ours.MultitaskPromptTuningConfig(num_virtual_tokens=2, num_tasks=2, task_type="CAUSAL_LM")
+    config.prompt_tuning_init, config.prompt_tuning_init_state_dict_path = "AVERAGE_SOURCE_TASKS", source()
+    with pytest.raises(ValueError, match="'AVERAGE_SOURCE_TASKS' begins one task, but num_tasks=2"):
+        ours.get_peft_model(ours.tiny_random("llama"), config)
 
 
 def test_multitask_prompts_are_products(words):
