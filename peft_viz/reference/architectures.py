@@ -486,7 +486,7 @@ class KnownFacts:
         self.checkpointed = [module for module in modules if hasattr(module, "gradient_checkpointing")]
         self.layers = [module for module in modules if isinstance(module, nn.ModuleList)]
         self.embeds = embeds_again(model)
-        self.counters = picture_counters(model)
+        self.counters: list = picture_counters(model)
         self.takes_positions = takes_positions(model)
         self.counts_in_mask = counts_in_mask(model)
         self.counts_anew = counts_anew(model)

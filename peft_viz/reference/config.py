@@ -292,7 +292,7 @@ LONGEST = 2**16  # letters of a pattern, entries of a list; to try a longer one 
 def _is_pattern(v):  # (it may raise: for a `Rule`, that is a no)
     "Is the value a regular expression that also works as a part of another one, and can be compared?"
     is_text = isinstance(v, str) and 0 < len(v) < LONGEST and v == v
-    return is_text and re.compile(v) and re.compile(f"(?:{v})")
+    return is_text and bool(re.compile(v) and re.compile(f"(?:{v})"))
 
 
 def by_name(
@@ -570,7 +570,7 @@ class MultitaskPromptTuningConfig(PromptTuningConfig):
         super().check()
         if self.loads_source and not self.prompt_tuning_init_state_dict_path:
             raise ValueError(
-                f"prompt_tuning_init={self.prompt_tuning_init.value!r} begins with prompts "
+                f"prompt_tuning_init={_for_json(self.prompt_tuning_init)!r} begins with prompts "
                 "that were trained before; prompt_tuning_init_state_dict_path must name "
                 "their file"
             )

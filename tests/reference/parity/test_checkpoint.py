@@ -18,7 +18,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import CONFIG_MAPPING, LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, MusicgenConfig
 from torch import nn
 
 import peft_viz.reference.causal_lm as ours
@@ -469,8 +469,12 @@ def test_what_the_base_model_says_of_its_vocabulary(written, tmp_path):
 
 def test_the_vocabulary_is_the_decoders():
     "A configuration of several models may describe several texts; a model may have no configuration."
-    several = SimpleNamespace(config=CONFIG_MAPPING["musicgen"]())
-    assert checkpoint.vocabulary(several) == several.config.decoder.vocab_size
+    config = MusicgenConfig(
+        text_encoder=dict(model_type="t5", vocab_size=7),
+        audio_encoder=dict(model_type="encodec"),
+        decoder=dict(model_type="musicgen_decoder", vocab_size=9),
+    )
+    assert checkpoint.vocabulary(SimpleNamespace(config=config)) == 9
     assert checkpoint.vocabulary(torch.nn.Linear(1, 1)) is None
 
 
