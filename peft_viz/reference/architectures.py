@@ -497,14 +497,6 @@ class KnownFacts:
         self.needs_positions = needs_positions(model)
         self.makes_own_cache = makes_own_cache(model)
 
-    @classmethod
-    def of(
-        cls,
-        model: nn.Module,  # a base model
-    ):  # an object of this class
-        "The facts about a base model."
-        return cls(model)
-
     def embed_again(
         self,
         input_ids,  # [batch, sequence]

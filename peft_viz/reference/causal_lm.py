@@ -47,7 +47,7 @@ class CausalLM(PeftModel):
         check_is_causal_lm(model)
         super().__init__(model, peft_config, adapter_name, autocast_adapter_dtype)
         self.corrected_positions = corrected_positions
-        self.base_model_facts = BaseModelFacts.of(model)
+        self.base_model_facts = BaseModelFacts(model)
         self._setting: Setting | None = None
         self.base_model_prepare_inputs_for_generation = self.base_model.prepare_inputs_for_generation
         self.base_model_prepare_cache_for_generation = self.base_model._prepare_cache_for_generation
