@@ -1106,7 +1106,7 @@ row(
     "the settings of the loss are the active adapter's",
     'self.peft_config["default"]',
     C,
-    "output = with_cpt_loss(",
+    "_ = with_cpt_loss(",
     None,
     MORE + "the_active_adapters_loss_counts",
     two_adapters,
