@@ -199,7 +199,7 @@ def check_inputs(
     if not batch_size or not length:
         raise ValueError(f"the input has shape {list(inputs.shape)}: there is no token in it")
     need_tensor("labels", labels, (batch_size, length), "[batch, sequence], as the input")
-    if is_plain(attention_mask):
+    if isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 2:
         longer = not is_first and attention_mask.shape[1] > length
         shape = batch_size, (None if longer else length)
         need_tensor("attention_mask", attention_mask, shape, "[batch, sequence], as the input", "numbers")

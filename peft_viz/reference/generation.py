@@ -196,8 +196,7 @@ class DecodingStep(StepWithPlace):
 
     @property
     def placeholders(self) -> torch.Tensor:  # [batch, columns of the cache and of this call]
-        """The ids so far, with zeros in front for the virtual tokens and for tokens that were passed as
-        embeddings or earlier."""
+        "The ids so far, behind zeros for virtual tokens and for those passed as embeddings or earlier."
         missing = max(self.place.past + self.place.queries - self.input_ids.shape[1], self.place.virtual)
         return torch.cat((self.input_ids.new_zeros(self.input_ids.shape[0], missing), self.input_ids), dim=1)
 

@@ -10,6 +10,7 @@ import math
 import reprlib
 from contextlib import contextmanager, ContextDecorator
 from functools import cached_property, partial
+from importlib import import_module
 from typing import Any
 import torch
 from torch import nn
@@ -64,7 +65,7 @@ from .methods.prefix_tuning import PrefixEncoder, split_key_values, to_cache
 from .methods.prompt_tuning import PromptEmbedding
 
 # %% auto #0
-__all__ = ['TUNERS', 'OF_LAYERS', 'PROMPT_ENCODERS', 'HUB', 'PLACED', 'LOADING', 'SIZES', 'MOST', 'check_config',
+__all__ = ['TUNERS', 'OF_LAYERS', 'PROMPT_ENCODERS', 'HUB', 'PLACED', 'LOADING', 'SIZES', 'MOST', 'CLASSES', 'check_config',
            'register_peft_method', 'has_rows', 'check_room', 'fit_to_model', 'uses_checkpointing', 'check_loading',
            'NamedAdapters', 'AroundModel', 'PeftModelWithPromptEncoder', 'PeftModelWithPrompt', 'check_surroundings',
            'sizes_of', 'check_numbers', 'PeftModelWithAdapters', 'as_the_others', 'PeftModelWithMoreAdapters',
@@ -422,6 +423,15 @@ class PeftModelWithPromptEncoder(AroundModel):
         self._activate_saved_modules(self.active_peft_config.inference_mode)
         vars(self).pop("_way_to_embeddings", None)  # a module on it may have copies now
 
+    def _delete_prompt_encoder(self, adapter_name):
+        for parts in self.peft_config, self.prompt_encoder, self.prompt_tokens:
+            del parts[adapter_name]
+        for module in self._saved_modules():
+            module.delete_adapter(adapter_name)
+        if adapter_name == self.active_adapter:
+            self._active_adapter, config = next(iter(self.peft_config.items()))
+            self._activate_saved_modules(config.inference_mode)
+
     def _saved_modules(self):
         return [m for m in self.base_model.modules() if isinstance(m, ModulesToSaveWrapper)]
 
@@ -582,12 +592,12 @@ def as_the_others(
         if model._adapters_disabled and isinstance(module, AdapterHolder):
             module.enable_adapters(False)
 
-# %% ../../nbs/reference/04_model.ipynb #02fd7094
+
 def _with_one_more(adapter_name, model, peft_config):
     model.add_adapter(adapter_name, peft_config)
     return model
 
-
+# %% ../../nbs/reference/04_model.ipynb #02fd7094
 class PeftModelWithMoreAdapters(PeftModelWithAdapters):
     "A base model to which adapters can be added, and from which they can be deleted."
 
@@ -644,15 +654,6 @@ class PeftModelWithMoreAdapters(PeftModelWithAdapters):
         else:
             self.base_model.delete_adapter(adapter_name)
             self._active_adapter = self.base_model.active_adapters[0]
-
-    def _delete_prompt_encoder(self, adapter_name):
-        for parts in self.peft_config, self.prompt_encoder, self.prompt_tokens:
-            del parts[adapter_name]
-        for module in self._saved_modules():
-            module.delete_adapter(adapter_name)
-        if adapter_name == self.active_adapter:
-            name, config = next(iter(self.peft_config.items()))
-            self.set_adapter(name, config.inference_mode)
 
 # %% ../../nbs/reference/04_model.ipynb #79ae7450
 class SwitchedOff(ContextDecorator):
@@ -740,7 +741,8 @@ class PeftModelWithForward(PeftModelWithMoreAdapters):
         **kwargs,  # the same, and `adapter_names` for LoRA
     ):  # what the base model's `generate` returns
         "The base model's `generate` with its adapted layers, without virtual tokens."
-        args, kwargs = by_name(type(self.get_base_model()).generate, args, kwargs)
+        base: Any = self.get_base_model()
+        args, kwargs = by_name(type(base).generate, args, kwargs)
         kwargs = with_copies(self, kwargs)
         with self._enable_peft_forward_hooks(*args, **kwargs):
             return self.get_base_model().generate(*args, **self._without_special_args(kwargs))
@@ -962,14 +964,19 @@ class PeftModel(PeftModelWithLoading):
         print(f"trainable params: {trainable:,d} || all params: {total:,d} || trainable%: {share:.4f}")
 
 # %% ../../nbs/reference/04_model.ipynb #7a198d88
+CLASSES: dict[Any, str] = {  # task -> its class, by name: that module is built on this one
+    TaskType.CAUSAL_LM: "peft_viz.reference.causal_lm:PeftModelForCausalLM",
+}
+
+
 def model_class(
     task_type: TaskType | None,  # of a configuration
 ) -> type[PeftModel]:
     "The class that wraps a base model for a task."
-    from peft_viz.reference.causal_lm import PeftModelForCausalLM  # built on this module
-
-    # (`check_config` refuses tasks that are not here)
-    return PeftModelForCausalLM if task_type == TaskType.CAUSAL_LM else PeftModel
+    if task_type not in CLASSES:  # `check_config` refuses tasks that are not here
+        return PeftModel
+    module, name = CLASSES[task_type].split(":")
+    return getattr(import_module(module), name)
 
 
 def check_is_causal_lm(

@@ -163,14 +163,14 @@ class Past:
         self,
         kwargs: dict,  # of a call: `past_key_values`, or a recurrent state under one of the names in `STATES`
     ):
-        self.has_state = False
+        self.has_state: bool = False
         for name in STATES:
             state = kwargs.get(name)
             if state is not None:
                 self.has_state |= not hasattr(state, "has_previous_state") or state.has_previous_state()
         self.length = cache_length(kwargs.get("past_key_values"))  # tokens, virtual ones included
 
-    def __bool__(self):
+    def __bool__(self) -> bool:
         return self.has_state or self.length > 0
 
 
@@ -417,9 +417,9 @@ class InCache(Place):
 
 
 class InCacheWithPositions(InCache):
-    """The same, for base models whose first position is not 0, such as RoBERTa: they count positions behind the
-    cache for ids, but not for embeddings. Then they are told: the caller's, shifted, or else those counted in the
-    cache."""
+    """The same, for base models whose first position is not 0, such as RoBERTa: they count positions
+    behind the cache for ids, but not for embeddings. Then they are told: the caller's, shifted, or else
+    those counted in the cache."""
 
     def output(self, base_model, input_ids, inputs_embeds, **kwargs):
         if inputs_embeds is not None:

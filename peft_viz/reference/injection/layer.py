@@ -13,7 +13,8 @@ from ..config import warn
 
 # %% auto #0
 __all__ = ['is_for_training', 'new_parts_like', 'features', 'check_is_linear', 'check_changeable', 'of_dtype', 'new_dropout',
-           'AdapterHolder', 'LayerAround', 'LayerAroundWithState', 'BaseTunerLayer', 'MatrixTunerLayer']
+           'PartsOfAdapters', 'AdapterHolder', 'LayerAround', 'LayerAroundWithState', 'BaseTunerLayer',
+           'MatrixTunerLayer']
 
 # %% ../../../nbs/reference/injection/01_layer.ipynb #3b1f0d07
 def is_for_training(
@@ -90,19 +91,12 @@ def new_dropout(
     return nn.Dropout(p) if p > 0 else nn.Identity()
 
 # %% ../../../nbs/reference/injection/01_layer.ipynb #2668bead
-class AdapterHolder(nn.Module):
-    "A module that holds parts of adapters, by adapter name."
+class PartsOfAdapters(nn.Module):
+    "A module that holds parts of adapters, by adapter name: what there is."
 
     adapter_layer_names: tuple[str, ...] = ()  # attributes that hold trained parts, by adapter name
     other_param_names: tuple[str, ...] = ()  # attributes that hold anything else, by adapter name
     module_type: str | None = None  # what peft's reports call it; None: the name of the class
-
-    def __init__(self):
-        super().__init__()
-        self.active_adapters: list[str] = []
-        self.merged_adapters: list[str] = []
-        self.disable_adapters = False
-        self._resting: list[nn.Parameter] = []  # trained again when the adapters are switched on
 
     def has_adapter(
         self,
@@ -117,6 +111,22 @@ class AdapterHolder(nn.Module):
         return [
             (n, [part] if isinstance(part, nn.Parameter) else list(part.parameters())) for n, part in parts
         ]
+
+    def _train_only(self, names):
+        for name, parameters in self.parts():
+            for parameter in parameters:
+                parameter.requires_grad_(name in names)
+
+# %% ../../../nbs/reference/injection/01_layer.ipynb #2668beae
+class AdapterHolder(PartsOfAdapters):
+    "The same, and which of them compute and are trained."
+
+    def __init__(self):
+        super().__init__()
+        self.active_adapters: list[str] = []
+        self.merged_adapters: list[str] = []
+        self.disable_adapters = False
+        self._resting: list[nn.Parameter] = []  # trained again when the adapters are switched on
 
     def set_requires_grad(
         self,
@@ -154,11 +164,6 @@ class AdapterHolder(nn.Module):
             self._resting += [p for p in self.parameters() if p.requires_grad]
             self._train_only([])
         self.disable_adapters = not enabled
-
-    def _train_only(self, names):
-        for name, parameters in self.parts():
-            for parameter in parameters:
-                parameter.requires_grad_(name in names)
 
     def delete_adapter(
         self,

@@ -202,7 +202,7 @@ def decay(
 def as_part_of_batch(
     output,  # with CPT's loss, a mean over the labels of this call
     labels: torch.Tensor,  # [batch, sequence], of this call
-    num_items_in_batch,  # labels of all calls whose losses are added up, as Trainer has them; None: this call alone
+    num_items_in_batch,  # labels of all calls whose losses are added up; None: it is called alone
 ):  # the same output, with the part that this call has in the loss of all
     """The loss of one call of several, as gradient accumulation needs it. Of a call alone, it is the mean as
     before."""

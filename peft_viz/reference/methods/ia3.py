@@ -4,6 +4,7 @@
 
 # %% ../../../nbs/reference/17_ia3.ipynb #ef50557a
 from __future__ import annotations
+from typing import Any
 import torch
 from torch import nn
 from ..architectures import ia3_targets
@@ -134,9 +135,10 @@ class IA3Model(BaseTuner):
             warn(f"there is an adapter {adapter_name!r} already; nothing is combined")
             return
         weights = self._check_parts(adapters, weights)
+        layers: list[Any] = self.tuner_layers()
         with all_or_nothing(self):
             self._add_combined(adapters, adapter_name)
-            for layer in self.tuner_layers():
+            for layer in layers:
                 there = [(layer.ia3_l[n], w) for n, w in zip(adapters, weights) if n in layer.ia3_l]
                 if there:
                     layer.ia3_l[adapter_name].data = sum(factors.data * weight for factors, weight in there)

@@ -516,9 +516,10 @@ class LoraModel(LoraWithMixedBatches):
         rank = self._combined_rank(adapters, kind, svd_rank)
         fields = dict(r=rank, lora_alpha=rank, rank_pattern={}, alpha_pattern={}, use_rslora=False)
         svd = dict(clamp=svd_clamp, full_matrices=svd_full_matrices, driver=svd_driver)
+        layers: list[Any] = self.tuner_layers()
         with all_or_nothing(self):
             self._add_combined(adapters, adapter_name, **fields)
-            for layer in self.tuner_layers():
+            for layer in layers:
                 present = {n: weight for n, weight in zip(adapters, weights) if layer.has_adapter(n)}
                 if present:
                     layer.combine(present, adapter_name, kind, rank, density, majority_sign_method, svd)
