@@ -270,7 +270,9 @@ def _labels_ignored(case: Case) -> Iterator:
         n = _count(sum(map(len, got)), yours, _LABELS)
         facts = dict(n=n, loss=loss, who=_WHO["reached"], but=("", ""))
         if _ignored(got, 1):  # the first label of a row is never predicted
-            if given and None not in given and not _ignored(given):
+            if not _ignored(got):
+                facts |= dict(who=_WHO["behind"])
+            elif given and None not in given and not _ignored(given):
                 facts["but"] = (", although you passed others", "，尽管你传入的并非如此")
             yield "labels-all-ignored", m, facts
         elif given and None not in given and _ignored(given):
@@ -304,7 +306,11 @@ def _passed(case, m, *names: str) -> int | None:
     return next((value.shape[1] for value in values if _wide(value)), None)
 
 
-_WHO = {"reached": ("reached the base model", "到达基础模型"), "given": ("you passed", "你传入")}
+_WHO = {
+    "reached": ("reached the base model", "到达基础模型"),
+    "behind": ("stand behind the first column, which no token predicts,", "第一列（没有词元预测它）之后"),
+    "given": ("you passed", "你传入"),
+}
 
 
 def _ignored(table: list, first: int = 0) -> bool:

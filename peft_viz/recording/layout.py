@@ -1064,6 +1064,15 @@ def _later(trace, call):  # the next base call of the same `generate`, or None
     return memory["later"].get(call.id)
 
 
+def _has_beams(trace, parent, call, rows) -> bool:
+    "May another beam continue a row? So it is where `generate` was told so, or repeated the rows without sampling."
+    tables = [v.items for v in map(trace.value, parent.args.values()) if v.kind == "mapping"]
+    told = {name: trace.value(index).value for items in tables for name, index in items.items()}
+    given = passed(trace, call, "input_ids")
+    repeated = given is not None and bool(given.shape) and given.shape[0] < rows
+    return (told.get("num_beams") or 1) > 1 or (repeated and not told.get("do_sample"))
+
+
 @_once
 def _put_behind(trace, call):
     "Per row (id, text or None) of what `generate` put behind the ids of this call; None where it is not known"
@@ -1075,15 +1084,16 @@ def _put_behind(trace, call):
     before = _call_ids(trace, call, rows)
     if after is None or len(after) != rows:
         return None
-    return [_continued(trace, *pair) for pair in zip(before or [None] * rows, after)]
+    beams = _has_beams(trace, parent, call, rows)
+    return [_continued(trace, *pair, beams) for pair in zip(before or [None] * rows, after)]
 
 
-def _continued(trace, before, after):
-    "(id, text) of the last of `after`, unless these ids are known not to continue the ones `before`"
+def _continued(trace, before, after, beams):
+    "(id, text) of the last of `after`, unless these ids do not continue the ones `before`, or may not: other `beams`"
     if not after:
         return None
     n = min(len(before or ()), len(after) - 1)
-    if n and after[-1 - n : -1] != before[-n:]:
+    if after[-1 - n : -1] != (before or [])[len(before or ()) - n :] or (beams and not n):
         return None
     return after[-1], trace.decode(after[-1])
 

@@ -258,11 +258,13 @@ class Switch:
             self.forgotten.detach()  # else it would run when a stopped one is dropped, and lose a timeout there
 
     def __enter__(self) -> Trace:
+        was_on = self.on
         try:
             self.start()
         except BaseException:
-            self._close()
-            UNSEEN.end()
+            if not was_on:
+                self._close()
+                UNSEEN.end()
             raise
         return self.ledger.trace
 

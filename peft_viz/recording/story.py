@@ -37,6 +37,7 @@ class Moment:
     folded: tuple = ()  # ids of the calls that it stands for, when it stands for several
     line: int | None = None  # number of the line in its file
     lang: str = "en"
+    said: tuple = ()  # its sentences, as they are called in `TEXTS`
 
     @property
     def text(self) -> str:
@@ -305,6 +306,7 @@ class _Teller:
             base,
             line=steps[step].line if step is not None and step < len(steps) else None,
             lang=self.lang,
+            said=(key, *[other for other, _ in more]),
         )
         self.found.append((self.time(call, step), order, moment))
 
@@ -383,7 +385,7 @@ def _passed(t: _Teller, root):
     rows, n = value.shape[:2]
     what = ("embedding", "嵌入") if value.role == "embeddings" else ("token", "词元")
     mask = _numbers(t.trace.value(given.get("attention_mask")))
-    pads = _padding(mask)
+    pads = _padding([row and row[-n:] for row in mask or []])  # what is in front of it belongs to a cache
     words = layout.hidden(t.trace, _numbers(value) if name == "input_ids" else None, mask)
     padded = [("padded", dict(padding=_told_padding(pads)))] if pads and not words else []
     padded += [("masked", dict(padding=_told_hidden(words)))] if words else []
@@ -485,7 +487,7 @@ def _how(name: str, before, after, starts: list, among: bool) -> dict:
         return dict(key="columns", before=_dims(before), after=_dims(after), v=b[-1] - a[-1])
     v = b[1] - a[1] if len(b) > 1 else b[0] - a[0]
     old, new = _numbers(before), _numbers(after)
-    starts = starts or [0] * len(old or ())
+    starts = starts or [len(row) if name == "input_ids" else 0 for row in old or ()]  # ids are written behind
     found = _inserted(old, new, starts) if old and new else None
     if found is None:
         return dict(key="longer", v=v)
@@ -1392,6 +1394,16 @@ def _alike_calls(first: int, root, told: list, others: list, lang: str) -> Momen
     )
 
 # %% ../../nbs/recording/03_story.ipynb #0ca8e699
+def _told(moment: Moment) -> tuple:
+    "What has to be alike for two calls to be told as one; numbers may differ, and the shapes of a batch."
+    how = {
+        "decision": moment.texts["en"],
+        "inside": moment.said,  # an adapter that works, is merged, or is switched off
+        "loss": str(moment.facts.get("loss")) in ("nan", "inf", "-inf"),
+    }
+    return moment.kind, moment.names, how.get(moment.kind)
+
+
 def _fold_roots(told: list, lang: str) -> list:
     "Calls that tell the same story as the one before become one moment."
     out, counts = [], {}
@@ -1399,11 +1411,7 @@ def _fold_roots(told: list, lang: str) -> list:
     for root, moments in told:
         counts[root.function] = counts.get(root.function, 0) + 1
         numbered.append((counts[root.function], root, moments))
-    alike = lambda item: (
-        item[1].function,
-        tuple((m.kind, m.names, m.texts["en"] if m.kind == "decision" else "") for m in item[2]),
-    )
-    for _, group in groupby(numbered, key=alike):
+    for _, group in groupby(numbered, key=lambda item: (item[1].function, *map(_told, item[2]))):
         (first, root, moments), *others = group
         out += moments
         if others:

@@ -198,7 +198,8 @@ def _in_words(_b, moment):
 
 def _inside_the_layers(b, moment):
     formulas = FORMULAS if len(marks.active_configs(b.trace.about)) < 2 else OF_SEVERAL
-    return _Section(moment.kind, moment.text, formulas.get(marks.kind(b.trace.about), ""), [])
+    works = {"off", "merged"}.isdisjoint(moment.said)
+    return _Section(moment.kind, moment.text, formulas.get(marks.kind(b.trace.about), "") * works, [])
 
 # %% ../../nbs/views/figures/03_row_story.ipynb #c2c70bb9
 _DRAWN = {

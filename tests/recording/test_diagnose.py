@@ -180,6 +180,8 @@ def test_labels():
     )  # only the label of the first token, which nothing predicts
     assert "labels-all-ignored" in kinds(make("LORA"), run(torch.full_like(FULL, -100)))
     assert "labels-all-ignored" in kinds(make("LORA"), run(first))
+    said = recorded(make("LORA"), run(first)).diagnose()[0].text
+    assert "all that stand behind the first column, which no token predicts, are -100." in said
     assert "labels-all-ignored" not in kinds(make("LORA"), run(FULL.masked_fill(torch.arange(6) < 5, -100)))
     assert "labels-all-ignored" not in kinds(make("PROMPT_TUNING"), run(first))  # a virtual token predicts it
     found = recorded(make(), run(torch.full_like(FULL, -100))).diagnose()

@@ -620,3 +620,15 @@ def test_about(package, method):
 def test_a_recorder_says_where_the_recording_is():
     with pytest.raises(AttributeError, match=r"with record\(model\) as trace"):
         record(make()).calls  # noqa: B018
+
+
+def test_a_recorder_that_is_entered_twice_goes_on():
+    model, _ = peft_viz.load_tiny()
+    recorder = record(model)
+    with recorder as trace, torch.no_grad():
+        with pytest.raises(RuntimeError, match="on already"):
+            with recorder:
+                pass
+        assert recorder.on
+        model(torch.tensor([[5, 6, 7]]))
+    assert len(trace.base_calls) == 1 and not recorder.on

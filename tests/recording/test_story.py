@@ -846,3 +846,66 @@ def test_two_active_adapters_work_where_either_is(side):
     assert "The update is 0 in all 2 layers that were followed." in inside.text
     ax = plot.story(trace)
     assert "Σ (αᵢ/rᵢ) BᵢAᵢ x" in " ".join(text.get_text() for text in ax.texts)
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_a_call_with_the_adapter_off_or_merged_is_not_as_the_one_before(side):
+    model, _ = made(side, "lora")
+    with torch.no_grad(), record(model) as trace:
+        model(**BATCH)
+        model(**BATCH)
+        with model.disable_adapter():
+            model(**BATCH)
+        model.base_model.merge_adapter()
+        model(**BATCH)
+    kinds = [m.said for m in told(trace.story(), "inside")]
+    assert len(kinds) == 3 and "off" in kinds[1] and "merged" in kinds[2] and kinds[0] == ("inside",)
+    assert [m.folded for m in told(trace.story(), "alike")] == [(trace.roots[1].id,)]
+
+
+def test_labels_that_all_are_ignored_are_not_as_those_before():
+    def twice(model):
+        model(**BATCH, labels=LABELS)
+        model(**BATCH, labels=torch.full_like(LABELS, -100))
+
+    assert told(watched("ours", "lora", twice).story(), "alike") == []
+
+
+def test_padding_that_belongs_to_a_cache_is_not_told_of_the_new_tokens():
+    def step(model):
+        past = model(**BATCH, use_cache=True).past_key_values
+        mask = torch.cat((MASK, torch.ones(2, 1, dtype=torch.long)), 1)
+        model(IDS[:, -1:], attention_mask=mask, past_key_values=past)
+
+    first, second = told(watched("ours", "lora", step).story(), "given")
+    assert "Padding: row 0 has 2 on the left" in first.text and "Padding" not in second.text
+
+
+def test_drafts_of_assisted_generation_stand_behind():
+    ids = torch.tensor([[9, 10, 11, 9, 10, 11, 9, 10]])
+    run = lambda m: m.generate(ids, max_new_tokens=6, min_new_tokens=6, prompt_lookup_num_tokens=3)
+    story = watched("ours", "lora", run).story()
+    grew = [m.text for m in story if m.kind == "grew" and "input_ids" in m.names]
+    assert not any("in front" in text for text in grew)
+
+
+@pytest.mark.parametrize("state", ["off", "merged"])
+def test_no_formula_stands_beside_an_adapter_that_does_not_work(state):
+    def run(model):
+        if state == "merged":
+            model.base_model.merge_adapter()
+            return model(**BATCH)
+        with model.disable_adapter():
+            return model(**BATCH)
+
+    shown = [text.get_text() for text in plot.story(watched("peft", "lora", run)).texts]
+    assert not any("BA x" in text or "B A x" in text for text in shown)
+
+
+def test_what_other_beams_may_have_continued_is_not_told():
+    "Without virtual tokens each step has one id a row: nothing tells whether another beam took its place."
+    told_ = dict(max_new_tokens=4, min_new_tokens=4, num_return_sequences=3)
+    beams = watched("peft", "lora", lambda m: m.generate(IDS[1:], num_beams=4, **told_))
+    assert all(set(layout.taken(beams, call) or [None]) == {None} for call in beams.base_calls)
+    sampled = watched("peft", "lora", lambda m: m.generate(IDS[1:], do_sample=True, **told_))
+    assert all(None not in layout.taken(sampled, call) for call in sampled.base_calls)
