@@ -12,7 +12,7 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoi
 import peft_viz
 from families import tiny_model
 from peft_viz import checkpoint, helpers, tiny_random, trainer
-from peft_viz.reference.generation import as_many_positions_as_tokens
+from peft_viz.reference.generation import as_many_positions_as_tokens, DecodingStep
 from peft_viz.reference.place import find_place, Past
 
 CLM = dict(task_type="CAUSAL_LM")
@@ -201,3 +201,15 @@ def test_the_word_embeddings_are_those_of_today(places):
     base.set_input_embeddings(torch.nn.Embedding(70, base.config.hidden_size))
     assert model.word_embeddings is base.get_input_embeddings() and len(model.word_embeddings.weight) == 70
     assert model.state_dict()["word_embeddings.weight"].shape[0] == 70
+
+
+def test_positions_that_the_base_model_lost_are_given_back():
+    "Some base models leave out in their prepared inputs what they were told."
+    model = peft_viz.get_peft_model(
+        tiny_random("llama"), peft_viz.PromptTuningConfig(**CLM, num_virtual_tokens=2)
+    )
+    ids, positions = torch.tensor([[3, 4, 5]]), torch.arange(5)[None]
+    step = DecodingStep(model.setting, ids, None, dict(attention_mask=torch.ones_like(ids)))
+    told = dict(attention_mask=torch.ones(1, 5), position_ids=positions)
+    assert step.left_to_base_model({}, told)["position_ids"] is positions
+    assert "position_ids" not in step.left_to_base_model(dict(input_ids=torch.zeros(1, 6)), told)
