@@ -484,7 +484,8 @@ def _history(trace, call):
 # %% ../../nbs/recording/02_layout.ipynb #f0e63a49
 def _embedded(trace, call):
     """(first, end) of the virtual tokens among this call's own inputs: the base model got more embeddings than the
-    caller passed tokens, or as many ids more as there are virtual tokens: columns of a prefix in the sequence"""
+    caller passed tokens, or more ids, which are columns of a prefix in the sequence: the method made keys and
+    values, and they are in no cache; or there are as many as virtual tokens"""
     inputs, cached = _inputs(trace, call), _cached(trace, call)
     if inputs is None:
         return cached, cached
@@ -494,7 +495,8 @@ def _embedded(trace, call):
         if (s := _shape(passed(trace, call, n))) and s[1] <= inputs.shape[1]
     ]
     more = inputs.shape[1] - max(lengths) if lengths else 0
-    known = inputs.role == "embeddings" or more == trace.about.get("num_virtual_tokens")
+    columns = more > 0 and not cached and _made_cache(trace, call)
+    known = inputs.role == "embeddings" or columns or more == trace.about.get("num_virtual_tokens")
     first = cached + next(iter(_measured_at(call, inputs, more)), 0)
     return first, first + (more if known else 0)
 
@@ -682,35 +684,26 @@ def _written(
             yield trace.value(value.items[name])
 
 
-def _seen_ids(trace, call, rows):
-    "The ids that a base call may stand for: the caller's, which may be the whole sequence, then its own"
+@_once
+def _call_ids(trace, call, rows):
+    "The ids a base call stands for: the caller's, which may be the whole sequence, else its own"
     prepared = _preparation(trace, call)
     seen = [
         passed(trace, call, "input_ids"),
         *(_written(trace, prepared, "input_ids") if prepared else []),
         argument(trace, call, "input_ids"),
     ]
-    return [ids for v in seen if (ids := numbers(v, rows))]
-
-
-@_once
-def _call_ids(trace, call, rows):
-    "The ids a base call stands for: the first that are known"
-    seen = _seen_ids(trace, call, rows)
+    seen = [ids for v in seen if (ids := numbers(v, rows))]
     return next(iter([ids for ids in seen if None not in ids]), seen[0] if seen else None)
 
 # %% ../../nbs/recording/02_layout.ipynb #7bbdb495
-def _fitting(trace, call, rows, n):
-    "Of the ids that a base call may stand for those that are known, and are `n` in each row"
-    return [ids for ids in _seen_ids(trace, call, rows) if None not in ids and len(ids[0]) == n]
-
-
 @_once
 def _own_ids(trace, call, rows):
     "Per row the ids that a base call itself worked on, as many as its inputs that are not virtual; None if unknown"
     inputs, (first, end) = _inputs(trace, call), _embedded(trace, call)
-    found = [] if inputs is None else _fitting(trace, call, rows, inputs.shape[1] - (end - first))
-    return found[-1] if found else None
+    n = 0 if inputs is None else inputs.shape[1] - (end - first)
+    seen = numbers(argument(trace, call, "input_ids"), rows), _call_ids(trace, call, rows)
+    return next(iter([ids for ids in seen if ids and None not in ids and len(ids[0]) == n]), None)
 
 
 def _known_ids(trace, call, g):
@@ -719,8 +712,6 @@ def _known_ids(trace, call, g):
     ids = _call_ids(trace, call, g.rows)
     if ids is None or None in ids or len(ids[0]) == len(g.real):
         return ids
-    if whole := _fitting(trace, call, g.rows, len(g.real)):
-        return whole[0]
     if (own := _own_ids(trace, call, g.rows)) is None:
         return None
     parts, cached = [own], g.cached

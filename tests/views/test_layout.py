@@ -322,6 +322,38 @@ def test_a_prefix_that_is_longer_than_the_first_one(name):
     assert {"generated"} == {row.roles[2 * V + 6] for row in others[-1].rows}
 
 
+def test_a_longer_prefix_behind_padding():
+    model = make("PREFIX_TUNING", peft_viz)
+    model.corrected_positions = True
+    model.add_adapter("long", small.config("PREFIX_TUNING", peft_viz, num_virtual_tokens=2 * V))
+
+    def run(m):
+        m(**batch())
+        m.set_adapter("long")
+        m(**batch())
+        m.generate(**batch(), **GREEDY)
+
+    trace, pads = recorded(model, run), [max(map(len, TEXTS)) - len(text) for text in TEXTS]
+    for n, call in zip((V, 2 * V, 2 * V), trace.base_calls):
+        for row, pad, text in zip(layout.sequence(trace, call).rows, pads, TEXTS):
+            assert row.roles == ["padding"] * pad + ["virtual"] * n + ["token"] * len(text)
+            assert row.ids == [0] * pad + [None] * n + text
+    last = layout.sequence(trace, trace.base_calls[-1])
+    assert [row.roles.count("generated") for row in last.rows] == [3, 3]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_embeddings_that_generate_got_tell_no_ids(method):
+    "The preparation may hold ids that were made up, as many as the embeddings."
+
+    def run(m):
+        words = m.get_base_model().get_input_embeddings()(batch()["input_ids"])
+        m.generate(inputs_embeds=words, attention_mask=batch()["attention_mask"], **GREEDY)
+
+    trace = recorded(make(method), run)
+    assert [i for row in layout.sequence(trace).rows for i in row.ids if i is not None] == []
+
+
 def read(trace):
     "What a cache held when each base call was over, and the row that is drawn: ids of one row."
     held = []
