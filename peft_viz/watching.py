@@ -114,7 +114,7 @@ def find_tokenizer(
 
     if found:
         return max(reversed(found), key=fit)  # of two that fit alike, the younger one
-    return next((thing for thing in _running(("tokenizer", "tok")) if _decodes(thing)), None)
+    return next(iter([thing for thing in _running(("tokenizer", "tok")) if _decodes(thing)]), None)
 
 # %% ../nbs/commands/02_watching.ipynb #7d3b10a1
 _SAID = {
@@ -199,9 +199,8 @@ class Seen:
         self.calls, self.raised, self.pages = Counter(), 0, {}
         base = getattr(model, "get_base_model", lambda: model)()
         self.can_be_recorded = hasattr(base, "config")
-        self.compiled = any(getattr(m, "_compiled_call_impl", None) for m in model.modules()) or any(
-            hasattr(m, "_orig_mod") for m in model.modules()
-        )
+        compiled = lambda m: getattr(m, "_compiled_call_impl", None) or hasattr(m, "_orig_mod")
+        self.compiled = any([compiled(m) for m in model.modules()])
 
     def page(
         self,
@@ -502,7 +501,7 @@ class Watcher(ClassWatcher):
 
     def _watch_transformers(self, cls):
         "A class of transformers whose models have been given adapters."
-        if not issubclass(cls, _transformers_models()) or any(c is cls for c, _, _ in self.replaced):
+        if not issubclass(cls, _transformers_models()) or any([c is cls for c, _, _ in self.replaced]):
             return
         self._replace(cls, "__call__", _watched(cls.__call__, self, "forward", True))
         if hasattr(cls, "generate"):
@@ -639,5 +638,5 @@ def report() -> str:  # one line; empty when there is nothing to say
         return words["unkept"].format(notes="")
     if os.getpid() != files.main:
         return ""
-    compiled = any(type(thing).__name__ == "OptimizedModule" for thing in gc.get_objects())
+    compiled = any([type(thing).__name__ == "OptimizedModule" for thing in gc.get_objects()])
     return words["none"].format(notes=words["notes"].format(words["compiled"]) if compiled else "")

@@ -219,6 +219,7 @@ class Case:
     ):
         self.trace, self.about, self.unchecked = trace, trace.about, {}
         self.moments = [Moment(trace, call) for call in trace.base_calls]
+        self.of = {m.call.id: m for m in self.moments}  # base call's id -> its moment
         self.kinds = str(self.about.get("peft_type") or "").split("+")
         v = self.about.get("num_virtual_tokens")
         self.v = v if type(v) is int else 0
@@ -243,7 +244,7 @@ class Case:
         root: Call,  # a call that the caller's own code made
     ) -> list:  # of `Moment`s
         "The calls of the base model that a call led to."
-        return [m for m in self.moments if layout.outermost(self.trace, m.call).id == root.id]
+        return [self.of[base.id] for base in layout.bases_of(self.trace, root)]
 
 
 RULES = []  # functions of a case; each yields (kind, `Moment` or `Call` or None, facts)
@@ -1254,8 +1255,7 @@ TEXTS |= {
 # %% ../../nbs/recording/05_diagnose.ipynb #810281c5
 @rule
 def _changed(case: Case) -> Iterator:
-    "A tensor's count of changes is compared in the outermost call: so it does not matter how deep it was"
-    "changed."
+    "A tensor's count of changes is compared in the outermost call: so it does not matter how deep it was."
     for root in case.trace.roots:
         own = set(root.args)
         for k, step in enumerate(root.steps):

@@ -547,8 +547,7 @@ def _argument(self: Flow, reader: _Reader, node, call, name: str):
     whole = name.partition("[")[0]
     names = [p for p in code.parameters if p not in ("self", "cls")] if code else []
     catches = key is not None and code is not None and whole == getattr(code, "stars", None)
-    wanted = key if catches or key is None else whole
-    wanted = wanted or whole
+    wanted = key if catches else whole
     for k in node.keywords:
         if k.arg == wanted:
             return reader.read(k.value, None if catches else key)
@@ -715,7 +714,7 @@ def _origin(flow: Flow, place: Place, sources: list, lang: str) -> Origin | None
         before, same = write.before, [s for s in sources if flow.index(s) == after]
         alias = "handed" if sources and sources[0].name == place.name else "alias"
         kind = "changed" if write.how == "in-place" else alias if len(sources) == 1 and same else kind
-    line = call.steps[step].line if step is not None else call.raised and None
+    line = call.steps[step].line if step is not None else None
     code, names = flow.code(call), tuple(dict.fromkeys(_short(s, trace) for s in sources))
     shown, called = key_of(place.name) if kind == "given" else place.name, place.name
     if (kind, place.name) == ("given", "args") and trace.value(

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['MARKS', 'POSITION_KINDS', 'UNKEPT', 'PHRASES', 'VISIBLE', 'Mark', 'argument', 'numbers', 'pad_ids', 'hidden',
-           'last_name', 'outermost', 'generate_call', 'stage', 'passed', 'base_call', 'cache_length', 'two_sequences',
-           'SequenceRow', 'SequenceLayout', 'mask_2d', 'sequence', 'emptied', 'beside', 'AttentionLayout', 'attention',
-           'positions_how', 'positions', 'next_tokens', 'ended', 'taken', 'filled', 'share', 'weights', 'no_weights',
-           'digests', 'lora', 'CacheLayout', 'cache', 'BranchLayout', 'branches', 'method', 'describe', 'clusters',
-           'visible']
+           'last_name', 'outermost', 'bases_of', 'generate_call', 'stage', 'passed', 'base_call', 'cache_length',
+           'two_sequences', 'SequenceRow', 'SequenceLayout', 'mask_2d', 'sequence', 'emptied', 'beside',
+           'AttentionLayout', 'attention', 'positions_how', 'positions', 'next_tokens', 'ended', 'taken', 'filled',
+           'share', 'weights', 'no_weights', 'digests', 'lora', 'CacheLayout', 'cache', 'BranchLayout', 'branches',
+           'method', 'describe', 'clusters', 'visible']
 
 # %% ../../nbs/recording/02_layout.ipynb #aefdfcb1
 import re, unicodedata
@@ -143,7 +143,7 @@ def argument(
             found.append(value.items[name])
         if value.kind == "sequence" and (place, name) == ("args", "input_ids"):
             found += value.items[:1]
-    return next((v for v in map(trace.value, found) if v.kind in ("tensor", "cache")), None)
+    return next(iter([v for v in map(trace.value, found) if v.kind in ("tensor", "cache")]), None)
 
 
 def _shape(value):  # (rows, columns) of ids, embeddings, masks; None for anything else
@@ -199,7 +199,7 @@ def hidden(
         off = [k for k, m in enumerate(shown) if m == 0]
         here = {row[k] for k in off} - pads
         seen = [k for k, m in enumerate(shown) if m != 0]
-        inside = bool(seen) and any(seen[0] < k < seen[-1] and row[k] in here for k in off)
+        inside = bool(seen) and any([seen[0] < k < seen[-1] and row[k] in here for k in off])
         if len(here) == 1 and not inside and (not is_known or here == {0}):
             continue  # it pads with an id of its own
         found += [(r, k, row[k]) for k in off if row[k] in here]
@@ -253,13 +253,26 @@ def outermost(
     return [_call(trace, call), *_ancestors(trace, _call(trace, call))][-1]
 
 
+def bases_of(
+    trace,  # the trace
+    root,  # a call that the caller's own code made
+) -> list:  # of calls
+    "The calls of the base model that a call led to, in order."
+    memory = _memory(trace)
+    if "bases" not in memory:
+        memory["bases"] = {}
+        for base in trace.base_calls:
+            memory["bases"].setdefault(outermost(trace, base).id, []).append(base)
+    return memory["bases"].get(root.id, [])
+
+
 @_once
 def generate_call(
     trace,  # the trace
     call,  # a base call, or its id
 ):
     "The `generate` call that a base call belongs to, or None"
-    return next((c for c in _ancestors(trace, call) if _named(c, "generate")), None)
+    return next(iter([c for c in _ancestors(trace, call) if _named(c, "generate")]), None)
 
 
 def _steps(trace):
@@ -304,14 +317,8 @@ def passed(
     name: str,  # such as `"labels"`
 ):
     "The value that the caller gave for `name`, None when none was given. Raises ValueError when there is no such call."
-    return next(
-        (
-            v
-            for c in reversed(_around(trace, _call(trace, call)))
-            if (v := argument(trace, c, name)) is not None
-        ),
-        None,
-    )
+    around = reversed(_around(trace, _call(trace, call)))
+    return next(iter([v for c in around if (v := argument(trace, c, name)) is not None]), None)
 
 # %% ../../nbs/recording/02_layout.ipynb #f4760cf6
 def _recording(trace):
@@ -385,8 +392,8 @@ def _output(trace, call, name):  # a recorded output of a base call, or None
 
 
 def _inputs(trace, call):  # what a base call works on: embeddings or ids, or None
-    named = (argument(trace, call, n) for n in ("inputs_embeds", "input_ids"))
-    return next((v for v in named if (_shape(v) or [0])[0]), None)  # (a batch may have no row)
+    named = [argument(trace, call, n) for n in ("inputs_embeds", "input_ids")]
+    return next(iter([v for v in named if (_shape(v) or [0])[0]]), None)  # (a batch may have no row)
 
 # %% ../../nbs/recording/02_layout.ipynb #8784edcd
 def two_sequences(
@@ -415,28 +422,48 @@ def _made_cache(trace, call):
     family, around = _families(trace), {c.id for c in _around(trace, call)}
     prompts = [c for i in around for c in family.get(i, []) if _named(c, "get_prompt") and c.id < call.id]
     kinds = [trace.value(c.returned).kind for c in prompts if c.returned is not None]
-    return any(kind != "tensor" for kind in kinds)
+    return any([kind != "tensor" for kind in kinds])
 
 # %% ../../nbs/recording/02_layout.ipynb #482c7553
+def _left(trace, call):  # how many keys the cache holds that a base call gave back
+    return cache_length(_output(trace, call, "past_key_values"))
+
+
 def _left_behind(trace):
     "(id of the generate or None for any, length of a cache) -> the base calls that left such a cache, in order"
     memory = _memory(trace)
     if "left" not in memory:
         memory["left"] = {}
         for call in trace.base_calls:
-            group, length = generate_call(trace, call), cache_length(_output(trace, call, "past_key_values"))
+            group, length = generate_call(trace, call), _left(trace, call)
             for key in {None, group and group.id}:
                 memory["left"].setdefault((key, length), []).append(call)
     return memory["left"]
 
 
+def _cut_short(trace, call):
+    """The base call before this one in its `generate`, where part of what it left was taken away again: it had
+    worked on guesses, and some were wrong. Else None."""
+    memory = _memory(trace)
+    if "before" not in memory:
+        memory["before"], last = {}, {}
+        for c in trace.base_calls:
+            if (group := generate_call(trace, c)) is not None:
+                memory["before"][c.id], last[group.id] = last.get(group.id), c
+    before = memory["before"].get(call.id)
+    cut = before is not None and _cached(trace, before) < _cached(trace, call) < _left(trace, before)
+    return before if cut else None
+
+
 @_once
 def _previous(trace, call):
-    """The base call that left the cache which this one got: as long as this one found it. None when it got none,
-    or its filling was not recorded."""
+    """The base call that left the cache which this one got: as long as this one found it, or cut short since. None
+    when it got none, or its filling was not recorded."""
     cached, group = _cached(trace, call), generate_call(trace, call)
     if not cached or not _was_given_cache(trace, call):
         return None
+    if (cut := _cut_short(trace, call)) is not None:
+        return cut
     left = _left_behind(trace)
     candidates = left.get((group and group.id, cached), [])
     if (
@@ -457,7 +484,8 @@ def _history(trace, call):
 # %% ../../nbs/recording/02_layout.ipynb #f0e63a49
 def _embedded(trace, call):
     """(first, end) of the virtual tokens among this call's own inputs: the base model got more embeddings than the
-    caller passed tokens, or as many ids more as there are virtual tokens: columns of a prefix in the sequence"""
+    caller passed tokens, or more ids, which are columns of a prefix in the sequence: the method made keys and
+    values, and they are in no cache; or there are as many as virtual tokens"""
     inputs, cached = _inputs(trace, call), _cached(trace, call)
     if inputs is None:
         return cached, cached
@@ -467,7 +495,8 @@ def _embedded(trace, call):
         if (s := _shape(passed(trace, call, n))) and s[1] <= inputs.shape[1]
     ]
     more = inputs.shape[1] - max(lengths) if lengths else 0
-    known = inputs.role == "embeddings" or more == trace.about.get("num_virtual_tokens")
+    columns = more > 0 and not cached and _made_cache(trace, call)
+    known = inputs.role == "embeddings" or columns or more == trace.about.get("num_virtual_tokens")
     first = cached + next(iter(_measured_at(call, inputs, more)), 0)
     return first, first + (more if known else 0)
 
@@ -476,14 +505,14 @@ def _measured_at(call, inputs, more):
     "Where the virtual tokens of each row begin among this call's own inputs, where that was measured; else empty"
     at = (call.measured and call.measured.virtual_at) or []
     rows, n = inputs.shape[:2]
-    return at if len(at) == rows and all(start + more <= n for start in at) else []
+    return at if len(at) == rows and all([start + more <= n for start in at]) else []
 
 # %% ../../nbs/recording/02_layout.ipynb #482c7554
 def _injected(trace, root):
     """(first, end) of the virtual tokens in a cache whose filling was not seen: there the method put its prompt,
-    at the start"""
+    at the start. One that the method made for this call holds nothing else, however long the prompt is by now."""
     v, cached = trace.about.get("num_virtual_tokens") or 0, _cached(trace, root)
-    return 0, min(v, cached) if _was_given_cache(trace, root) else min(v or cached, cached)
+    return 0, min(v, cached) if _was_given_cache(trace, root) else cached
 
 
 def _virtual(trace, call):
@@ -522,7 +551,7 @@ def _is_measured(trace):
     "Was it measured in any call where the virtual tokens stand? Asked once, for a long generate has many."
     memory = _memory(trace)
     if "is_measured" not in memory:
-        memory["is_measured"] = any(c.measured and c.measured.virtual_at for c in trace.base_calls)
+        memory["is_measured"] = any([c.measured and c.measured.virtual_at for c in trace.base_calls])
     return memory["is_measured"]
 
 
@@ -578,7 +607,7 @@ class SequenceRow:
         `trace.tokens`)"""
         return {
             "roles": _letters(self.looks),
-            "ids": None if all(i is None for i in self.ids) else self.ids,
+            "ids": None if all([i is None for i in self.ids]) else self.ids,
             "attended": _bits(self.attended),
             "labels": self.labels,
             "positions": self.positions,
@@ -665,19 +694,32 @@ def _call_ids(trace, call, rows):
         argument(trace, call, "input_ids"),
     ]
     seen = [ids for v in seen if (ids := numbers(v, rows))]
-    return next((ids for ids in seen if None not in ids), seen[0] if seen else None)
+    return next(iter([ids for ids in seen if None not in ids]), seen[0] if seen else None)
+
+# %% ../../nbs/recording/02_layout.ipynb #7bbdb495
+@_once
+def _own_ids(trace, call, rows):
+    "Per row the ids that a base call itself worked on, as many as its inputs that are not virtual; None if unknown"
+    inputs, (first, end) = _inputs(trace, call), _embedded(trace, call)
+    n = 0 if inputs is None else inputs.shape[1] - (end - first)
+    seen = numbers(argument(trace, call, "input_ids"), rows), _call_ids(trace, call, rows)
+    return next(iter([ids for ids in seen if ids and None not in ids and len(ids[0]) == n]), None)
 
 
 def _known_ids(trace, call, g):
-    "Per row the ids known of the keys that are not virtual, to be placed at their right end; None when none are"
+    """Per row the ids known of the keys that are not virtual, to be placed at their right end; None when none are.
+    What the caller passed counts where it is the whole sequence: else part of it may never have been read."""
     ids = _call_ids(trace, call, g.rows)
-    if ids is None or None in ids or len(ids[0]) >= len(g.real):
+    if ids is None or None in ids or len(ids[0]) == len(g.real):
         return ids
-    parts = [ids]
+    if (own := _own_ids(trace, call, g.rows)) is None:
+        return None
+    parts, cached = [own], g.cached
     for c in reversed(_history(trace, call)):
-        if (ids := _call_ids(trace, c, g.rows)) is None or None in ids:
+        if (ids := _own_ids(trace, c, g.rows)) is None:
             break
-        parts.insert(0, ids)
+        gone, cached = _left(trace, c) - cached, _cached(trace, c)
+        parts.insert(0, [row[: len(row) - gone] for row in ids])
     if len({tuple(row) for row in parts[0]}) < g.rows:  # beams: their rows may have been shuffled since
         parts[1:-1] = [[[None] * len(row) for row in ids] for ids in parts[1:-1]]
     return [sum(row, []) for row in zip(*parts)]
@@ -719,7 +761,7 @@ def mask_2d(
 def _told(trace, call, name):
     "The ids that a `generate` was told for `name`; None when it was not told, or in a way that was not kept"
     places = [call.args, *(v.items for v in map(trace.value, call.args.values()) if v.kind == "mapping")]
-    value = next((trace.value(items[name]) for items in places if name in items), None)
+    value = next(iter([trace.value(items[name]) for items in places if name in items]), None)
     if value is None or value.kind not in ("scalar", "sequence"):
         return None
     parts = [value] if value.kind == "scalar" else map(trace.value, value.items)
@@ -737,10 +779,10 @@ def _ends(trace, call):
 
 def _finished(roles, ids, pad, ends):
     "The generated positions of a row that hold padding: what `generate` puts behind the token that ends the row"
-    if not any(end in ids for end in ends):
+    if not any([end in ids for end in ends]):
         return []
     new = [k for k, role in enumerate(roles) if role == "generated"]
-    end = next((k for k in new if ids[k] in ends), None)
+    end = next(iter([k for k in new if ids[k] in ends]), None)
     return [k for k in new if end is not None and k > end and ids[k] == pad]
 
 # %% ../../nbs/recording/02_layout.ipynb #59b2ebce
@@ -1164,7 +1206,7 @@ def _mean(numbers, wanted):  # of the wanted ones; of all when none is
 # %% ../../nbs/recording/02_layout.ipynb #190ee97c
 def _weights_of(trace, call, layer):
     call = base_call(trace, call)
-    return next((w for w in (call.measured.weights if call.measured else ()) if w.layer == layer), None)
+    return next(iter([w for w in (call.measured.weights if call.measured else ()) if w.layer == layer]), None)
 
 
 def weights(
@@ -1278,7 +1320,7 @@ def _after_leaving(source, ran):
     ends = [
         max(lines[1] for lines in (b["body"], b["orelse"]) if lines)
         for b in source.branches
-        if any(lines and lines[0] <= ran[-1] <= lines[1] for lines in (b["body"], b["orelse"]))
+        if any([lines and lines[0] <= ran[-1] <= lines[1] for lines in (b["body"], b["orelse"])])
     ]
     last = source.first_line + len(source.text.rstrip().splitlines()) - 1
     return [max(ends) + 1, last] if ends and max(ends) < last else None
@@ -1294,7 +1336,7 @@ def branches(
     if call.source is None:
         raise ValueError(f"call {call.id} ({call.function}) was not watched line by line: it has no branches")
     source, ran = trace.sources[call.source], sorted({s.line for s in call.steps})
-    reached = lambda lines: any(lines[0] <= l <= lines[1] for l in ran)
+    reached = lambda lines: any([lines[0] <= l <= lines[1] for l in ran])
     told, skipped = [], []
     for b in source.branches:
         outcomes = [s.branch for s in call.steps if b["line"] <= s.line <= b["end"] and s.branch is not None]

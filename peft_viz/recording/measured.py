@@ -514,7 +514,7 @@ def _parts(layer):
         if isinstance(found, torch.nn.ParameterDict):
             yield kind, {n: list(p.shape) for n, p in found.items() if isinstance(p, torch.Tensor)}
         elif isinstance(found, torch.nn.ModuleDict):
-            weights = {n: next(m.parameters(), None) for n, m in found.items()}
+            weights = {n: first_of(list(m.parameters())) for n, m in found.items()}
             yield kind, {n: list(w.shape) for n, w in weights.items() if w is not None}
 
 # %% ../../nbs/recording/07_measured.ipynb #0549cb11

@@ -157,7 +157,6 @@ TEXTS = {
 TEXTS |= {
     # what becomes of each tensor
     "grew": ("{name} grew from {a} to {b}: {how}.", "{name} 从 {a} 变为 {b}：{how}。"),
-    "grew_": ("{name} grew from {a} to {b}.", "{name} 从 {a} 变为 {b}。"),
     "shrank": ("{name} became shorter: from {a} to {b}.", "{name} 变短：从 {a} 变为 {b}。"),
     "shifted": (
         "{name} {shape}: {d} was added to each number, {was} became {now}.",

@@ -1446,11 +1446,8 @@ def story(
     Raises ValueError for another language."""
     if lang not in LANGUAGES:
         raise ValueError(f"lang should be {' or '.join(map(repr, LANGUAGES))}, not {lang!r}")
-    by_root = {}
-    for base in trace.base_calls:
-        by_root.setdefault(layout.outermost(trace, base).id, []).append(base)
     roots = [r for r in trace.roots if r.kind != "layer"]
-    told = [(root, _root_moments(trace, root, by_root.get(root.id, []), lang)) for root in roots]
+    told = [(root, _root_moments(trace, root, layout.bases_of(trace, root), lang)) for root in roots]
     return Story(_fold_roots(told, lang), _title(trace), lang)
 
 # %% ../../nbs/recording/03_story.ipynb #645e7e6b
@@ -1460,7 +1457,5 @@ def moments(
     lang: str = "en",  # `"en"` or `"zh"`: the language of `.text`
 ) -> list:  # of `Moment`s
     "The moments of one call alone, also where `story` folds it into one that is like it."
-    bases = (
-        [call] if call.kind == "base" else [b for b in trace.base_calls if layout.outermost(trace, b) is call]
-    )
+    bases = [call] if call.kind == "base" else layout.bases_of(trace, call)
     return _root_moments(trace, layout.outermost(trace, call), bases, lang)

@@ -138,7 +138,7 @@ _RECENT = []  # (weak reference to a `Grown`, its rows): whoever asks for one st
 
 
 def _recent(grown: Grown) -> list | None:
-    return next((rows for ref, rows in _RECENT if ref() is grown), None)
+    return next(iter([rows for ref, rows in _RECENT if ref() is grown]), None)
 
 # %% ../../nbs/recording/01_trace.ipynb #5b8d601b
 def unpack(
@@ -873,7 +873,7 @@ def _counts(packed: dict, where: str) -> list:
         raise TraceError(f"{where}.data should have runs or ramps")
     ((form, pairs),) = packed.items()
     whole = pairs[1::2] if form == "runs" else pairs
-    if len(pairs) % 2 or any(type(n) is not int for n in whole) or any(n < 1 for n in pairs[1::2]):
+    if len(pairs) % 2 or any([type(n) is not int for n in whole]) or any([n < 1 for n in pairs[1::2]]):
         raise TraceError(f"{where}.data.{form} is not a list of value, count, value, count, ...")
     return pairs[1::2]
 
@@ -930,7 +930,7 @@ def _check_measured(m: Measured, values: list[Value], where: str):
     if m.next_tokens is not None:
         shape = _table(values, m.next_tokens.ids, where + ".next_tokens").shape
         given = m.next_tokens.probabilities
-        if len(given) != shape[0] or any(len(row) != shape[1] for row in given):
+        if len(given) != shape[0] or any([len(row) != shape[1] for row in given]):
             raise TraceError(f"{where}.next_tokens should have a probability for each of {list(shape)} ids")
     for k, w in enumerate(m.weights):
         _check_fractions(w.share, 3, f"{where}.weights[{k}].share")
@@ -1014,7 +1014,7 @@ _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BO
 
 def _in_utf8(text: bytes) -> bytes:
     "The text as UTF-8, without the mark that editors and shells of Windows write at the beginning."
-    codec = next((codec for mark, codec in _MARKS.items() if text.startswith(mark)), None)
+    codec = next(iter([codec for mark, codec in _MARKS.items() if text.startswith(mark)]), None)
     return text if codec is None else text.decode(codec, "replace").encode("utf-8", "replace")
 
 

@@ -24,7 +24,7 @@ from transformers import (
 import peft_viz
 from damage import damage
 from families import V5
-from peft_viz import Trace, TraceError, load_tiny, record
+from peft_viz import layout, load_tiny, record, Trace, TraceError
 from peft_viz.recording.diagnose import TEXTS
 
 SMALL = dict(vocab_size=64, num_hidden_layers=2, num_attention_heads=4, hidden_size=32)
@@ -927,3 +927,15 @@ def test_a_cache_of_padded_rows_and_one_of_a_window():
 
     assert ANOTHER not in kinds(make("LORA"), goes)
     assert kinds(make("LORA", family="mistral", base=dict(sliding_window=4)), after, None) == set()
+
+
+def test_each_call_is_asked_a_few_times_whose_it_is(monkeypatch):
+    "Not once for each call that the caller made: the time would grow with their square."
+    model = make("LORA")
+    with record(model) as trace:
+        for _ in range(20):
+            model(input_ids=torch.tensor([[5, 6, 7]]))
+    asked, whose = [], layout.outermost
+    monkeypatch.setattr(layout, "outermost", lambda *a: asked.append(a) or whose(*a))
+    trace.diagnose()
+    assert len(asked) < 5 * 20

@@ -20,7 +20,7 @@ from peft_viz import (
     PromptTuningConfig,
     record,
 )
-from peft_viz import tiny_random
+from peft_viz import tiny_random, watching
 from peft_viz.recording import (
     about,
     base_model,
@@ -37,6 +37,7 @@ from peft_viz.recording import (
 )
 from peft_viz.recording.calls import HERE, Tracer, Visit
 from peft_viz.recording.recorder import Recorder
+from peft_viz.recording import trace as trace_module
 from peft_viz.recording.trace import Trace
 
 IDS = torch.tensor([[3, 4, 5, 6], [7, 8, 9, 10]])
@@ -646,20 +647,45 @@ def test_a_timeout_while_one_begins_to_follow_a_call(model, monkeypatch):
     assert done and not left(model)
 
 
-LOOKING = (about, base_model, calls, doors, measured, recorder, state, survey, values, watch)
+LOOKING = (
+    about,
+    base_model,
+    calls,
+    doors,
+    layout,
+    measured,
+    recorder,
+    state,
+    survey,
+    trace_module,
+    values,
+    watch,
+    watching,
+)
 
 
 @pytest.mark.parametrize("module", LOOKING, ids=lambda m: m.__name__.rpartition(".")[2])
 def test_no_generator_is_left_unfinished(module):
     """`any(... for ...)` drops its generator unfinished. Python runs it once more then, and loses the exception of a
     signal handler that strikes there. Lists have no such end."""
-    tree = ast.parse(inspect.getsource(module))
-    asked = [
-        n
-        for n in ast.walk(tree)
-        if isinstance(n, ast.Call) and getattr(n.func, "id", "") in ("any", "all", "next")
-    ]
-    assert not [n.lineno for n in asked if n.args and isinstance(n.args[0], ast.GeneratorExp)]
+    assert not unfinished(inspect.getsource(module))
+
+
+def unfinished(code):
+    "Lines that ask a generator for less than all: `any`, `all` or `next` of one, or `next` of what a call gave."
+    asked = [n for n in ast.walk(ast.parse(code)) if isinstance(n, ast.Call) and n.args]
+    of = lambda *names: [(n.lineno, n.args[0]) for n in asked if getattr(n.func, "id", "") in names]
+    made = [line for line, what in of("any", "all", "next", "iter") if isinstance(what, ast.GeneratorExp)]
+    is_begun = lambda what: isinstance(what, ast.Call) and getattr(what.func, "id", "") != "iter"
+    return made + [line for line, what in of("next") if is_begun(what)]
+
+
+def test_what_leaves_a_generator_unfinished_is_seen():
+    left = ("any(x for x in y)", "next(m.parameters(), None)", "next(iter(x for x in y))", "next(f(y))")
+    assert all(unfinished(code) == [1] for code in left)
+    assert not any(
+        map(unfinished, ("any([x for x in y])", "next(iter([x for x in y]), None)", "sum(x for x in y)"))
+    )
 
 
 def test_a_recorder_that_is_dropped_while_it_is_on_leaves_nothing(model):

@@ -301,6 +301,114 @@ def test_a_cache_of_the_callers_is_told_from_one_that_the_method_made(name, leng
     assert row.ids == ([None] * n if name == "peft" else ids[0].tolist()) + [20, 21]
 
 
+@pytest.mark.parametrize("name", ["peft", "peft_viz"])
+def test_a_prefix_that_is_longer_than_the_first_one(name):
+    "The recording says how many virtual tokens there were at its beginning; another adapter may have more."
+    package = dict(peft=peft, peft_viz=peft_viz)[name]
+    model = make("PREFIX_TUNING", package)
+    model.add_adapter("long", small.config("PREFIX_TUNING", package, num_virtual_tokens=2 * V))
+
+    def run(m):
+        m(**batch())
+        m.set_adapter("long")
+        m(**batch())
+        m.generate(**batch(), **GREEDY)
+
+    first, *others = (layout.sequence(trace, c) for trace in [recorded(model, run)] for c in trace.base_calls)
+    assert [row.roles.count("virtual") for row in first.rows] == [V, V]
+    for seq in others:
+        for row in seq.rows:
+            assert row.roles.count("virtual") == 2 * V and row.roles.count("token") <= 6
+    assert {"generated"} == {row.roles[2 * V + 6] for row in others[-1].rows}
+
+
+def test_a_longer_prefix_behind_padding():
+    model = make("PREFIX_TUNING", peft_viz)
+    model.corrected_positions = True
+    model.add_adapter("long", small.config("PREFIX_TUNING", peft_viz, num_virtual_tokens=2 * V))
+
+    def run(m):
+        m(**batch())
+        m.set_adapter("long")
+        m(**batch())
+        m.generate(**batch(), **GREEDY)
+
+    trace, pads = recorded(model, run), [max(map(len, TEXTS)) - len(text) for text in TEXTS]
+    for n, call in zip((V, 2 * V, 2 * V), trace.base_calls):
+        for row, pad, text in zip(layout.sequence(trace, call).rows, pads, TEXTS):
+            assert row.roles == ["padding"] * pad + ["virtual"] * n + ["token"] * len(text)
+            assert row.ids == [0] * pad + [None] * n + text
+    last = layout.sequence(trace, trace.base_calls[-1])
+    assert [row.roles.count("generated") for row in last.rows] == [3, 3]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_embeddings_that_generate_got_tell_no_ids(method):
+    "The preparation may hold ids that were made up, as many as the embeddings."
+
+    def run(m):
+        words = m.get_base_model().get_input_embeddings()(batch()["input_ids"])
+        m.generate(inputs_embeds=words, attention_mask=batch()["attention_mask"], **GREEDY)
+
+    trace = recorded(make(method), run)
+    assert [i for row in layout.sequence(trace).rows for i in row.ids if i is not None] == []
+
+
+def read(trace):
+    "What a cache held when each base call was over, and the row that is drawn: ids of one row."
+    held = []
+    for call in trace.base_calls:
+        seq, own = layout.sequence(trace, call), layout.argument(trace, call, "input_ids")
+        own = (own or layout.passed(trace, call, "input_ids")).data
+        held = (held or [None] * seq.query_start)[: seq.query_start] + own
+        yield held, seq.rows[0].ids
+
+
+def test_a_token_that_was_cut_off_is_not_drawn():
+    "peft cuts as many ids from a warm call as its cache has keys, of the virtual tokens too."
+    model = make("PREFIX_TUNING", peft)
+
+    def run(m):
+        out = m.generate(input_ids=torch.tensor([[5, 6, 7]]), return_dict_in_generate=True, **GREEDY)
+        more = torch.cat([out.sequences, torch.tensor([[20]])], 1)
+        with pytest.raises(RuntimeError):  # it crashes a step later
+            m.generate(input_ids=more, past_key_values=out.past_key_values, **GREEDY)
+
+    *_, (held, drawn) = read(recorded(model, run))
+    assert drawn == held and held[-1] == 20 and len(held) == V + 7
+
+
+@pytest.mark.parametrize("name", ["peft", "peft_viz"])
+def test_guesses_that_were_wrong_are_taken_back(name):
+    "generate cuts them out of the cache, which may be as long then as an earlier call had left one."
+    package = dict(peft=peft, peft_viz=peft_viz)[name]
+
+    def guessed(seed):
+        model = make("LORA", package)
+        torch.manual_seed(seed)
+        for p in model.parameters():
+            p.data.normal_(0, 0.3)
+        ids = torch.randint(3, 12, (1, 9))
+        return recorded(
+            model,
+            lambda m: m.generate(
+                input_ids=ids, prompt_lookup_num_tokens=3, **(GREEDY | {"max_new_tokens": 25})
+            ),
+        )
+
+    traces = list(map(guessed, range(4)))
+    for trace in traces:
+        for held, drawn in read(trace):
+            assert drawn == held
+    assert any(layout._cut_short(trace, c) for trace in traces for c in trace.base_calls)
+
+
+def test_the_base_calls_of_a_call():
+    trace = recorded(make("LORA"), lambda m: (m(**batch()), m.generate(**batch(), **GREEDY), m(**batch())))
+    found = [layout.bases_of(trace, root) for root in trace.roots]
+    assert [len(calls) for calls in found] == [1, 4, 1] and sum(found, []) == trace.base_calls
+
+
 def test_static_cache_and_4d_masks():
     trace = recorded(make("LORA"), lambda m: m.generate(**batch(), cache_implementation="static", **GREEDY))
     for step, call in enumerate(trace.base_calls):
