@@ -219,7 +219,7 @@ def _shut(ledger: Ledger, sessions: list, doors: list):
         doors[-1].close()
         doors.pop()
 
-
+# %% ../../nbs/recording/00_recorder.ipynb #5159231e
 class Switch:
     """Something that is on from `start` to `stop`, or in a `with` block. What was opened is closed, however it ends.
     A class of this kind says what to open (`prepare`), and how it ends (`stop`)."""
