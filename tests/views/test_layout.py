@@ -15,6 +15,7 @@ from transformers import (
 
 import small
 import peft_viz
+from families import V5
 from peft_viz import layout, record
 from peft_viz import trace as trace_module
 from peft_viz.recording.layout import MARKS
@@ -364,6 +365,7 @@ def read(trace):
         yield held, seq.rows[0].ids
 
 
+@pytest.mark.skipif(not V5, reason="with transformers 4 this call ends before its first step")
 def test_a_token_that_was_cut_off_is_not_drawn():
     "peft cuts as many ids from a warm call as its cache has keys, of the virtual tokens too."
     model = make("PREFIX_TUNING", peft)
