@@ -1134,8 +1134,9 @@ def _continued(trace, before, after, beams):
     "(id, text) of the last of `after`, unless these ids do not continue the ones `before`, or may not: other `beams`"
     if not after:
         return None
-    n = min(len(before or ()), len(after) - 1)
-    if after[-1 - n : -1] != (before or [])[len(before or ()) - n :] or (beams and not n):
+    before = before or []
+    n = min(len(before), len(after) - 1)
+    if after[-1 - n : -1] != before[len(before) - n :] or (beams and not n):
         return None
     return after[-1], trace.decode(after[-1])
 

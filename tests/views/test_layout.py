@@ -302,6 +302,13 @@ def test_a_cache_of_the_callers_is_told_from_one_that_the_method_made(name, leng
     assert row.ids == ([None] * n if name == "peft" else ids[0].tolist()) + [20, 21]
 
 
+def with_the_long_one(model):
+    model(**batch())
+    model.set_adapter("long")
+    model(**batch())
+    model.generate(**batch(), **GREEDY)
+
+
 @pytest.mark.parametrize("name", ["peft", "peft_viz"])
 def test_a_prefix_that_is_longer_than_the_first_one(name):
     "The recording says how many virtual tokens there were at its beginning; another adapter may have more."
@@ -309,13 +316,9 @@ def test_a_prefix_that_is_longer_than_the_first_one(name):
     model = make("PREFIX_TUNING", package)
     model.add_adapter("long", small.config("PREFIX_TUNING", package, num_virtual_tokens=2 * V))
 
-    def run(m):
-        m(**batch())
-        m.set_adapter("long")
-        m(**batch())
-        m.generate(**batch(), **GREEDY)
-
-    first, *others = (layout.sequence(trace, c) for trace in [recorded(model, run)] for c in trace.base_calls)
+    first, *others = (
+        layout.sequence(trace, c) for trace in [recorded(model, with_the_long_one)] for c in trace.base_calls
+    )
     assert [row.roles.count("virtual") for row in first.rows] == [V, V]
     for seq in others:
         for row in seq.rows:
@@ -328,13 +331,7 @@ def test_a_longer_prefix_behind_padding():
     model.corrected_positions = True
     model.add_adapter("long", small.config("PREFIX_TUNING", peft_viz, num_virtual_tokens=2 * V))
 
-    def run(m):
-        m(**batch())
-        m.set_adapter("long")
-        m(**batch())
-        m.generate(**batch(), **GREEDY)
-
-    trace, pads = recorded(model, run), [max(map(len, TEXTS)) - len(text) for text in TEXTS]
+    trace, pads = recorded(model, with_the_long_one), [max(map(len, TEXTS)) - len(text) for text in TEXTS]
     for n, call in zip((V, 2 * V, 2 * V), trace.base_calls):
         for row, pad, text in zip(layout.sequence(trace, call).rows, pads, TEXTS):
             assert row.roles == ["padding"] * pad + ["virtual"] * n + ["token"] * len(text)
